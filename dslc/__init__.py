@@ -1,0 +1,1 @@
+"""dslc: a compiler for neural networks written as text files (`.dl`)."""

@@ -1,0 +1,1 @@
+"""The intermediate representation: flat, typed, immutable, first-order."""

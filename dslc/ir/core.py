@@ -1,0 +1,147 @@
+"""The IR: a `Function` is parameters, a flat list of equations, results.
+
+Values are compared by identity, everything else by content; nothing is ever changed in place:
+a pass returns a new Function. `Program` is what a checked `.dl` model becomes: its entry points
+(`forward`, `train_step`, ...) over one set of variables (weights, states, optimiser states).
+`text.py` prints and parses all of it, `verify.py` checks it, `evaluate.py` runs it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dslc.ir.dims import Dim
+from dslc.ir.op import Attrs, Op
+from dslc.ir.types import TensorType
+from dslc.source import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an equation came from: the source, the instance path ("blocks.0.attention"), and the
+    library functions it is inside of, outermost first ("attention", "softmax")."""
+
+    span: Span | None = None
+    path: str = ""
+    library: tuple[str, ...] = ()
+
+
+NOWHERE = Origin()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """One tensor: a parameter or an equation's result. The name is unique in its function."""
+
+    name: str
+    type: TensorType
+
+    def __str__(self) -> str:
+        return f"%{self.name}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Eqn:
+    """`outputs = op[attrs](inputs)`."""
+
+    op: Op
+    inputs: tuple[Value, ...]
+    attrs: Attrs
+    outputs: tuple[Value, ...]
+    origin: Origin = NOWHERE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function:
+    """Equations in an order in which each uses only what stands before it."""
+
+    name: str
+    params: tuple[Value, ...]
+    eqns: tuple[Eqn, ...]
+    results: tuple[Value, ...]
+
+
+Role = Literal["input", "weight", "state", "prepared"]
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """What a function's parameter is to the caller. `input`s are handed in at each call; `weight`,
+    `state` and `prepared` name a variable of the program."""
+
+    name: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """A function that can be called from outside.
+
+    `arguments` stand beside `function.params`. The first `len(outputs)` results are returned under
+    those names; result `len(outputs) + j` is the next value of the argument named `updates[j]`
+    (a weight or a state), which takes effect when the call ends.
+    """
+
+    name: str
+    function: Function
+    arguments: tuple[Argument, ...]
+    outputs: tuple[str, ...]
+    updates: tuple[str, ...] = ()
+
+
+VariableKind = Literal["weight", "state", "optimizer", "prepared"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variable:
+    """A tensor that lives between calls. Its dims are constants.
+
+    `init` makes the first value: a Function of one parameter, the `i64[]` seed (each variable
+    draws from its own stream), or None for `prepared` ones. `trainable` only for weights that
+    the training step updates.
+    """
+
+    name: str
+    type: TensorType
+    kind: VariableKind
+    init: Function | None = None
+    trainable: bool = True
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DimRange:
+    """A dynamic dim of the program and its bounds (inclusive; `high` None: no bound)."""
+
+    name: str
+    low: int = 0
+    high: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DimCheck:
+    """A condition over dynamic dims, checked at each call: `left op right`."""
+
+    left: Dim
+    op: Literal["==", "!=", "<", "<=", ">", ">="]
+    right: Dim
+    message: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """A whole model, ready to be optimised and lowered."""
+
+    name: str
+    entries: tuple[Entry, ...]
+    variables: tuple[Variable, ...] = ()
+    dims: tuple[DimRange, ...] = ()
+    checks: tuple[DimCheck, ...] = field(default=())
+
+    def entry(self, name: str) -> Entry:
+        """The entry called `name`; KeyError when there is none."""
+        for entry in self.entries:
+            if entry.name == name:
+                return entry
+        raise KeyError(name)

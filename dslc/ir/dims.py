@@ -1,0 +1,330 @@
+"""Dims: integer expressions over dim variables, kept in one normal form.
+
+`Dim = int | Poly`. A `Poly` is a sum of integer multiples of products of atoms; an atom is a
+variable, a floor quotient, a remainder, a minimum or a maximum. Arithmetic normalises, so equal
+normal forms mean equal dims: `(2 * N + 4) // 2 == N + 2`. A Poly never stands for a constant (that
+is an `int`). What normal forms can't decide is the prover's (`prove.py`).
+
+Non-goals: assumptions about variables (they are any integers here), solving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from math import gcd
+from typing import Union
+
+Dim = Union[int, "Poly"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sym:
+    """A dim variable."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Quotient:
+    """`num // den`, rounded towards minus infinity (Python's)."""
+
+    num: Dim
+    den: Dim
+
+    def __str__(self) -> str:
+        return f"{_factor(self.num)} // {_factor(self.den)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """`num % den`, with the sign of `den` (Python's)."""
+
+    num: Dim
+    den: Dim
+
+    def __str__(self) -> str:
+        return f"{_factor(self.num)} % {_factor(self.den)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Extremum:
+    """`min(args)` or `max(args)`; args are distinct and sorted."""
+
+    kind: str
+    args: tuple[Dim, ...]
+
+    def __str__(self) -> str:
+        return f"{self.kind}({', '.join(map(str, self.args))})"
+
+
+Atom = Sym | Quotient | Remainder | Extremum
+Monomial = tuple[Atom, ...]  # sorted; the empty one is the constant term
+
+
+def _factor(dim: Dim) -> str:
+    """Text of a dim that stands as an operand of `*`, `//` or `%`."""
+    if isinstance(dim, int):
+        return str(dim) if dim >= 0 else f"({dim})"
+    only = dim.terms[0]
+    if len(dim.terms) == 1 and only[1] == 1 and len(only[0]) == 1:
+        return _atom(only[0][0])
+    return f"({dim})"
+
+
+def _atom(atom: Atom) -> str:
+    return f"({atom})" if isinstance(atom, Quotient | Remainder) else str(atom)
+
+
+def _monomial_key(monomial: Monomial) -> tuple[int, str]:
+    return (-len(monomial), "*".join(map(str, monomial)))
+
+
+@dataclass(frozen=True, slots=True)
+class Poly:
+    """A non-constant dim; `terms` maps sorted monomials to non-zero coefficients."""
+
+    terms: tuple[tuple[Monomial, int], ...]
+
+    def __add__(self, other: Dim) -> Dim:
+        return _make([*self.terms, *_terms(other)])
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Dim:
+        return self * -1
+
+    def __sub__(self, other: Dim) -> Dim:
+        return self + other * -1
+
+    def __rsub__(self, other: Dim) -> Dim:
+        return self * -1 + other
+
+    def __mul__(self, other: Dim) -> Dim:
+        return _make(
+            [
+                (tuple(sorted((*m, *n), key=str)), a * b)
+                for m, a in self.terms
+                for n, b in _terms(other)
+            ]
+        )
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Dim) -> Dim:
+        return floordiv(self, other)
+
+    def __rfloordiv__(self, other: Dim) -> Dim:
+        return floordiv(other, self)
+
+    def __mod__(self, other: Dim) -> Dim:
+        return mod(self, other)
+
+    def __rmod__(self, other: Dim) -> Dim:
+        return mod(other, self)
+
+    def __str__(self) -> str:
+        parts: list[str] = []
+        for monomial, coefficient in self.terms:
+            sign = "-" if coefficient < 0 else "+"
+            size = abs(coefficient)
+            factors = [_atom(a) for a in monomial]
+            if len(self.terms) == 1 and len(monomial) == 1 and coefficient == 1:
+                factors = [str(monomial[0])]  # the whole dim is one atom: no parentheses
+            body = " * ".join(([str(size)] if size != 1 or not factors else []) + factors)
+            parts.append(f" {sign} {body}" if parts else (f"-{body}" if sign == "-" else body))
+        return "".join(parts)
+
+
+def sym(name: str) -> Poly:
+    """The dim variable `name`."""
+    return Poly((((Sym(name),), 1),))
+
+
+def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
+    if isinstance(dim, Poly):
+        return dim.terms
+    return (((), int(dim)),) if dim else ()
+
+
+def _make(terms: Iterable[tuple[Monomial, int]]) -> Dim:
+    total: dict[Monomial, int] = {}
+    for monomial, coefficient in terms:
+        total[monomial] = total.get(monomial, 0) + coefficient
+    kept = sorted(((m, c) for m, c in total.items() if c), key=lambda term: _monomial_key(term[0]))
+    if not kept:
+        return 0
+    if len(kept) == 1 and not kept[0][0]:
+        return kept[0][1]
+    return Poly(tuple(kept))
+
+
+def _of_atom(atom: Atom) -> Dim:
+    return Poly((((atom,), 1),))
+
+
+def _split_multiple(num: Dim, den: int) -> tuple[Dim, Dim]:
+    """`(a, b)` with `num == den * a + b`, `b` holding what `den` does not divide."""
+    whole = [(m, c // den) for m, c in _terms(num) if c % den == 0 or not m]
+    rest = [(m, c if m else c % den) for m, c in _terms(num) if c % den != 0]
+    return _make(whole), _make(rest)
+
+
+def _divide_exactly(num: Poly, den: Poly) -> Dim | None:
+    """The polynomial quotient of `num` by a one-term `den`, if it has no remainder."""
+    if len(den.terms) != 1:
+        return None
+    (monomial, coefficient) = den.terms[0]
+    out: list[tuple[Monomial, int]] = []
+    for m, c in num.terms:
+        left = list(m)
+        for atom in monomial:
+            if atom not in left:
+                return None
+            left.remove(atom)
+        if c % coefficient:
+            return None
+        out.append((tuple(left), c // coefficient))
+    return _make(out)
+
+
+def floordiv(num: Dim, den: Dim) -> Dim:
+    """`num // den` (Python's rounding). ZeroDivisionError when `den` is the constant 0."""
+    if isinstance(den, int):
+        if isinstance(num, int):
+            return num // den
+        if den == 0:
+            raise ZeroDivisionError("a dim divided by zero")
+        if den < 0:
+            return floordiv(-num, -den)
+        whole, rest = _split_multiple(num, den)
+        if isinstance(rest, int):
+            return whole + rest // den
+        common = _content(rest, den)
+        if common > 1:
+            rest, den = _scale_down(rest, common), den // common
+        return whole + _of_atom(Quotient(rest, den))
+    if num == 0:
+        return 0
+    if isinstance(num, Poly) and (exact := _divide_exactly(num, den)) is not None:
+        return exact
+    return _of_atom(Quotient(num, den))
+
+
+def _content(poly: Poly, den: int) -> int:
+    """Greatest common divisor of all coefficients of `poly` and `den`."""
+    return reduce(gcd, (c for _, c in poly.terms), den)
+
+
+def _scale_down(poly: Poly, by: int) -> Poly:
+    return Poly(tuple((m, c // by) for m, c in poly.terms))
+
+
+def mod(num: Dim, den: Dim) -> Dim:
+    """`num % den` (Python's sign). ZeroDivisionError when `den` is the constant 0."""
+    if isinstance(den, int):
+        if isinstance(num, int):
+            return num % den
+        if den == 0:
+            raise ZeroDivisionError("a dim modulo zero")
+        if den < 0:
+            return num - floordiv(num, den) * den
+        _, rest = _split_multiple(num, den)
+        return rest % den if isinstance(rest, int) else _of_atom(Remainder(rest, den))
+    if num == 0:
+        return 0
+    if isinstance(num, Poly) and _divide_exactly(num, den) is not None:
+        return 0
+    return _of_atom(Remainder(num, den))
+
+
+def minimum(*args: Dim) -> Dim:
+    return _extremum("min", args, min)
+
+
+def maximum(*args: Dim) -> Dim:
+    return _extremum("max", args, max)
+
+
+def _extremum(kind: str, args: tuple[Dim, ...], pick: Callable[[list[int]], int]) -> Dim:
+    """Drops arguments that differ from another by a constant on the losing side."""
+    flat: list[Dim] = []
+    for arg in args:
+        atom = _only_atom(arg)
+        flat.extend(atom.args if isinstance(atom, Extremum) and atom.kind == kind else (arg,))
+    kept: list[Dim] = []
+    for arg in flat:
+        for index, other in enumerate(kept):
+            difference = arg - other
+            if isinstance(difference, int):
+                kept[index] = other + pick([0, difference])
+                break
+        else:
+            kept.append(arg)
+    if len(kept) == 1:
+        return kept[0]
+    return _of_atom(Extremum(kind, tuple(sorted(set(kept), key=str))))
+
+
+def _only_atom(dim: Dim) -> Atom | None:
+    """The atom that `dim` is, if it is just one."""
+    if isinstance(dim, Poly) and len(dim.terms) == 1:
+        monomial, coefficient = dim.terms[0]
+        if coefficient == 1 and len(monomial) == 1:
+            return monomial[0]
+    return None
+
+
+def product(dims: Iterable[Dim]) -> Dim:
+    total: Dim = 1
+    for dim in dims:
+        total = total * dim
+    return total
+
+
+def free_symbols(dim: Dim) -> frozenset[str]:
+    """Names of the variables in `dim`."""
+    if isinstance(dim, int):
+        return frozenset()
+    out: set[str] = set()
+    for monomial, _ in dim.terms:
+        for atom in monomial:
+            match atom:
+                case Sym(name):
+                    out.add(name)
+                case Quotient(num, den) | Remainder(num, den):
+                    out |= free_symbols(num) | free_symbols(den)
+                case Extremum(_, args):
+                    for arg in args:
+                        out |= free_symbols(arg)
+    return frozenset(out)
+
+
+def substitute(dim: Dim, env: Mapping[str, Dim]) -> Dim:
+    """`dim` with variables replaced; names not in `env` stay."""
+    if isinstance(dim, int):
+        return dim
+    total: Dim = 0
+    for monomial, coefficient in dim.terms:
+        term: Dim = coefficient
+        for atom in monomial:
+            term = term * _substitute_atom(atom, env)
+        total = total + term
+    return total
+
+
+def _substitute_atom(atom: Atom, env: Mapping[str, Dim]) -> Dim:
+    match atom:
+        case Sym(name):
+            return env.get(name, _of_atom(atom))
+        case Quotient(num, den):
+            return floordiv(substitute(num, env), substitute(den, env))
+        case Remainder(num, den):
+            return mod(substitute(num, env), substitute(den, env))
+        case Extremum(kind, args):
+            values = [substitute(arg, env) for arg in args]
+            return minimum(*values) if kind == "min" else maximum(*values)
