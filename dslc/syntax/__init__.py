@@ -1,0 +1,1 @@
+"""Text to syntax tree: nodes in ast.py, grammar in grammar/dl.lark, `parse` in parser.py."""
