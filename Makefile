@@ -1,0 +1,46 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test check bench test-gpu docs update install clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+# pyproject.toml changes reinstall; the stamp is written last, so a broken install is tried again.
+$(VENV)/.installed: pyproject.toml setup.py runtime/pyproject.toml runtime/dslc_runtime/_launcher.c
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dslc needs Python 3.10 or newer (PYTHON=python3.11 make ...)")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 3; }
+	$(BIN)/pip install -q -e '.[dev,examples,plot,cuda]'
+	@touch $@
+
+install: $(VENV)/.installed ## make the virtual environment and install everything
+
+demo: $(VENV)/.installed ## train and build a real model on real data, run it from Python
+	@$(BIN)/python examples/digits/demo.py
+
+test: check ## lint, type-check, test (all that CI runs)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not cuda"
+
+check: $(VENV)/.installed ## lint and type-check only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed ## the speed table, side by side with PyTorch
+	$(BIN)/pip install -q 'torch==2.13.0'
+	$(BIN)/python -m benchmarks.run
+
+test-gpu: $(VENV)/.installed ## the tests that need an NVIDIA GPU
+	$(BIN)/python -m pytest -q -m cuda
+
+docs: $(VENV)/.installed ## write the generated pages of docs/
+	$(BIN)/python -m docs.generate
+
+update: $(VENV)/.installed ## rewrite all golden texts (review the diff)
+	$(BIN)/python -m pytest -q --update -m "not cuda"
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""The training loop around a compiled training step: epochs, checkpoints, loss curves."""
