@@ -61,7 +61,9 @@ def from_arrays(arrays: Mapping[str, Array], where: str) -> Dataset:
     counts = {}
     for name, array in arrays.items():
         if array.ndim == 0:
-            raise DataError(f"{name!r} in {where} is a single number; its first dim must be examples")
+            raise DataError(
+                f"{name!r} in {where} is a single number; its first dim must be examples"
+            )
         counts[name] = array.shape[0]
     if len(set(counts.values())) != 1:
         told = ", ".join(f"{name!r} has {count}" for name, count in counts.items())

@@ -87,7 +87,11 @@ class Progress:
     def from_json(text: str) -> tuple[Progress, Mapping[str, Any]]:
         data = json.loads(text)
         progress = Progress(
-            data["epoch"], data["batch"], Averages(**data["averages"]), data["losses"], data["history"]
+            data["epoch"],
+            data["batch"],
+            Averages(**data["averages"]),
+            data["losses"],
+            data["history"],
         )
         return progress, data
 
@@ -157,9 +161,7 @@ def fit(
             _finish_epoch(model, plan, progress, validation, on_event)
         save()
     model.save_weights(folder / "weights.safetensors")
-    return Outcome(
-        progress.history, progress.losses, interrupted, time.perf_counter() - started
-    )
+    return Outcome(progress.history, progress.losses, interrupted, time.perf_counter() - started)
 
 
 def evaluate(model: Trainable, data: Dataset, batch: int) -> dict[str, float]:
