@@ -10,7 +10,7 @@ from setuptools import find_packages, setup
 
 sys.path.insert(0, str(Path(__file__).parent / "runtime"))
 
-from launcher_build import build_py_with_launcher  # noqa: E402
+from launcher_build import build_py_with_launcher
 
 setup(
     packages=[*find_packages(include=["dslc*"]), "dslc.grammar", "dslc_runtime"],

@@ -55,7 +55,8 @@ def cpu_name() -> str:
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Ratio = peer's time / ours: above 1, ours is faster."""
     out = [
-        "| workload | threads | dslc min / median ms | peer | min / median ms | ratio min | ratio median |",
+        "| workload | threads | dslc min / median ms | peer | min / median ms "
+        "| ratio min | ratio median |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:

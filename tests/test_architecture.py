@@ -62,7 +62,7 @@ MODULES = modules()
 
 
 def imports(path: Path, *, top_level: bool) -> set[str]:
-    """Names imported by a file; `top_level` leaves out what stands in functions and TYPE_CHECKING."""
+    """Names imported by a file; `top_level` leaves out functions and `if TYPE_CHECKING`."""
     tree = ast.parse(path.read_text())
     found: set[str] = set()
 
@@ -73,19 +73,20 @@ def imports(path: Path, *, top_level: bool) -> set[str]:
             elif isinstance(child, ast.ImportFrom) and child.module:
                 found.add(child.module)
                 found.update(f"{child.module}.{alias.name}" for alias in child.names)
-            elif top_level and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-                continue
-            elif (
-                top_level
-                and isinstance(child, ast.If)
-                and "TYPE_CHECKING" in ast.unparse(child.test)
-            ):
+            elif top_level and is_deferred(child):
                 continue
             else:
                 visit(child)
 
     visit(tree)
     return found
+
+
+def is_deferred(node: ast.AST) -> bool:
+    """Code that does not run at import."""
+    if isinstance(node, ast.If):
+        return "TYPE_CHECKING" in ast.unparse(node.test)
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def layer(name: str) -> str:

@@ -1,9 +1,10 @@
 """Runs a compiled training step over data: epochs, validation, checkpoints, resumption.
 
 Input: a model with `train_step`, a `Dataset`, a `Plan` and a folder. Output: the history of every
-epoch, and in the folder `checkpoint.safetensors` (all that is needed to go on), `weights.safetensors`
-and `history.json`. A run that was stopped and resumed ends with bitwise the weights of one that was
-not: the order of examples depends on seed and epoch alone, dropout on seed and step alone.
+epoch, and in the folder `checkpoint.safetensors` (all that is needed to go on),
+`weights.safetensors` and `history.json`. A run that was stopped and resumed ends with bitwise the
+weights of one that was not: the order of examples depends on seed and epoch alone, dropout on seed
+and step alone.
 Non-goals: printing and plotting; progress is told through `on_event`.
 """
 
