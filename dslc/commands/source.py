@@ -1,0 +1,50 @@
+"""What several commands share: reading a source file, `--set`, colour."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from dslc.cli import EXIT_USAGE, UserError
+from dslc.source import SourceFile
+
+
+def read_source(path: Path) -> SourceFile:
+    """The file as source; UserError when it can't be read or is not UTF-8 text."""
+    try:
+        return SourceFile(str(path), path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}", EXIT_USAGE) from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", EXIT_USAGE) from None
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, int | float | bool | str]:
+    """`name=value` pairs of `--set`; values are integers, floats, true, false or text."""
+    out: dict[str, int | float | bool | str] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name.isidentifier():
+            raise UserError(f"--set takes name=value, not {setting!r}", EXIT_USAGE)
+        out[name] = _value(text)
+    return out
+
+
+def _value(text: str) -> int | float | bool | str:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text.strip('"')
+
+
+def use_colour(stream: TextIO) -> bool:
+    """Colour only on a terminal, and not where NO_COLOR asks for none (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
