@@ -39,7 +39,8 @@ def load(path: Path, names: tuple[str, ...]) -> Dataset:
     """Reads the arrays `names` from an `.npz` (never unpickling); DataError when one is missing,
     unreadable, or longer than the others."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here because np.load leaves a file open that it can't read.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             if not hasattr(file, "files"):
                 raise DataError(f"{path} holds one array; an .npz with named arrays is needed")
             missing = [name for name in names if name not in file.files]
