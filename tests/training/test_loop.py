@@ -49,7 +49,7 @@ class Mean:
 
 @pytest.fixture
 def data() -> Dataset:
-    return from_arrays({"x": np.random.default_rng(0).normal(size=50)}, "test")
+    return from_arrays({"x": np.random.default_rng(0).normal(3.0, 0.01, size=50)}, "test")
 
 
 def test_it_learns_and_records_each_epoch(data: Dataset, tmp_path: Path) -> None:
