@@ -3,9 +3,8 @@
 import sys
 import time
 
-import numpy as np
-
 import dslc_runtime
+import numpy as np
 
 
 def main(model_path: str, data_path: str) -> None:

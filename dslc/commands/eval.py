@@ -1,0 +1,46 @@
+"""`dslc eval FILE|OUT.dlc --data test.npz --weights W`: loss and metrics over all examples."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import dslc
+from dslc.cli import EXIT_USAGE, UserError
+from dslc.commands.source import parse_settings, read_source
+from dslc.training.data import load
+from dslc.training.loop import evaluate
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE|OUT.dlc")
+    parser.add_argument("--data", type=Path, required=True, help="an .npz, one array per input")
+    parser.add_argument("--weights", type=Path, help="a .safetensors file")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--model", help="which model, where the file holds several")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--threads", type=int)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.batch < 1:
+        raise UserError("--batch must be at least 1", EXIT_USAGE)
+    if args.file.suffix == ".dlc":
+        model = dslc.load_trainer(args.file, threads=args.threads)
+        if args.weights is not None:
+            model.load_weights(args.weights)
+    else:
+        if args.weights is None:
+            raise UserError("--weights is needed to evaluate a source file", EXIT_USAGE)
+        model = dslc.compile(
+            read_source(args.file),
+            model=args.model,
+            train=True,
+            weights=args.weights,
+            set=parse_settings(args.set),
+            threads=args.threads,
+        )
+    data = load(args.data, model.input_names)
+    for name, value in evaluate(model, data, args.batch).items():
+        print(f"{name} {value:.6f}")
+    return 0

@@ -1,0 +1,89 @@
+"""`dslc run OUT.dlc --input x.npy ...`: one call of an artifact, arrays from and to files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import dslc_runtime
+from dslc.cli import EXIT_USAGE, UserError
+
+Array = npt.NDArray[Any]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("artifact", type=Path, metavar="OUT.dlc")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="an .npy file per input, in order or by name; or one .npz that holds them by name",
+    )
+    parser.add_argument("--entry", default="forward", help="which entry to call")
+    parser.add_argument("-o", "--output", type=Path, help="an .npy or .npz file for the results")
+    parser.add_argument("--threads", type=int)
+
+
+def run(args: argparse.Namespace) -> int:
+    model = dslc_runtime.load(args.artifact, threads=args.threads)
+    positional: list[Array] = []
+    named: dict[str, Array] = {}
+    for given in args.input:
+        name, equals, file = given.partition("=")
+        read = read_arrays(Path(file if equals else given))
+        if isinstance(read, dict):
+            named.update(read)
+        elif equals:
+            named[name] = read
+        else:
+            positional.append(read)
+    results = model.entry(args.entry)(*positional, **named)
+    names = [output.name for output in model.entry(args.entry).info.outputs]
+    arrays = dict(zip(names, results if isinstance(results, tuple) else (results,)))
+    for name, array in arrays.items():
+        print(f"{name}: {array.dtype}{list(array.shape)}")
+        if args.output is None:
+            print(array)
+    if args.output is not None:
+        write_arrays(args.output, arrays)
+    return 0
+
+
+def read_arrays(path: Path) -> Array | dict[str, Array]:
+    """An `.npy` as an array, an `.npz` as arrays by name; nothing is unpickled."""
+    try:
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}", EXIT_USAGE) from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a readable .npy or .npz file: {error}") from None
+
+
+def write_arrays(path: Path, arrays: dict[str, Array]) -> None:
+    """Writes beside the file and renames, so that the old one is whole until the new one is."""
+    if path.suffix == ".npy" and len(arrays) != 1:
+        raise UserError(
+            f"{path} can hold one array and there are {len(arrays)}: name an .npz file", EXIT_USAGE
+        )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as stream:
+            if path.suffix == ".npy":
+                np.save(stream, next(iter(arrays.values())))
+            else:
+                np.savez(stream, **arrays)  # type: ignore[arg-type]
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

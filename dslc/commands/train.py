@@ -1,0 +1,126 @@
+"""`dslc train FILE --data train.npz ...`: trains with progress, metrics, a loss curve, checkpoints.
+
+The folder given by `-o` gets `weights.safetensors`, `checkpoint.safetensors`, `history.json`,
+`loss.svg` (and `loss.png` where matplotlib is installed). Ctrl-C finishes the step, writes a
+checkpoint and stops; `--resume` goes on from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dslc
+from dslc.cli import EXIT_INTERRUPTED, EXIT_USAGE, UserError
+from dslc.commands.progress import Display
+from dslc.commands.source import parse_settings, read_source
+from dslc.training import curve
+from dslc.training.data import load
+from dslc.training.loop import Outcome, Plan, fit
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("--data", type=Path, required=True, help="an .npz, one array per input")
+    parser.add_argument("--val", type=Path, help="an .npz to measure after each epoch")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--resume", action="store_true", help="go on from DIR's checkpoint")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--weights", type=Path, help="a .safetensors file to start from")
+    parser.add_argument("--model", help="which model, where the file holds several")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--quiet", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.epochs < 1 or args.batch < 1:
+        raise UserError("--epochs and --batch must be at least 1", EXIT_USAGE)
+    source = read_source(args.file)
+    started = time.perf_counter()
+    model = dslc.compile(
+        source,
+        model=args.model,
+        train=True,
+        seed=args.seed,
+        weights=args.weights,
+        set=parse_settings(args.set),
+        threads=args.threads,
+    )
+    compiled = time.perf_counter() - started
+    data = load(args.data, model.input_names)
+    validation = load(args.val, model.input_names) if args.val else None
+    plan = Plan(args.epochs, args.batch, args.seed)
+    with Display(args.epochs, quiet=args.quiet) as display, interrupts() as interrupted:
+        display.say(
+            f"{model.name}: {model.parameter_count:,} parameters, compiled in {compiled:.1f} s; "
+            f"{data.count:,} examples in batches of {args.batch}"
+        )
+        outcome = fit(
+            model,
+            data,
+            plan,
+            args.output,
+            validation=validation,
+            resume=args.resume,
+            on_event=display.event,
+            stop=lambda: bool(interrupted),
+        )
+    draw(outcome, args.output, f"Training of {model.name}")
+    if outcome.interrupted:
+        print(f"stopped; `--resume` goes on from {args.output}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if not args.quiet:
+        print(f"trained in {outcome.seconds:.1f} s; wrote {args.output / 'weights.safetensors'}")
+    return 0
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """A list that the first Ctrl-C fills; a second one interrupts at once."""
+    seen: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def draw(outcome: Outcome, folder: Path, title: str) -> None:
+    """The loss per step and, where there is validation, per epoch; `loss.svg` and `loss.png`."""
+    steps = [(float(i + 1), loss) for i, loss in enumerate(outcome.losses)]
+    series: dict[str, list[tuple[float, float]]] = {"training loss": steps}
+    records = [r for r in outcome.history if "val_loss" in r]
+    if records:
+        per_epoch = len(steps) / max(len(outcome.history), 1)
+        series["validation loss"] = [(r["epoch"] * per_epoch, r["val_loss"]) for r in records]
+    write(folder / "loss.svg", curve.svg(series, title, "step").encode())
+    if importlib.util.find_spec("matplotlib"):
+        from dslc.training.png import png
+
+        write(folder / "loss.png", png(series, title, "step"))
+
+
+def write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
