@@ -1,0 +1,601 @@
+"""Syntax errors in words: what stands in the file against what could stand there.
+
+Input: the situation in which the parser found no way on. Output: one `Diagnostic`. `explain` tries
+the common slips in order and falls back on "expected this, found that". Codes E0006 and E0010 to
+E0029; each has a page in dslc/explain. Non-goals: characters and brackets (lexical_errors.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dslc.diagnostics import Diagnostic, Label, nearest_name
+from dslc.source import SourceFile, Span
+from dslc.syntax.grammar import tables
+from dslc.syntax.lexer import DECLARATION_WORDS, Token
+from dslc.syntax.lexical_errors import too_deep as too_deep
+
+Place = Literal["file", "block", "model", "train", "weights"]
+
+TRAIN_WORDS = ("input", "loss", "optimizer", "metric", "clip", "accumulate", "freeze")
+_STATEMENT_WORDS = ("param", "state", "return", "yield", "assert", "if", "for", "entry")
+_STATEMENT_WORDS_ONLY = frozenset({"param", "state", "return", "yield", "assert", "if", "for"})
+_HEADS = frozenset({"fn", "layer", "model", "train", "weights", "entry", "if", "else", "for"})
+_EXPRESSION = frozenset({"NAME", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "LEFT_PAREN", "IF"})
+_EXPRESSION_STARTS = _EXPRESSION | {"SCAN", "MINUS", "PLUS", "NOT"}
+_EXPRESSION_ENDS = frozenset({"NAME", "INT", "FLOAT", "STRING", "TRUE", "FALSE"})
+_EXPRESSION_ENDS |= {"RIGHT_PAREN", "RIGHT_BRACKET"}
+_COMPARISONS = frozenset({"EQUAL_EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER"})
+_COMPARISONS |= {"GREATER_EQUAL"}
+_OPERATORS = frozenset({"PLUS", "MINUS", "STAR", "SLASH", "DOUBLE_SLASH", "PERCENT", "MATMUL"})
+_OPERATORS |= _COMPARISONS | {"DOUBLE_STAR", "AND", "OR", "PIPE", "ELSE"}
+_OPENERS = {"LEFT_PAREN": "(", "LEFT_BRACKET": "[", "LEFT_BRACE": "{"}
+_CLOSERS = frozenset({"RIGHT_PAREN", "RIGHT_BRACKET", "RIGHT_BRACE"})
+
+_FOREIGN_WORDS = {
+    "def": "functions are written `fn name(x: f32[N]) -> f32[N] { ... }`, with `layer` for `fn` "
+    "if they own weights",
+    "func": "functions are written `fn name(x: f32[N]) -> f32[N] { ... }`",
+    "function": "functions are written `fn name(x: f32[N]) -> f32[N] { ... }`",
+    "class": "what owns weights is a `layer name[sizes](x: f32[N]) -> f32[N] { ... }`",
+    "let": "a value is bound by `name = ...` alone",
+    "var": "a value is bound by `name = ...` alone",
+    "val": "a value is bound by `name = ...` alone",
+    "lambda": "there are no anonymous functions: declare a `fn` and give its name",
+    "elif": "write `else if`",
+    "elsif": "write `else if`",
+    "elseif": "write `else if`",
+    "while": "a loop over a known range is `for i in 0..n { }`, one over a tensor is a `scan`",
+    "pass": "an empty block is `{ }`",
+    "raise": 'what must hold is stated by `assert condition, "message"`',
+    "print": "there is nothing to print to: return the value",
+    "with": "there are no context managers",
+    "try": "there are no exceptions; conditions are stated by `assert`",
+    "del": "nothing needs to be deleted",
+    "global": "there are no global variables; compile-time values are `const NAME = ...`",
+    "self": "there is no `self`: weights are declared by `param`, instances by `name = layer[...]`",
+    "include": "other files are read by `import` and `from ... import`",
+    "use": "other files are read by `import` and `from ... import`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """The token that cannot stand where it stands, and what is around it.
+
+    `place` is the kind of block, `expected` the terminals that could stand here.
+    """
+
+    source: SourceFile
+    tokens: Sequence[Token]
+    index: int
+    place: Place
+    expected: frozenset[str]
+
+    @property
+    def token(self) -> Token:
+        """The token that cannot stand here."""
+        return self.tokens[self.index]
+
+    @property
+    def previous(self) -> Token:
+        """The token before it (the first token has itself)."""
+        return self.tokens[max(self.index - 1, 0)]
+
+    @property
+    def following(self) -> Token:
+        """The token after it."""
+        return self.tokens[min(self.index + 1, len(self.tokens) - 1)]
+
+    @property
+    def start(self) -> int:
+        """Index of the first token of the statement."""
+        return statement_start(self.tokens, self.index)
+
+    @property
+    def first(self) -> Token:
+        """The first token of the statement."""
+        return self.tokens[self.start]
+
+    @property
+    def wants_expression(self) -> bool:
+        """Whether any expression could stand here."""
+        return self.expected >= _EXPRESSION
+
+    @property
+    def bracket(self) -> Token | None:
+        """The innermost bracket of the statement that is open here."""
+        depth = 0
+        for token in reversed(self.tokens[self.start : self.index]):
+            if token.type in _CLOSERS:
+                depth += 1
+            elif token.type in _OPENERS:
+                if depth == 0:
+                    return token
+                depth -= 1
+        return None
+
+    def span(self, token: Token) -> Span:
+        """Where a token stands; a line break is shown at the end of its line."""
+        end = token.start if token.type == "NEWLINE" else token.end
+        return Span(self.source, token.start, end)
+
+    def error(self, code: str, title: str, message: str = "", *help: str) -> Diagnostic:
+        """A diagnostic about the token itself."""
+        return Diagnostic(code, title, (Label(self.span(self.token), message),), help=help)
+
+
+def statement_start(tokens: Sequence[Token], index: int) -> int:
+    """Index of the first token of the statement or declaration that a token is in."""
+    depth = 0
+    while index > 0:
+        kind = tokens[index - 1].type
+        if kind in ("RIGHT_PAREN", "RIGHT_BRACKET", "RIGHT_BRACE"):
+            depth += 1
+        elif kind in _OPENERS and depth > 0:
+            depth -= 1
+        elif depth == 0 and (kind == "NEWLINE" or _opens_block(tokens, index - 1)):
+            break
+        index -= 1
+    return index
+
+
+def _opens_block(tokens: Sequence[Token], index: int) -> bool:
+    """Whether a token is the `{` of a block and not of a value or pattern."""
+    if tokens[index].type != "LEFT_BRACE":
+        return False
+    return index + 1 < len(tokens) and tokens[index + 1].type == "NEWLINE"
+
+
+def explain(s: Situation) -> Diagnostic:
+    """Say what is wrong at the token of a situation."""
+    for hint in _HINTS:
+        diagnostic = hint(s)
+        if diagnostic is not None:
+            return diagnostic
+    return _unexpected(s)
+
+
+# --- words of other languages, things out of place --------------------------------------------
+
+
+def _foreign_word(s: Situation) -> Diagnostic | None:
+    """E0013: `def`, `class`, `lambda`, `self` ..."""
+    for token in (s.first, s.previous, s.token):
+        if token.type == "NAME" and token.text in _FOREIGN_WORDS:
+            if token is s.previous and token is not s.first and token.text != "lambda":
+                continue
+            return Diagnostic(
+                "E0013",
+                f"`{token.text}` is not a word of this language",
+                (Label(s.span(token)),),
+                help=(_FOREIGN_WORDS[token.text],),
+            )
+    return None
+
+
+def _documentation(s: Situation) -> Diagnostic | None:
+    """E0028: a string where a statement should be."""
+    if s.token.type == "STRING" and s.index == s.start:
+        return s.error(
+            "E0028",
+            "a string alone says nothing",
+            "",
+            "documentation is written in `##` lines right above the declaration",
+        )
+    return None
+
+
+def _out_of_place(s: Situation) -> Diagnostic | None:
+    """E0021: statements outside of functions, declarations inside."""
+    word = s.token.text
+    if s.index != s.start:
+        return None
+    if s.place == "file":
+        if word in _STATEMENT_WORDS_ONLY:
+            return s.error(
+                "E0021",
+                f"`{word}` stands outside of any function",
+                "",
+                "statements stand in the body of a `fn`, `layer` or `model`",
+            )
+        if s.token.type == "NAME" and s.following.type in ("EQUAL", "COMMA", "COLON"):
+            return s.error(
+                "E0021",
+                "a value is bound outside of any function",
+                "",
+                f"a compile-time value of the file is `const {word} = ...`",
+            )
+        if word in (*TRAIN_WORDS, "entry") and s.following.type == "NAME":
+            block = "model" if word == "entry" else "train"
+            return s.error(
+                "E0021", f"`{word}` stands outside of a `{block}` block", "", "move it into one"
+            )
+    elif word in DECLARATION_WORDS and s.following.type in ("NAME", "STRING"):
+        return s.error(
+            "E0021",
+            f"`{word}` stands inside a block",
+            "",
+            "declarations stand at the top level of a file, one beside the other",
+        )
+    elif word in TRAIN_WORDS and s.following.type == "NAME":
+        return s.error("E0021", f"`{word}` stands outside of a `train` block")
+    elif word == "entry" and s.following.type == "NAME":
+        return s.error(
+            "E0021",
+            "`entry` stands outside of a model",
+            "",
+            "a model with entries is written `model Name[...] { entry forward(...) ... }`",
+        )
+    elif word in _STATEMENT_WORDS_ONLY and s.place in ("train", "weights"):
+        return s.error("E0021", f"`{word}` stands in a `{s.place}` block")
+    return None
+
+
+def _else_on_next_line(s: Situation) -> Diagnostic | None:
+    """E0018: `else` begins a line."""
+    if s.token.type == "ELSE" and s.index == s.start:
+        return s.error(
+            "E0018", "`else` begins a line", "", "put it behind the `}` that it belongs to"
+        )
+    return None
+
+
+def _unknown_word(s: Situation) -> Diagnostic | None:
+    """E0026: a word that no declaration or statement of this place begins with."""
+    word = s.first
+    known: tuple[str, ...]
+    match s.place:
+        case "file":
+            known, what = tuple(sorted(DECLARATION_WORDS)), "declaration"
+            here = s.index == s.start
+        case "train":
+            known, what = TRAIN_WORDS, "line of a train block"
+            here = s.index == s.start + 1
+        case "weights":
+            return None
+        case _:
+            known, what = _STATEMENT_WORDS, "statement"
+            here = s.index == s.start + 1 and s.token.type in ("NAME", "INT", "FLOAT", "STRING")
+    if not here or word.type != "NAME":
+        return None
+    if s.place == "train" and s.token.type not in _EXPRESSION_STARTS:
+        return None
+    guess = nearest_name(word.text, known)
+    help = f"did you mean `{guess}`?" if guess else f"it begins with one of {', '.join(known)}"
+    return Diagnostic(
+        "E0026",
+        f"no {what} begins with `{word.text}`",
+        (Label(s.span(word)),),
+        help=(help,),
+    )
+
+
+# --- heads ------------------------------------------------------------------------------------
+
+
+def _result_type(s: Situation) -> Diagnostic | None:
+    """E0014: no `->`."""
+    if s.expected == {"ARROW"}:
+        return s.error(
+            "E0014",
+            "the type of the result is missing",
+            "expected `->`",
+            "write `-> f32[...]` between the arguments and the body",
+        )
+    return None
+
+
+def _missing_brace(s: Situation) -> Diagnostic | None:
+    """E0012: a block without `{`, perhaps with Python's `:`."""
+    if "LEFT_BRACE" not in s.expected or s.bracket is not None:
+        return None
+    if s.first.text not in _HEADS or s.token.type not in ("COLON", "NEWLINE", "$END"):
+        return None
+    found = "a block stands in `{ }`, not behind `:`" if s.token.type == "COLON" else "expected `{`"
+    return s.error(
+        "E0012",
+        "the `{` of the block is missing",
+        found,
+        "the `{` stands on the line of what it belongs to, the `}` on a line of its own",
+    )
+
+
+def _range(s: Situation) -> Diagnostic | None:
+    """E0029: `for` without `..`."""
+    if s.first.type != "FOR" or "RANGE" not in s.expected:
+        return None
+    return s.error(
+        "E0029",
+        "`for` goes over a range",
+        "expected `..`",
+        "write `for i in 0..n { }`; a loop over the slices of a tensor is a `scan`",
+    )
+
+
+def _missing_type(s: Situation) -> Diagnostic | None:
+    """E0011: a parameter, state or argument without its type; a state without its first value."""
+    if s.first.type == "NAME" and s.first.text == "state" and s.expected == {"EQUAL"}:
+        return s.error(
+            "E0011", "this state has no first value", "expected `=`", "write `= 0` behind its type"
+        )
+    if s.expected != {"COLON"} or s.previous.type != "NAME":
+        return None
+    name = s.previous.text
+    return Diagnostic(
+        "E0011",
+        f"`{name}` has no type",
+        (Label(s.span(s.previous)),),
+        help=(f"write `{name}: f32[...]`",),
+    )
+
+
+# --- statements -------------------------------------------------------------------------------
+
+
+def _equals(s: Situation) -> Diagnostic | None:
+    """E0015: `==` for `=` and the other way round."""
+    if s.token.type == "EQUAL_EQUAL" and "EQUAL" in s.expected:
+        return s.error("E0015", "`==` compares; a value is bound with `=`")
+    if s.token.type != "EQUAL" or s.bracket is not None:
+        return None
+    if s.first.text in ("if", "assert", "return", "else"):
+        return s.error("E0015", "`=` binds a name; values are compared with `==`")
+    return None
+
+
+def _target(s: Situation) -> Diagnostic | None:
+    """E0025: something other than names left of `=`."""
+    if s.place not in ("block", "model", "train") or s.first.type not in ("NAME", "LEFT_PAREN"):
+        return None
+    equal = _equal_sign(s)
+    if equal is None or s.index > equal or s.first.text in ("param", "state"):
+        return None
+    left = Span(s.source, s.first.start, s.tokens[equal - 1].end)
+    if s.first.type == "LEFT_PAREN":
+        help = "several targets are written without brackets: `a, b = ...`"
+    elif s.tokens[s.start + 1].type == "LEFT_BRACKET":
+        help = "left of `=` only index names stand in `[ ]`; values never change in place"
+    else:
+        help = "give the new value a new name; values never change in place"
+    return Diagnostic("E0025", "only a name can be bound", (Label(left),), help=(help,))
+
+
+def _equal_sign(s: Situation) -> int | None:
+    """Index of the `=` of the statement outside of brackets."""
+    depth = 0
+    for index in range(s.start, len(s.tokens)):
+        kind = s.tokens[index].type
+        if kind in _OPENERS:
+            depth += 1
+        elif kind in _CLOSERS:
+            depth -= 1
+        if depth < 0 or (depth == 0 and kind in ("NEWLINE", "$END")):
+            return None
+        if depth == 0 and kind == "EQUAL":
+            return index
+    return None
+
+
+def _unused_value(s: Situation) -> Diagnostic | None:
+    """E0017: an expression as a statement."""
+    if s.place not in ("block", "model") or s.first.type not in _EXPRESSION_STARTS - {"IF"}:
+        return None
+    keyword = s.first.text in _STATEMENT_WORDS and s.first.type == "NAME"
+    if keyword or ("EQUAL" not in s.expected and s.index != s.start):
+        return None
+    if _equal_sign(s) is not None:
+        return None
+    end = s.index
+    while s.tokens[end].type not in ("NEWLINE", "RIGHT_BRACE", "$END"):
+        end += 1
+    span = Span(s.source, s.first.start, s.tokens[max(end - 1, s.start)].end)
+    return Diagnostic(
+        "E0017",
+        "this value is not used",
+        (Label(span),),
+        help=("bind it, `name = ...`, or `return` it",),
+    )
+
+
+# --- expressions ------------------------------------------------------------------------------
+
+
+def _chained_comparison(s: Situation) -> Diagnostic | None:
+    """E0016: `a < b < c`."""
+    if s.token.type not in _COMPARISONS or s.wants_expression:
+        return None
+    statement = s.tokens[s.start : s.index]
+    if not any(token.type in _COMPARISONS for token in statement):
+        return None
+    return s.error("E0016", "comparisons do not chain", "the second one", "write `a < b and b < c`")
+
+
+def _reserved(s: Situation) -> Diagnostic | None:
+    """E0022: a reserved word as a name."""
+    reserved = s.token.text in tables().reserved
+    if not reserved or "NAME" not in s.expected or s.token.type == "ELSE":
+        return None
+    if s.wants_expression and s.token.type not in ("FN", "FOR", "YIELD"):
+        return None
+    return s.error(
+        "E0022", f"`{s.token.text}` is a reserved word", "expected a name", "take another name"
+    )
+
+
+def _colon_for_equal(s: Situation) -> Diagnostic | None:
+    """E0024: `f(x: 3)`."""
+    if s.token.type != "COLON" or s.previous.type != "NAME":
+        return None
+    if s.bracket is None or s.bracket.type == "LEFT_BRACE" or "COMMA" not in s.expected:
+        return None
+    return s.error(
+        "E0024",
+        "an argument is named with `=`",
+        "",
+        f"write `{s.previous.text}=...`",
+    )
+
+
+def _missing_comma(s: Situation) -> Diagnostic | None:
+    """E0023: two values side by side."""
+    if s.token.type not in _EXPRESSION_STARTS or s.previous.type not in _EXPRESSION_ENDS:
+        return None
+    if "COMMA" not in s.expected or s.bracket is None or s.bracket.type == "LEFT_BRACE":
+        return None
+    labels = (
+        Label(s.span(s.token), "the second value"),
+        Label(s.span(s.previous), "the first ends here", primary=False),
+    )
+    return Diagnostic(
+        "E0023",
+        "between two values stands a comma or an operator",
+        labels,
+        help=(f"write `{s.previous.text}, {s.token.text}`",),
+    )
+
+
+def _leading_dot(s: Situation) -> Diagnostic | None:
+    """E0027: `.5`."""
+    if s.token.type != "DOT" or not s.wants_expression:
+        return None
+    if s.following.type not in ("INT", "FLOAT") or s.following.start != s.token.end:
+        return None
+    span = Span(s.source, s.token.start, s.following.end)
+    return Diagnostic(
+        "E0027",
+        "a number begins with a digit",
+        (Label(span),),
+        help=(f"write `0{span.text}`",),
+    )
+
+
+# --- from the builder -------------------------------------------------------------------------
+
+
+def else_without_read(at: Span, value: Span) -> Diagnostic:
+    """E0019: `else` behind something that is not an indexed read."""
+    return Diagnostic(
+        "E0019",
+        "`else` gives the value of reads outside a tensor",
+        (Label(at), Label(value, "this is not an indexed read", primary=False)),
+        help=(
+            "set the read and its `else` in brackets: `w[k] * (x[i - k] else 0)`; "
+            "a choice is `if c { a } else { b }` or `where(c, a, b)`",
+        ),
+    )
+
+
+def train_word_assigned(span: Span) -> Diagnostic:
+    """E0020: `loss = ...` in a train block."""
+    word = span.text
+    example = {
+        "metric": "metric accuracy = ...",
+        "input": "input label: i64[N]",
+        "clip": "clip norm 1.0",
+    }.get(word, f"{word} ...")
+    return Diagnostic(
+        "E0020",
+        f"`{word}` is a word of train blocks, not a name in them",
+        (Label(span),),
+        help=(f"write `{example}`",),
+    )
+
+
+# --- the rest ---------------------------------------------------------------------------------
+
+
+def _unexpected(s: Situation) -> Diagnostic:
+    """E0010: expected this, found that."""
+    expected = _describe(s.expected)
+    title = f"expected {expected}, found {_found(s.token)}"
+    help = ""
+    if s.first.text == "import" and s.token.type == "STRING":
+        help = f"names of a file are imported by `from {s.token.text} import name`"
+    elif s.first.text == "import" and s.token.type == "COMMA":
+        help = "one module to an `import`"
+    return s.error("E0010", title, "", *([help] if help else []))
+
+
+def _found(token: Token) -> str:
+    match token.type:
+        case "NEWLINE":
+            return "the end of the line"
+        case "$END":
+            return "the end of the file"
+        case _ if not token.text:
+            return "the end of the block"
+        case _:
+            return f"`{token.text}`"
+
+
+def _describe(expected: frozenset[str]) -> str:
+    """The terminals in words, most telling first: at most four."""
+    rest = set(expected) - {"ERROR"}
+    words = []
+    groups: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
+        ("a declaration", frozenset({"LAYER"}), frozenset(w.upper() for w in DECLARATION_WORDS)),
+        ("a statement", frozenset({"PARAM"}), _block_starts()),
+        ("a line of a train block", frozenset({"OPTIMIZER"}), _block_starts()),
+        ("an expression", _EXPRESSION, _EXPRESSION_STARTS),
+    )
+    for name, needed, covered in groups:
+        if rest >= needed:
+            words.append(name)
+            rest -= covered
+    if not words and len(rest) > 1 and rest & _OPERATORS:
+        closers = rest - _OPERATORS - {"DOT", "LEFT_PAREN", "LEFT_BRACKET"}
+        rest = closers or {"PLUS"}
+        words += ["an operator"] if not closers else []
+        rest = closers
+    order = {"NAME": 0, "INT": 1, "STRING": 2, "NEWLINE": 8, "$END": 9}
+    for kind in sorted(rest, key=lambda k: (order.get(k, 5), k)):
+        word = _shown(kind)
+        if word not in words:
+            words.append(word)
+    words = words[:4]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _block_starts() -> frozenset[str]:
+    words = (*_STATEMENT_WORDS, *TRAIN_WORDS)
+    return frozenset(word.upper() for word in words) | {"NAME", "NEWLINE"}
+
+
+def _shown(kind: str) -> str:
+    match kind:
+        case "NAME":
+            return "a name"
+        case "INT" | "FLOAT":
+            return "a number"
+        case "STRING":
+            return "a string"
+        case "NEWLINE" | "$END":
+            return "the end of the line"
+        case _:
+            table = tables()
+            texts = {name: text for text, name in (*table.signs.items(), *table.words.items())}
+            return f"`{texts[kind]}`"
+
+
+_HINTS: tuple[Callable[[Situation], Diagnostic | None], ...] = (
+    _else_on_next_line,
+    _foreign_word,
+    _documentation,
+    _out_of_place,
+    _unknown_word,
+    _missing_brace,
+    _result_type,
+    _range,
+    _missing_type,
+    _equals,
+    _target,
+    _unused_value,
+    _chained_comparison,
+    _reserved,
+    _colon_for_equal,
+    _missing_comma,
+    _leading_dot,
+)

@@ -1,0 +1,292 @@
+"""Tokens to syntax tree, by the tables of grammar/dl.lark, whatever the text.
+
+Input: a source file. Output: its tree and its diagnostics; `parse` never raises on bad text. After
+a mistake the parser gives up the statement or declaration it is in (yacc's `error` token), goes on
+at the next one, and leaves what it could not read out of the tree. Non-goals: words for the
+mistakes (hints.py), names and types.
+
+>>> tree, diagnostics = parse(SourceFile("a.dl", "fn twice(x: f32) -> f32 { return x + x }"))
+>>> tree.decls[0].name.name, diagnostics
+('twice', [])
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from dslc.diagnostics import Diagnostic, InternalError, Reporter
+from dslc.source import SourceFile
+from dslc.syntax import ast, hints
+from dslc.syntax.builder import Builder
+from dslc.syntax.grammar import tables
+from dslc.syntax.lexer import DECLARATION_WORDS, Lexed, Token, lex
+
+MAX_DEPTH = 200
+MAX_DIAGNOSTICS = 100
+
+# After these a word at the start of a statement is a name, whatever else it may be.
+_AFTER_NAME = frozenset({"EQUAL", "COLON", "COMMA", "LEFT_BRACKET", "LEFT_ARROW"})
+
+
+def parse(source: SourceFile) -> tuple[ast.File, list[Diagnostic]]:
+    """Parse a file. With diagnostics (all of them errors) the tree lacks what was wrong."""
+    lexed = lex(source)
+    empty = ast.File(source.span(), source, (), lexed.comments)
+    if lexed.fatal:
+        return empty, lexed.diagnostics[:MAX_DIAGNOSTICS]
+    builder = Builder(source, lexed)
+    parser = _Parser(source, lexed, builder)
+    tree = parser.run() or empty
+    reporter = Reporter()
+    reporter.extend([*lexed.diagnostics, *parser.diagnostics, *builder.diagnostics])
+    if _longest_statement(lexed.tokens) > MAX_DEPTH:
+        reporter.extend(_too_deep(tree))
+    found = list(reporter.diagnostics)[:MAX_DIAGNOSTICS]
+    return (empty if any(d.code == "E0006" for d in found) else tree), found
+
+
+def _longest_statement(tokens: list[Token]) -> int:
+    """The most tokens between line breaks; no expression is nested deeper than that."""
+    longest = begin = 0
+    for index, token in enumerate(tokens):
+        if token.type == "NEWLINE" or token.type == "$END":
+            longest = max(longest, index - begin)
+            begin = index
+    return longest
+
+
+def _too_deep(tree: ast.File) -> list[Diagnostic]:
+    """A report for each declaration that is nested deeper than later stages may recurse."""
+    found = []
+    for decl in tree.decls:
+        level: list[ast.Node] = [decl]
+        for _ in range(MAX_DEPTH):
+            level = [child for node in level for child in ast.children(node)]
+        if level:
+            found.append(hints.too_deep(level[0].span, MAX_DEPTH))
+    return found
+
+
+class _Rule(NamedTuple):
+    """A rule to reduce by: how many children, which symbol, which method (none: the child)."""
+
+    size: int
+    symbol: str
+    method: int | None
+
+
+@lru_cache(maxsize=1)
+def _actions() -> tuple[list[dict[str, int]], list[_Rule]]:
+    """The tables, actions as numbers: `n >= 0` shifts to state `n`, `~n` reduces by rule `n`."""
+    table = tables()
+    numbers = {id(rule): number for number, rule in enumerate(table.rules)}
+    rows: list[dict[str, int]] = [{} for _ in range(max(table.states) + 1)]
+    for state, row in table.states.items():
+        rows[state] = {
+            symbol: arg if isinstance(arg, int) else ~numbers[id(arg)]
+            for symbol, (_, arg) in row.items()
+        }
+    rules = []
+    for number, rule in enumerate(table.rules):
+        same = rule.options.expand1 and not rule.alias and len(rule.expansion) == 1
+        inline = same and not rule.expansion[0].name.startswith("_")
+        rules.append(_Rule(len(rule.expansion), rule.origin.name, None if inline else number))
+    return rows, rules
+
+
+class _Parser:
+    """One run over the tokens of a file."""
+
+    def __init__(self, source: SourceFile, lexed: Lexed, builder: Builder) -> None:
+        table = tables()
+        self.source = source
+        self.tokens = lexed.tokens
+        self.rows, self.rules = _actions()
+        self.methods = table.methods(builder)
+        self.words = {w: name for w, name in table.words.items() if w not in table.reserved}
+        self.end = table.end
+        self.states = [table.start]
+        self.values: list[Any] = []
+        self.diagnostics: list[Diagnostic] = []
+        self.unclosed = sorted(lexed.unclosed)
+        self.lines = {d.span.position[0] for d in lexed.diagnostics if d.span and d.code != "E0003"}
+
+    def run(self) -> ast.File | None:
+        """Parse to the end; nothing if the text is so wrong that the rest was given up."""
+        tokens, words = self.tokens, self.words
+        index = 0
+        while True:
+            token = tokens[index]
+            kind = token.type
+            if kind == "NAME" and token.text in words:
+                kind = self._word(index)
+            if self._feed(kind, token):
+                if kind == "$END":
+                    return self._result()
+                index += 1
+                continue
+            self._complain(index)
+            if len(self.diagnostics) >= MAX_DIAGNOSTICS:
+                return None
+            index = self._recover(index)
+
+    def _result(self) -> ast.File:
+        tree = self.values[-1]
+        if not isinstance(tree, ast.File):
+            raise InternalError(f"parsing {self.source.path} ended with {type(tree).__name__}")
+        return tree
+
+    def _word(self, index: int) -> str:
+        """Whether a block word is the keyword here or a name."""
+        token = self.tokens[index]
+        row = self.rows[self.states[-1]]
+        keyword = self.words[token.text]
+        if keyword not in row:
+            return "NAME"
+        if "NAME" in row and self.tokens[index + 1].type in _AFTER_NAME:
+            return "NAME"
+        return keyword
+
+    def _feed(self, kind: str, token: Token) -> bool:
+        """Shift a token after the reductions it asks for; false if it cannot stand here."""
+        states, values, rows, rules = self.states, self.values, self.rows, self.rules
+        while True:
+            action = rows[states[-1]].get(kind)
+            if action is None:
+                return False
+            if action >= 0:
+                states.append(action)
+                values.append(token)
+                return True
+            size, symbol, method = rules[~action]
+            if method is None:
+                del states[-1]
+            else:
+                children = values[-size:] if size else []
+                if size:
+                    del states[-size:]
+                    del values[-size:]
+                values.append(self.methods[method](children))
+            state = rows[states[-1]][symbol]
+            states.append(state)
+            if state == self.end and kind == "$END":
+                return True
+
+    # --- mistakes -----------------------------------------------------------------------------
+
+    def _complain(self, index: int) -> None:
+        """Report the token, unless the lexer has reported the same slip."""
+        token = self.tokens[index]
+        line = self.source.position(token.start)[0]
+        if token.type == "BAD" or line in self.lines:
+            return
+        for stretch in self.unclosed:
+            if stretch[0] <= token.start <= stretch[1]:
+                self.unclosed.remove(stretch)
+                return
+        row = self.rows[self.states[self._restart()]]
+        situation = hints.Situation(
+            source=self.source,
+            tokens=self.tokens,
+            index=index,
+            place=_place(row),
+            expected=self._expected(),
+        )
+        self.diagnostics.append(hints.explain(situation))
+
+    def _expected(self) -> frozenset[str]:
+        """The terminals that could stand here."""
+        row = self.rows[self.states[-1]]
+        return frozenset(kind for kind in row if kind.isupper() and self._could_shift(kind))
+
+    def _could_shift(self, kind: str) -> bool:
+        states = list(self.states)
+        while True:
+            action = self.rows[states[-1]].get(kind)
+            if action is None:
+                return False
+            if action >= 0:
+                return True
+            size, symbol, _ = self.rules[~action]
+            if size:
+                del states[-size:]
+            states.append(self.rows[states[-1]][symbol])
+
+    def _restart(self) -> int:
+        """Where on the stack the innermost statement or declaration begins."""
+        depth = len(self.states) - 1
+        while self.rows[self.states[depth]].get("ERROR", -1) < 0:
+            depth -= 1
+        return depth
+
+    def _recover(self, index: int) -> int:
+        """Put ERROR for what is being read and return the index of the token to go on with."""
+        depth = self._restart()
+        del self.states[depth + 1 :]
+        del self.values[depth:]
+        place = _place(self.rows[self.states[-1]])
+        first = hints.statement_start(self.tokens, index)
+        begin = self.tokens[index]
+        self._feed("ERROR", Token("ERROR", "", begin.start, begin.start))
+        if place == "file":
+            return self._skip_declaration(first, index)
+        return self._skip_statement(first, index)
+
+    def _skip_statement(self, first: int, index: int) -> int:
+        """Skip to the end of the statement; a block under a broken head is still read."""
+        heads = self.tokens[first].type in ("IF", "FOR") or self.tokens[first].text == "entry"
+        depth = 0
+        while True:
+            token = self.tokens[index]
+            match token.type:
+                case "$END":
+                    return self._at_end(index)
+                case "LEFT_BRACE":
+                    if heads and depth == 0 and self.tokens[index + 1].type == "NEWLINE":
+                        return index
+                    depth += 1
+                case "RIGHT_BRACE" if depth == 0:
+                    return index
+                case "RIGHT_BRACE":
+                    depth -= 1
+                case "NEWLINE" if depth == 0:
+                    return index
+            index += 1
+
+    def _skip_declaration(self, first: int, index: int) -> int:
+        """Skip to the next declaration; the body under a broken function head is read."""
+        heads = self.tokens[first].text in ("fn", "layer")
+        begin = index
+        while self.tokens[index].type != "$END":
+            token = self.tokens[index]
+            before = self.tokens[index - 1].type if index else "NEWLINE"
+            if heads and token.type == "LEFT_BRACE" and self.tokens[index + 1].type == "NEWLINE":
+                return index
+            if before == "NEWLINE":
+                heads = False
+                starts = token.text in DECLARATION_WORDS
+                follows = self.tokens[index + 1].type in ("NAME", "STRING")
+                if starts and follows and index > begin:
+                    return index - 1
+            index += 1
+        return self._at_end(index)
+
+    def _at_end(self, index: int) -> int:
+        """At the end of the file what is still open is given up with the rest."""
+        depth = max(d for d, state in enumerate(self.states) if "LAYER" in self.rows[state])
+        del self.states[depth + 1 :]
+        del self.values[depth:]
+        self._feed("ERROR", self.tokens[index])
+        return index
+
+
+def _place(row: dict[str, int]) -> hints.Place:
+    """What kind of block a state that can take ERROR is in."""
+    if "LAYER" in row:
+        return "file"
+    if "ENTRY" in row:
+        return "model"
+    if "OPTIMIZER" in row:
+        return "train"
+    return "block" if "PARAM" in row else "weights"
