@@ -40,6 +40,19 @@ class Builder:
                 self._taken[name] = 0
                 return name
 
+    @classmethod
+    def over(cls, function: Function) -> Builder:
+        """A builder with the function's parameters, which gives none of the function's names."""
+        b = cls()
+        for value in (*function.params, *(v for eqn in function.eqns for v in eqn.outputs)):
+            b._taken.setdefault(value.name, 0)
+        b.params.extend(function.params)
+        return b
+
+    def keep(self, eqn: Eqn) -> None:
+        """Adds an equation of the function that this builder is `over`, values and all."""
+        self.eqns.append(eqn)
+
     def param(self, name: str, type: TensorType) -> Value:
         value = Value(self.name(name), type)
         self.params.append(value)
