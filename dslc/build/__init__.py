@@ -1,0 +1,1 @@
+"""Programs to artifacts: compiles, links, packs."""
