@@ -2,7 +2,7 @@
 
 Input: the situation in which the parser found no way on. Output: one `Diagnostic`. `explain` tries
 the common slips in order and falls back on "expected this, found that". Codes E0006 and E0010 to
-E0029; each has a page in dslc/explain. Non-goals: characters and brackets (lexical_errors.py).
+E0031; each has a page in dslc/explain. Non-goals: characters and brackets (lexical_errors.py).
 """
 
 from __future__ import annotations
@@ -65,11 +65,13 @@ _FOREIGN_WORDS = {
 class Situation:
     """The token that cannot stand where it stands, and what is around it.
 
-    `place` is the kind of block, `expected` the terminals that could stand here.
+    `start` and `index` are those of the statement's first token and of this one, `place` is the
+    kind of block, `expected` the terminals that could stand here.
     """
 
     source: SourceFile
     tokens: Sequence[Token]
+    start: int
     index: int
     place: Place
     expected: frozenset[str]
@@ -88,11 +90,6 @@ class Situation:
     def following(self) -> Token:
         """The token after it."""
         return self.tokens[min(self.index + 1, len(self.tokens) - 1)]
-
-    @property
-    def start(self) -> int:
-        """Index of the first token of the statement."""
-        return statement_start(self.tokens, self.index)
 
     @property
     def first(self) -> Token:
@@ -127,26 +124,9 @@ class Situation:
         return Diagnostic(code, title, (Label(self.span(self.token), message),), help=help)
 
 
-def statement_start(tokens: Sequence[Token], index: int) -> int:
-    """Index of the first token of the statement or declaration that a token is in."""
-    depth = 0
-    while index > 0:
-        kind = tokens[index - 1].type
-        if kind in ("RIGHT_PAREN", "RIGHT_BRACKET", "RIGHT_BRACE"):
-            depth += 1
-        elif kind in _OPENERS and depth > 0:
-            depth -= 1
-        elif depth == 0 and (kind == "NEWLINE" or _opens_block(tokens, index - 1)):
-            break
-        index -= 1
-    return index
-
-
-def _opens_block(tokens: Sequence[Token], index: int) -> bool:
-    """Whether a token is the `{` of a block and not of a value or pattern."""
-    if tokens[index].type != "LEFT_BRACE":
-        return False
-    return index + 1 < len(tokens) and tokens[index + 1].type == "NEWLINE"
+def ends_in_operator(tokens: Sequence[Token], index: int) -> bool:
+    """Whether a token is a line break behind an operator, as if the line went on."""
+    return tokens[index].type == "NEWLINE" and index > 0 and tokens[index - 1].type in _OPERATORS
 
 
 def explain(s: Situation) -> Diagnostic:
@@ -189,49 +169,34 @@ def _documentation(s: Situation) -> Diagnostic | None:
 
 
 def _out_of_place(s: Situation) -> Diagnostic | None:
-    """E0021: statements outside of functions, declarations inside."""
-    word = s.token.text
-    if s.index != s.start:
+    """E0021: statements outside of functions, declarations inside, lines of other blocks."""
+    word = s.first
+    second = s.tokens[min(s.start + 1, len(s.tokens) - 1)]
+    if s.index > s.start + 1:
         return None
-    if s.place == "file":
-        if word in _STATEMENT_WORDS_ONLY:
-            return s.error(
-                "E0021",
-                f"`{word}` stands outside of any function",
-                "",
-                "statements stand in the body of a `fn`, `layer` or `model`",
-            )
-        if s.token.type == "NAME" and s.following.type in ("EQUAL", "COMMA", "COLON"):
-            return s.error(
-                "E0021",
-                "a value is bound outside of any function",
-                "",
-                f"a compile-time value of the file is `const {word} = ...`",
-            )
-        if word in (*TRAIN_WORDS, "entry") and s.following.type == "NAME":
-            block = "model" if word == "entry" else "train"
-            return s.error(
-                "E0021", f"`{word}` stands outside of a `{block}` block", "", "move it into one"
-            )
-    elif word in DECLARATION_WORDS and s.following.type in ("NAME", "STRING"):
-        return s.error(
-            "E0021",
-            f"`{word}` stands inside a block",
-            "",
-            "declarations stand at the top level of a file, one beside the other",
-        )
-    elif word in TRAIN_WORDS and s.following.type == "NAME":
-        return s.error("E0021", f"`{word}` stands outside of a `train` block")
-    elif word == "entry" and s.following.type == "NAME":
-        return s.error(
-            "E0021",
-            "`entry` stands outside of a model",
-            "",
-            "a model with entries is written `model Name[...] { entry forward(...) ... }`",
-        )
-    elif word in _STATEMENT_WORDS_ONLY and s.place in ("train", "weights"):
-        return s.error("E0021", f"`{word}` stands in a `{s.place}` block")
-    return None
+    if s.place == "file" and word.type == "NAME" and second.type in ("EQUAL", "COMMA", "COLON"):
+        title = "a value is bound outside of any function"
+        help = f"a compile-time value of the file is `const {word.text} = ...`"
+    elif s.place == "file" and word.text in _STATEMENT_WORDS_ONLY:
+        title = f"`{word.text}` stands outside of any function"
+        help = "statements stand in the body of a `fn`, `layer` or `model`"
+    elif s.place in ("train", "weights") and word.text in _STATEMENT_WORDS_ONLY:
+        title = f"`{word.text}` stands in a `{s.place}` block"
+        help = "statements stand in the body of a `fn`, `layer` or `model`"
+    elif second.type not in ("NAME", "STRING"):
+        return None
+    elif s.place != "file" and word.text in DECLARATION_WORDS:
+        title = f"`{word.text}` stands inside a block"
+        help = "declarations stand at the top level of a file, one beside the other"
+    elif s.place != "train" and word.text in TRAIN_WORDS:
+        title = f"`{word.text}` stands outside of a `train` block"
+        help = "how a model is trained stands in `train Name { }` beside it"
+    elif s.place != "model" and word.text == "entry":
+        title = "`entry` stands outside of a model"
+        help = "a model with entries is written `model Name[...] { entry forward(...) ... }`"
+    else:
+        return None
+    return Diagnostic("E0021", title, (Label(s.span(word)),), help=(help,))
 
 
 def _else_on_next_line(s: Situation) -> Diagnostic | None:
@@ -388,6 +353,9 @@ def _unused_value(s: Situation) -> Diagnostic | None:
         return None
     if _equal_sign(s) is not None:
         return None
+    help = "bind it, `name = ...`, or `return` it"
+    if s.place == "model":
+        help = "an entry is written `entry name(x: f32[N]) -> f32[N] { ... }`"
     end = s.index
     while s.tokens[end].type not in ("NEWLINE", "RIGHT_BRACE", "$END"):
         end += 1
@@ -396,7 +364,7 @@ def _unused_value(s: Situation) -> Diagnostic | None:
         "E0017",
         "this value is not used",
         (Label(span),),
-        help=("bind it, `name = ...`, or `return` it",),
+        help=(help,),
     )
 
 
@@ -472,6 +440,30 @@ def _leading_dot(s: Situation) -> Diagnostic | None:
     )
 
 
+def _conditional(s: Situation) -> Diagnostic | None:
+    """E0030: Python's `a if c else b`."""
+    if s.token.type != "IF" or s.wants_expression or s.index == s.start:
+        return None
+    return s.error(
+        "E0030",
+        "a choice begins with its condition",
+        "",
+        "write `if c { a } else { b }`; for tensors, element by element, `where(c, a, b)`",
+    )
+
+
+def _broken_line(s: Situation) -> Diagnostic | None:
+    """E0031: a line that ends in an operator."""
+    if not ends_in_operator(s.tokens, s.index):
+        return None
+    return Diagnostic(
+        "E0031",
+        f"the line ends behind `{s.previous.text}`",
+        (Label(s.span(s.previous), "expected an expression"),),
+        help=("a line goes on inside ( ) and [ ], and before a line that begins with `|>`",),
+    )
+
+
 # --- from the builder -------------------------------------------------------------------------
 
 
@@ -510,12 +502,16 @@ def train_word_assigned(span: Span) -> Diagnostic:
 def _unexpected(s: Situation) -> Diagnostic:
     """E0010: expected this, found that."""
     expected = _describe(s.expected)
+    if s.expected == {"NAME", "LEFT_PAREN"} and s.previous.type in ("ARROW", "COLON"):
+        expected = "a type"
     title = f"expected {expected}, found {_found(s.token)}"
     help = ""
     if s.first.text == "import" and s.token.type == "STRING":
         help = f"names of a file are imported by `from {s.token.text} import name`"
     elif s.first.text == "import" and s.token.type == "COMMA":
-        help = "one module to an `import`"
+        help = "each module has an `import` line of its own"
+    elif s.wants_expression and s.token.type == "LEFT_BRACKET":
+        help = "several values in one are a tuple: `(1, 2)`"
     return s.error("E0010", title, "", *([help] if help else []))
 
 
@@ -596,6 +592,8 @@ _HINTS: tuple[Callable[[Situation], Diagnostic | None], ...] = (
     _chained_comparison,
     _reserved,
     _colon_for_equal,
+    _conditional,
     _missing_comma,
     _leading_dot,
+    _broken_line,
 )

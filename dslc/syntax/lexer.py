@@ -360,7 +360,8 @@ class _Lexer:
             else:
                 self._drop_unclosed(at)
         self.misindented = None
-        self.tokens.append(newline)
+        if self.tokens[-1].type != "NEWLINE":
+            self.tokens.append(newline)
 
     def _check_indent(self, opener: Token, closer: Token) -> None:
         """Remember the first `{` whose `}` begins a line at another indent: the likely culprit."""

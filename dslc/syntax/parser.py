@@ -185,12 +185,13 @@ class _Parser:
             if stretch[0] <= token.start <= stretch[1]:
                 self.unclosed.remove(stretch)
                 return
-        row = self.rows[self.states[self._restart()]]
+        depth = self._restart()
         situation = hints.Situation(
             source=self.source,
             tokens=self.tokens,
+            start=self._first(depth, index),
             index=index,
-            place=_place(row),
+            place=_place(self.rows[self.states[depth]]),
             expected=self._expected(),
         )
         self.diagnostics.append(hints.explain(situation))
@@ -220,57 +221,77 @@ class _Parser:
             depth -= 1
         return depth
 
+    def _first(self, depth: int, index: int) -> int:
+        """Index of the first token of what begins at a depth of the stack."""
+        if len(self.values) == depth:
+            return index
+        value = self.values[depth]
+        start = value.span.start if isinstance(value, ast.Node) else value.start
+        while self.tokens[index].start > start:
+            index -= 1
+        return index
+
     def _recover(self, index: int) -> int:
         """Put ERROR for what is being read and return the index of the token to go on with."""
         depth = self._restart()
+        first = self.tokens[self._first(depth, index)]
         del self.states[depth + 1 :]
         del self.values[depth:]
         place = _place(self.rows[self.states[-1]])
-        first = hints.statement_start(self.tokens, index)
-        begin = self.tokens[index]
-        self._feed("ERROR", Token("ERROR", "", begin.start, begin.start))
+        self._feed("ERROR", Token("ERROR", "", first.start, first.start))
         if place == "file":
-            return self._skip_declaration(first, index)
-        return self._skip_statement(first, index)
+            return self._skip_declaration(first.text in ("fn", "layer"), index)
+        return self._skip_statement(first.text in ("if", "for", "entry", "fn", "layer"), index)
 
-    def _skip_statement(self, first: int, index: int) -> int:
+    def _skip_statement(self, is_head: bool, index: int) -> int:
         """Skip to the end of the statement; a block under a broken head is still read."""
-        heads = self.tokens[first].type in ("IF", "FOR") or self.tokens[first].text == "entry"
         depth = 0
+        if hints.ends_in_operator(self.tokens, index):
+            index += 1
         while True:
-            token = self.tokens[index]
-            match token.type:
+            kind, after = self.tokens[index].type, self.tokens[min(index + 1, len(self.tokens) - 1)]
+            match kind:
                 case "$END":
                     return self._at_end(index)
                 case "LEFT_BRACE":
-                    if heads and depth == 0 and self.tokens[index + 1].type == "NEWLINE":
+                    if is_head and depth == 0 and after.type == "NEWLINE":
                         return index
                     depth += 1
                 case "RIGHT_BRACE" if depth == 0:
                     return index
                 case "RIGHT_BRACE":
                     depth -= 1
+                case "NEWLINE" if depth == 0 and is_head and after.type == "LEFT_BRACE":
+                    return index + 1
                 case "NEWLINE" if depth == 0:
                     return index
             index += 1
 
-    def _skip_declaration(self, first: int, index: int) -> int:
-        """Skip to the next declaration; the body under a broken function head is read."""
-        heads = self.tokens[first].text in ("fn", "layer")
+    def _skip_declaration(self, is_head: bool, index: int) -> int:
+        """Skip to the next line that is not indented; the body under a broken head is read."""
+        depth = 0
         begin = index
         while self.tokens[index].type != "$END":
-            token = self.tokens[index]
-            before = self.tokens[index - 1].type if index else "NEWLINE"
-            if heads and token.type == "LEFT_BRACE" and self.tokens[index + 1].type == "NEWLINE":
+            token, after = self.tokens[index], self.tokens[index + 1]
+            at_line = index > begin and self.tokens[index - 1].type == "NEWLINE"
+            if at_line and token.type == "LEFT_BRACE" and is_head:
                 return index
-            if before == "NEWLINE":
-                heads = False
-                starts = token.text in DECLARATION_WORDS
-                follows = self.tokens[index + 1].type in ("NAME", "STRING")
-                if starts and follows and index > begin:
-                    return index - 1
+            if at_line and depth <= 0 and self._begins_declaration(token, after):
+                return index - 1
+            if token.type == "LEFT_BRACE":
+                if is_head and depth == 0 and after.type == "NEWLINE":
+                    return index
+                depth += 1
+            depth -= token.type == "RIGHT_BRACE"
+            is_head = is_head and not at_line
             index += 1
         return self._at_end(index)
+
+    def _begins_declaration(self, token: Token, after: Token) -> bool:
+        """Whether the first token of a line begins, or is meant to begin, a declaration."""
+        if token.text in DECLARATION_WORDS and after.type in ("NAME", "STRING"):
+            return True
+        return self.source.text[token.start - 1] == "\n"
 
     def _at_end(self, index: int) -> int:
         """At the end of the file what is still open is given up with the rest."""
