@@ -1,0 +1,223 @@
+"""Reads IR text, as `text.py` prints it, into Functions and Programs.
+
+Input: text and the table of ops by name. Output: checked values: every name is defined once and
+before its use, every type is what the op's type rule says. Errors are TextError with the line.
+Non-goals: what `verify.py` checks of a whole program (entries against variables).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, cast, get_args
+
+from dslc.ir.attr_text import parse_attrs
+from dslc.ir.core import (
+    Argument,
+    DimCheck,
+    DimRange,
+    Entry,
+    Eqn,
+    Function,
+    Program,
+    Role,
+    Value,
+    Variable,
+    VariableKind,
+)
+from dslc.ir.op import Attrs, Op, TypeRuleError
+from dslc.ir.tokens import Cursor
+from dslc.ir.tokens import TextError as TextError
+
+Ops = Mapping[str, Op]
+Comparison = Literal["==", "!=", "<", "<=", ">", ">="]
+
+
+def parse_functions(text: str, ops: Ops) -> list[Function]:
+    """The functions in the text, one after another."""
+    cursor = Cursor(text)
+    functions = []
+    while cursor.token.kind != "end":
+        functions.append(_function(cursor, ops))
+    return functions
+
+
+def parse_program(text: str, ops: Ops) -> Program:
+    """The one program in the text."""
+    cursor = Cursor(text)
+    program = _program(cursor, ops)
+    if cursor.token.kind != "end":
+        cursor.fail("the end expected")
+    return program
+
+
+# --- functions --------------------------------------------------------------------------------
+
+
+def _function(cursor: Cursor, ops: Ops) -> Function:
+    """`func name(params) -> (types) { equations return results }`."""
+    cursor.expect("func")
+    name = cursor.name()
+    scope: dict[str, Value] = {}
+    cursor.expect("(")
+    params = cursor.items(lambda: _definition(cursor, scope), ")")
+    cursor.expect("->")
+    cursor.expect("(")
+    types = cursor.items(cursor.type, ")")
+    cursor.expect("{")
+    eqns = []
+    while not cursor.at("return"):
+        eqns.append(_eqn(cursor, ops, scope))
+    line = cursor.next().line
+    results = cursor.items(lambda: _use(cursor, scope), "}")
+    if [r.type for r in results] != types:
+        cursor.fail("the results don't have the types that the function declares", line)
+    return Function(name, tuple(params), tuple(eqns), tuple(results))
+
+
+def _definition(cursor: Cursor, scope: dict[str, Value]) -> Value:
+    """`%name: type`, a new value."""
+    line = cursor.token.line
+    name = _value_name(cursor)
+    if name in scope:
+        cursor.fail(f"%{name} is defined twice", line)
+    cursor.expect(":")
+    value = scope[name] = Value(name, cursor.type())
+    return value
+
+
+def _use(cursor: Cursor, scope: Mapping[str, Value]) -> Value:
+    line = cursor.token.line
+    name = _value_name(cursor)
+    if name not in scope:
+        cursor.fail(f"%{name} is not defined here", line)
+    return scope[name]
+
+
+def _value_name(cursor: Cursor) -> str:
+    if cursor.token.kind != "value":
+        cursor.fail("a value (%name) expected")
+    cursor.next()
+    return cursor.name()
+
+
+def _eqn(cursor: Cursor, ops: Ops, scope: dict[str, Value]) -> Eqn:
+    """`%out: type, ... = op[attrs](inputs)`."""
+    line = cursor.token.line
+    defined: dict[str, Value] = {}
+    outputs = [_definition(cursor, defined)]
+    while cursor.accept(","):
+        outputs.append(_definition(cursor, defined))
+    cursor.expect("=")
+    op = _op(cursor, ops)
+    attrs = parse_attrs(cursor, op.attrs)
+    cursor.expect("(")
+    inputs = cursor.items(lambda: _use(cursor, scope), ")")
+    _check_types(cursor, op, attrs, inputs, outputs, line)
+    if again := sorted(set(defined) & set(scope)):
+        cursor.fail(f"%{again[0]} is defined twice", line)
+    scope.update(defined)
+    return Eqn(op, tuple(inputs), attrs, tuple(outputs))
+
+
+def _op(cursor: Cursor, ops: Ops) -> Op:
+    line = cursor.token.line
+    name = cursor.name()
+    if name not in ops:
+        cursor.fail(f"there is no op {name}", line)
+    return ops[name]
+
+
+def _check_types(
+    cursor: Cursor, op: Op, attrs: Attrs, inputs: list[Value], outputs: list[Value], line: int
+) -> None:
+    try:
+        types = op.infer(attrs, [value.type for value in inputs])
+    except TypeRuleError as error:
+        cursor.fail(error.message, line)
+    except TypeError:  # the rule has another number of parameters
+        cursor.fail(f"{op.name} does not take {len(inputs)} inputs", line)
+    if list(types) != [value.type for value in outputs]:
+        cursor.fail(f"{op.name} gives {', '.join(map(str, types))}", line)
+
+
+# --- programs ---------------------------------------------------------------------------------
+
+
+def _program(cursor: Cursor, ops: Ops) -> Program:
+    """`program name { dims, checks, variables, entries }`."""
+    cursor.expect("program")
+    name = cursor.name()
+    cursor.expect("{")
+    dims: list[DimRange] = []
+    checks: list[DimCheck] = []
+    variables: list[Variable] = []
+    entries: list[Entry] = []
+    while not cursor.accept("}"):
+        if cursor.accept("dim"):
+            dims.append(_dim(cursor))
+        elif cursor.accept("check"):
+            checks.append(_check(cursor))
+        elif cursor.accept("entry"):
+            entries.append(_entry(cursor, ops))
+        elif cursor.at(*get_args(VariableKind)):
+            variables.append(_variable(cursor, ops))
+        else:
+            cursor.fail("dim, check, entry or a kind of variable expected")
+    return Program(name, tuple(entries), tuple(variables), tuple(dims), tuple(checks))
+
+
+def _dim(cursor: Cursor) -> DimRange:
+    """`dim N in 1..512`, or `1..` where there is no upper bound."""
+    name = cursor.name()
+    cursor.expect("in")
+    low = cursor.integer()
+    cursor.expect("..")
+    high = cursor.integer() if cursor.token.kind == "number" or cursor.at("-") else None
+    return DimRange(name, low, high)
+
+
+def _check(cursor: Cursor) -> DimCheck:
+    """`check N % 2 == 0, "message"`."""
+    left = cursor.dim()
+    if not cursor.at(*get_args(Comparison)):
+        cursor.fail("a comparison expected")
+    op = cast(Comparison, cursor.next().text)
+    right = cursor.dim()
+    cursor.expect(",")
+    return DimCheck(left, op, right, cursor.string())
+
+
+def _variable(cursor: Cursor, ops: Ops) -> Variable:
+    """`weight name: type frozen = func ...`."""
+    kind = cast(VariableKind, cursor.next().text)
+    name = cursor.name()
+    cursor.expect(":")
+    type = cursor.type()
+    frozen = cursor.accept("frozen")
+    init = _function(cursor, ops) if cursor.accept("=") else None
+    return Variable(name, type, kind, init, trainable=not frozen)
+
+
+def _entry(cursor: Cursor, ops: Ops) -> Entry:
+    """`entry name { arguments (...) outputs (...) updates (...) func ... }`."""
+    name = cursor.name()
+    cursor.expect("{")
+    cursor.expect("arguments")
+    cursor.expect("(")
+    arguments = cursor.items(lambda: _argument(cursor), ")")
+    cursor.expect("outputs")
+    cursor.expect("(")
+    outputs = cursor.items(cursor.name, ")")
+    cursor.expect("updates")
+    cursor.expect("(")
+    updates = cursor.items(cursor.name, ")")
+    function = _function(cursor, ops)
+    cursor.expect("}")
+    return Entry(name, function, tuple(arguments), tuple(outputs), tuple(updates))
+
+
+def _argument(cursor: Cursor) -> Argument:
+    if not cursor.at(*get_args(Role)):
+        cursor.fail(f"one of {', '.join(get_args(Role))} expected")
+    role = cast(Role, cursor.next().text)
+    return Argument(cursor.name(), role)

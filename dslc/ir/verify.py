@@ -1,0 +1,151 @@
+"""Checks that IR keeps its promises; run between passes.
+
+Input: a Function or a Program, and the name of what made it. Output: nothing, or an InternalError
+that names the maker, the equation and the whole text: what is wrong here is never the user's fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NoReturn
+
+from dslc.diagnostics import InternalError
+from dslc.ir.core import Entry, Eqn, Function, Program, Role, Value, VariableKind
+from dslc.ir.dims import free_symbols
+from dslc.ir.op import TypeRuleError, attrs_symbols
+from dslc.ir.text import print_eqn, print_function, print_program
+from dslc.ir.types import TensorType
+
+SEED = TensorType("i64")
+# The kinds of variables that an argument's role may name.
+ROLE_KINDS: dict[Role, tuple[VariableKind, ...]] = {
+    "weight": ("weight",),
+    "state": ("state", "optimizer"),
+    "prepared": ("prepared",),
+}
+
+
+def verify(function: Function, after: str = "construction") -> None:
+    """Each value is defined once and before its use, names are unique, types are the type rules',
+    and every dim variable stands in a parameter's type."""
+    names: set[str] = set()
+    defined: set[Value] = set()
+    symbols = frozenset[str]().union(*(type_symbols(p.type) for p in function.params))
+
+    def fail(why: str, eqn: Eqn | None = None) -> NoReturn:
+        _fail(after, function, why, eqn)
+
+    def define(values: Iterable[Value], eqn: Eqn | None = None) -> None:
+        for value in values:
+            if value.name in names or value in defined:
+                fail(f"{value} is defined twice", eqn)
+            names.add(value.name)
+            defined.add(value)
+
+    define(function.params)
+    for eqn in function.eqns:
+        for value in eqn.inputs:
+            if value not in defined:
+                fail(f"{value} is used before it is defined", eqn)
+        if why := _type_error(eqn):
+            fail(why, eqn)
+        if unknown := sorted(_eqn_symbols(eqn) - symbols):
+            fail(f"no parameter tells the dim {', '.join(unknown)}", eqn)
+        define(eqn.outputs, eqn)
+    for result in function.results:
+        if result not in defined:
+            fail(f"the result {result} is not defined")
+
+
+def type_symbols(type: TensorType) -> frozenset[str]:
+    """Names of the dim variables in a type."""
+    return frozenset[str]().union(*map(free_symbols, type.dims))
+
+
+def _eqn_symbols(eqn: Eqn) -> frozenset[str]:
+    return attrs_symbols(eqn.attrs).union(*(type_symbols(v.type) for v in eqn.outputs))
+
+
+def _type_error(eqn: Eqn) -> str | None:
+    if not isinstance(eqn.attrs, eqn.op.attrs):
+        return f"its attributes are {type(eqn.attrs).__name__}, not {eqn.op.attrs.__name__}"
+    try:
+        types = eqn.op.infer(eqn.attrs, [value.type for value in eqn.inputs])
+    except TypeRuleError as error:
+        return error.message
+    if types != tuple(value.type for value in eqn.outputs):
+        return f"the type rule gives {', '.join(map(str, types))}"
+    return None
+
+
+def _fail(after: str, function: Function, why: str, eqn: Eqn | None = None) -> NoReturn:
+    where = f", at {print_eqn(eqn)}" if eqn else ""
+    raise InternalError(
+        f"bad IR after {after}, in {function.name}{where}: {why}\n{print_function(function)}"
+    )
+
+
+# --- programs ---------------------------------------------------------------------------------
+
+
+def verify_program(program: Program, after: str = "construction") -> None:
+    """Everything `verify` checks of each function, and that entries fit the variables."""
+    _unique(program, after, "dim", [dim.name for dim in program.dims])
+    _unique(program, after, "variable", [variable.name for variable in program.variables])
+    _unique(program, after, "entry", [entry.name for entry in program.entries])
+    symbols = {dim.name for dim in program.dims}
+    for check in program.checks:
+        if unknown := sorted((free_symbols(check.left) | free_symbols(check.right)) - symbols):
+            _fail_program(program, after, f"a check names the unknown dim {', '.join(unknown)}")
+    for variable in program.variables:
+        if not variable.type.is_static:
+            _fail_program(program, after, f"{variable.name} has dynamic dims: {variable.type}")
+        if variable.init is not None:
+            verify(variable.init, after)
+            if [p.type for p in variable.init.params] != [SEED] or [
+                r.type for r in variable.init.results
+            ] != [variable.type]:
+                _fail(after, variable.init, f"it does not make {variable.type} from a seed")
+    for entry in program.entries:
+        _verify_entry(program, entry, after)
+
+
+def _verify_entry(program: Program, entry: Entry, after: str) -> None:
+    function = entry.function
+    verify(function, after)
+    if len(entry.arguments) != len(function.params):
+        _fail(after, function, f"{len(entry.arguments)} arguments for its parameters")
+    _unique(program, after, f"argument of {entry.name}", [a.name for a in entry.arguments])
+    _unique(program, after, f"output of {entry.name}", entry.outputs)
+    _unique(program, after, f"update of {entry.name}", entry.updates)
+    variables = {variable.name: variable for variable in program.variables}
+    dims = {dim.name for dim in program.dims}
+    stored: dict[str, TensorType] = {}
+    for argument, param in zip(entry.arguments, function.params):
+        if unknown := sorted(type_symbols(param.type) - dims):
+            _fail(after, function, f"{param} has dims that the program lacks: {unknown}")
+        if argument.role == "input":
+            continue
+        variable = variables.get(argument.name)
+        if variable is None or variable.kind not in ROLE_KINDS[argument.role]:
+            _fail(after, function, f"there is no {argument.role} {argument.name}")
+        if variable.type != param.type:
+            _fail(after, function, f"{param} is {param.type}, the variable {variable.type}")
+        stored[argument.name] = param.type
+    if len(function.results) != len(entry.outputs) + len(entry.updates):
+        _fail(after, function, "its results are not the outputs and updates of the entry")
+    for name, value in zip(entry.updates, function.results[len(entry.outputs) :]):
+        if stored.get(name) != value.type:
+            _fail(after, function, f"{value}: {value.type} can't update {name}")
+
+
+def _unique(program: Program, after: str, what: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            _fail_program(program, after, f"the {what} {name} is there twice")
+        seen.add(name)
+
+
+def _fail_program(program: Program, after: str, why: str) -> NoReturn:
+    raise InternalError(f"bad program after {after}: {why}\n{print_program(program)}")
