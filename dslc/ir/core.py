@@ -8,6 +8,7 @@ a pass returns a new Function. `Program` is what a checked `.dl` model becomes: 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -130,14 +131,40 @@ class DimCheck:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TrainPlan:
+    """How a model is trained; `autodiff/train_step.py` joins it into the entry `train_step`.
+
+    `loss`: inputs are the model's, then the `train` block's, then `seed: i64[]` and `step: i64[]`
+    (both of role "input"); outputs are `loss: f32[]`, then each metric as `f32[]`; updates are the
+    states that change in training. `updates[w]` of a trainable weight `w` maps
+    `(w, gradient, step: i64[], *states)` to `(new w, *new states)`, where the states are the
+    variables named by `optimizer_states[w]` (of kind "optimizer") and `step` counts updates from
+    0. With `accumulate` k > 1, k steps add up to one update with their mean gradient.
+    `clip_norm` bounds the norm of the whole gradient, as `torch.nn.utils.clip_grad_norm_`.
+    """
+
+    loss: Entry
+    trainable: tuple[str, ...]
+    updates: Mapping[str, Function]
+    optimizer_states: Mapping[str, tuple[str, ...]]
+    clip_norm: float | None = None
+    accumulate: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """A whole model, ready to be optimised and lowered."""
+    """A whole model, ready to be optimised and lowered.
+
+    `training` is there when the program was elaborated for training; its `loss` is not among the
+    entries.
+    """
 
     name: str
     entries: tuple[Entry, ...]
     variables: tuple[Variable, ...] = ()
     dims: tuple[DimRange, ...] = ()
     checks: tuple[DimCheck, ...] = field(default=())
+    training: TrainPlan | None = None
 
     def entry(self, name: str) -> Entry:
         """The entry called `name`; KeyError when there is none."""
