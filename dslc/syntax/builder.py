@@ -15,6 +15,8 @@ from dslc.diagnostics import Diagnostic
 from dslc.source import SourceFile, Span
 from dslc.syntax import ast, hints
 from dslc.syntax.lexer import MAX_NESTING, Lexed, Token, string_value
+from dslc.syntax.lexical_errors import too_deep
+from dslc.syntax.situation import TRAIN_WORDS
 
 # What stands on the parser's stack; `Any` because a rule's method knows what its children are.
 Children = Sequence[Any]
@@ -178,7 +180,7 @@ class Builder:
     def train_assign(self, c: Children) -> ast.Assign | None:
         assign: ast.Assign = c[0]
         word = assign.targets[0]
-        if word.name in hints.TRAIN_WORDS:
+        if word.name in TRAIN_WORDS:
             self.diagnostics.append(hints.train_word_assigned(word.span))
             return None
         return assign
@@ -269,7 +271,7 @@ class Builder:
             last, length = last.orelse[0], length + 1
         if length == MAX_NESTING:
             span = Span(self.source, last.span.start, last.span.start + 2)
-            self.diagnostics.append(hints.too_deep(span, MAX_NESTING))
+            self.diagnostics.append(too_deep(span, MAX_NESTING))
 
     def for_stmt(self, c: Children) -> ast.For:
         return ast.For(self._span(c), self._ident(c[1]), c[3], c[5], c[6].items)

@@ -7,33 +7,26 @@ E0031; each has a page in dslc/explain. Non-goals: characters and brackets (lexi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
 
 from dslc.diagnostics import Diagnostic, Label, nearest_name
-from dslc.source import SourceFile, Span
+from dslc.source import Span
 from dslc.syntax.grammar import tables
-from dslc.syntax.lexer import DECLARATION_WORDS, Token
-from dslc.syntax.lexical_errors import too_deep as too_deep
+from dslc.syntax.lexer import DECLARATION_WORDS
+from dslc.syntax.situation import (
+    COMPARISONS,
+    EXPRESSION_ENDS,
+    EXPRESSION_STARTS,
+    STATEMENT_WORDS,
+    TRAIN_WORDS,
+    Situation,
+    describe,
+    ends_in_operator,
+    found,
+)
 
-Place = Literal["file", "block", "model", "train", "weights"]
-
-TRAIN_WORDS = ("input", "loss", "optimizer", "metric", "clip", "accumulate", "freeze")
-_STATEMENT_WORDS = ("param", "state", "return", "yield", "assert", "if", "for", "entry")
 _STATEMENT_WORDS_ONLY = frozenset({"param", "state", "return", "yield", "assert", "if", "for"})
 _HEADS = frozenset({"fn", "layer", "model", "train", "weights", "entry", "if", "else", "for"})
-_EXPRESSION = frozenset({"NAME", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "LEFT_PAREN", "IF"})
-_EXPRESSION_STARTS = _EXPRESSION | {"SCAN", "MINUS", "PLUS", "NOT"}
-_EXPRESSION_ENDS = frozenset({"NAME", "INT", "FLOAT", "STRING", "TRUE", "FALSE"})
-_EXPRESSION_ENDS |= {"RIGHT_PAREN", "RIGHT_BRACKET"}
-_COMPARISONS = frozenset({"EQUAL_EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER"})
-_COMPARISONS |= {"GREATER_EQUAL"}
-_OPERATORS = frozenset({"PLUS", "MINUS", "STAR", "SLASH", "DOUBLE_SLASH", "PERCENT", "MATMUL"})
-_OPERATORS |= _COMPARISONS | {"DOUBLE_STAR", "AND", "OR", "PIPE", "ELSE"}
-_OPENERS = {"LEFT_PAREN": "(", "LEFT_BRACKET": "[", "LEFT_BRACE": "{"}
-_CLOSERS = frozenset({"RIGHT_PAREN", "RIGHT_BRACKET", "RIGHT_BRACE"})
-
 _FOREIGN_WORDS = {
     "def": "functions are written `fn name(x: f32[N]) -> f32[N] { ... }`, with `layer` for `fn` "
     "if they own weights",
@@ -59,74 +52,6 @@ _FOREIGN_WORDS = {
     "include": "other files are read by `import` and `from ... import`",
     "use": "other files are read by `import` and `from ... import`",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """The token that cannot stand where it stands, and what is around it.
-
-    `start` and `index` are those of the statement's first token and of this one, `place` is the
-    kind of block, `expected` the terminals that could stand here.
-    """
-
-    source: SourceFile
-    tokens: Sequence[Token]
-    start: int
-    index: int
-    place: Place
-    expected: frozenset[str]
-
-    @property
-    def token(self) -> Token:
-        """The token that cannot stand here."""
-        return self.tokens[self.index]
-
-    @property
-    def previous(self) -> Token:
-        """The token before it (the first token has itself)."""
-        return self.tokens[max(self.index - 1, 0)]
-
-    @property
-    def following(self) -> Token:
-        """The token after it."""
-        return self.tokens[min(self.index + 1, len(self.tokens) - 1)]
-
-    @property
-    def first(self) -> Token:
-        """The first token of the statement."""
-        return self.tokens[self.start]
-
-    @property
-    def wants_expression(self) -> bool:
-        """Whether any expression could stand here."""
-        return self.expected >= _EXPRESSION
-
-    @property
-    def bracket(self) -> Token | None:
-        """The innermost bracket of the statement that is open here."""
-        depth = 0
-        for token in reversed(self.tokens[self.start : self.index]):
-            if token.type in _CLOSERS:
-                depth += 1
-            elif token.type in _OPENERS:
-                if depth == 0:
-                    return token
-                depth -= 1
-        return None
-
-    def span(self, token: Token) -> Span:
-        """Where a token stands; a line break is shown at the end of its line."""
-        end = token.start if token.type == "NEWLINE" else token.end
-        return Span(self.source, token.start, end)
-
-    def error(self, code: str, title: str, message: str = "", *help: str) -> Diagnostic:
-        """A diagnostic about the token itself."""
-        return Diagnostic(code, title, (Label(self.span(self.token), message),), help=help)
-
-
-def ends_in_operator(tokens: Sequence[Token], index: int) -> bool:
-    """Whether a token is a line break behind an operator, as if the line went on."""
-    return tokens[index].type == "NEWLINE" and index > 0 and tokens[index - 1].type in _OPERATORS
 
 
 def explain(s: Situation) -> Diagnostic:
@@ -222,11 +147,11 @@ def _unknown_word(s: Situation) -> Diagnostic | None:
         case "weights":
             return None
         case _:
-            known, what = _STATEMENT_WORDS, "statement"
+            known, what = STATEMENT_WORDS, "statement"
             here = s.index == s.start + 1 and s.token.type in ("NAME", "INT", "FLOAT", "STRING")
     if not here or word.type != "NAME":
         return None
-    if s.place == "train" and s.token.type not in _EXPRESSION_STARTS:
+    if s.place == "train" and s.token.type not in EXPRESSION_STARTS:
         return None
     guess = nearest_name(word.text, known)
     help = f"did you mean `{guess}`?" if guess else f"it begins with one of {', '.join(known)}"
@@ -315,7 +240,7 @@ def _target(s: Situation) -> Diagnostic | None:
     """E0025: something other than names left of `=`."""
     if s.place not in ("block", "model", "train") or s.first.type not in ("NAME", "LEFT_PAREN"):
         return None
-    equal = _equal_sign(s)
+    equal = s.equal_sign()
     if equal is None or s.index > equal or s.first.text in ("param", "state"):
         return None
     left = Span(s.source, s.first.start, s.tokens[equal - 1].end)
@@ -328,30 +253,14 @@ def _target(s: Situation) -> Diagnostic | None:
     return Diagnostic("E0025", "only a name can be bound", (Label(left),), help=(help,))
 
 
-def _equal_sign(s: Situation) -> int | None:
-    """Index of the `=` of the statement outside of brackets."""
-    depth = 0
-    for index in range(s.start, len(s.tokens)):
-        kind = s.tokens[index].type
-        if kind in _OPENERS:
-            depth += 1
-        elif kind in _CLOSERS:
-            depth -= 1
-        if depth < 0 or (depth == 0 and kind in ("NEWLINE", "$END")):
-            return None
-        if depth == 0 and kind == "EQUAL":
-            return index
-    return None
-
-
 def _unused_value(s: Situation) -> Diagnostic | None:
     """E0017: an expression as a statement."""
-    if s.place not in ("block", "model") or s.first.type not in _EXPRESSION_STARTS - {"IF"}:
+    if s.place not in ("block", "model") or s.first.type not in EXPRESSION_STARTS - {"IF"}:
         return None
-    keyword = s.first.text in _STATEMENT_WORDS and s.first.type == "NAME"
+    keyword = s.first.text in STATEMENT_WORDS and s.first.type == "NAME"
     if keyword or ("EQUAL" not in s.expected and s.index != s.start):
         return None
-    if _equal_sign(s) is not None:
+    if s.equal_sign() is not None:
         return None
     help = "bind it, `name = ...`, or `return` it"
     if s.place == "model":
@@ -373,10 +282,10 @@ def _unused_value(s: Situation) -> Diagnostic | None:
 
 def _chained_comparison(s: Situation) -> Diagnostic | None:
     """E0016: `a < b < c`."""
-    if s.token.type not in _COMPARISONS or s.wants_expression:
+    if s.token.type not in COMPARISONS or s.wants_expression:
         return None
     statement = s.tokens[s.start : s.index]
-    if not any(token.type in _COMPARISONS for token in statement):
+    if not any(token.type in COMPARISONS for token in statement):
         return None
     return s.error("E0016", "comparisons do not chain", "the second one", "write `a < b and b < c`")
 
@@ -409,7 +318,7 @@ def _colon_for_equal(s: Situation) -> Diagnostic | None:
 
 def _missing_comma(s: Situation) -> Diagnostic | None:
     """E0023: two values side by side."""
-    if s.token.type not in _EXPRESSION_STARTS or s.previous.type not in _EXPRESSION_ENDS:
+    if s.token.type not in EXPRESSION_STARTS or s.previous.type not in EXPRESSION_ENDS:
         return None
     if "COMMA" not in s.expected or s.bracket is None or s.bracket.type == "LEFT_BRACE":
         return None
@@ -501,10 +410,10 @@ def train_word_assigned(span: Span) -> Diagnostic:
 
 def _unexpected(s: Situation) -> Diagnostic:
     """E0010: expected this, found that."""
-    expected = _describe(s.expected)
+    expected = describe(s.expected)
     if s.expected == {"NAME", "LEFT_PAREN"} and s.previous.type in ("ARROW", "COLON"):
         expected = "a type"
-    title = f"expected {expected}, found {_found(s.token)}"
+    title = f"expected {expected}, found {found(s.token)}"
     help = ""
     if s.first.text == "import" and s.token.type == "STRING":
         help = f"names of a file are imported by `from {s.token.text} import name`"
@@ -513,67 +422,6 @@ def _unexpected(s: Situation) -> Diagnostic:
     elif s.wants_expression and s.token.type == "LEFT_BRACKET":
         help = "several values in one are a tuple: `(1, 2)`"
     return s.error("E0010", title, "", *([help] if help else []))
-
-
-def _found(token: Token) -> str:
-    match token.type:
-        case "NEWLINE":
-            return "the end of the line"
-        case "$END":
-            return "the end of the file"
-        case _ if not token.text:
-            return "the end of the block"
-        case _:
-            return f"`{token.text}`"
-
-
-def _describe(expected: frozenset[str]) -> str:
-    """The terminals in words, most telling first: at most four."""
-    rest = set(expected) - {"ERROR"}
-    words = []
-    groups: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
-        ("a declaration", frozenset({"LAYER"}), frozenset(w.upper() for w in DECLARATION_WORDS)),
-        ("a statement", frozenset({"PARAM"}), _block_starts()),
-        ("a line of a train block", frozenset({"OPTIMIZER"}), _block_starts()),
-        ("an expression", _EXPRESSION, _EXPRESSION_STARTS),
-    )
-    for name, needed, covered in groups:
-        if rest >= needed:
-            words.append(name)
-            rest -= covered
-    if not words and len(rest) > 1 and rest & _OPERATORS:
-        closers = rest - _OPERATORS - {"DOT", "LEFT_PAREN", "LEFT_BRACKET"}
-        rest = closers or {"PLUS"}
-        words += ["an operator"] if not closers else []
-        rest = closers
-    order = {"NAME": 0, "INT": 1, "STRING": 2, "NEWLINE": 8, "$END": 9}
-    for kind in sorted(rest, key=lambda k: (order.get(k, 5), k)):
-        word = _shown(kind)
-        if word not in words:
-            words.append(word)
-    words = words[:4]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
-
-
-def _block_starts() -> frozenset[str]:
-    words = (*_STATEMENT_WORDS, *TRAIN_WORDS)
-    return frozenset(word.upper() for word in words) | {"NAME", "NEWLINE"}
-
-
-def _shown(kind: str) -> str:
-    match kind:
-        case "NAME":
-            return "a name"
-        case "INT" | "FLOAT":
-            return "a number"
-        case "STRING":
-            return "a string"
-        case "NEWLINE" | "$END":
-            return "the end of the line"
-        case _:
-            table = tables()
-            texts = {name: text for text, name in (*table.signs.items(), *table.words.items())}
-            return f"`{texts[kind]}`"
 
 
 _HINTS: tuple[Callable[[Situation], Diagnostic | None], ...] = (

@@ -21,6 +21,8 @@ from dslc.syntax import ast, hints
 from dslc.syntax.builder import Builder
 from dslc.syntax.grammar import tables
 from dslc.syntax.lexer import DECLARATION_WORDS, Lexed, Token, lex
+from dslc.syntax.lexical_errors import too_deep
+from dslc.syntax.situation import Place, Situation, ends_in_operator
 
 MAX_DEPTH = 200
 MAX_DIAGNOSTICS = 100
@@ -64,7 +66,7 @@ def _too_deep(tree: ast.File) -> list[Diagnostic]:
         for _ in range(MAX_DEPTH):
             level = [child for node in level for child in ast.children(node)]
         if level:
-            found.append(hints.too_deep(level[0].span, MAX_DEPTH))
+            found.append(too_deep(level[0].span, MAX_DEPTH))
     return found
 
 
@@ -129,7 +131,9 @@ class _Parser:
             self._complain(index)
             if len(self.diagnostics) >= MAX_DIAGNOSTICS:
                 return None
-            index = self._recover(index)
+            recovered = self._recover(index)
+            stuck = recovered == index and not self._could_shift(kind)
+            index = recovered + (stuck and kind != "$END")
 
     def _result(self) -> ast.File:
         tree = self.values[-1]
@@ -186,7 +190,7 @@ class _Parser:
                 self.unclosed.remove(stretch)
                 return
         depth = self._restart()
-        situation = hints.Situation(
+        situation = Situation(
             source=self.source,
             tokens=self.tokens,
             start=self._first(depth, index),
@@ -226,13 +230,20 @@ class _Parser:
         if len(self.values) == depth:
             return index
         value = self.values[depth]
+        if not isinstance(value, (ast.Node, Token)):
+            return index
         start = value.span.start if isinstance(value, ast.Node) else value.start
         while self.tokens[index].start > start:
             index -= 1
         return index
 
     def _recover(self, index: int) -> int:
-        """Put ERROR for what is being read and return the index of the token to go on with."""
+        """Give up what is being read and return the index of the token to go on with.
+
+        A statement that could end here is kept; anything else is replaced by ERROR.
+        """
+        if self._could_shift("NEWLINE"):
+            return self._skip_statement(False, index)
         depth = self._restart()
         first = self.tokens[self._first(depth, index)]
         del self.states[depth + 1 :]
@@ -246,7 +257,7 @@ class _Parser:
     def _skip_statement(self, is_head: bool, index: int) -> int:
         """Skip to the end of the statement; a block under a broken head is still read."""
         depth = 0
-        if hints.ends_in_operator(self.tokens, index):
+        if ends_in_operator(self.tokens, index):
             index += 1
         while True:
             kind, after = self.tokens[index].type, self.tokens[min(index + 1, len(self.tokens) - 1)]
@@ -302,7 +313,7 @@ class _Parser:
         return index
 
 
-def _place(row: dict[str, int]) -> hints.Place:
+def _place(row: dict[str, int]) -> Place:
     """What kind of block a state that can take ERROR is in."""
     if "LAYER" in row:
         return "file"
