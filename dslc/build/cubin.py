@@ -21,6 +21,9 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _TEXT, _SHARED, _INFO = ".text.", ".nv.shared.", ".nv.info"
 _SYMTAB = 2
 _ABI_CUDA_13 = 8  # since then the architecture stands in the second byte of the flags
+_RESERVED = (
+    1024  # of each block's shared memory the system keeps, from sm_90 on, first in the section
+)
 # Attributes in .nv.info: a format byte (4: sized), an attribute byte, a size, (symbol, value).
 _SIZED, _REGISTERS, _FRAME = 4, 0x2F, 0x11
 
@@ -67,7 +70,12 @@ def cubins_of(data: bytes) -> Iterator[bytes]:
 def _kernels(cubin: bytes) -> Iterator[KernelInfo]:
     sections = _sections(cubin)
     registers, frames = _attributes(cubin, sections)
-    shared = {s.name.removeprefix(_SHARED): s.size for s in sections if s.name.startswith(_SHARED)}
+    reserved = _RESERVED if any(s.name == _SHARED + "reserved.0" for s in sections) else 0
+    shared = {
+        s.name.removeprefix(_SHARED): s.size - reserved
+        for s in sections
+        if s.name.startswith(_SHARED) and s.size > 0
+    }
     for section in sections:
         if section.name.startswith(_TEXT):
             name = section.name.removeprefix(_TEXT)

@@ -1,0 +1,101 @@
+// What CUDA C++ that TVM writes for plain kernels needs to be a host program: one thread after
+// the other, block by block; where threads meet at barriers, each is a coroutine.
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include <functional>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static
+#define __restrict__
+
+struct Index3 { unsigned x, y, z; };
+static Index3 threadIdx, blockIdx, blockDim, gridDim;
+
+template <class T> static T min(T a, T b) { return b < a ? b : a; }
+template <class T> static T max(T a, T b) { return a < b ? b : a; }
+static float min(float a, float b) { return fminf(a, b); }
+static float max(float a, float b) { return fmaxf(a, b); }
+static float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+static double rsqrt(double x) { return 1.0 / sqrt(x); }
+static float __int_as_float(int x) { float y; memcpy(&y, &x, 4); return y; }
+static int __float_as_int(float x) { int y; memcpy(&y, &x, 4); return y; }
+static double __longlong_as_double(int64_t x) { double y; memcpy(&y, &x, 8); return y; }
+
+namespace emulation {
+
+struct Fiber { ucontext_t context; std::vector<char> stack; Index3 thread; bool done; };
+static ucontext_t scheduler;
+static Fiber *current;
+static std::function<void()> body;
+
+static void enter() {
+  body();
+  current->done = true;
+  swapcontext(&current->context, &scheduler);
+}
+
+static void barrier() {
+  Index3 mine = threadIdx;
+  swapcontext(&current->context, &scheduler);
+  threadIdx = mine;
+}
+
+static void each_thread(const unsigned *block, const std::function<void()> &run) {
+  for (unsigned z = 0; z < block[2]; z++)
+    for (unsigned y = 0; y < block[1]; y++)
+      for (unsigned x = 0; x < block[0]; x++) threadIdx = {x, y, z}, run();
+}
+
+// Threads run in turns from barrier to barrier; all must finish in the same turn.
+static void run_block(const unsigned *block) {
+  std::vector<Fiber> fibers(block[0] * block[1] * block[2]);
+  size_t i = 0;
+  each_thread(block, [&] {
+    Fiber &f = fibers[i++];
+    f.thread = threadIdx;
+    f.done = false;
+    f.stack.resize(64 << 10);
+    getcontext(&f.context);
+    f.context.uc_stack.ss_sp = f.stack.data();
+    f.context.uc_stack.ss_size = f.stack.size();
+    makecontext(&f.context, enter, 0);
+  });
+  for (bool going = true; going;) {
+    going = false;
+    for (Fiber &f : fibers) {
+      if (f.done) continue;
+      current = &f;
+      threadIdx = f.thread;
+      swapcontext(&scheduler, &f.context);
+      going = going || !f.done;
+    }
+    for (Fiber &f : fibers)
+      if (going && f.done) abort();  // a barrier that not all threads reach
+  }
+}
+
+static void run(const unsigned *grid, const unsigned *block, bool barriers,
+                const std::function<void()> &kernel) {
+  gridDim = {grid[0], grid[1], grid[2]};
+  blockDim = {block[0], block[1], block[2]};
+  body = kernel;
+  for (unsigned z = 0; z < grid[2]; z++)
+    for (unsigned y = 0; y < grid[1]; y++)
+      for (unsigned x = 0; x < grid[0]; x++) {
+        blockIdx = {x, y, z};
+        if (barriers) run_block(block);
+        else each_thread(block, kernel);
+      }
+}
+
+}  // namespace emulation
+
+#define __syncthreads() emulation::barrier()
