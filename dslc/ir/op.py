@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dslc.ir.dims import Dim, Poly, free_symbols, substitute
 from dslc.ir.types import DType, TensorType
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from dslc.ir.builder import Builder
     from dslc.ir.core import Eqn, Value
+
+# What a kernel's scalar is: an element of a tensor, or an index expression (64-bit integer).
+ScalarType = DType | Literal["index"]
 
 # A scalar expression inside a kernel: opaque to ops (a TIR expression in the lowering, a Python
 # number in tests). `+ - *` and comparisons by `Kernels` verbs only.
@@ -102,11 +105,11 @@ class Kernels(Protocol):
         """neg abs exp log log1p expm1 sqrt rsqrt sin cos tanh erf sigmoid sign floor ceil round
         not isnan isinf (the last three give bool)."""
 
-    def binary(self, name: str, x: Expr, y: Expr, dtype: DType) -> Expr:
+    def binary(self, name: str, x: Expr, y: Expr, dtype: ScalarType) -> Expr:
         """add sub mul div floordiv mod pow min max and or xor; on index expressions too
         (dtype "index"). min and max propagate NaN, as NumPy's do. `dtype` is the operands'."""
 
-    def compare(self, name: str, x: Expr, y: Expr, dtype: DType) -> Expr:
+    def compare(self, name: str, x: Expr, y: Expr, dtype: ScalarType) -> Expr:
         """eq ne lt le gt ge; `dtype` is the operands' (or "index"); gives bool."""
 
     def select(self, condition: Expr, x: Expr, y: Expr) -> Expr:
@@ -121,8 +124,12 @@ class Kernels(Protocol):
         """Reduces `body(r)` over all `r` in `dims`, in row-major order. kind: sum prod max min any
         all, and argmax argmin (body over one dim; first of equals; gives an index expression)."""
 
-    def philox(self, key: Expr, stream: Expr, counter: Expr) -> Expr:
-        """Element `counter` of the Philox4x32-10 stream: a u32 as an i64 in [0, 2**32)."""
+    def philox(self, key: Expr, stream: int, step: Expr, counter: Expr) -> Expr:
+        """Number `counter` (an index expression) of a Philox4x32-10 stream: an i64 in [0, 2**32).
+
+        `key` and `step` are i64. The block is number counter // 4 (low word, high word), stream,
+        step (low word) under the key's two words, and the number is its word counter % 4.
+        """
 
 
 @dataclass(frozen=True, slots=True)
