@@ -295,7 +295,7 @@ def _reserved(s: Situation) -> Diagnostic | None:
     reserved = s.token.text in tables().reserved
     if not reserved or "NAME" not in s.expected or s.token.type == "ELSE":
         return None
-    if s.wants_expression and s.token.type not in ("FN", "FOR", "YIELD"):
+    if s.wants_expression and s.token.type not in ("FN", "FOR", "IN", "YIELD"):
         return None
     return s.error(
         "E0022", f"`{s.token.text}` is a reserved word", "expected a name", "take another name"

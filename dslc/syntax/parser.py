@@ -242,9 +242,9 @@ class _Parser:
 
         A statement that could end here is kept; anything else is replaced by ERROR.
         """
-        if self._could_shift("NEWLINE"):
-            return self._skip_statement(False, index)
         depth = self._restart()
+        if depth < len(self.states) - 1 and self._could_shift("NEWLINE"):
+            return self._skip_statement(False, index)
         first = self.tokens[self._first(depth, index)]
         del self.states[depth + 1 :]
         del self.values[depth:]

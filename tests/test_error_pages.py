@@ -1,0 +1,57 @@
+"""Each page of dslc/explain: its wrong program shows exactly its code, its right one shows none."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from dslc.diagnostics import Diagnostic
+from dslc.source import SourceFile
+from dslc.syntax.parser import parse
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "dslc" / "explain").glob("*.md"))
+HAS_CHECKER = importlib.util.find_spec("dslc.semantics.check") is not None
+
+
+def programs(page: Path, kind: str) -> list[str]:
+    return re.findall(rf"^```dl {kind}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def diagnose(program: str, only_syntax: bool) -> list[Diagnostic]:
+    source = SourceFile("example.dl", program)
+    if only_syntax:
+        return parse(source)[1]
+    return list(importlib.import_module("dslc.semantics.check").check(source))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_wrong_program_shows_the_code(page: Path) -> None:
+    wrong = programs(page, "wrong")
+    assert wrong
+    for program in wrong:
+        found = diagnose(program, page.stem.startswith("E00"))
+        assert {diagnostic.code for diagnostic in found} == {page.stem}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_right_program_shows_nothing(page: Path) -> None:
+    right = programs(page, "right")
+    assert right
+    for program in right:
+        assert diagnose(program, not HAS_CHECKER) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_title_begins_with_the_code(page: Path) -> None:
+    assert page.read_text(encoding="utf-8").startswith(f"# {page.stem}: ")
+
+
+def test_every_code_of_the_parser_has_a_page() -> None:
+    text = "".join(path.read_text() for path in (ROOT / "dslc" / "syntax").glob("*.py"))
+    codes = set(re.findall(r'"(E00\d\d)"', text))
+    assert codes
+    assert codes == {page.stem for page in PAGES if page.stem.startswith("E00")}
