@@ -1,0 +1,320 @@
+"""Reading by index tensors, and the adjoints, which add to where was read.
+
+`gather[axis](x, i)` takes whole slices: result dims are x's with dim `axis` replaced by i's dims
+(NumPy's `take`). `take_along[axis](x, i)` takes one element for each of i's (NumPy's
+`take_along_axis`). A negative index counts from the end; one out of range is clamped to the first
+or last element, so that no program reads outside of a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from dslc._lazy import lazy
+from dslc.ir.builder import Builder
+from dslc.ir.core import Eqn, Value
+from dslc.ir.dims import Dim
+from dslc.ir.op import (
+    Attrs,
+    Expr,
+    Index,
+    Kernels,
+    Op,
+    Operand,
+    Reader,
+    Sample,
+    Scatter,
+    TypeRuleError,
+)
+from dslc.ir.types import TensorType, is_float, is_integer
+from dslc.ops.linalg import accumulator
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = lazy("numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexAttrs(Attrs):
+    axis: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IndexGradientAttrs(Attrs):
+    """`size` is the length of dim `axis` of what was read."""
+
+    axis: int = 0
+    size: Dim = 0
+
+
+def _check(what: str, axis: int, x: TensorType, i: TensorType) -> None:
+    if not is_integer(i.dtype):
+        raise TypeRuleError(
+            f"cannot {what} {x} by {i}",
+            notes=[f"an index is of integers, not {i.dtype}"],
+            inputs=(1,),
+            code="E0204",
+        )
+    if not 0 <= axis < x.rank:
+        raise TypeRuleError(
+            f"cannot {what} {x} along axis {axis}",
+            notes=[f"it has {x.rank} dims"],
+            inputs=(0,),
+            code="E0206",
+        )
+    if x.dims[axis] == 0:
+        raise TypeRuleError(f"cannot {what} {x}: dim {axis} is empty", inputs=(0,))
+
+
+def _gather_type(attrs: IndexAttrs, x: TensorType, i: TensorType) -> TensorType:
+    _check("index", attrs.axis, x, i)
+    return x.with_dims((*x.dims[: attrs.axis], *i.dims, *x.dims[attrs.axis + 1 :]))
+
+
+def _scatter_type(attrs: IndexGradientAttrs, g: TensorType, i: TensorType) -> TensorType:
+    before, after = g.dims[: attrs.axis], g.dims[attrs.axis + i.rank :]
+    x = g.with_dims((*before, attrs.size, *after))
+    if not is_float(g.dtype) or _gather_type(IndexAttrs(attrs.axis), x, i) != g:
+        raise TypeRuleError(f"{g} is not what an index {i} along axis {attrs.axis} gives")
+    return x
+
+
+def _along_type(attrs: IndexAttrs, x: TensorType, i: TensorType) -> TensorType:
+    _check("index", attrs.axis, x, i)
+    if x.rank != i.rank or any(
+        a != b for n, (a, b) in enumerate(zip(x.dims, i.dims)) if n != attrs.axis
+    ):
+        raise TypeRuleError(
+            f"cannot take elements of {x} by {i} along axis {attrs.axis}",
+            notes=[f"all dims but {attrs.axis} must be equal"],
+            inputs=(0, 1),
+        )
+    return x.with_dims(i.dims)
+
+
+def _along_gradient_type(attrs: IndexGradientAttrs, g: TensorType, i: TensorType) -> TensorType:
+    dims = list(g.dims)
+    dims[attrs.axis] = attrs.size
+    x = g.with_dims(tuple(dims))
+    if not is_float(g.dtype) or _along_type(IndexAttrs(attrs.axis), x, i) != g:
+        raise TypeRuleError(f"{g} is not what an index {i} along axis {attrs.axis} gives")
+    return x
+
+
+def _valid(i: Any, size: int) -> Any:
+    wide = i.astype(np.int64)
+    return np.clip(np.where(wide < 0, wide + size, wide), 0, size - 1)
+
+
+def _gather_reference(attrs: IndexAttrs, x: Any, i: Any) -> Any:
+    return np.take(x, _valid(i, x.shape[attrs.axis]), axis=attrs.axis)
+
+
+def _scatter_reference(attrs: IndexGradientAttrs, g: Any, i: Any) -> Any:
+    size = cast(int, attrs.size)
+    wide = g.astype(np.float32) if g.dtype.itemsize == 2 else g
+    before, after = g.shape[: attrs.axis], g.shape[attrs.axis + i.ndim :]
+    # The indexed dims first, as one: then NumPy's unbuffered add does the rest.
+    rows = np.moveaxis(wide.reshape(*before, i.size, *after), attrs.axis, 0)
+    out = np.zeros((size, *before, *after), wide.dtype)
+    np.add.at(out, _valid(i, size).reshape(-1), rows)
+    return np.moveaxis(out, 0, attrs.axis).astype(g.dtype)
+
+
+def _along_reference(attrs: IndexAttrs, x: Any, i: Any) -> Any:
+    return np.take_along_axis(x, _valid(i, x.shape[attrs.axis]), axis=attrs.axis)
+
+
+def _along_gradient_reference(attrs: IndexGradientAttrs, g: Any, i: Any) -> Any:
+    size = cast(int, attrs.size)
+    wide = g.astype(np.float32) if g.dtype.itemsize == 2 else g
+    shape = list(g.shape)
+    shape[attrs.axis] = size
+    out = np.zeros(shape, wide.dtype)
+    at = list(np.indices(i.shape, sparse=True))
+    at[attrs.axis] = _valid(i, size)
+    np.add.at(out, tuple(at), wide)
+    return out.astype(g.dtype)
+
+
+def _gather_gradient(
+    b: Builder, eqn: Eqn, cotangents: tuple[Value | None, ...]
+) -> tuple[Value | None, ...]:
+    (g,), (x, i) = cotangents, eqn.inputs
+    axis = cast(IndexAttrs, eqn.attrs).axis
+    if g is None or not is_float(x.type.dtype):
+        return None, None
+    return scatter_add(b, g, i, axis=axis, size=x.type.dims[axis]), None
+
+
+def _scatter_gradient(
+    b: Builder, eqn: Eqn, cotangents: tuple[Value | None, ...]
+) -> tuple[Value | None, ...]:
+    (d,), (_, i) = cotangents, eqn.inputs
+    if d is None:
+        return None, None
+    return gather(b, d, i, axis=cast(IndexGradientAttrs, eqn.attrs).axis), None
+
+
+def _along_gradient(
+    b: Builder, eqn: Eqn, cotangents: tuple[Value | None, ...]
+) -> tuple[Value | None, ...]:
+    (g,), (x, i) = cotangents, eqn.inputs
+    axis = cast(IndexAttrs, eqn.attrs).axis
+    if g is None or not is_float(x.type.dtype):
+        return None, None
+    return take_along_gradient(b, g, i, axis=axis, size=x.type.dims[axis]), None
+
+
+def _along_gradient_gradient(
+    b: Builder, eqn: Eqn, cotangents: tuple[Value | None, ...]
+) -> tuple[Value | None, ...]:
+    (d,), (_, i) = cotangents, eqn.inputs
+    if d is None:
+        return None, None
+    return take_along(b, d, i, axis=cast(IndexGradientAttrs, eqn.attrs).axis), None
+
+
+def _position(k: Kernels, i: Expr, size: Dim) -> Expr:
+    """An index element as a position inside of `[0, size)`."""
+    at = k.index(i)
+    negative = k.compare("lt", at, k.dim(0), "index")
+    at = k.select(negative, k.binary("add", at, k.dim(size), "index"), at)
+    last = k.binary("sub", k.dim(size), k.dim(1), "index")
+    return k.binary("min", k.binary("max", at, k.dim(0), "index"), last, "index")
+
+
+def _gather_compute(
+    k: Kernels, attrs: IndexAttrs, operands: Sequence[Operand], outputs: Sequence[TensorType]
+) -> Reader:
+    x, i = operands
+    axis, rank = attrs.axis, i.type.rank
+
+    def read(index: Index) -> Expr:
+        at = _position(k, i(index[axis : axis + rank]), x.type.dims[axis])
+        return x((*index[:axis], at, *index[axis + rank :]))
+
+    return read
+
+
+def _scatter_compute(
+    k: Kernels,
+    attrs: IndexGradientAttrs,
+    operands: Sequence[Operand],
+    outputs: Sequence[TensorType],
+) -> Scatter:
+    g, i = operands
+    axis, rank = attrs.axis, i.type.rank
+
+    def target(index: Index) -> Index:
+        at = _position(k, i(index[axis : axis + rank]), attrs.size)
+        return (*index[:axis], at, *index[axis + rank :])
+
+    return Scatter(g.type.dims, target, g)
+
+
+def _along_compute(
+    k: Kernels, attrs: IndexAttrs, operands: Sequence[Operand], outputs: Sequence[TensorType]
+) -> Reader:
+    x, i = operands
+
+    def read(index: Index) -> Expr:
+        at = _position(k, i(index), x.type.dims[attrs.axis])
+        return x((*index[: attrs.axis], at, *index[attrs.axis + 1 :]))
+
+    return read
+
+
+def _along_gradient_compute(
+    k: Kernels,
+    attrs: IndexGradientAttrs,
+    operands: Sequence[Operand],
+    outputs: Sequence[TensorType],
+) -> Reader:
+    g, i = operands
+    dtype, wide = g.type.dtype, accumulator(g.type.dtype)
+
+    def read(index: Index) -> Expr:
+        def part(r: Index) -> Expr:
+            at = (*index[: attrs.axis], r[0], *index[attrs.axis + 1 :])
+            here = _position(k, i(at), attrs.size)
+            met = k.compare("eq", here, index[attrs.axis], "index")
+            return k.select(met, k.cast(g(at), dtype, wide), k.const(0, wide))
+
+        total = k.reduce("sum", (i.type.dims[attrs.axis],), part, wide)
+        return k.cast(total, wide, dtype)
+
+    return read
+
+
+def _f32(*dims: Dim) -> TensorType:
+    return TensorType("f32", dims)
+
+
+def _i64(*dims: Dim) -> TensorType:
+    return TensorType("i64", dims)
+
+
+gather = Op(
+    "gather",
+    attrs=IndexAttrs,
+    type_rule=_gather_type,
+    reference=_gather_reference,
+    gradient=_gather_gradient,
+    compute=_gather_compute,
+    samples=(
+        Sample((_f32(7, 3), _i64(4)), IndexAttrs(0)),
+        Sample((_f32(2, 6, 3), _i64(2, 3)), IndexAttrs(1)),
+        Sample((_f32(5), _i64()), IndexAttrs(0)),
+        Sample((_f32(7, 3), TensorType("i32", (0,))), IndexAttrs(0)),
+        Sample((_f32(9, 33), _i64(2)), IndexAttrs(0)),
+    ),
+)
+
+scatter_add = Op(
+    "scatter_add",
+    attrs=IndexGradientAttrs,
+    type_rule=_scatter_type,
+    reference=_scatter_reference,
+    gradient=_scatter_gradient,
+    compute=_scatter_compute,
+    samples=(
+        Sample((_f32(4, 3), _i64(4)), IndexGradientAttrs(0, 7)),
+        Sample((_f32(2, 2, 3, 3), _i64(2, 3)), IndexGradientAttrs(1, 6)),
+        Sample((_f32(40, 5), _i64(40)), IndexGradientAttrs(0, 5), rtol=1e-5, why="sums of many"),
+        Sample((_f32(0, 3), _i64(0)), IndexGradientAttrs(0, 4)),
+    ),
+)
+
+take_along = Op(
+    "take_along",
+    attrs=IndexAttrs,
+    type_rule=_along_type,
+    reference=_along_reference,
+    gradient=_along_gradient,
+    compute=_along_compute,
+    samples=(
+        Sample((_f32(4, 5), _i64(4, 1)), IndexAttrs(1)),
+        Sample((_f32(6, 3), _i64(2, 3)), IndexAttrs(0)),
+        Sample((_f32(0, 5), _i64(0, 1)), IndexAttrs(1)),
+    ),
+)
+
+take_along_gradient = Op(
+    "take_along_gradient",
+    attrs=IndexGradientAttrs,
+    type_rule=_along_gradient_type,
+    reference=_along_gradient_reference,
+    gradient=_along_gradient_gradient,
+    compute=_along_gradient_compute,
+    samples=(
+        Sample((_f32(4, 1), _i64(4, 1)), IndexGradientAttrs(1, 5)),
+        Sample((_f32(2, 3), _i64(2, 3)), IndexGradientAttrs(0, 6)),
+        Sample((_f32(0, 1), _i64(0, 1)), IndexGradientAttrs(1, 5)),
+    ),
+)
+
+OPS: tuple[Op, ...] = (gather, scatter_add, take_along, take_along_gradient)
