@@ -20,6 +20,7 @@ from dslc.ir.core import (
     Function,
     Program,
     Role,
+    TrainPlan,
     Value,
     Variable,
     VariableKind,
@@ -152,6 +153,7 @@ def _program(cursor: Cursor, ops: Ops) -> Program:
     checks: list[DimCheck] = []
     variables: list[Variable] = []
     entries: list[Entry] = []
+    training: TrainPlan | None = None
     while not cursor.accept("}"):
         if cursor.accept("dim"):
             dims.append(_dim(cursor))
@@ -159,11 +161,13 @@ def _program(cursor: Cursor, ops: Ops) -> Program:
             checks.append(_check(cursor))
         elif cursor.accept("entry"):
             entries.append(_entry(cursor, ops))
+        elif training is None and cursor.accept("training"):
+            training = _training(cursor, ops)
         elif cursor.at(*get_args(VariableKind)):
             variables.append(_variable(cursor, ops))
         else:
             cursor.fail("dim, check, entry or a kind of variable expected")
-    return Program(name, tuple(entries), tuple(variables), tuple(dims), tuple(checks))
+    return Program(name, tuple(entries), tuple(variables), tuple(dims), tuple(checks), training)
 
 
 def _dim(cursor: Cursor) -> DimRange:
@@ -214,6 +218,28 @@ def _entry(cursor: Cursor, ops: Ops) -> Entry:
     function = _function(cursor, ops)
     cursor.expect("}")
     return Entry(name, function, tuple(arguments), tuple(outputs), tuple(updates))
+
+
+def _training(cursor: Cursor, ops: Ops) -> TrainPlan:
+    """`training { trainable (...) clip 1.0 accumulate 4 entry ... update w (states) = ... }`."""
+    cursor.expect("{")
+    cursor.expect("trainable")
+    cursor.expect("(")
+    trainable = cursor.items(cursor.name, ")")
+    clip = cursor.real() if cursor.accept("clip") else None
+    accumulate = cursor.integer() if cursor.accept("accumulate") else 1
+    cursor.expect("entry")
+    loss = _entry(cursor, ops)
+    updates: dict[str, Function] = {}
+    states: dict[str, tuple[str, ...]] = {}
+    while not cursor.accept("}"):
+        cursor.expect("update")
+        weight = cursor.name()
+        cursor.expect("(")
+        states[weight] = tuple(cursor.items(cursor.name, ")"))
+        cursor.expect("=")
+        updates[weight] = _function(cursor, ops)
+    return TrainPlan(loss, tuple(trainable), updates, states, clip, accumulate)
 
 
 def _argument(cursor: Cursor) -> Argument:

@@ -25,6 +25,7 @@ from dslc.ir.core import (
     Function,
     Origin,
     Program,
+    TrainPlan,
     Value,
     Variable,
 )
@@ -51,6 +52,8 @@ def print_program(program: Program, origins: bool = False) -> str:
         lines += _indented(_variable_lines(variable))
     for entry in program.entries:
         lines += _indented(_entry_lines(entry, origins))
+    if program.training is not None:
+        lines += _indented(_training_lines(program.training, origins))
     return "\n".join([*lines, "}"])
 
 
@@ -139,6 +142,21 @@ def _entry_lines(entry: Entry, origins: bool) -> list[str]:
         *_indented(_function_lines(entry.function, origins)),
         "}",
     ]
+
+
+def _training_lines(plan: TrainPlan, origins: bool) -> list[str]:
+    lines = ["training {"]
+    lines += _indented(_wrapped("trainable (", list(map(name_text, plan.trainable)), ")"))
+    if plan.clip_norm is not None:
+        lines.append(f"  clip {plan.clip_norm!r}")
+    if plan.accumulate != 1:
+        lines.append(f"  accumulate {plan.accumulate}")
+    lines += _indented(_entry_lines(plan.loss, origins))
+    for weight, update in plan.updates.items():
+        states = ", ".join(map(name_text, plan.optimizer_states[weight]))
+        first, *rest = _function_lines(update, origins)
+        lines += _indented([f"update {name_text(weight)} ({states}) = {first}", *rest])
+    return [*lines, "}"]
 
 
 def _argument_text(argument: Argument) -> str:

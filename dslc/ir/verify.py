@@ -10,7 +10,16 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 from dslc.diagnostics import InternalError
-from dslc.ir.core import Entry, Eqn, Function, Program, Role, Value, VariableKind
+from dslc.ir.core import (
+    Entry,
+    Eqn,
+    Function,
+    Program,
+    Role,
+    TrainPlan,
+    Value,
+    VariableKind,
+)
 from dslc.ir.dims import free_symbols
 from dslc.ir.op import TypeRuleError, attrs_symbols
 from dslc.ir.text import print_eqn, print_function, print_program
@@ -108,6 +117,23 @@ def verify_program(program: Program, after: str = "construction") -> None:
                 _fail(after, variable.init, f"it does not make {variable.type} from a seed")
     for entry in program.entries:
         _verify_entry(program, entry, after)
+    if program.training is not None:
+        _verify_training(program, program.training, after)
+
+
+def _verify_training(program: Program, plan: TrainPlan, after: str) -> None:
+    _verify_entry(program, plan.loss, after)
+    types = {variable.name: variable.type for variable in program.variables}
+    for weight in plan.trainable:
+        if weight not in plan.updates or weight not in plan.optimizer_states:
+            _fail_program(program, after, f"the plan does not say how to update {weight}")
+        update = plan.updates[weight]
+        verify(update, after)
+        states = [types[name] for name in plan.optimizer_states[weight]]
+        if [p.type for p in update.params] != [types[weight], types[weight], SEED, *states]:
+            _fail(after, update, f"it does not take {weight}, gradient, step and states")
+        if [r.type for r in update.results] != [types[weight], *states]:
+            _fail(after, update, f"it does not give {weight} and its states")
 
 
 def _verify_entry(program: Program, entry: Entry, after: str) -> None:

@@ -1,0 +1,1 @@
+"""Gradients of IR functions, as IR; the training step."""

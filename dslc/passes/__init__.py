@@ -1,0 +1,1 @@
+"""Passes: each turns IR into equivalent, better IR."""

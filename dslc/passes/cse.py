@@ -1,0 +1,34 @@
+"""Computes equal things once: common subexpression elimination.
+
+Input and output: a Function. Two equations are equal when op, attributes and inputs are; all ops
+are pure (random numbers are functions of seed and position), so the second one is dropped.
+Non-goals: knowing that `a + b` is `b + a`.
+"""
+
+from __future__ import annotations
+
+from dslc.ir.attr_text import print_attrs
+from dslc.ir.core import Eqn, Function, Value
+from dslc.ir.rewrite import with_inputs
+
+Key = tuple[str, str, tuple[Value, ...]]
+
+
+def cse(function: Function) -> Function:
+    seen: dict[Key, Eqn] = {}
+    replaced: dict[Value, Value] = {}
+    kept: list[Eqn] = []
+    for old in function.eqns:
+        eqn = with_inputs(old, replaced)
+        first = seen.setdefault(_key(eqn), eqn)
+        if first is eqn:
+            kept.append(eqn)
+        else:
+            replaced.update(zip(eqn.outputs, first.outputs))
+    results = tuple(replaced.get(result, result) for result in function.results)
+    return Function(function.name, function.params, tuple(kept), results)
+
+
+def _key(eqn: Eqn) -> Key:
+    # Attributes as text: as values, 0.0 equals -0.0 and True equals 1, and NaN not itself.
+    return eqn.op.name, print_attrs(eqn.attrs), eqn.inputs
