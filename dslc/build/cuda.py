@@ -1,0 +1,77 @@
+"""A TIR module of entries and CUDA kernels to object files with machine code inside.
+
+Input: an IRModule whose public functions are host entries and whose private ones are kernels (each
+carries its target), and architectures. Output: two objects to link: the host code, and the image
+of all kernels. One compiler run serves all kernels of the module.
+
+Runs in a build process after `cuda_drivers.load_drivers()`. Non-goals: linking, packing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm.runtime import _ffi_api
+
+from dslc.build.cubin import KernelInfo, kernels_of
+from dslc.build.cuda_drivers import check_tvm
+from dslc.build.cuda_toolchain import Toolchain, compile_source, compute_capability
+from dslc.diagnostics import InternalError
+
+
+@dataclass(frozen=True, slots=True)
+class CudaObjects:
+    """What a build leaves: object files in their folder, kernels, the CUDA source, seconds."""
+
+    objects: tuple[Path, ...]
+    kernels: tuple[KernelInfo, ...]
+    source: str
+    compiler_seconds: float
+
+
+def lowest(architectures: Sequence[str]) -> str:
+    """The architecture that code for all of them is generated for."""
+    return min(architectures, key=compute_capability)
+
+
+def write_objects(
+    module: Any, host: Any, architectures: Sequence[str], toolchain: Toolchain, folder: Path
+) -> CudaObjects:
+    """Compiles `module`; `host` is the LLVM target of its entries.
+
+    BuildError when the CUDA compiler does not know an architecture.
+    """
+    check_tvm()
+    compiled: list[bytes] = []
+    seconds = 0.0
+
+    def compile_kernels(source: str) -> bytes:
+        nonlocal seconds
+        start = time.perf_counter()
+        compiled.append(compile_source(source, architectures, toolchain))
+        seconds += time.perf_counter() - start
+        return compiled[-1]
+
+    tvm_ffi.register_global_func("tvm_callback_cuda_compile", compile_kernels, override=True)
+    target = tvm.target.Target({"kind": "cuda", "arch": lowest(architectures)}, host=host)
+    library = tvm.compile(module, target=target).mod
+    if len(compiled) != 1 or len(library.imports) != 1:
+        raise InternalError(f"expected one CUDA module, got {len(compiled)}")
+    host_object, image_object = folder / "host.o", folder / "kernels.o"
+    library.write_to_file(str(host_object), "o")
+    triple = library.get_function("_get_target_string")()
+    _ffi_api.ModulePackImportsToLLVM(library, False, triple, "").write_to_file(
+        str(image_object), "o"
+    )
+    return CudaObjects(
+        (host_object, image_object),
+        tuple(kernels_of(compiled[0])),
+        library.imports[0].inspect_source(),
+        seconds,
+    )
