@@ -1,0 +1,1 @@
+"""CPU templates: register-tiled contractions and vector mathematics, as TIR."""

@@ -1,0 +1,211 @@
+"""What the lowering and the CPU templates agree on.
+
+A template is planned from shapes (`plan_matmul`, `plan_conv2d`, ...), may ask for scratch memory,
+and then emits the body of a kernel into the TIR builder's current function: it reads `Operand`s
+and hands every finished element to an `Epilogue`, which computes what was fused behind it and
+stores. Sizes may be Python ints or int64 TIR expressions; a dim of 0 means no iterations.
+
+The emitted code promises nothing about alignment (buffers may be declared `align=itemsize`), and
+relies on `tirx.noalias`: the epilogue must not write what the operands read. A function whose
+plan has `tasks > 1` holds a parallel loop and must be declared to return int32.
+
+Non-goals: choosing what to fuse, memory planning, 16-bit floats (the lowering widens them first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from dslc.diagnostics import InternalError
+
+Expr = Any  # a TIR expression
+Size = Any  # a Python int, or an int64 TIR expression
+Index = tuple[Expr, ...]
+
+# (logical index of an output element, its accumulated value) -> None: emits the store itself.
+Epilogue = Callable[[Index, Expr], None]
+
+ITEMSIZE = {"float32": 4, "float64": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A dense view of a flat buffer: element (i, j, ...) lies at offset + i*strides[0] + ...
+
+    Strides and offset are in elements. A stride of 0 repeats (broadcasting).
+    """
+
+    buffer: Any
+    dtype: str
+    strides: tuple[Size, ...]
+    offset: Size = 0
+
+    def at(self, *index: Expr) -> Expr:
+        """Offset in the buffer of an element."""
+        return address(self.offset, *((i, s) for i, s in zip(index, self.strides, strict=True)))
+
+    def load(self, *index: Expr) -> Expr:
+        """An element."""
+        return self.buffer[self.at(*index)]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the templates need to know of a CPU.
+
+    `vector_bits` 512, 256 or 128; `tasks` is into how many tasks big kernels are cut (the
+    launcher runs them on as many threads as it has); caches are bytes per core.
+    """
+
+    vector_bits: int = 512
+    tasks: int = 1
+    l1_bytes: int = 32 << 10
+    l2_bytes: int = 1 << 20
+
+    @property
+    def registers(self) -> int:
+        return 32 if self.vector_bits == 512 else 16
+
+    def lanes(self, dtype: str) -> int:
+        """Elements of a vector register."""
+        return self.vector_bits // 8 // ITEMSIZE[dtype]
+
+
+# Multiply-adds below which waking other threads costs more than it saves (about 50 µs of work).
+PARALLEL_WORK = 2_500_000
+
+
+def choose_tasks(machine: Machine, work: Size) -> int:
+    """Tasks for `work` multiply-adds; an unknown amount counts as much."""
+    if isinstance(work, int) and work < PARALLEL_WORK:
+        return 1
+    return machine.tasks
+
+
+def i64(value: Size) -> Expr:
+    """`value` as an int64 TIR expression."""
+    return tirx.IntImm("int64", value) if isinstance(value, int) else value
+
+
+def address(base: Size, *terms: tuple[Size, Size]) -> Expr:
+    """base + sum of products, without the terms that are known to be 0."""
+    total: Size = base
+    for factor, stride in terms:
+        if is_zero(factor) or is_zero(stride):
+            continue
+        product = factor if is_int(stride, 1) else i64(factor) * i64(stride)
+        total = product if is_zero(total) else total + product
+    return i64(total)
+
+
+def is_int(value: Size, wanted: int) -> bool:
+    """Whether `value` is known to be `wanted`."""
+    return isinstance(value, int) and value == wanted
+
+
+def is_zero(value: Size) -> bool:
+    return is_int(value, 0)
+
+
+def ceil_div(value: Size, divisor: int) -> Size:
+    """`value / divisor`, rounded up; `value >= 0`."""
+    if isinstance(value, int):
+        return -(-value // divisor)
+    return tirx.floordiv(value + (divisor - 1), i64(divisor))
+
+
+def div(value: Size, divisor: Size) -> Size:
+    """`value // divisor` of non-negative sizes."""
+    if isinstance(value, int) and isinstance(divisor, int):
+        return value // divisor
+    return tirx.floordiv(i64(value), i64(divisor))
+
+
+def rem(value: Size, divisor: Size) -> Size:
+    """`value % divisor` of non-negative sizes."""
+    if isinstance(value, int) and isinstance(divisor, int):
+        return value % divisor
+    return tirx.floormod(i64(value), i64(divisor))
+
+
+def smaller(a: Size, b: Size) -> Size:
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
+    return tirx.min(i64(a), i64(b))
+
+
+def larger(a: Size, b: Size) -> Size:
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b)
+    return tirx.max(i64(a), i64(b))
+
+
+@contextmanager
+def loop(start: Size, stop: Size) -> Iterator[Expr]:
+    """A serial loop with an int64 variable; a loop of one known iteration leaves no loop."""
+    if isinstance(start, int) and is_int(stop, start + 1):
+        yield i64(start)
+        return
+    with T.serial(i64(start), i64(stop)) as variable:
+        yield variable
+
+
+@contextmanager
+def task_loop(tasks: int) -> Iterator[Expr]:
+    """Tasks 0..tasks-1, in parallel when there are several."""
+    if tasks == 1:
+        yield i64(0)
+        return
+    with T.parallel(i64(0), i64(tasks)) as task:
+        yield task
+
+
+def share(total: Size, task: Expr, tasks: int) -> tuple[Size, Size]:
+    """The task's balanced part `[start, stop)` of `total` items."""
+    if tasks == 1:
+        return 0, total
+    start = div(task * i64(total), tasks)
+    stop = div((task + 1) * i64(total), tasks)
+    return T.bind(start), T.bind(stop)
+
+
+def unflatten(flat: Expr, extents: Sequence[Size]) -> Index:
+    """The row-major index of item `flat` in a box of `extents`."""
+    index: list[Expr] = []
+    for extent in reversed(extents[1:]):
+        index.append(rem(flat, extent))
+        flat = div(flat, extent)
+    return tuple(reversed([*index, flat])) if extents else ()
+
+
+def vector_at(buffer: Any, offset: Expr, lanes: int, stride: int = 1) -> Expr:
+    """`lanes` elements from `offset` on."""
+    return buffer[tirx.Ramp(offset, i64(stride), lanes)]
+
+
+def store_vector(buffer: Any, value: Expr, offset: Expr, lanes: int) -> None:
+    """Stores a vector at `offset`."""
+    T.buffer_store(buffer, value, [tirx.Ramp(offset, i64(1), lanes)])
+
+
+def zeros(dtype: str, lanes: int) -> Expr:
+    """A vector of zeros."""
+    return tirx.Broadcast(tirx.const(0.0, dtype), lanes)
+
+
+def local(elements: int, dtype: str) -> Any:
+    """Memory of this task alone: registers where all its indices are constants, else stack."""
+    on_stack = {"disable_lower_builtin": True}
+    return T.alloc_buffer((elements,), dtype, scope="local", layout=None, annotations=on_stack)
+
+
+def require(condition: bool, message: str) -> None:
+    """A template was called with what its contract rules out."""
+    if not condition:
+        raise InternalError(message)

@@ -1,0 +1,112 @@
+"""The dot tile: rows x columns sums of products, lanes along K.
+
+Turns rows of `a` and columns of `b`, both contiguous along K, into rows * columns vector
+accumulators: per step one load for each row and column, rows * columns multiply-adds. The last
+K % lanes elements are read under a mask. Lanes are added up at the end by a shuffle tree.
+
+A `Tile` here has `vectors` columns: one accumulator holds one output element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from dslc.schedules.cpu.contract import (
+    Epilogue,
+    Expr,
+    Index,
+    Operand,
+    Size,
+    div,
+    i64,
+    is_int,
+    is_zero,
+    local,
+    loop,
+    rem,
+    smaller,
+    store_vector,
+    vector_at,
+    zeros,
+)
+from dslc.schedules.cpu.register_tile import Registers, Tile
+
+
+def allocate(tiles: list[Tile]) -> Registers:
+    """Room for any of `tiles`."""
+    dtype = tiles[0].dtype
+    return Registers(
+        local(max(t.rows * t.columns for t in tiles), dtype),
+        local(max(t.rows * t.vectors for t in tiles), dtype),
+    )
+
+
+def emit(tile: Tile, registers: Registers, k: Size, columns: Size, a: Operand, b: Operand) -> None:
+    """results[i][j] = sum over k of a[i, k] * b[k, j]; from `columns` on, the last again."""
+    acc, lanes = registers.accumulators, tile.lanes
+    for i in range(tile.rows):
+        for j in range(tile.vectors):
+            at = i64((i * tile.vectors + j) * lanes)
+            store_vector(acc, zeros(tile.dtype, lanes), at, lanes)
+    rows = [T.bind(a.at(i64(i), i64(0))) for i in range(tile.rows)]
+    last = columns - 1 if isinstance(columns, int) else T.bind(columns - 1)
+    heads = [T.bind(b.at(i64(0), i64(smaller(j, last)))) for j in range(tile.vectors)]
+    _multiply_add(tile, registers, k, a, b, rows, heads)
+    for i in range(tile.rows):
+        for j in range(tile.vectors):
+            at = i * tile.vectors + j
+            total = lane_sum(vector_at(acc, i64(at * lanes), lanes), lanes, tile.dtype)
+            T.buffer_store(registers.results, total, [i64(at)])
+
+
+def _multiply_add(
+    tile: Tile, registers: Registers, k: Size, a: Operand, b: Operand,
+    rows: list[Expr], heads: list[Expr],
+) -> None:  # fmt: skip
+    acc, lanes = registers.accumulators, tile.lanes
+
+    def step(load: Callable[[Operand, Expr], Expr]) -> None:
+        columns = [T.bind(load(b, head)) for head in heads]
+        for i, row in enumerate(rows):
+            value = T.bind(load(a, row))
+            for j, column in enumerate(columns):
+                at = i64((i * tile.vectors + j) * lanes)
+                store_vector(acc, vector_at(acc, at, lanes) + value * column, at, lanes)
+
+    whole, tail = div(k, lanes), rem(k, lanes)
+    if not is_int(whole, 0):
+        with loop(0, whole) as block:
+            step(lambda operand, base: vector_at(operand.buffer, base + block * lanes, lanes))
+    if is_zero(tail):
+        return
+    mask = tirx.Ramp(i64(0), i64(1), lanes) < tirx.Broadcast(i64(tail), lanes)
+    start = i64(whole) * lanes
+    step(lambda operand, base: tirx.op.masked_load(
+        f"{tile.dtype}x{lanes}", operand.buffer, tirx.Ramp(base + start, i64(1), lanes), mask
+    ))  # fmt: skip
+
+
+def lane_sum(vector: Expr, lanes: int, dtype: str) -> Expr:
+    """Sum of a vector's lanes, halves first."""
+    while lanes > 1:
+        lanes //= 2
+        bound = T.bind(vector)
+        low = [tirx.IntImm("int32", i) for i in range(lanes)]
+        high = [tirx.IntImm("int32", i + lanes) for i in range(lanes)]
+        vector = tirx.Shuffle([bound], low) + tirx.Shuffle([bound], high)
+    return vector
+
+
+def finish(
+    tile: Tile,
+    registers: Registers,
+    columns: Size,
+    index: Callable[[Expr, Expr], Index],
+    epilogue: Epilogue,
+) -> None:
+    """Hands the first `columns` results of every row to the epilogue."""
+    with loop(0, tile.rows) as i, loop(0, columns) as j:
+        epilogue(index(i, j), registers.results[i * tile.vectors + j])

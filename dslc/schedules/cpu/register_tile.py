@@ -1,0 +1,172 @@
+"""The register tile: rows x vectors accumulators that never leave the registers.
+
+Turns a reduction, given as readers of scalars (one per row) and of vectors (along the columns),
+into TIR whose accumulators all have constant indices, so that LLVM keeps them in registers: per
+step one load per column vector, one broadcast per row, rows * vectors multiply-adds. Afterwards
+the accumulators are copied out and handed element by element to the epilogue in rolled loops,
+which LLVM vectorises, so that a long epilogue is compiled once and not rows * vectors times.
+
+Reference: Goto, van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008.
+Non-goals: choosing tile sizes, and the loops around a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from dslc.schedules.cpu.contract import (
+    Epilogue,
+    Expr,
+    Index,
+    Size,
+    div,
+    i64,
+    is_int,
+    local,
+    loop,
+    store_vector,
+    vector_at,
+    zeros,
+)
+
+RowReader = Callable[[int, Expr], Expr]  # (row of the tile, k) -> scalar
+ColumnReader = Callable[[int, Expr], Expr]  # (vector of the tile, k) -> vector of `lanes`
+
+UNROLL = 4  # steps of k per iteration
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Shape of a register tile."""
+
+    rows: int
+    vectors: int
+    lanes: int
+    dtype: str
+
+    @property
+    def columns(self) -> int:
+        return self.vectors * self.lanes
+
+    @property
+    def sets(self) -> int:
+        """Partial sums per accumulator: small tiles need several independent multiply-adds in
+        flight to hide their latency."""
+        accumulators = self.rows * self.vectors
+        return 4 if accumulators <= 2 else 2 if accumulators <= 5 else 1
+
+    @property
+    def size(self) -> int:
+        """Elements of all accumulators."""
+        return self.rows * self.columns * self.sets
+
+    def offset(self, row: int, vector: int, part: int = 0) -> Expr:
+        return i64(((part * self.rows + row) * self.vectors + vector) * self.lanes)
+
+
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """Accumulators of the biggest tile of a kernel, and the buffer its results are copied to."""
+
+    accumulators: Any
+    results: Any
+
+
+def allocate(tiles: list[Tile]) -> Registers:
+    """Room for any of `tiles`; call it inside the task that uses it."""
+    dtype = tiles[0].dtype
+    return Registers(
+        local(max(t.size for t in tiles), dtype),
+        local(max(t.rows * t.columns for t in tiles), dtype),
+    )
+
+
+def clear(tile: Tile, registers: Registers) -> None:
+    """Accumulators to zero."""
+    for part in range(tile.sets):
+        for i in range(tile.rows):
+            for j in range(tile.vectors):
+                zero = zeros(tile.dtype, tile.lanes)
+                store_vector(registers.accumulators, zero, tile.offset(i, j, part), tile.lanes)
+
+
+def multiply_add(
+    tile: Tile,
+    registers: Registers,
+    row: Callable[[int], Expr],
+    column: Callable[[int], Expr],
+    part: int = 0,
+) -> None:
+    """One step: accumulator[i][j] += row(i) * column(j)."""
+    acc, lanes = registers.accumulators, tile.lanes
+    columns = [T.bind(column(j)) for j in range(tile.vectors)]
+    for i in range(tile.rows):
+        value = T.bind(tirx.Broadcast(row(i), lanes))
+        for j in range(tile.vectors):
+            at = tile.offset(i, j, part)
+            store_vector(acc, vector_at(acc, at, lanes) + value * columns[j], at, lanes)
+
+
+def reduce_segment(
+    tile: Tile, registers: Registers, length: Size, row: RowReader, column: ColumnReader
+) -> None:
+    """accumulator[i][j] += sum over k < length of row(i, k) * column(j, k)."""
+
+    def step(k: Expr, part: int) -> None:
+        multiply_add(tile, registers, lambda i: row(i, k), lambda j: column(j, k), part)
+
+    whole = div(length, UNROLL)
+    if not is_int(whole, 0):
+        with loop(0, whole) as block:
+            for u in range(UNROLL):
+                step(block * UNROLL + u, u % tile.sets)
+    if isinstance(length, int):
+        for k in range(length - length % UNROLL, length):
+            step(i64(k), k % tile.sets)
+    else:
+        with loop(whole * UNROLL, length) as k:
+            step(k, 0)
+
+
+def finish(
+    tile: Tile,
+    registers: Registers,
+    columns: Size,
+    index: Callable[[Expr, Expr], Index],
+    epilogue: Epilogue,
+) -> None:
+    """Hands the first `columns` columns of every row to the epilogue.
+
+    `index(i, j)` is the logical index of element (i, j) of the tile, both TIR expressions.
+    """
+    copy_out(tile, registers)
+    results = registers.results
+
+    def rows(width: Size) -> None:
+        with loop(0, tile.rows) as i, loop(0, width) as j:
+            epilogue(index(i, j), results[i * tile.columns + j])
+
+    if isinstance(columns, int):
+        rows(columns)
+        return
+    with T.If(columns == i64(tile.columns)):
+        with T.Then():
+            rows(tile.columns)
+        with T.Else():
+            rows(columns)
+
+
+def copy_out(tile: Tile, registers: Registers) -> None:
+    """Results of the tile, its partial sums added up, to `registers.results` [rows][columns]."""
+    acc, lanes = registers.accumulators, tile.lanes
+    for i in range(tile.rows):
+        for j in range(tile.vectors):
+            parts = [vector_at(acc, tile.offset(i, j, p), lanes) for p in range(tile.sets)]
+            while len(parts) > 1:
+                parts = [a + b for a, b in zip(parts[::2], parts[1::2])]
+            store_vector(registers.results, parts[0], i64((i * tile.vectors + j) * lanes), lanes)

@@ -1,0 +1,145 @@
+"""Every way to multiply matrices gives the product, at ragged sizes, and writes nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from harness import MACHINE, compile_body, guarded
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from dslc.diagnostics import InternalError
+from dslc.schedules.cpu.contract import Machine, Operand
+from dslc.schedules.cpu.matmul import Panels, emit_matmul, panel_width, plan_matmul
+
+SIZES = [
+    (1, 1, 1), (1, 17, 600), (3, 5, 7), (2, 33, 16), (7, 16, 17), (33, 17, 40), (13, 100, 1),
+    (17, 3, 700), (50, 33, 600), (0, 5, 3), (5, 0, 3), (4, 6, 0),
+]  # fmt: skip
+
+
+def pack(b: np.ndarray, width: int) -> np.ndarray:
+    k, n = b.shape
+    panels = -(-n // width)
+    padded = np.zeros((k, panels * width), b.dtype)
+    padded[:, :n] = b
+    return np.ascontiguousarray(padded.reshape(k, panels, width).transpose(1, 0, 2))
+
+
+def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, bias=False):
+    """`kind`: how a and b lie in memory: N row-major, T transposed, P packed panels."""
+    random = np.random.default_rng(0)
+    a, b = random.standard_normal((m, k)).astype(dtype), random.standard_normal((k, n))
+    b = b.astype(dtype)
+    width = panel_width(n, dtype, machine)
+    a_data = np.ascontiguousarray(a.T) if kind[0] == "T" else a
+    b_data = {"N": lambda: b, "T": lambda: np.ascontiguousarray(b.T), "P": lambda: pack(b, width)}
+    added = random.standard_normal(n).astype(dtype)
+    plans = []
+
+    def body(a_buffer, b_buffer, added_buffer, out, scratch, *dims):
+        rows = dims[0] if dynamic else m
+        a_view = Operand(a_buffer, dtype, (1, rows) if kind[0] == "T" else (k, 1))
+        b_view = (
+            Panels(b_buffer, dtype, width)
+            if kind[1] == "P"
+            else Operand(b_buffer, dtype, (1, k) if kind[1] == "T" else (n, 1))
+        )
+
+        def epilogue(index, value):
+            value = tirx.max(value + added_buffer[index[1]], tirx.const(0.0, dtype))
+            T.buffer_store(out, value, [index[0] * n + index[1]])
+
+        plan = plan_matmul(a_view, b_view, rows, n, k, machine)
+        plans.append(plan)
+        emit_matmul(plan, a_view, b_view, epilogue, Operand(scratch, dtype, (1,)))
+
+    run = compile_body(body, [dtype] * 5, int(dynamic), machine.vector_bits)
+    out, whole = guarded(m * n, dtype)
+    scratch = np.zeros(plans[0].scratch_bytes(k) // np.dtype(dtype).itemsize + 1, dtype)
+    run(a_data.reshape(-1), b_data[kind[1]]().reshape(-1), added, whole, scratch, *[m] * dynamic)
+    expected = np.maximum(a.astype("f8") @ b.astype("f8") + added, 0)
+    tolerance = 1e-6 if dtype == "float32" else 1e-15
+    np.testing.assert_allclose(out.reshape(m, n), expected, atol=tolerance * max(4, 4 * k**0.5))
+    assert np.isnan(whole[m * n :]).all()
+    return plans[0]
+
+
+@pytest.mark.parametrize(("m", "n", "k"), SIZES)
+@pytest.mark.parametrize("kind", ["NN", "NT", "TN", "NP"])
+def test_product(kind, m, n, k):
+    check(kind, m, n, k)
+
+
+@pytest.mark.parametrize("m", [0, 1, 17, 29])
+@pytest.mark.parametrize("kind", ["NN", "NT", "TN", "NP"])
+def test_rows_known_at_run_time(kind, m):
+    check(kind, m, 37, 20, dynamic=True)
+
+
+@pytest.mark.parametrize("kind", ["NN", "NT", "NP"])
+def test_double_precision(kind):
+    check(kind, 19, 21, 300, dtype="float64")
+
+
+@pytest.mark.parametrize("bits", [256, 128])
+@pytest.mark.parametrize("kind", ["NN", "NT", "NP"])
+def test_narrower_vectors(kind, bits):
+    check(kind, 19, 21, 300, machine=Machine(vector_bits=bits))
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(200, 130, 101), (5, 3000, 301), (3000, 20, 60)])
+@pytest.mark.parametrize("kind", ["NN", "NT", "NP"])
+def test_tasks_cover_the_product_once(kind, m, n, k):
+    plan = check(kind, m, n, k, machine=Machine(MACHINE.vector_bits, tasks=3))
+    assert plan.tasks == 3
+
+
+def test_sources_follow_the_layout():
+    def source(a, b, m, n, k):
+        return plan_matmul(Operand(None, "float32", a), b, m, n, k, MACHINE).source
+
+    def stored(*strides):
+        return Operand(None, "float32", strides)
+
+    assert source((64, 1), Panels(None, "float32", 32), 8, 64, 64) == "panels"
+    assert source((64, 1), stored(64, 1), 4, 64, 64) == "place"
+    assert source((64, 1), stored(64, 1), 99, 64, 64) == "pack"
+    assert source((4096, 1), stored(1, 4096), 99, 64, 4096) == "dots"
+    assert source((64, 1), stored(1, 64), 99, 64, 64) == "pack"
+
+
+@pytest.mark.parametrize("batch", [(6,), (2, 3), ("n", 3)])
+def test_batch(batch):
+    m, n, k, count = 5, 19, 11, 6
+    random = np.random.default_rng(0)
+    a = random.standard_normal((count, m, k)).astype("float32")
+    b = random.standard_normal((3 if len(batch) == 2 else 1, k, n)).astype("float32")
+
+    def body(a_buffer, b_buffer, out, scratch, *dims):
+        extents = tuple(dims[0] if e == "n" else e for e in batch)
+        outer = (m * k,) if len(batch) == 1 else (3 * m * k, m * k)
+        repeated = (0,) if len(batch) == 1 else (0, k * n)  # b is shared by the outer dim
+        a_view = Operand(a_buffer, "float32", (*outer, k, 1))
+        b_view = Operand(b_buffer, "float32", (*repeated, n, 1))
+        plan = plan_matmul(a_view, b_view, m, n, k, Machine(MACHINE.vector_bits, 1), extents)
+
+        def epilogue(index, value):
+            flat = index[0] if len(batch) == 1 else index[0] * 3 + index[1]
+            T.buffer_store(out, value, [(flat * m + index[-2]) * n + index[-1]])
+
+        emit_matmul(plan, a_view, b_view, epilogue, Operand(scratch, "float32", (1,)))
+
+    run = compile_body(body, ["float32"] * 4, int("n" in batch))
+    out, whole = guarded(count * m * n, "float32")
+    run(a.reshape(-1), b.reshape(-1), whole, np.zeros(4096, "f"), *[2] * ("n" in batch))
+    expected = a @ (np.tile(b, (2, 1, 1)) if len(batch) == 2 else b)
+    np.testing.assert_allclose(out.reshape(count, m, n), expected, atol=1e-5)
+    assert np.isnan(whole[count * m * n :]).all()
+
+
+def test_integers_are_refused():
+    with pytest.raises(InternalError, match="matmul of int32"):
+        plan_matmul(
+            Operand(None, "int32", (3, 1)), Operand(None, "int32", (3, 1)), 3, 3, 3, MACHINE
+        )
