@@ -292,13 +292,19 @@ def _chained_comparison(s: Situation) -> Diagnostic | None:
 
 def _reserved(s: Situation) -> Diagnostic | None:
     """E0022: a reserved word as a name."""
-    reserved = s.token.text in tables().reserved
-    if not reserved or "NAME" not in s.expected or s.token.type == "ELSE":
-        return None
-    if s.wants_expression and s.token.type not in ("FN", "FOR", "IN", "YIELD"):
-        return None
-    return s.error(
-        "E0022", f"`{s.token.text}` is a reserved word", "expected a name", "take another name"
+    word, reserved = s.token, tables().reserved
+    if word.type == "EQUAL" and s.index == s.start + 1 and s.first.text in reserved:
+        word = s.first
+    else:
+        wants_name = "NAME" in s.expected and word.type != "ELSE"
+        may_begin_value = s.wants_expression and word.type not in ("FN", "FOR", "IN", "YIELD")
+        if word.text not in reserved or not wants_name or may_begin_value:
+            return None
+    return Diagnostic(
+        "E0022",
+        f"`{word.text}` is a reserved word",
+        (Label(s.span(word), "expected a name"),),
+        help=("take another name",),
     )
 
 
@@ -434,11 +440,11 @@ _HINTS: tuple[Callable[[Situation], Diagnostic | None], ...] = (
     _result_type,
     _range,
     _missing_type,
+    _reserved,
     _equals,
     _target,
     _unused_value,
     _chained_comparison,
-    _reserved,
     _colon_for_equal,
     _conditional,
     _missing_comma,

@@ -1,7 +1,8 @@
 """The Markdown files beside this one: programs, and the whole text of what is said about them.
 
-A case is a `dl` fence, in a section of its own heading. If an `error` fence follows it, that is the
-rendered text of all diagnostics; if none does, the program is right. `--update` rewrites the fences.
+A case is a `dl` fence, in a section of its own heading. If an `error` fence follows it, that is
+the rendered text of all diagnostics; if none does, the program is right. `--update` rewrites the
+expected texts.
 """
 
 from __future__ import annotations
