@@ -14,7 +14,7 @@ from dslc._lazy import lazy
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Argument, Eqn, Function, Program, Value
 from dslc.ir.dims import Dim, Poly, Sym, free_symbols, substitute
-from dslc.ir.op import substitute_attrs
+from dslc.ir.op import attrs_symbols, substitute_attrs
 from dslc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -70,7 +70,10 @@ def _last_uses(function: Function) -> dict[Value, int]:
 
 
 def _run(eqn: Eqn, inputs: list[Array], env: Mapping[str, Dim]) -> list[Array]:
-    produced = eqn.op.reference(substitute_attrs(eqn.attrs, env), *inputs)
+    attrs = substitute_attrs(eqn.attrs, env)
+    if missing := attrs_symbols(attrs):
+        raise ArgumentsError(f"no argument tells the dim {', '.join(sorted(missing))}")
+    produced = eqn.op.reference(attrs, *inputs)
     results = produced if isinstance(produced, tuple) else (produced,)
     arrays = [np.asarray(result) for result in results]
     if len(arrays) != len(eqn.outputs):
