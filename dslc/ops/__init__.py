@@ -1,0 +1,21 @@
+"""Every op the compiler knows, one file per family, and how the language names them.
+
+`ALL` holds the records in the order of the families, `BY_NAME` finds them (the IR's parser is given
+it), `SURFACES` are the built-in functions of `.dl` and `OPERATORS` its operators.
+"""
+
+from __future__ import annotations
+
+from dslc.ir.op import Op
+from dslc.ops import constants, conv, elementwise, linalg, logic, pool, random
+
+ALL: tuple[Op, ...] = (
+    *constants.OPS,
+    *logic.OPS,
+    *elementwise.OPS,
+    *linalg.OPS,
+    *conv.OPS,
+    *pool.OPS,
+    *random.OPS,
+)
+BY_NAME: dict[str, Op] = {op.name: op for op in ALL}
