@@ -20,14 +20,33 @@ from typing import Literal, TypeAlias
 from dslc.source import SourceFile, Span
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Node:
-    """Marker base of all nodes."""
+    """Base of all nodes.
 
-    span: Span = field(compare=False, repr=False)
+    Compares, hashes and prints by the fields that say something. These methods stand here once,
+    because generating them for each of some seventy classes takes a tenth of a check's time.
+    """
+
+    span: Span = field(compare=False)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and _said(self) == _said(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, *_said(self).values()))
+
+    def __repr__(self) -> str:
+        values = (f"{name}={value!r}" for name, value in _said(self).items())
+        return f"{type(self).__name__}({', '.join(values)})"
 
 
-@dataclass(frozen=True, slots=True)
+def _said(node: Node) -> dict[str, object]:
+    """What a node says: its fields that take part in comparison."""
+    return {item.name: getattr(node, item.name) for item in fields(node) if item.compare}
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Ident(Node):
     """A name where it is bound or where it is a label, not an expression."""
 
@@ -41,42 +60,42 @@ BinaryOp = Literal["+", "-", "*", "/", "//", "%", "@", "**", "and", "or"]
 CompareOp = Literal["==", "!=", "<", "<=", ">", ">="]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Int(Node):
     """`12`, `50_257`; never negative (`-1` is a `Unary`)."""
 
     value: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Float(Node):
     """`1.5`, `1e-5`."""
 
     value: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Bool(Node):
     """`true` or `false`."""
 
     value: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class String(Node):
     """`"text"`; `value` has its escapes resolved. `{name}` in messages is left as it is."""
 
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Name(Node):
     """A name used as an expression."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Attribute(Node):
     """`value.name`: `embed.weight`, `w.T`, `std.vision.residual`."""
 
@@ -84,7 +103,7 @@ class Attribute(Node):
     name: Ident
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Member(Node):
     """`value.0`: an element of a tuple or of numbered instances."""
 
@@ -92,7 +111,7 @@ class Member(Node):
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Argument(Node):
     """One argument in `( )` or `[ ]`; `name` is given for `kernel=3`."""
 
@@ -100,7 +119,7 @@ class Argument(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Slice(Node):
     """`start:stop:step` in `[ ]`, each part optional."""
 
@@ -109,19 +128,19 @@ class Slice(Node):
     step: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Ellipsis(Node):
     """`...` in `[ ]`: all dims not named by the other items."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Spread(Node):
     """`*S` in `[ ]`: the dims that `S` stands for, in a type or among static arguments."""
 
     name: Ident
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Subscript(Node):
     """`value[items]`: static arguments, an instance (no call around it) or an index."""
 
@@ -129,7 +148,7 @@ class Subscript(Node):
     items: tuple[Item, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Call(Node):
     """`function(args)`; static arguments are a `Subscript` in `function`."""
 
@@ -137,7 +156,7 @@ class Call(Node):
     args: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Pipe(Node):
     """`value |> name: function(args)`, which is `function(value, *args)`.
 
@@ -151,7 +170,7 @@ class Pipe(Node):
     args: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Unary(Node):
     """`-x`, `+x`, `not x`."""
 
@@ -159,27 +178,27 @@ class Unary(Node):
     operand: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Binary(Node):
     """`left op right`; `op_span` is the operator's own place."""
 
     op: BinaryOp
     left: Expr
     right: Expr
-    op_span: Span = field(compare=False, repr=False)
+    op_span: Span = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Compare(Node):
     """`left op right`; comparisons do not chain."""
 
     op: CompareOp
     left: Expr
     right: Expr
-    op_span: Span = field(compare=False, repr=False)
+    op_span: Span = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class IfExpr(Node):
     """`if condition { then } else { orelse }` as a value; the condition is static."""
 
@@ -188,7 +207,7 @@ class IfExpr(Node):
     orelse: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ElseRead(Node):
     """`x[i - 1] else 0` in index notation: the value of reads outside `x`."""
 
@@ -196,14 +215,14 @@ class ElseRead(Node):
     default: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Tuple(Node):
     """`(a, b)`, or `a, b` where a list of values may stand (`return`, `yield`, right of `=`)."""
 
     elements: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Carry(Node):
     """`h = zeros[N]()` in the head of a scan."""
 
@@ -211,7 +230,7 @@ class Carry(Node):
     initial: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Scan(Node):
     """`scan element in tensor along axis reversed, carries { body }`."""
 
@@ -248,7 +267,7 @@ Item: TypeAlias = Argument | Slice | Ellipsis | Spread
 # --- types ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class BoundedDim(Node):
     """`N in low..high` in a model's signature; both ends are included."""
 
@@ -257,7 +276,7 @@ class BoundedDim(Node):
     high: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TensorTypeExpr(Node):
     """`f32[N, 3, *S, H // 2]`; `f32` alone has no dims. `dtype` may be a static."""
 
@@ -265,7 +284,7 @@ class TensorTypeExpr(Node):
     dims: tuple[DimExpr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TupleTypeExpr(Node):
     """`(f32[N, T, H], f32[N, H])`."""
 
@@ -279,7 +298,7 @@ TypeExpr: TypeAlias = TensorTypeExpr | TupleTypeExpr
 # --- statements -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ParamStmt(Node):
     """`param name: type ~ initialiser` or `param name: type = constant`, or neither."""
 
@@ -289,7 +308,7 @@ class ParamStmt(Node):
     constant: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class StateStmt(Node):
     """`state name: type = value`."""
 
@@ -298,7 +317,7 @@ class StateStmt(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Assign(Node):
     """`x = value`, `a, b = value`, `y: type = value` (one target only)."""
 
@@ -307,7 +326,7 @@ class Assign(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class IndexAssign(Node):
     """`y[n, o]: type = value`: index notation, a new tensor by its formula."""
 
@@ -317,7 +336,7 @@ class IndexAssign(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class NextState(Node):
     """`name <- value`: the next value of a state."""
 
@@ -325,21 +344,21 @@ class NextState(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Return(Node):
     """`return value`; several values are a `Tuple`."""
 
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Yield(Node):
     """`yield value` in the body of a scan; several values are a `Tuple`."""
 
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class If(Node):
     """`if condition { then } else { orelse }`; `else if` is an `If` alone in `orelse`."""
 
@@ -348,7 +367,7 @@ class If(Node):
     orelse: tuple[Stmt, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class For(Node):
     """`for variable in start..stop { body }`; `stop` is excluded."""
 
@@ -358,7 +377,7 @@ class For(Node):
     body: tuple[Stmt, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Assert(Node):
     """`assert condition, "message with {values}"`."""
 
@@ -374,7 +393,7 @@ Stmt: TypeAlias = (
 # --- signatures and declarations --------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class StaticParam(Node):
     """`name`, `name: kind`, `name = default` or `name: kind = default` in a declaration's `[ ]`.
 
@@ -386,7 +405,7 @@ class StaticParam(Node):
     default: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Arg(Node):
     """`name: type` in a signature's `( )`."""
 
@@ -394,7 +413,7 @@ class Arg(Node):
     type: TypeExpr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class FnDecl(Node):
     """`fn name[statics](args) -> result { body }`."""
 
@@ -406,7 +425,7 @@ class FnDecl(Node):
     doc: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LayerDecl(Node):
     """`layer name[statics](args) -> result { body }`."""
 
@@ -418,7 +437,7 @@ class LayerDecl(Node):
     doc: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Entry(Node):
     """`entry name(args) -> result { body }` of a model."""
 
@@ -429,7 +448,7 @@ class Entry(Node):
     doc: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ModelDecl(Node):
     """A model: `body` is what its entries share, in order; `entries` follow.
 
@@ -445,7 +464,7 @@ class ModelDecl(Node):
     doc: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TrainInput(Node):
     """`input name: type`."""
 
@@ -453,21 +472,21 @@ class TrainInput(Node):
     type: TypeExpr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Loss(Node):
     """`loss value`."""
 
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Optimizer(Node):
     """`optimizer adamw[lr=0.001]`."""
 
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Metric(Node):
     """`metric name = value`."""
 
@@ -475,33 +494,33 @@ class Metric(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ClipNorm(Node):
     """`clip norm limit`: the global norm of the gradient."""
 
     limit: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Accumulate(Node):
     """`accumulate steps`: batches whose gradients are added before an update."""
 
     steps: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Wildcard(Node):
     """`*` in a pattern: as the last part everything below, elsewhere any one part."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Capture(Node):
     """`{i}` in a pattern: any one part, called `i` on the other side."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class IndexRange(Node):
     """`{0..3}` in a pattern: the numbers `low` to `high`, `high` excluded."""
 
@@ -512,14 +531,14 @@ class IndexRange(Node):
 PatternPart: TypeAlias = Ident | Wildcard | Capture | IndexRange
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Pattern(Node):
     """Parameter names, parts between dots: `blocks.{0..3}.*`. A number is an `Ident` (`"0"`)."""
 
     parts: tuple[PatternPart, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Freeze(Node):
     """`freeze pattern, pattern`."""
 
@@ -531,7 +550,7 @@ TrainItem: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TrainDecl(Node):
     """`train Name { items }`; an `Assign` among them names a value for those below it."""
 
@@ -540,7 +559,7 @@ class TrainDecl(Node):
     doc: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class WeightRule(Node):
     """`pattern <- "foreign.{i}.name.*"`."""
 
@@ -548,7 +567,7 @@ class WeightRule(Node):
     source: String
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class WeightsDecl(Node):
     """`weights Name { rules }`."""
 
@@ -557,7 +576,7 @@ class WeightsDecl(Node):
     doc: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ConstDecl(Node):
     """`const NAME = value`, `const NAME: kind = value`."""
 
@@ -567,7 +586,7 @@ class ConstDecl(Node):
     doc: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ModulePath(Node):
     """`std.vision`."""
 
@@ -577,7 +596,7 @@ class ModulePath(Node):
         return ".".join(part.name for part in self.parts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Import(Node):
     """`import std.vision`, `import std.vision as v`."""
 
@@ -585,7 +604,7 @@ class Import(Node):
     alias: Ident | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ImportedName(Node):
     """`residual` or `residual as block` in a `from` import."""
 
@@ -593,7 +612,7 @@ class ImportedName(Node):
     alias: Ident | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class FromImport(Node):
     """`from std.vision import residual`, `from "blocks.dl" import my_block`."""
 
@@ -609,18 +628,18 @@ Decl: TypeAlias = (
 # --- files ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Comment(Node):
     """`# text` to the end of its line; `text` is as written, `#` included."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class File(Node):
     """A whole file: declarations and, apart from them, every comment in order."""
 
-    source: SourceFile = field(compare=False, repr=False)
+    source: SourceFile = field(compare=False)
     decls: tuple[Decl, ...]
     comments: tuple[Comment, ...] = field(compare=False)
 

@@ -281,7 +281,10 @@ class Builder:
 
     # --- expressions --------------------------------------------------------------------------
 
-    def exprs(self, c: Children) -> ast.Tuple:
+    def exprs(self, c: Children) -> Any:
+        """A list of values; one alone, without a comma, is itself."""
+        if len(c) == 1:
+            return c[0]
         return ast.Tuple(self._span(c), self._nodes(c))
 
     def else_read(self, c: Children) -> ast.Expr:

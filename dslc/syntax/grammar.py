@@ -1,87 +1,85 @@
-"""The grammar as tables: grammar/dl.lark turned into LALR tables by Lark, once per process.
+"""The grammar as tables: grammar/dl.lark turned into LALR tables by Lark, once per machine.
 
-Output: `tables()`, which holds what the lexer and the parser need. Building the tables takes about
-a third of a second, so Lark keeps them in a file of the user's cache folder. It reads that file
-back with pickle, so the folder must be the user's own and closed to others; otherwise there is no
-cache. Non-goals: running the parser (parser.py).
+Output: `tables()`, which holds what the lexer and the parser need. Building the tables takes a
+third of a second, and importing Lark half of what a check may take, so the tables are kept as JSON
+in the user's cache folder, and Lark is imported only where there are none. The cache is a copy,
+never a source: what can't be read, or belongs to another grammar, is made anew. Non-goals: running
+the parser (parser.py).
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import re
 import stat
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import lark
-from lark.grammar import Rule
-from lark.parse_tree_builder import ParseTreeBuilder
-
+from dslc._lazy import lazy
 from dslc.diagnostics import InternalError
+
+if TYPE_CHECKING:
+    import lark
+    from lark.grammar import Rule as LarkRule
+else:
+    lark = lazy("lark")
 
 # In an installed package the grammar is the data package dslc.grammar, in a checkout a sibling.
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PLACES = (os.path.join(_PACKAGE, "grammar"), os.path.join(os.path.dirname(_PACKAGE), "grammar"))
+_FORMAT = 1
+
+SAME, LIST = "=", "[]"
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """What Lark makes of the grammar.
+class Rule(NamedTuple):
+    """A rule to reduce by: how many values it takes from the stack, and what it makes of them.
 
-    `states` maps state and symbol to an action: `(shift, next state)` or `(reduce, rule)`.
-    `terminals` maps a terminal's name to its regular expression, `signs` and `words` the text of
-    operators and keywords to their terminals. `reserved` are the words that are never names.
+    `method` is the builder's method, `SAME` for a rule that only passes its child on, or `LIST` for
+    one whose children go into its parent's. `recipe` says what the children are: value `i`, the
+    values of list `~i`, or `None` for an optional part that is absent; without a recipe they are
+    the values as they are.
     """
 
-    states: Mapping[int, Mapping[str, tuple[Any, Any]]]
+    size: int
+    symbol: str
+    method: str
+    recipe: Sequence[int | None] | None
+
+
+class Tables(NamedTuple):
+    """What the grammar comes to.
+
+    `rows` gives for a state and a symbol what to do: `n >= 0` shifts to state `n`, `~n` reduces by
+    rule `n`. `terminals` maps a terminal's name to its regular expression, `signs` and `words` the
+    text of operators and keywords to their terminals. `reserved` are the words that are no names.
+    """
+
+    rows: Sequence[Mapping[str, int]]
+    rules: Sequence[Rule]
     start: int
     end: int
-    rules: tuple[Rule, ...]
     terminals: Mapping[str, str]
     signs: Mapping[str, str]
     words: Mapping[str, str]
-    reserved: frozenset[str]
-
-    def methods(self, builder: object) -> list[Callable[[list[Any]], Any]]:
-        """For each rule a function of its children: the builder's method of the rule's name."""
-        untyped: Any = ParseTreeBuilder
-        callbacks = untyped(self.rules, lark.Tree, maybe_placeholders=True).create_callback(builder)
-        return [callbacks[rule] for rule in self.rules]
+    reserved: Sequence[str]
 
 
 @lru_cache(maxsize=1)
 def tables() -> Tables:
-    """The tables of the grammar, from the cache if there is one."""
+    """The tables of the grammar, from the cache if they are there."""
     text = grammar_text()
-    parser = lark.Lark(
-        text,
-        parser="lalr",
-        lexer="basic",
-        start="file",
-        keep_all_tokens=True,
-        maybe_placeholders=True,
-        cache=_cache_file(text) or False,
-    )
-    conf = parser.parse_interactive().parser_state.parse_conf
-    terminals = {t.name: t.pattern.to_regexp() for t in parser.terminals}
-    fixed = {t.pattern.value: t.name for t in parser.terminals if t.pattern.type == "str"}
-    words = {text: name for text, name in fixed.items() if text.isalpha()}
-    name = re.compile(terminals["NAME"])
-    return Tables(
-        states=conf.states,
-        start=conf.start_state,
-        end=conf.end_state,
-        rules=tuple(parser.rules),
-        terminals=terminals,
-        signs={text: name for text, name in fixed.items() if not text.isalpha()},
-        words=words,
-        reserved=frozenset(word for word in words if not name.fullmatch(word)),
-    )
+    path = _cache_file(text)
+    found = None if path is None else _read(path, text)
+    if found is None:
+        found = build(text)
+        if path is not None:
+            _write(path, text, found)
+    return found
 
 
 def grammar_text() -> str:
@@ -94,13 +92,76 @@ def grammar_text() -> str:
     raise InternalError(f"the grammar dl.lark is in none of {', '.join(_PLACES)}")
 
 
+# --- building ----------------------------------------------------------------------------------
+
+
+def build(text: str) -> Tables:
+    """The tables of a grammar, made by Lark."""
+    parser = lark.Lark(
+        text,
+        parser="lalr",
+        lexer="basic",
+        start="file",
+        keep_all_tokens=True,
+        maybe_placeholders=True,
+    )
+    conf = parser.parse_interactive().parser_state.parse_conf
+    numbers = {id(rule): number for number, rule in enumerate(parser.rules)}
+    rows: list[dict[str, int]] = [{} for _ in range(max(conf.states) + 1)]
+    for state, row in conf.states.items():
+        for symbol, (_, target) in row.items():
+            rows[state][str(symbol)] = target if isinstance(target, int) else ~numbers[id(target)]
+    fixed = {t.pattern.value: str(t.name) for t in parser.terminals if t.pattern.type == "str"}
+    terminals = {str(t.name): t.pattern.to_regexp() for t in parser.terminals}
+    words = {word: name for word, name in fixed.items() if word.isalpha()}
+    return Tables(
+        rows=rows,
+        rules=[_rule(rule) for rule in parser.rules],
+        start=conf.start_state,
+        end=conf.end_state,
+        terminals=terminals,
+        signs={sign: name for sign, name in fixed.items() if sign not in words},
+        words=words,
+        reserved=[w for w in sorted(words) if not re.fullmatch(terminals["NAME"], w)],
+    )
+
+
+def _rule(rule: LarkRule) -> Rule:
+    """What a rule of Lark's does, by Lark's conventions for `_`, `?`, `[ ]` and aliases."""
+    size, symbol = len(rule.expansion), str(rule.origin.name)
+    recipe = _recipe(rule)
+    if rule.options.expand1 and not rule.alias and recipe == [0]:
+        return Rule(size, symbol, SAME, None)
+    name = str(rule.alias or rule.options.template_source or symbol)
+    method = LIST if name.startswith("_") else name
+    return Rule(size, symbol, method, None if recipe == list(range(size)) else recipe)
+
+
+def _recipe(rule: LarkRule) -> list[int | None]:
+    """The children: `empty_indices` tells, in order, absent parts (true) from present ones."""
+    present = rule.options.empty_indices or (False,) * len(rule.expansion)
+    recipe: list[int | None] = []
+    index = 0
+    for absent in present:
+        if absent:
+            recipe.append(None)
+            continue
+        symbol = rule.expansion[index]
+        spliced = not symbol.is_term and symbol.name.startswith("_")
+        recipe.append(~index if spliced else index)
+        index += 1
+    return recipe
+
+
+# --- the cache ---------------------------------------------------------------------------------
+
+
 def _cache_file(grammar: str) -> str | None:
-    """The file that keeps the tables of this grammar, or nothing where none can be kept safely."""
+    """Where the tables of a grammar are kept, or nothing where none can be kept safely."""
     folder = _cache_folder()
     if folder is None:
         return None
-    key = f"{grammar}\0{lark.__version__}\0{sys.version}"
-    return os.path.join(folder, f"dl-{hashlib.sha256(key.encode()).hexdigest()[:24]}.lark")
+    return os.path.join(folder, f"dl-{zlib.crc32(grammar.encode()):08x}.json")
 
 
 def _cache_folder() -> str | None:
@@ -117,3 +178,29 @@ def _cache_folder() -> str | None:
         return None
     private = stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o700
     return folder if private and status.st_uid == os.getuid() else None
+
+
+def _read(path: str, grammar: str) -> Tables | None:
+    """The tables in a file, if it is whole and they are this grammar's."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            data: Any = json.load(file)
+        if data["format"] != _FORMAT or data["grammar"] != grammar:
+            return None
+        found = Tables(**data["tables"])
+        return found._replace(rules=[Rule(*rule) for rule in found.rules])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _write(path: str, grammar: str, found: Tables) -> None:
+    """Keep tables, by a temporary file, so that another process never sees half of them."""
+    data = {"format": _FORMAT, "grammar": grammar, "tables": found._asdict()}
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(data, file, separators=(",", ":"))
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(temporary)

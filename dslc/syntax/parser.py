@@ -12,14 +12,14 @@ mistakes (hints.py), names and types.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dslc.diagnostics import Diagnostic, InternalError, Reporter
 from dslc.source import SourceFile
 from dslc.syntax import ast, hints
 from dslc.syntax.builder import Builder
-from dslc.syntax.grammar import tables
+from dslc.syntax.grammar import LIST, SAME, Rule, tables
 from dslc.syntax.lexer import DECLARATION_WORDS, Lexed, Token, lex
 from dslc.syntax.lexical_errors import too_deep
 from dslc.syntax.situation import Place, Situation, ends_in_operator
@@ -70,31 +70,32 @@ def _too_deep(tree: ast.File) -> list[Diagnostic]:
     return found
 
 
-class _Rule(NamedTuple):
-    """A rule to reduce by: how many children, which symbol, which method (none: the child)."""
+class _Bound(NamedTuple):
+    """A rule with the builder's method itself, or nothing where the child is passed on."""
 
     size: int
     symbol: str
-    method: int | None
+    method: Callable[[list[Any]], Any] | None
+    recipe: Sequence[int | None] | None
 
 
-@lru_cache(maxsize=1)
-def _actions() -> tuple[list[dict[str, int]], list[_Rule]]:
-    """The tables, actions as numbers: `n >= 0` shifts to state `n`, `~n` reduces by rule `n`."""
-    table = tables()
-    numbers = {id(rule): number for number, rule in enumerate(table.rules)}
-    rows: list[dict[str, int]] = [{} for _ in range(max(table.states) + 1)]
-    for state, row in table.states.items():
-        rows[state] = {
-            symbol: arg if isinstance(arg, int) else ~numbers[id(arg)]
-            for symbol, (_, arg) in row.items()
-        }
-    rules = []
-    for number, rule in enumerate(table.rules):
-        same = rule.options.expand1 and not rule.alias and len(rule.expansion) == 1
-        inline = same and not rule.expansion[0].name.startswith("_")
-        rules.append(_Rule(len(rule.expansion), rule.origin.name, None if inline else number))
-    return rows, rules
+def _bound(rule: Rule, builder: Builder) -> _Bound:
+    methods = {SAME: None, LIST: list}
+    method = methods[rule.method] if rule.method in methods else getattr(builder, rule.method)
+    return _Bound(rule.size, rule.symbol, method, rule.recipe)
+
+
+def _follow(recipe: Sequence[int | None], values: list[Any]) -> list[Any]:
+    """The children that a rule's recipe makes of values."""
+    children: list[Any] = []
+    for index in recipe:
+        if index is None:
+            children.append(None)
+        elif index >= 0:
+            children.append(values[index])
+        else:
+            children += values[~index]
+    return children
 
 
 class _Parser:
@@ -104,8 +105,8 @@ class _Parser:
         table = tables()
         self.source = source
         self.tokens = lexed.tokens
-        self.rows, self.rules = _actions()
-        self.methods = table.methods(builder)
+        self.rows = table.rows
+        self.rules = [_bound(rule, builder) for rule in table.rules]
         self.words = {w: name for w, name in table.words.items() if w not in table.reserved}
         self.end = table.end
         self.states = [table.start]
@@ -163,15 +164,12 @@ class _Parser:
                 states.append(action)
                 values.append(token)
                 return True
-            size, symbol, method = rules[~action]
-            if method is None:
-                del states[-1]
-            else:
-                children = values[-size:] if size else []
-                if size:
-                    del states[-size:]
-                    del values[-size:]
-                values.append(self.methods[method](children))
+            size, symbol, method, recipe = rules[~action]
+            del states[len(states) - size :]
+            if method is not None:
+                children = values[len(values) - size :]
+                del values[len(values) - size :]
+                values.append(method(children if recipe is None else _follow(recipe, children)))
             state = rows[states[-1]][symbol]
             states.append(state)
             if state == self.end and kind == "$END":
@@ -213,9 +211,8 @@ class _Parser:
                 return False
             if action >= 0:
                 return True
-            size, symbol, _ = self.rules[~action]
-            if size:
-                del states[-size:]
+            size, symbol, _, _ = self.rules[~action]
+            del states[len(states) - size :]
             states.append(self.rows[states[-1]][symbol])
 
     def _restart(self) -> int:
@@ -313,7 +310,7 @@ class _Parser:
         return index
 
 
-def _place(row: dict[str, int]) -> Place:
+def _place(row: Mapping[str, int]) -> Place:
     """What kind of block a state that can take ERROR is in."""
     if "LAYER" in row:
         return "file"

@@ -28,13 +28,28 @@ def test_grammar_has_no_conflicts(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_every_rule_has_a_method() -> None:
-    missing = set()
-    for rule in grammar.tables().rules:
-        name = rule.alias or rule.options.template_source or rule.origin.name
-        inlined = name.startswith("_") or (rule.options.expand1 and len(rule.expansion) == 1)
-        if not inlined and not hasattr(Builder, name):
-            missing.add(name)
-    assert missing == set()
+    methods = {rule.method for rule in grammar.tables().rules} - {grammar.SAME, grammar.LIST}
+    assert {name for name in methods if not callable(getattr(Builder, name, None))} == set()
+
+
+def test_every_method_has_a_rule() -> None:
+    methods = {rule.method for rule in grammar.tables().rules}
+    assert {n for n in vars(Builder) if not n.startswith("_")} <= methods
+
+
+def test_lark_is_not_imported_where_the_tables_are_kept(tmp_path: Path) -> None:
+    parse_apart(str(tmp_path))
+    parse_apart(str(tmp_path), "import sys; assert 'lark' not in sys.modules")
+
+
+def test_kept_tables_are_the_built_ones(tmp_path: Path) -> None:
+    text = grammar.grammar_text()
+    built = grammar.build(text)
+    path = str(tmp_path / "tables.json")
+    grammar._write(path, text, built)
+    assert grammar._read(path, text) == built
+    assert grammar._read(path, text + " ") is None
+    assert os.listdir(tmp_path) == ["tables.json"]
 
 
 def test_reserved_words_are_listed_in_their_error_page() -> None:
@@ -74,11 +89,11 @@ def test_no_cache_where_there_can_be_none(place: str, monkeypatch: pytest.Monkey
     assert grammar._cache_folder() is None
 
 
-def parse_apart(cache: str) -> None:
+def parse_apart(cache: str, more: str = "") -> None:
     """Parse in another process, whose cache is in a folder of its own."""
     program = (
         "from dslc.source import SourceFile; from dslc.syntax.parser import parse; "
-        "assert parse(SourceFile('a.dl', 'const a = 1'))[1] == []"
+        f"assert parse(SourceFile('a.dl', 'const a = 1'))[1] == []; {more}"
     )
     env = {**os.environ, "XDG_CACHE_HOME": cache}
     result = subprocess.run(
@@ -95,6 +110,8 @@ def test_broken_cache_file_is_made_anew(tmp_path: Path) -> None:
     parse_apart(str(tmp_path))
     (file,) = (tmp_path / "dslc" / "grammar").iterdir()
     whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
+    for broken in (whole[: len(whole) // 2], b"", b"[]", b'{"format": 1}', b"\xff\xfe"):
+        file.write_bytes(broken)
+        assert grammar._read(str(file), grammar.grammar_text()) is None
     parse_apart(str(tmp_path))
     assert file.stat().st_size > 0.9 * len(whole)
