@@ -1,0 +1,52 @@
+"""TIR modules to machine code: the one place that calls TVM's compiler.
+
+Input: a TIR module and a `Target`. Output: an object file, or a module loaded in this process.
+The pass pipeline is ours: kernels are plain loops already, so that only flattening, vectors and
+the calling convention are left to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.tirx.compilation_pipeline import finalize_device_passes, finalize_host_passes
+
+_X = tirx.transform
+
+
+@tvm.transform.module_pass(opt_level=0)
+def _lower(module: Any, _context: Any) -> Any:
+    passes = [
+        _X.FlattenBuffer(),
+        _X.VectorizeLoop(True),
+        _X.UnrollLoop(),
+        _X.StmtSimplify(),
+        _X.RemoveNoOp(),
+        _X.VerifyMemory(),
+        _X.AnnotateEntryFunc(),
+        _X.SplitHostDevice(),
+        _X.MakePackedAPI(),
+        _X.FP8StorageLegalize(),
+        _X.BF16StorageLegalize(),
+    ]
+    return tvm.ir.transform.Sequential(passes)(module)
+
+
+def _pipeline() -> tuple[Any, Any, Any]:
+    return _lower, finalize_host_passes, finalize_device_passes
+
+
+tirx.register_tir_pipeline("dslc", _pipeline)
+
+
+def compile_module(module: Any, target: Any) -> Any:
+    """The module compiled for `target` (a TVM target): an executable, callable by entry name."""
+    return tvm.compile(module, target=target, tir_pipeline="dslc")
+
+
+def write_object(module: Any, target: Any, path: Path) -> None:
+    """The module compiled for `target`, as a relocatable object file."""
+    compile_module(module, target).mod.write_to_file(str(path), "o")

@@ -1,0 +1,1 @@
+"""From optimised IR to TIR: groups of equations, a memory plan, kernels, one host function."""

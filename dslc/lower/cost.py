@@ -1,0 +1,156 @@
+"""What one element of an equation costs, counted by running its `compute` over nothing.
+
+Input: an equation. Output: a `Cost`: operations per element, whether it reduces or scatters, and
+how often it reads each input. Grouping decides by it what is cheap enough to compute twice, and
+the build summary adds it up. Non-goals: time (a cost model of the machine is the schedules').
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dslc.ir.core import Eqn
+from dslc.ir.dims import Dim, product
+from dslc.ir.op import Expr, Index, NoFacet, Scatter
+from dslc.ir.types import DType, TensorType
+
+WINDOW = 32  # reductions over no more (constant) elements are written out as one expression
+
+_UNARY = {"neg": 1, "abs": 1, "sign": 2, "not": 1, "isnan": 1, "isinf": 2}
+_UNARY |= {"sqrt": 8, "rsqrt": 10, "floor": 1, "ceil": 1, "round": 1}
+_BINARY = {"div": 6, "floordiv": 8, "mod": 8, "pow": 40}
+_TRANSCENDENTAL = 20
+_PHILOX = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Per element of the result. `operations` leaves out what a `Reduction` repeats;
+    `reduction` holds the dims of the reduction (None: there is none), `repeated` the operations
+    of one of its steps. `reads` are reads of each input per element (per step when reduced)."""
+
+    operations: int
+    reads: tuple[int, ...]
+    reduction: tuple[Dim, ...] | None = None
+    repeated: int = 0
+    scatters: bool = False
+
+    @property
+    def window(self) -> int | None:
+        """Steps of the reduction when it is small and constant."""
+        if self.reduction is None:
+            return None
+        steps = product(self.reduction)
+        return steps if isinstance(steps, int) and 0 < steps <= WINDOW else None
+
+    @property
+    def weight(self) -> int:
+        """Operations per element when windows are written out."""
+        return self.operations + (self.window or 0) * self.repeated
+
+
+class _Counter:
+    """A `Kernels` whose expressions are all None."""
+
+    def __init__(self) -> None:
+        self.operations = 0
+        self.repeated = 0
+        self.reduction: tuple[Dim, ...] | None = None
+        self._inside = False
+
+    def _count(self, operations: int) -> None:
+        if self._inside:
+            self.repeated += operations
+        else:
+            self.operations += operations
+
+    def const(self, value: float | bool, dtype: DType) -> Expr:
+        return None
+
+    def dim(self, dim: Dim) -> Expr:
+        return None
+
+    def index(self, value: Expr) -> Expr:
+        return None
+
+    def from_index(self, value: Expr, dtype: DType) -> Expr:
+        return None
+
+    def cast(self, value: Expr, source: DType, target: DType) -> Expr:
+        self._count(source != target)
+        return None
+
+    def unary(self, name: str, x: Expr, dtype: DType) -> Expr:
+        self._count(_UNARY.get(name, _TRANSCENDENTAL))
+        return None
+
+    def binary(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
+        if dtype != "index":
+            self._count(_BINARY.get(name, 1))
+        return None
+
+    def compare(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
+        self._count(dtype != "index")
+        return None
+
+    def select(self, condition: Expr, x: Expr, y: Expr) -> Expr:
+        self._count(1)
+        return None
+
+    def guarded(self, condition: Expr, x: Callable[[], Expr], y: Expr) -> Expr:
+        x()
+        return None
+
+    def reduce(
+        self, kind: str, dims: Sequence[Dim], body: Callable[[Index], Expr], dtype: DType
+    ) -> Expr:
+        self.reduction = tuple(dims)
+        self._inside = True
+        self._count(1)
+        body((None,) * len(dims))
+        self._inside = False
+        return None
+
+    def philox(self, key: Expr, stream: int, step: Expr, counter: Expr) -> Expr:
+        self._count(_PHILOX)
+        return None
+
+
+class _Read:
+    """An operand that counts how often it is read."""
+
+    def __init__(self, type: TensorType) -> None:
+        self.type = type
+        self.count = 0
+
+    def __call__(self, index: Index) -> Expr:
+        self.count += 1
+        return None
+
+
+def cost_of(eqn: Eqn) -> Cost:
+    """The cost of one element of `eqn`'s first result."""
+    counter = _Counter()
+    operands = [_Read(value.type) for value in eqn.inputs]
+    types = [value.type for value in eqn.outputs]
+    if isinstance(eqn.op.compute, NoFacet):
+        return Cost(0, tuple(0 for _ in operands))
+    readers = eqn.op.compute(counter, eqn.attrs, operands, types)
+    scatters = isinstance(readers, Scatter)
+    if isinstance(readers, Scatter):
+        index = (None,) * len(readers.domain)
+        readers.target(index)
+        readers.value(index)
+    else:
+        first = readers[0] if isinstance(readers, tuple) else readers
+        first((None,) * types[0].rank)
+    reads = tuple(operand.count for operand in operands)
+    return Cost(counter.operations, reads, counter.reduction, counter.repeated, scatters)
+
+
+def flops_of(eqn: Eqn) -> Dim:
+    """Arithmetic operations of the whole equation."""
+    cost = cost_of(eqn)
+    steps = product(cost.reduction) if cost.reduction is not None else 0
+    return eqn.outputs[0].type.size * (steps * cost.repeated + cost.operations)

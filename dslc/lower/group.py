@@ -1,0 +1,345 @@
+"""Divides a function into groups: each becomes one kernel.
+
+Input: an optimised Function. Output: a `Grouping`: groups in an order that can run, and views
+(values that are another value's memory under other dims). Inside a group nothing is stored but
+its `outputs`, which all have the same dims.
+
+Equations are visited from the last to the first, so that the groups of all users are known. A
+cheap value is computed anew in every group that uses it; any other is fused into the one group
+that uses it, or stored. A stored value can still be computed inside a user's group when that reads
+it element by element: it becomes one more output. Contractions and reductions are the anchors
+of their groups; what reads their result element by element is their epilogue.
+
+Non-goals: where values lie (`memory.py`), how a group runs (`loops.py`, the schedules).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dslc.diagnostics import InternalError
+from dslc.ir.core import Eqn, Function, Value
+from dslc.ir.dims import Dim
+from dslc.lower.cost import Cost, cost_of
+
+Kind = Literal["loop", "reduce", "scatter", "contract"]
+
+CONTRACTIONS = ("matmul", "conv2d", "conv2d_input_gradient", "conv2d_weight_gradient")
+VIEWS = ("reshape",)
+CHEAP = 4  # operations that may be repeated rather than stored
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Equations that one kernel computes. `outputs` are stored; `inputs` are read from memory,
+    `pointwise` those of them that are read only at the index that is being written."""
+
+    kind: Kind
+    eqns: tuple[Eqn, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    anchor: Eqn | None
+    pointwise: frozenset[Value]
+
+    @property
+    def dims(self) -> tuple[Dim, ...]:
+        return self.outputs[0].type.dims
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grouping:
+    """`views[v]` is the stored value whose memory `v` is."""
+
+    groups: tuple[Group, ...]
+    views: dict[Value, Value]
+
+    def base(self, value: Value) -> Value:
+        """The value whose memory `value` lies in."""
+        return self.views.get(value, value)
+
+
+@dataclass(slots=True, eq=False)
+class _Draft:
+    """A group while it grows. `identity` holds equations read only at the index written;
+    `grows` those that are read more often than they have elements."""
+
+    dims: tuple[Dim, ...]
+    eqns: set[Eqn] = field(default_factory=set)
+    outputs: list[Value] = field(default_factory=list)
+    anchor: Eqn | None = None
+    kind: Kind = "loop"
+    identity: set[Eqn] = field(default_factory=set)
+    grows: set[Eqn] = field(default_factory=set)
+    after: set[_Draft] = field(default_factory=set)  # groups that read its outputs
+
+    def reaches(self, other: _Draft) -> bool:
+        """Whether `other` needs, directly or not, what this group stores."""
+        seen: set[_Draft] = set()
+        stack = [self]
+        while stack:
+            draft = stack.pop()
+            if draft is other:
+                return True
+            if draft not in seen:
+                seen.add(draft)
+                stack.extend(draft.after)
+        return False
+
+
+class _Grouper:
+    """The state of one run over a function."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.costs: dict[Eqn, Cost] = {eqn: cost_of(eqn) for eqn in function.eqns}
+        self.producer = {out: eqn for eqn in function.eqns for out in eqn.outputs}
+        self.order = {eqn: i for i, eqn in enumerate(function.eqns)}
+        self.users: dict[Value, list[Eqn]] = {}
+        for eqn in function.eqns:
+            for value in dict.fromkeys(eqn.inputs):
+                self.users.setdefault(value, []).append(eqn)
+        self.results = set(function.results)
+        self.views: dict[Value, Value] = {}
+        self.drafts: list[_Draft] = []
+        self.inside: dict[Eqn, list[_Draft]] = {}
+        self.anchored = self._find_anchored()
+
+    def is_anchor(self, eqn: Eqn) -> bool:
+        cost = self.costs[eqn]
+        if eqn.op.name in CONTRACTIONS or cost.scatters:
+            return True
+        return cost.reduction is not None and cost.window is None
+
+    def _find_anchored(self) -> set[Value]:
+        """Results of anchors and what is computed from them element by element."""
+        anchored: set[Value] = set()
+        for eqn in self.function.eqns:
+            dims = eqn.outputs[0].type.dims
+            if self.is_anchor(eqn) or (
+                eqn.op.elementwise
+                and any(v in anchored and v.type.dims == dims for v in eqn.inputs)
+            ):
+                anchored.update(eqn.outputs)
+        return anchored
+
+    # --- views ---------------------------------------------------------------------------------
+
+    def is_view(self, eqn: Eqn) -> bool:
+        """Whether the result is the operand's memory under other dims."""
+        if eqn.op.name not in VIEWS:
+            return eqn.op.name == "relabel" and self.must_be_stored(eqn.outputs[0])
+        producer = self.producer.get(eqn.inputs[0])
+        return producer is None or bool(producer.inputs) or producer.op.name in VIEWS
+
+    def must_be_stored(self, value: Value) -> bool:
+        return value in self.results or any(
+            eqn.op.name in CONTRACTIONS for eqn in self.users.get(value, ())
+        )
+
+    def all_users(self, value: Value) -> list[Eqn]:
+        """Users of the value and of its views, without the views themselves."""
+        users: list[Eqn] = []
+        for eqn in self.users.get(value, ()):
+            if eqn.outputs[0] in self.views:
+                users.extend(self.all_users(eqn.outputs[0]))
+            else:
+                users.append(eqn)
+        return users
+
+    def has_view(self, value: Value) -> bool:
+        return any(eqn.outputs[0] in self.views for eqn in self.users.get(value, ()))
+
+    def view_is_result(self, value: Value) -> bool:
+        return any(
+            eqn.outputs[0] in self.views
+            and (eqn.outputs[0] in self.results or self.view_is_result(eqn.outputs[0]))
+            for eqn in self.users.get(value, ())
+        )
+
+    # --- the walk --------------------------------------------------------------------------------
+
+    def run(self) -> Grouping:
+        for eqn in reversed(self.function.eqns):
+            if self.is_view(eqn):
+                self.views[eqn.outputs[0]] = eqn.inputs[0]
+            else:
+                self.place(eqn)
+        for value in list(self.views):
+            base = value
+            while base in self.views:
+                base = self.views[base]
+            self.views[value] = base
+        return Grouping(tuple(self.finish(draft) for draft in self.sorted()), self.views)
+
+    def place(self, eqn: Eqn) -> None:
+        """Decides where `eqn` is computed, and whether its results are stored."""
+        users = [user for out in eqn.outputs for user in self.all_users(out)]
+        drafts = list(dict.fromkeys(d for user in users for d in self.inside[user]))
+        is_result = any(v in self.results or self.view_is_result(v) for v in eqn.outputs)
+        if not drafts and not is_result:
+            return
+        if self.is_anchor(eqn):
+            self.place_anchor(eqn, drafts, is_result)
+        elif not is_result and self.can_inline(eqn, users, drafts):
+            for draft in drafts:
+                self.add(draft, eqn)
+        else:
+            self.store(eqn, drafts)
+
+    def can_inline(self, eqn: Eqn, users: list[Eqn], drafts: list[_Draft]) -> bool:
+        """Whether `eqn` may be computed in its users' groups and never stored."""
+        (out, *more) = eqn.outputs
+        if more or self.has_view(out):
+            return False
+        if any(user.op.name in CONTRACTIONS for user in users):
+            return False
+        if not eqn.inputs:
+            return True
+        everywhere = all(self.is_identity(eqn, draft) for draft in drafts)
+        if out in self.anchored and not everywhere:
+            return False
+        weight = self.costs[eqn].weight
+        if weight > CHEAP and any(self.is_repeated(eqn, draft) for draft in drafts):
+            return False
+        return len(drafts) == 1 or weight <= CHEAP
+
+    def is_identity(self, eqn: Eqn, draft: _Draft) -> bool:
+        """Whether `draft` reads `eqn`'s result only at the index that it writes."""
+        if eqn.outputs[0].type.dims != draft.dims or self.has_view(eqn.outputs[0]):
+            return False
+        users = [user for out in eqn.outputs for user in self.users.get(out, ())]
+        return all(
+            user.op.elementwise and user in draft.identity for user in users if user in draft.eqns
+        )
+
+    def is_repeated(self, eqn: Eqn, draft: _Draft) -> bool:
+        """Whether an element of `eqn` would be computed more than once in `draft`."""
+        for out in eqn.outputs:
+            for user in self.users.get(out, ()):
+                if user in draft.eqns and (user in draft.grows or self.repeats(user, out)):
+                    return True
+        return False
+
+    def repeats(self, user: Eqn, value: Value) -> bool:
+        """Whether `user` reads elements of `value` more than once."""
+        if user.op.elementwise:
+            return False
+        cost = self.costs[user]
+        if cost.scatters or cost.window is not None:
+            return True
+        if cost.reduction is not None:
+            return user.op.name in CONTRACTIONS or user.op.name == "cumsum"
+        return not user.op.view or user.outputs[0].type.size != value.type.size
+
+    def add(self, draft: _Draft, eqn: Eqn) -> None:
+        identity = self.is_identity(eqn, draft)
+        if self.is_repeated(eqn, draft):
+            draft.grows.add(eqn)
+        draft.eqns.add(eqn)
+        if identity:
+            draft.identity.add(eqn)
+        self.inside.setdefault(eqn, []).append(draft)
+
+    def store(self, eqn: Eqn, drafts: list[_Draft]) -> None:
+        """Stores `eqn`'s results: as outputs of a user's group, or of a group of its own."""
+        host = self.host(eqn, drafts)
+        if host is None:
+            host = self.new_draft(eqn)
+        else:
+            self.add(host, eqn)
+        host.identity.add(eqn)
+        host.outputs.extend(eqn.outputs)
+        host.after.update(draft for draft in drafts if draft is not host)
+
+    def new_draft(self, eqn: Eqn) -> _Draft:
+        draft = _Draft(eqn.outputs[0].type.dims, {eqn})
+        draft.identity.add(eqn)
+        self.drafts.append(draft)
+        self.inside.setdefault(eqn, []).append(draft)
+        return draft
+
+    def host(self, eqn: Eqn, drafts: list[_Draft]) -> _Draft | None:
+        """A user's group that can compute `eqn` as one more of its outputs."""
+        for draft in drafts:
+            if draft.kind == "scatter" or not self.is_identity(eqn, draft):
+                continue
+            if self.is_anchor(eqn) and draft.anchor is not None:
+                continue
+            others = [other for other in drafts if other is not draft]
+            if not any(other.reaches(draft) for other in others):
+                return draft
+        return None
+
+    def place_anchor(self, eqn: Eqn, drafts: list[_Draft], is_result: bool) -> None:
+        host = None
+        if not self.costs[eqn].scatters and len(eqn.outputs) == 1:
+            host = self.host(eqn, drafts)
+        if host is None:
+            host = self.new_draft(eqn)
+            host.outputs.extend(eqn.outputs)
+        else:
+            self.add(host, eqn)
+            host.identity.add(eqn)
+            if is_result or self.has_view(eqn.outputs[0]) or len(drafts) > 1:
+                host.outputs.append(eqn.outputs[0])
+        host.anchor = eqn
+        host.kind = self.kind(eqn)
+        host.after.update(draft for draft in drafts if draft is not host)
+
+    def kind(self, eqn: Eqn) -> Kind:
+        if self.costs[eqn].scatters:
+            return "scatter"
+        return "contract" if eqn.op.name in CONTRACTIONS else "reduce"
+
+    # --- the result ----------------------------------------------------------------------------
+
+    def sorted(self) -> list[_Draft]:
+        """Groups in an order that can run: the latest possible place of each, from the end."""
+        waiting = {draft: len(draft.after) for draft in self.drafts}
+        before: dict[_Draft, list[_Draft]] = {draft: [] for draft in self.drafts}
+        for draft in self.drafts:
+            for later in draft.after:
+                before[later].append(draft)
+        place = {draft: max(self.order[e] for e in draft.eqns) for draft in self.drafts}
+        ready = [draft for draft in self.drafts if not waiting[draft]]
+        backwards: list[_Draft] = []
+        while ready:
+            draft = max(ready, key=place.__getitem__)
+            ready.remove(draft)
+            backwards.append(draft)
+            for earlier in before[draft]:
+                waiting[earlier] -= 1
+                if not waiting[earlier]:
+                    ready.append(earlier)
+        if len(backwards) != len(self.drafts):
+            raise InternalError(f"groups of {self.function.name} wait for each other")
+        return backwards[::-1]
+
+    def finish(self, draft: _Draft) -> Group:
+        eqns = sorted(draft.eqns, key=self.order.__getitem__)
+        made = {out for eqn in eqns for out in eqn.outputs}
+        read = [v for eqn in eqns for v in eqn.inputs if v not in made]
+        inputs = tuple(dict.fromkeys(read))
+        pointwise = frozenset(v for v in inputs if self.is_pointwise(v, draft))
+        return Group(
+            draft.kind, tuple(eqns), inputs, tuple(draft.outputs), draft.anchor, pointwise
+        )
+
+    def is_pointwise(self, value: Value, draft: _Draft) -> bool:
+        if value.type.dims != draft.dims:
+            return False
+        users = [user for user in self.users[value] if user in draft.eqns]
+        return all(user.op.elementwise and user in draft.identity for user in users)
+
+
+def group(function: Function) -> Grouping:
+    """The groups of `function`, in an order that can run. Every result that an equation makes
+    is an output of a group or a view; results that are parameters are left to the caller."""
+    return _Grouper(function).run()
+
+
+def groups_reading(groups: Iterable[Group], value: Value) -> list[int]:
+    """Positions of the groups that read `value` from memory."""
+    return [i for i, g in enumerate(groups) if value in g.inputs]

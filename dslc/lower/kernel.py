@@ -1,0 +1,116 @@
+"""A group as a private TIR function: typed pointers, then dim variables.
+
+Input: a group, where its values lie, a machine. Output: a `Kernel`: the function and what to call
+it with. Pointers never overlap (`tirx.noalias`); values that share memory are one pointer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from dslc.ir.core import Value
+from dslc.ir.dims import Dim, free_symbols
+from dslc.ir.op import attrs_symbols
+from dslc.ir.types import ITEMSIZE
+from dslc.lower.buffers import STORED, Memory
+from dslc.lower.graph import Graph
+from dslc.lower.group import Group, Grouping
+from dslc.lower.loops import Task
+from dslc.lower.memory import Place, Plan
+from dslc.lower.scalar import Math, ScalarKernels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kernel:
+    """`function(pointers..., scratch?, symbols...)`; `parallel` ones return an int32."""
+
+    name: str
+    function: Any
+    pointers: tuple[Place, ...]
+    symbols: tuple[str, ...]
+    parallel: bool
+
+
+Emit = Callable[[Task, Any], None]  # (task, scratch buffer or None) -> emits the body
+
+
+def symbols_of(group: Group) -> tuple[str, ...]:
+    """Dim variables that the group's types and attributes mention."""
+    names: set[str] = set()
+    for eqn in group.eqns:
+        names |= attrs_symbols(eqn.attrs)
+    for value in {*group.inputs, *group.outputs, *(v for e in group.eqns for v in e.outputs)}:
+        for dim in value.type.dims:
+            names |= free_symbols(dim)
+    return tuple(sorted(names))
+
+
+def pointers_of(
+    group: Group, grouping: Grouping, places: Mapping[Value, Place]
+) -> dict[Place, list[Value]]:
+    """The distinct places of the group's values, outputs last."""
+    found: dict[Place, list[Value]] = {}
+    for value in (*group.inputs, *group.outputs):
+        found.setdefault(places[grouping.base(value)], []).append(value)
+    return found
+
+
+def make_kernel(
+    name: str, group: Group, grouping: Grouping, plan: Plan, position: int, tasks: int,
+    math: Math, emit: Emit,
+) -> Kernel:  # fmt: skip
+    """The kernel of the group at `position`."""
+    found = pointers_of(group, grouping, plan.places)
+    scratch = plan.scratch.get(position)
+    symbols = symbols_of(group)
+    with IRBuilder() as builder, T.prim_func(is_private=True):
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True})
+        types = [STORED[values[0].type.dtype] for values in found.values()]
+        if scratch is not None:
+            types.append("float32")
+        handles = [T.arg(f"p{i}", T.handle(t, "global")) for i, t in enumerate(types)]
+        variables = {s: T.arg(s, tirx.Var(s, "int64")) for s in symbols}
+        k = ScalarKernels(variables, math)
+        buffers = _buffers(k, found, handles)
+        memory = {
+            value: Memory(buffer, value.type)
+            for values, buffer in zip(found.values(), buffers)
+            for value in values
+        }
+        task = Task(group, Graph(k, group.eqns, memory), tasks)
+        extra = None
+        if scratch is not None:
+            extra = _declare(k, handles[-1], scratch.size // 4, "float32")
+        emit(task, extra)
+        if task.parallel:
+            T.func_ret(tvm.ir.PrimType("int32"))
+    places = [*found, *([] if scratch is None else [scratch])]
+    return Kernel(name, builder.get(), tuple(places), symbols, task.parallel)
+
+
+def _buffers(
+    k: ScalarKernels, found: Mapping[Place, list[Value]], handles: Sequence[Any]
+) -> list[Any]:
+    return [
+        _declare(k, handle, values[0].type.size, STORED[values[0].type.dtype])
+        for values, handle in zip(found.values(), handles)
+    ]
+
+
+def _declare(k: ScalarKernels, handle: Any, elements: Dim, dtype: str) -> Any:
+    align = {"bool": 1, "float64": 8, "int64": 8}.get(dtype, 4)
+    align = {"float16": 2, "uint16": 2, "int16": 2, "uint8": 1, "int8": 1}.get(dtype, align)
+    size = k.dim(elements)
+    return T.decl_buffer((size,), dtype, data=handle, align=align, layout=None)
+
+
+def itemsize(value: Value) -> int:
+    return ITEMSIZE[value.type.dtype]

@@ -1,0 +1,315 @@
+"""Emits a group as CPU loops: scalar code shaped so that LLVM makes vectors of it.
+
+Input: a `Task` (group, readers, machine). Output: statements in the TIR builder's current scope.
+- A loop group runs over its dims in row-major order; when nothing in it cares about positions, it
+  runs over elements, flat.
+- A reduction along the last axis keeps an array of partial results (floats may not be reordered
+  by LLVM); any other reduction keeps a block of neighbouring results in registers.
+- Small windows (pooling) are written out, so that the loop over channels becomes vectors.
+Big groups are cut into parallel tasks; a group of unknown size decides when it runs.
+
+Non-goals: contractions (`contract.py`), devices other than the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from dslc.diagnostics import InternalError
+from dslc.ir.core import Eqn, Value
+from dslc.ir.dims import Dim, product
+from dslc.ir.op import Expr, Index, Scatter
+from dslc.lower.buffers import Memory
+from dslc.lower.cost import cost_of
+from dslc.lower.graph import Graph
+from dslc.lower.group import Group
+from dslc.lower.scalar import COMPUTED, Reduction, ScalarKernels, i64, local
+
+KEPT_LANES = 64  # neighbouring results that a reduction keeps at a time
+PARALLEL_OPERATIONS = 400_000  # about 50 µs of work: less is not worth waking a thread
+_GUESS = 32  # what an unknown extent counts as when deciding what to cut into tasks
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One kernel being emitted. `tasks` is the number of parallel parts; `parallel` tells
+    afterwards whether a parallel loop was emitted."""
+
+    group: Group
+    graph: Graph
+    tasks: int
+    parallel: bool = False
+    weight: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.weight = sum(max(1, cost_of(eqn).weight) for eqn in self.group.eqns)
+
+    @property
+    def k(self) -> ScalarKernels:
+        return self.graph.k
+
+    def store(self, value: Value, index: Index, result: Expr) -> None:
+        self.graph.memory[value].store(self.k, index, result)
+
+    def store_all(self, index: Index) -> None:
+        """Computes and stores every output at `index`."""
+        results = [(value, self.graph.at(value, index)) for value in self.group.outputs]
+        for value, result in results:
+            self.store(value, index, result)
+
+
+def emit_loops(task: Task) -> None:
+    """Any group; contractions by their plain definition."""
+    group = task.group
+    if group.kind == "scatter":
+        _emit_scatter(task)
+    elif group.kind == "loop" or group.anchor is None:
+        _emit_points(task, group.anchor)
+    else:
+        _emit_reduction(task, group.anchor)
+
+
+# --- points ---------------------------------------------------------------------------------------
+
+
+def is_flat(group: Group) -> bool:
+    """Whether every equation maps position to position (or takes scalars only)."""
+    sizes = {str(product(output.type.dims)) for output in group.outputs}
+    return len(sizes) == 1 and all(_keeps_position(eqn) for eqn in group.eqns)
+
+
+def _keeps_position(eqn: Eqn) -> bool:
+    name = eqn.op.name
+    if eqn.op.elementwise or name in ("reshape", "relabel", "constant", "dim_value"):
+        return True
+    return name == "broadcast" and eqn.inputs[0].type.rank == 0
+
+
+def _emit_points(task: Task, anchor: Eqn | None) -> None:
+    group = task.group
+    dims: tuple[Dim, ...] = group.dims
+    if anchor is None and len(dims) > 1 and is_flat(group):
+        dims = (product(dims),)
+    weight = task.weight if anchor is None else task.weight * 64
+    for_rows(task, dims[:-1], dims[-1:], weight, lambda index: _points(task, index, dims))
+
+
+def _points(task: Task, outer: Index, dims: Sequence[Dim]) -> None:
+    with task.k.nest(dims[len(outer) :]) as inner:
+        task.store_all((*outer, *inner))
+
+
+def for_rows(
+    task: Task,
+    outer: Sequence[Dim],
+    inner: Sequence[Dim],
+    weight: int,
+    body: Callable[[Index], None],
+) -> None:
+    """Runs `body` for every index into a prefix of `outer + inner`: all of `outer` when serial,
+    enough of its dims for all tasks when parallel. `weight`: operations per element."""
+    total = product([*outer, *inner]) * weight
+    if task.tasks == 1 or (isinstance(total, int) and total < PARALLEL_OPERATIONS):
+        _serial(task, outer, body)
+        return
+    if not outer:
+        outer = inner  # a flat loop: cut the elements themselves
+    prefix = _prefix(outer, 4 * task.tasks)
+    if isinstance(total, int):
+        _parallel(task, outer[:prefix], body)
+        return
+    big = tirx.GE(task.k.dim(total), i64(PARALLEL_OPERATIONS))
+    with T.If(big):
+        with T.Then(), task.k.scope():
+            _parallel(task, outer[:prefix], body)
+        with T.Else(), task.k.scope():
+            _serial(task, outer[: len(outer) - (outer is inner)], body)
+
+
+def _serial(task: Task, outer: Sequence[Dim], body: Callable[[Index], None]) -> None:
+    with task.k.nest(outer) as index:
+        body(index)
+
+
+def _prefix(dims: Sequence[Dim], wanted: int) -> int:
+    """How many leading dims hold at least `wanted` items."""
+    count = 1
+    for i, dim in enumerate(dims):
+        count *= dim if isinstance(dim, int) else _GUESS
+        if count >= wanted:
+            return i + 1
+    return len(dims)
+
+
+def _parallel(task: Task, dims: Sequence[Dim], body: Callable[[Index], None]) -> None:
+    """Balanced parts of the items of `dims`, in parallel."""
+    k, total = task.k, product(dims)
+    task.parallel = True
+    with k.loop(task.tasks, parallel=True) as part:
+        count = k.dim(total)
+        start = T.bind(tirx.floordiv(part * count, i64(task.tasks)))
+        stop = T.bind(tirx.floordiv((part + i64(1)) * count, i64(task.tasks)))
+        with T.serial(start, stop) as item, k.scope():
+            body(_unflatten(k, k.intern(item), dims))
+
+
+def _unflatten(k: ScalarKernels, item: Expr, dims: Sequence[Dim]) -> Index:
+    index: list[Expr] = []
+    for dim in reversed(dims[1:]):
+        index.append(k.binary("mod", item, k.dim(dim), "index"))
+        item = k.binary("floordiv", item, k.dim(dim), "index")
+    return (item, *reversed(index))
+
+
+# --- reductions -----------------------------------------------------------------------------------
+
+
+def _emit_reduction(task: Task, anchor: Eqn) -> None:
+    k, value = task.k, anchor.outputs[0]
+    origin = tuple(k.dim(0) for _ in value.type.dims)
+    reader = task.graph.reader(value)
+    asked = k.reduction(lambda: reader(origin))
+    if asked is None or asked.kind in ("argmax", "argmin"):
+        _emit_points(task, anchor)
+    elif _along_last_axis(anchor):
+        _emit_along(task, value, asked)
+    elif value.type.rank:
+        _emit_across(task, value, asked)
+    else:
+        _emit_points(task, anchor)
+
+
+def _along_last_axis(anchor: Eqn) -> bool:
+    axes = getattr(anchor.attrs, "axes", None)
+    if not anchor.op.name.startswith("reduce_") or axes is None:
+        return False
+    return anchor.inputs[0].type.rank - 1 in axes
+
+
+def _reduction_at(task: Task, value: Value, index: Index) -> Reduction:
+    reader = task.graph.reader(value)
+    asked = task.k.reduction(lambda: reader(index))
+    if asked is None:
+        raise InternalError(f"{value} reduces at some indices only")
+    return asked
+
+
+def _finish(task: Task, value: Value, index: Index, total: Expr) -> None:
+    """Stores the outputs at `index`, given the reduction's total there."""
+    reader = task.graph.reader(value)
+    result = task.k.finish(lambda: reader(index), total)
+    task.graph.pin(value, index, task.k.bind(result))
+    task.store_all(index)
+
+
+def _emit_along(task: Task, value: Value, asked: Reduction) -> None:
+    """Reduces the last axis (and maybe others): partial results in `lanes` accumulators."""
+    last = asked.dims[-1]
+    lanes = 16 if isinstance(last, int) and last < 256 else 32
+    steps = product(asked.dims)
+    weight = task.weight * (steps if isinstance(steps, int) else _GUESS * lanes)
+
+    def row(index: Index) -> None:
+        with task.k.nest(value.type.dims[len(index) :]) as rest:
+            full = (*index, *rest)
+            total = _total(task, value, full, lanes)
+            _finish(task, value, full, total)
+
+    for_rows(task, value.type.dims, (), weight, row)
+
+
+def _total(task: Task, value: Value, index: Index, lanes: int) -> Expr:
+    k = task.k
+    asked = _reduction_at(task, value, index)
+    kind, dtype, last = asked.kind, asked.dtype, asked.dims[-1]
+    blocks, rest = last // lanes, last % lanes
+    parts = local(lanes, COMPUTED[dtype])
+    with k.loop(lanes) as lane:
+        T.buffer_store(parts, k.identity(kind, dtype), [lane])
+
+    def add(r: Index, lane: Expr) -> None:
+        combined = k.combine(kind, parts[lane], asked.body(r), dtype)
+        T.buffer_store(parts, combined, [lane])
+
+    with k.nest(asked.dims[:-1]) as outer:
+        if blocks != 0:
+            with k.loop(blocks) as block:
+                start = k.binary("mul", block, k.dim(lanes), "index")
+                with k.loop(lanes) as lane:
+                    add((*outer, k.binary("add", start, lane, "index")), lane)
+        if rest != 0:
+            with k.loop(rest) as lane:
+                add((*outer, k.binary("add", k.dim(blocks * lanes), lane, "index")), lane)
+    cell = local(1, COMPUTED[dtype])
+    T.buffer_store(cell, k.identity(kind, dtype), [0])
+    with k.loop(lanes) as lane:
+        T.buffer_store(cell, k.combine(kind, cell[0], parts[lane], dtype), [0])
+    return T.bind(cell[0])
+
+
+def _emit_across(task: Task, value: Value, asked: Reduction) -> None:
+    """Keeps the last axis: a block of its results is accumulated at a time."""
+    *outer, last = value.type.dims
+    steps = product(asked.dims)
+    weight = task.weight * (steps if isinstance(steps, int) else _GUESS * _GUESS)
+    count = last if isinstance(last, int) and last <= KEPT_LANES else None
+    blocks: Dim = 1 if count is not None else (last + (KEPT_LANES - 1)) // KEPT_LANES
+    dims = (*outer, blocks)
+
+    def block(index: Index) -> None:
+        k = task.k
+        with k.nest(dims[len(index) :]) as rest:
+            (*row, number) = (*index, *rest)
+            start = k.binary("mul", number, k.dim(KEPT_LANES), "index")
+            left = k.binary("sub", k.dim(last), start, "index")
+            size = k.dim(count) if count is not None else tirx.min(left, i64(KEPT_LANES))
+            _accumulate(task, value, tuple(row), start, k.bind(size))
+
+    for_rows(task, dims, (), weight * KEPT_LANES, block)
+
+
+def _accumulate(task: Task, value: Value, row: Index, start: Expr, size: Expr) -> None:
+    """The results `row + (start + lane,)` for every lane below `size`."""
+    k = task.k
+
+    def at(lane: Expr) -> Index:
+        return (*row, k.binary("add", start, lane, "index"))
+
+    asked = _reduction_at(task, value, at(k.dim(0)))
+    kind, dtype = asked.kind, asked.dtype
+    parts = local(KEPT_LANES, COMPUTED[dtype])
+    with k.loop(size) as lane:
+        T.buffer_store(parts, k.identity(kind, dtype), [lane])
+    with k.nest(asked.dims) as r, k.loop(size) as lane:
+        body = _reduction_at(task, value, at(lane)).body
+        T.buffer_store(parts, k.combine(kind, parts[lane], body(r), dtype), [lane])
+    with k.loop(size) as lane:
+        _finish(task, value, at(lane), parts[lane])
+
+
+# --- scatter --------------------------------------------------------------------------------------
+
+
+def _emit_scatter(task: Task) -> None:
+    """Zeros, then additions one after the other."""
+    anchor = task.group.anchor
+    if anchor is None:
+        raise InternalError("a scatter group without its equation")
+    k, value = task.k, anchor.outputs[0]
+    memory = cast(Memory, task.graph.memory[value])
+    zero = k.const(0, value.type.dtype)
+    with k.loop(value.type.size) as position:
+        flat = Memory(memory.buffer, value.type.with_dims((value.type.size,)))
+        flat.store(k, (position,), zero)
+    scatter = task.graph.computed(anchor)
+    if not isinstance(scatter, Scatter):
+        raise InternalError(f"{anchor.op.name} does not scatter")
+    with k.nest(scatter.domain) as index:
+        target = scatter.target(index)
+        before = memory.load(k, target)
+        memory.store(k, target, k.binary("add", before, scatter.value(index), value.type.dtype))

@@ -1,0 +1,555 @@
+"""Scalar TIR expressions: the `Kernels` that ops' `compute` is written against.
+
+Input: verbs with TIR expressions. Output: TIR expressions, and where an expression can't say it
+(a reduction, a guarded read) statements emitted into the TIR builder's current scope. f16 and
+bf16 are computed in f32; bool is a TIR bool (its storage is a byte, see `buffers.py`). Index
+expressions are interned, so that equal indices are the same object and `graph.py` can remember
+what it computed at an index.
+
+Non-goals: loops over outputs (`loops.py` for the CPU, the CUDA lowering for the device).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from dslc.diagnostics import InternalError
+from dslc.ir.dims import Dim, Extremum, Poly, Quotient, Remainder, Sym
+from dslc.ir.op import Expr, Index
+from dslc.ir.types import DType, is_float
+from dslc.lower.cost import WINDOW
+
+# TIR's name of the type a value is computed in.
+COMPUTED: Mapping[str, str] = {
+    "f64": "float64", "f32": "float32", "f16": "float32", "bf16": "float32",
+    "i64": "int64", "i32": "int32", "i16": "int16", "i8": "int8", "u8": "uint8",
+    "bool": "bool", "index": "int64",
+}  # fmt: skip
+
+_COMPARE = {
+    "eq": tirx.EQ, "ne": tirx.NE, "lt": tirx.LT, "le": tirx.LE, "gt": tirx.GT, "ge": tirx.GE,
+}  # fmt: skip
+
+Math = Callable[[str, tuple[Expr, ...], str], Expr]
+Step = Callable[[str, Expr, Expr, DType], Expr]
+
+
+class _Captured(Exception):  # noqa: N818 (control flow, not an error)
+    """Carries a reduction out of the `compute` that asked for it."""
+
+    def __init__(self, reduction: Reduction) -> None:
+        self.reduction = reduction
+
+
+class Reduction:
+    """A reduction as a `compute` asked for it: `body(r)` over all `r` in `dims`."""
+
+    __slots__ = ("body", "dims", "dtype", "kind")
+
+    def __init__(
+        self, kind: str, dims: tuple[Dim, ...], body: Callable[[Index], Expr], dtype: DType
+    ) -> None:
+        self.kind, self.dims, self.body, self.dtype = kind, dims, body, dtype
+
+
+def i64(value: int) -> Expr:
+    return tirx.IntImm("int64", value)
+
+
+def local(elements: int, dtype: str) -> Any:
+    """A few elements on the stack (registers, where LLVM can keep them there)."""
+    annotations = {"disable_lower_builtin": True}
+    return T.alloc_buffer((elements,), dtype, scope="local", layout=None, annotations=annotations)
+
+
+def constant_of(value: Expr) -> int | None:
+    """The value of a constant integer expression."""
+    return int(value.value) if isinstance(value, tirx.IntImm) else None
+
+
+class ScalarKernels:
+    """One per kernel. `symbols` are the dim variables; `math` makes transcendentals."""
+
+    def __init__(self, symbols: Mapping[str, Expr], math: Math) -> None:
+        self._symbols = symbols
+        self._math = math
+        self._interned: dict[Any, Expr] = {}
+        self._memory: list[dict[Any, Expr]] = [{}]
+        self._capture = False
+        self._replay: Expr | None = None
+
+    # --- scopes: what was computed is remembered until its scope ends ------------------------
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Results bound inside are forgotten at the end."""
+        self._memory.append({})
+        try:
+            yield
+        finally:
+            self._memory.pop()
+
+    def recall(self, key: Any) -> Expr | None:
+        for memory in reversed(self._memory):
+            if key in memory:
+                return memory[key]
+        return None
+
+    def remember(self, key: Any, value: Expr) -> Expr:
+        self._memory[-1][key] = value
+        return value
+
+    def bind(self, value: Expr) -> Expr:
+        """`value` as a variable, unless it is as simple as one."""
+        if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm):
+            return value
+        return T.bind(value)
+
+    def intern(self, value: Expr) -> Expr:
+        """One Python object for each index expression."""
+        return self._interned.setdefault(hash(value), value)
+
+    # --- loops ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def loop(self, extent: Dim | Expr, parallel: bool = False) -> Iterator[Expr]:
+        """A loop over `[0, extent)`; one of a single iteration leaves no loop."""
+        if isinstance(extent, int) and extent == 1 and not parallel:
+            yield self.dim(0)
+            return
+        stop = self.dim(extent) if isinstance(extent, int | Poly) else extent
+        make = T.parallel if parallel else T.serial
+        with make(i64(0), stop) as variable, self.scope():
+            yield self.intern(variable)
+
+    @contextmanager
+    def nest(self, dims: Sequence[Dim]) -> Iterator[Index]:
+        """Serial loops over a box, in row-major order."""
+        if not dims:
+            yield ()
+            return
+        with self.loop(dims[0]) as first, self.nest(dims[1:]) as rest:
+            yield (first, *rest)
+
+    # --- captured reductions -----------------------------------------------------------------
+
+    def reduction(self, compute: Callable[[], Expr]) -> Reduction | None:
+        """The reduction that `compute()` asks for first, if any; nothing may stand before it."""
+        self._capture = True
+        try:
+            compute()
+        except _Captured as captured:
+            return captured.reduction
+        finally:
+            self._capture = False
+        return None
+
+    def finish(self, compute: Callable[[], Expr], total: Expr) -> Expr:
+        """What `compute()` makes of its reduction when that gave `total`."""
+        self._replay = total
+        try:
+            return compute()
+        finally:
+            self._replay = None
+
+    # --- verbs --------------------------------------------------------------------------------
+
+    def const(self, value: float | bool, dtype: DType) -> Expr:
+        if dtype == "bool":
+            return tirx.const(bool(value), "bool")
+        if is_float(dtype):
+            return tirx.const(float(value), COMPUTED[dtype])
+        return tirx.const(int(value), COMPUTED[dtype])
+
+    def dim(self, dim: Dim) -> Expr:
+        if isinstance(dim, int):
+            key = ("dim", dim)
+            if key not in self._interned:
+                self._interned[key] = self.intern(i64(dim))
+            return self._interned[key]
+        key = ("dim", str(dim))
+        if key not in self._interned:
+            self._interned[key] = self.intern(dim_expression(dim, self._symbols))
+        return self._interned[key]
+
+    def index(self, value: Expr) -> Expr:
+        return self.intern(self._remembered(("index", hash(value)), value, "int64"))
+
+    def _remembered(self, key: Any, value: Expr, dtype: str) -> Expr:
+        known = self.recall(key)
+        if known is not None:
+            return known
+        return self.remember(key, self.bind(tirx.Cast(dtype, value)))
+
+    def from_index(self, value: Expr, dtype: DType) -> Expr:
+        if dtype == "bool":
+            return tirx.NE(value, i64(0))
+        return value if COMPUTED[dtype] == "int64" else tirx.Cast(COMPUTED[dtype], value)
+
+    def cast(self, value: Expr, source: DType, target: DType) -> Expr:
+        if source == target:
+            return value
+        if target == "bool":
+            return tirx.NE(value, self.const(0, source))
+        if source == "bool":
+            return tirx.Select(value, self.const(1, target), self.const(0, target))
+        if target == "f16":
+            return tirx.Cast("float32", tirx.Cast("float16", value))
+        if target == "bf16":
+            wide = value if COMPUTED[source] == "float32" else tirx.Cast("float32", value)
+            return from_bf16_bits(to_bf16_bits(self.bind(wide)))
+        if COMPUTED[source] == COMPUTED[target]:
+            return value
+        return tirx.Cast(COMPUTED[target], value)
+
+    def unary(self, name: str, x: Expr, dtype: DType) -> Expr:
+        match name:
+            case "neg":
+                return tirx.const(-0.0, COMPUTED[dtype]) - x if is_float(dtype) else -x
+            case "not":
+                return tirx.Not(x) if dtype == "bool" else tirx.bitwise_not(x)
+            case "isnan":
+                return tirx.NE(x, x) if is_float(dtype) else tirx.const(False, "bool")
+            case "isinf":
+                return self._is_infinite(x, dtype)
+            case "abs" | "sign" if not is_float(dtype):
+                return self._integer_unary(name, x, dtype)
+            case "sign":
+                return self._sign(x, dtype)
+            case "floor" | "ceil" | "round" if not is_float(dtype):
+                return x
+            case "abs":
+                return tirx.abs(x)
+            case "floor":
+                return tirx.floor(x)
+            case "ceil":
+                return tirx.ceil(x)
+            case "round":
+                return tirx.nearbyint(x)
+            case "sqrt":
+                return tirx.sqrt(x)
+            case _:
+                return self._math(name, (x,), COMPUTED[dtype])
+
+    def _is_infinite(self, x: Expr, dtype: DType) -> Expr:
+        if not is_float(dtype):
+            return tirx.const(False, "bool")
+        return tirx.EQ(tirx.abs(x), tirx.const(float("inf"), COMPUTED[dtype]))
+
+    def _integer_unary(self, name: str, x: Expr, dtype: DType) -> Expr:
+        zero, one = self.const(0, dtype), self.const(1, dtype)
+        if name == "abs":
+            return x if dtype == "u8" else tirx.Select(tirx.LT(x, zero), zero - x, x)
+        sign = tirx.Select(tirx.GT(x, zero), one, zero)
+        return sign if dtype == "u8" else tirx.Select(tirx.LT(x, zero), zero - one, sign)
+
+    def _sign(self, x: Expr, dtype: DType) -> Expr:
+        zero = self.const(0, dtype)
+        positive = tirx.Select(tirx.GT(x, zero), self.const(1, dtype), x)  # x: zero or NaN
+        return tirx.Select(tirx.LT(x, zero), self.const(-1, dtype), positive)
+
+    def binary(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
+        if dtype == "index":
+            return self._index_binary(name, x, y)
+        match name:
+            case "add":
+                return x + y
+            case "sub":
+                return x - y
+            case "mul":
+                return x * y
+            case "div":
+                return tirx.div(x, y)
+            case "floordiv" | "mod":
+                return self._divide(name, x, y, dtype)
+            case "min" | "max":
+                return extremum(name, x, y, is_float(dtype))  # type: ignore[arg-type]
+            case "pow" if not is_float(dtype):  # type: ignore[arg-type]
+                return self._integer_power(x, y, dtype)
+            case "pow":
+                return self._math("pow", (x, y), COMPUTED[dtype])
+            case "and" | "or" | "xor":
+                return _logic(name, x, y, dtype)
+        raise InternalError(f"unknown binary operation {name!r}")
+
+    def _index_binary(self, name: str, x: Expr, y: Expr) -> Expr:
+        key = (name, hash(x), hash(y))
+        if key not in self._interned:
+            self._interned[key] = self.intern(_index_binary(name, x, y))
+        return self._interned[key]
+
+    def _divide(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
+        """NumPy's `//` and `%`: towards minus infinity; integers by zero give zero."""
+        if is_float(dtype):  # type: ignore[arg-type]
+            return self._float_divide(name, x, y, COMPUTED[dtype])
+        divide = tirx.floordiv if name == "floordiv" else tirx.floormod
+        if constant_of(y) not in (None, 0, -1):
+            return divide(x, y)
+        zero = tirx.const(0, COMPUTED[dtype])
+        one = tirx.const(1, COMPUTED[dtype])
+        # Machines trap on x / 0 and on (the least integer) / -1.
+        signed = dtype != "u8"
+        minus = tirx.EQ(y, zero - one) if signed else tirx.const(False, "bool")
+        unsafe = tirx.Or(tirx.EQ(y, zero), minus)
+        safe = self.bind(tirx.Select(unsafe, one, y))
+        result = divide(x, safe)
+        result = tirx.Select(tirx.EQ(y, zero), zero, result)
+        if not signed:
+            return result
+        return tirx.Select(minus, zero - x if name == "floordiv" else zero, result)
+
+    def _float_divide(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
+        zero = tirx.const(0.0, dtype)
+        remainder = self.bind(self._math("fmod", (x, y), dtype))
+        opposite = tirx.NE(tirx.LT(remainder, zero), tirx.LT(y, zero))
+        adjust = tirx.And(tirx.NE(remainder, zero), opposite)
+        modulo = self.bind(tirx.Select(adjust, remainder + y, remainder))
+        if name == "mod":
+            return modulo
+        quotient = self.bind(tirx.div(x - modulo, y))
+        down = self.bind(tirx.floor(quotient))
+        half = tirx.GT(quotient - down, tirx.const(0.5, dtype))
+        rounded = tirx.Select(half, down + tirx.const(1.0, dtype), down)
+        return tirx.Select(tirx.EQ(y, zero), tirx.div(x, y), rounded)
+
+    def _integer_power(self, x: Expr, y: Expr, dtype: str) -> Expr:
+        """By repeated squaring; a negative exponent gives 0 (or the sign pattern of +-1)."""
+        kind = COMPUTED[dtype]
+        cells = local(3, kind)
+        one = tirx.const(1, kind)
+        for slot, value in enumerate((one, x, y)):
+            T.buffer_store(cells, value, [slot])
+        with T.While(tirx.GT(cells[2], tirx.const(0, kind))):
+            odd = tirx.EQ(tirx.bitwise_and(cells[2], one), one)
+            T.buffer_store(cells, tirx.Select(odd, cells[0] * cells[1], cells[0]), [0])
+            T.buffer_store(cells, cells[1] * cells[1], [1])
+            T.buffer_store(cells, tirx.shift_right(cells[2], one), [2])
+        return T.bind(cells[0])
+
+    def compare(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
+        if dtype == "bool":
+            x, y = tirx.Cast("uint8", x), tirx.Cast("uint8", y)
+        return _COMPARE[name](x, y)
+
+    def select(self, condition: Expr, x: Expr, y: Expr) -> Expr:
+        return tirx.Select(condition, x, y)
+
+    def guarded(self, condition: Expr, x: Callable[[], Expr], y: Expr) -> Expr:
+        if constant_of(condition) is not None:
+            return x() if constant_of(condition) else y
+        cell = local(1, str(y.ty.dtype) if hasattr(y.ty, "dtype") else str(y.ty))
+        T.buffer_store(cell, y, [0])
+        with T.If(condition), T.Then(), self.scope():
+            T.buffer_store(cell, x(), [0])
+        return T.bind(cell[0])
+
+    def reduce(
+        self, kind: str, dims: Sequence[Dim], body: Callable[[Index], Expr], dtype: DType
+    ) -> Expr:
+        reduction = Reduction(kind, tuple(dims), body, dtype)
+        if self._capture:
+            raise _Captured(reduction)
+        if self._replay is not None:
+            total, self._replay = self._replay, None
+            return total
+        return self.emit_reduction(reduction)
+
+    def emit_reduction(self, reduction: Reduction) -> Expr:
+        """The value of a reduction by plain loops, or written out when it is a small window."""
+        if reduction.kind in ("argmax", "argmin"):
+            return self._emit_position(reduction)
+        steps = 1
+        for dim in reduction.dims:
+            steps = steps * dim if isinstance(dim, int) else WINDOW + 1
+        if 0 < steps <= WINDOW:
+            return self._emit_window(reduction)
+        cell = local(1, COMPUTED[reduction.dtype])
+        T.buffer_store(cell, self.identity(reduction.kind, reduction.dtype), [0])
+        with self.nest(reduction.dims) as index:
+            value = reduction.body(index)
+            T.buffer_store(cell, self.combine(reduction.kind, cell[0], value, reduction.dtype), [0])
+        return T.bind(cell[0])
+
+    def _emit_window(self, reduction: Reduction) -> Expr:
+        total: Expr = None
+        for index in _box([int(dim) for dim in reduction.dims]):  # type: ignore[arg-type]
+            value = reduction.body(tuple(self.dim(i) for i in index))
+            if total is not None:
+                value = self.combine(reduction.kind, total, self.bind(value), reduction.dtype)
+            total = self.bind(value)
+        return total
+
+    def _emit_position(self, reduction: Reduction) -> Expr:
+        """Position of the first largest (smallest) element; the first NaN wins, as in NumPy."""
+        (extent,) = reduction.dims
+        dtype = reduction.dtype
+        best, at = local(1, COMPUTED[dtype]), local(1, "int64")
+        T.buffer_store(at, i64(0), [0])
+        T.buffer_store(best, self.const(0, dtype), [0])
+        with self.loop(extent) as i:
+            value = self.bind(reduction.body((i,)))
+            order = "gt" if reduction.kind == "argmax" else "lt"
+            better = self.compare(order, value, best[0], dtype)
+            if is_float(dtype):
+                nan = tirx.And(tirx.NE(value, value), tirx.EQ(best[0], best[0]))
+                better = tirx.Or(better, nan)
+            better = tirx.Or(tirx.EQ(i, i64(0)), better)
+            with T.If(better), T.Then():
+                T.buffer_store(best, value, [0])
+                T.buffer_store(at, i, [0])
+        return self.intern(T.bind(at[0]))
+
+    def identity(self, kind: str, dtype: DType) -> Expr:
+        """What a reduction starts from."""
+        match kind:
+            case "sum" | "any":
+                return self.const(0, dtype)
+            case "prod" | "all":
+                return self.const(1, dtype)
+            case "max" | "min":
+                return _lowest(kind, COMPUTED[dtype])
+        raise InternalError(f"unknown reduction {kind!r}")
+
+    def combine(self, kind: str, x: Expr, y: Expr, dtype: DType) -> Expr:
+        """One step of a reduction."""
+        names = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}
+        return self.binary(names.get(kind, kind), x, y, dtype)
+
+    def philox(self, key: Expr, stream: int, step: Expr, counter: Expr) -> Expr:
+        """Philox4x32-10; the four words of a block are computed and one is taken."""
+        block = self.bind(tirx.shift_right(counter, i64(2)))
+        words = [_u32(block), _u32(tirx.shift_right(block, i64(32)))]
+        words += [tirx.const(stream & 0xFFFFFFFF, "uint32"), _u32(step)]
+        keys = [_u32(key), _u32(tirx.shift_right(key, i64(32)))]
+        for _ in range(10):
+            words = [self.bind(word) for word in _philox_round(words, keys)]
+            keys = [self.bind(keys[0] + _const32(0x9E3779B9)), keys[1] + _const32(0xBB67AE85)]
+            keys[1] = self.bind(keys[1])
+        word = self.bind(tirx.bitwise_and(counter, i64(3)))
+        low = tirx.Select(tirx.EQ(word, i64(0)), words[0], words[1])
+        high = tirx.Select(tirx.EQ(word, i64(2)), words[2], words[3])
+        return self.bind(tirx.Cast("int64", tirx.Select(tirx.LT(word, i64(2)), low, high)))
+
+
+def _const32(value: int) -> Expr:
+    return tirx.const(value, "uint32")
+
+
+def _u32(value: Expr) -> Expr:
+    return tirx.Cast("uint32", value)
+
+
+def _philox_round(words: list[Expr], keys: list[Expr]) -> list[Expr]:
+    a = tirx.Cast("uint64", words[0]) * tirx.const(0xD2511F53, "uint64")
+    b = tirx.Cast("uint64", words[2]) * tirx.const(0xCD9E8D57, "uint64")
+    shift = tirx.const(32, "uint64")
+    high_a, high_b = _u32(tirx.shift_right(a, shift)), _u32(tirx.shift_right(b, shift))
+    return [
+        tirx.bitwise_xor(tirx.bitwise_xor(high_b, words[1]), keys[0]),
+        _u32(b),
+        tirx.bitwise_xor(tirx.bitwise_xor(high_a, words[3]), keys[1]),
+        _u32(a),
+    ]
+
+
+def _box(extents: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    if not extents:
+        yield ()
+        return
+    for first in range(extents[0]):
+        for rest in _box(extents[1:]):
+            yield (first, *rest)
+
+
+def _lowest(kind: str, dtype: str) -> Expr:
+    if dtype == "bool":
+        return tirx.const(kind == "min", "bool")
+    if dtype.startswith("float"):
+        return tirx.const(float("-inf") if kind == "max" else float("inf"), dtype)
+    return tirx.min_value(dtype) if kind == "max" else tirx.max_value(dtype)
+
+
+def extremum(name: str, x: Expr, y: Expr, floating: bool) -> Expr:
+    """min or max; for floats a NaN on either side wins."""
+    better = tirx.GT(x, y) if name == "max" else tirx.LT(x, y)
+    if floating:
+        better = tirx.Or(better, tirx.NE(x, x))
+    return tirx.Select(better, x, y)
+
+
+def _logic(name: str, x: Expr, y: Expr, dtype: str) -> Expr:
+    if dtype == "bool":
+        if name == "xor":
+            return tirx.NE(tirx.Cast("uint8", x), tirx.Cast("uint8", y))
+        return tirx.And(x, y) if name == "and" else tirx.Or(x, y)
+    operations = {"and": tirx.bitwise_and, "or": tirx.bitwise_or, "xor": tirx.bitwise_xor}
+    return operations[name](x, y)
+
+
+def _index_binary(name: str, x: Expr, y: Expr) -> Expr:
+    a, b = constant_of(x), constant_of(y)
+    match name:
+        case "add":
+            return y if a == 0 else x if b == 0 else x + y
+        case "sub":
+            return x if b == 0 else x - y
+        case "mul":
+            return y if a == 1 else x if b == 1 else x * y
+        case "floordiv":
+            return x if b == 1 else tirx.floordiv(x, y)
+        case "mod":
+            return i64(0) if b == 1 else tirx.floormod(x, y)
+        case "min":
+            return tirx.min(x, y)
+        case "max":
+            return tirx.max(x, y)
+    raise InternalError(f"unknown operation {name!r} on indices")
+
+
+def dim_expression(dim: Dim, symbols: Mapping[str, Expr]) -> Expr:
+    """A dim over the kernel's dim variables, as an int64 expression."""
+    if isinstance(dim, int):
+        return i64(dim)
+    total: Expr = None
+    for monomial, coefficient in dim.terms:
+        term: Expr = None if coefficient == 1 and monomial else i64(coefficient)
+        for atom in monomial:
+            factor = _atom_expression(atom, symbols)
+            term = factor if term is None else term * factor
+        total = term if total is None else total + term
+    return total
+
+
+def _atom_expression(atom: Any, symbols: Mapping[str, Expr]) -> Expr:
+    match atom:
+        case Sym(name):
+            return symbols[name]
+        case Quotient(num, den):
+            return tirx.floordiv(dim_expression(num, symbols), dim_expression(den, symbols))
+        case Remainder(num, den):
+            return tirx.floormod(dim_expression(num, symbols), dim_expression(den, symbols))
+        case Extremum(kind, args):
+            pick = tirx.min if kind == "min" else tirx.max
+            total = dim_expression(args[0], symbols)
+            for arg in args[1:]:
+                total = pick(total, dim_expression(arg, symbols))
+            return total
+    raise InternalError(f"unknown atom {atom!r} in a dim")
+
+
+def to_bf16_bits(value: Expr) -> Expr:
+    """The upper half of a f32, rounded to nearest even; NaN stays NaN. Gives a u16."""
+    bits = tirx.reinterpret("uint32", value)
+    odd = tirx.bitwise_and(tirx.shift_right(bits, _const32(16)), _const32(1))
+    rounded = tirx.shift_right(bits + _const32(0x7FFF) + odd, _const32(16))
+    return tirx.Cast("uint16", tirx.Select(tirx.NE(value, value), _const32(0x7FC0), rounded))
+
+
+def from_bf16_bits(bits: Expr) -> Expr:
+    """A f32 of the u16 that holds its upper half."""
+    return tirx.reinterpret("float32", tirx.shift_left(_u32(bits), _const32(16)))
