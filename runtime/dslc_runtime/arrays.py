@@ -1,0 +1,173 @@
+"""What is handed to a call: checked against what the model declares, without copies.
+
+Input: NumPy arrays, anything with `__dlpack__` in CPU memory (PyTorch, JAX, CuPy), Python numbers
+for scalars. Output: what tvm_ffi takes, or an `ArgumentError` that names the argument, what it is
+and what it must be. Also memory for results. Non-goals: equations between dims (`session.py`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import Any
+
+import numpy as np
+
+from dslc_runtime import dims
+from dslc_runtime._ffi import tvm_ffi
+from dslc_runtime.dtypes import Array, described, name_of, numpy_dtype
+from dslc_runtime.errors import ArgumentError
+from dslc_runtime.manifest import TensorInfo
+
+ALIGNMENT = 64
+_CPU = 1  # DLPack's kDLCPU
+_BFLOAT_CODE = 4  # DLPack's kDLBfloat
+_DTYPE_CODE_OFFSET = 20  # in a DLManagedTensor: data (8), device (8), ndim (4), then the dtype
+
+
+def declared(info: TensorInfo) -> str:
+    """`f32[N, 3]`; a scalar is `f32`."""
+    inside = ", ".join(map(dims.text, info.dims))
+    return f"{info.dtype}[{inside}]" if info.dims else info.dtype
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:
+    """An uninitialised array that starts at a multiple of 64 bytes."""
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.__array_interface__["data"][0] % ALIGNMENT
+    return np.ndarray(shape, dtype, raw, start)
+
+
+def aligned_copy(array: Array) -> Array:
+    """A copy of `array` that owns its memory and starts at a multiple of 64 bytes."""
+    copy = aligned_empty(array.shape, array.dtype, array.nbytes)
+    copy[...] = array
+    return copy
+
+
+def is_aligned(array: Array) -> bool:
+    return array.size == 0 or array.ctypes.data % ALIGNMENT == 0
+
+
+def tensor(array: Array) -> Any:
+    """A `tvm_ffi.Tensor` over a C-contiguous array's memory; read-only arrays and bf16, which
+    NumPy does not export, included."""
+    if array.dtype.name == "bfloat16":
+        return tvm_ffi.from_dlpack(_BFloat(writable(array).view(np.uint16)))
+    return tvm_ffi.from_dlpack(writable(array))
+
+
+def writable(array: Array) -> Array:
+    """The array, or for a read-only one another view of its memory. Compiled code writes only to
+    outputs and to variables that it updates, so the promise is kept all the same."""
+    if array.flags.writeable:
+        return array
+    memory: Any = (ctypes.c_char * array.nbytes).from_address(array.ctypes.data)
+    memory._owner = array  # lives as long as its alias
+    return np.ndarray(array.shape, array.dtype, memory)
+
+
+class _BFloat:
+    """Exports a u16 array as bf16 through DLPack."""
+
+    def __init__(self, bits: Array) -> None:
+        self.bits = bits
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _CPU, 0
+
+    def __dlpack__(self, **options: object) -> Any:
+        capsule = self.bits.__dlpack__()
+        get = ctypes.pythonapi.PyCapsule_GetPointer
+        get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+        address = get(capsule, b"dltensor") + _DTYPE_CODE_OFFSET
+        ctypes.c_uint8.from_address(address).value = _BFLOAT_CODE
+        return capsule
+
+
+class Slot:
+    """One input of an entry: checks what is given for it.
+
+    `take(value)` returns (what tvm_ffi takes, its shape). Rank and dtype are right then, and dims
+    that are numbers; the others are left to who binds them.
+    """
+
+    __slots__ = ("dtype", "info", "rank")
+
+    def __init__(self, info: TensorInfo) -> None:
+        self.info = info
+        self.dtype = numpy_dtype(info.dtype)
+        self.rank = len(info.dims)
+
+    def take(self, value: object) -> tuple[Any, tuple[int, ...]]:
+        """ArgumentError when the value doesn't fit."""
+        if isinstance(value, int | float | np.generic) and self.rank == 0:
+            value = self._scalar(value)
+        if isinstance(value, np.ndarray):
+            return self._array(value)
+        if hasattr(value, "__dlpack__"):
+            return self._foreign(value)
+        advice = "pass a NumPy array, or anything with __dlpack__"
+        raise self.error(f"a {type(value).__name__}", advice)
+
+    def error(self, given: str, why: str) -> ArgumentError:
+        need = declared(self.info)
+        return ArgumentError(f"{self.info.name} must be {need}, but {given} was given: {why}")
+
+    def _scalar(self, value: float | np.generic[Any]) -> Array:
+        if isinstance(value, np.generic):
+            return np.array(value)
+        if isinstance(value, float) and self.info.dtype not in ("f64", "f32", "f16", "bf16"):
+            raise self.error(f"the float {value!r}", "it would be rounded")
+        try:
+            return np.array(value, self.dtype)
+        except OverflowError:
+            raise self.error(f"the number {value}", "it is out of range") from None
+
+    def _array(self, array: Array) -> tuple[Any, tuple[int, ...]]:
+        given = described(array)
+        self._check(given, array.shape, array.dtype == self.dtype, name_of(array.dtype))
+        if not array.flags.c_contiguous:
+            why = "it is not contiguous in memory; np.ascontiguousarray(x) makes a copy that is"
+            raise self.error(given, why)
+        if not array.flags.aligned:
+            address = f"it starts at an address that is no multiple of {self.dtype.itemsize}"
+            raise self.error(given, f"{address}; x.copy() makes a copy that fits")
+        return tensor(array), array.shape
+
+    def _foreign(self, value: Any) -> tuple[Any, tuple[int, ...]]:
+        kind = f"a {type(value).__module__.partition('.')[0]} {type(value).__name__}"
+        try:
+            on_cpu = value.__dlpack_device__()[0] == _CPU
+            made = tvm_ffi.from_dlpack(value) if on_cpu else None
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise self.error(kind, f"its memory can't be read: {reason}") from None
+        if made is None:
+            raise self.error(kind, "it is not in CPU memory; move it there first")
+        shape = tuple(made.shape)
+        dtype = _SHORT.get(str(made.dtype), str(made.dtype))
+        given = f"{kind} {dtype}[{', '.join(map(str, shape))}]"
+        self._check(given, shape, dtype == self.info.dtype, dtype)
+        if not made.is_contiguous():
+            raise self.error(given, "it is not contiguous in memory")
+        if math.prod(shape) and made.data_ptr() % self.dtype.itemsize:
+            raise self.error(given, "its memory is not aligned")
+        return made, shape
+
+    def _check(self, given: str, shape: tuple[int, ...], same: bool, dtype: str) -> None:
+        if not same:
+            advice = f"; x.astype(np.{self.dtype.name}) converts it"
+            known = dtype in _SHORT.values() and self.info.dtype != "bf16"
+            raise self.error(given, f"its dtype is {dtype}" + advice * known)
+        if len(shape) != self.rank:
+            raise self.error(given, f"it has {len(shape)} dims, not {self.rank}")
+        for axis, (size, dim) in enumerate(zip(shape, self.info.dims)):
+            if isinstance(dim, int) and size != dim:
+                raise self.error(given, f"dim {axis} is {size}, not {dim}")
+
+
+_SHORT = {
+    "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "int64": "i64",
+    "int32": "i32", "int16": "i16", "int8": "i8", "uint8": "u8", "bool": "bool",
+}  # fmt: skip

@@ -1,0 +1,69 @@
+"""Where an artifact's code can run: the target that fits this machine, or why none does.
+
+Input: the targets of a manifest. Output: the best one. CPU flags come from /proc/cpuinfo; CUDA is
+there when the driver's library opens. Non-goals: talking to a GPU (`cuda.py`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from dslc_runtime.errors import DeviceError
+from dslc_runtime.manifest import TargetInfo
+
+
+@cache
+def cpu_flags(path: str = "/proc/cpuinfo") -> frozenset[str]:
+    """Flags of the first CPU, as Linux names them (`avx2`, `avx512f`; on ARM, `asimd`)."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def missing_cuda() -> str:
+    """What stands between this machine and CUDA; empty when nothing does."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "libcuda.so.1 (NVIDIA's driver) is not on this machine"
+    return ""
+
+
+def choose(targets: Sequence[TargetInfo], device: str | None = None) -> TargetInfo:
+    """The target to run. `device`: "cpu", "cuda" or None for CUDA where it works, else the CPU.
+
+    Among CPU targets that fit, the one that uses most of the machine (most features). DeviceError
+    when none fits, saying what the artifact needs and what is missing.
+    """
+    if device not in (None, "cpu", "cuda"):
+        raise DeviceError(f"the device must be 'cpu' or 'cuda', not {device!r}")
+    wanted = [target for target in targets if device in (None, target.kind)]
+    if not wanted:
+        held = ", ".join(sorted({target.kind for target in targets}))
+        raise DeviceError(f"the artifact has no code for {device!r}; it has code for: {held}")
+    reasons = {target.name: unfit(target) for target in wanted}
+    fitting = [target for target in wanted if not reasons[target.name]]
+    if not fitting:
+        told = "; ".join(f"{name} can't run because {why}" for name, why in reasons.items())
+        raise DeviceError(f"no code of the artifact fits this machine: {told}")
+    return max(fitting, key=lambda target: (target.kind == "cuda", len(target.features)))
+
+
+def unfit(target: TargetInfo) -> str:
+    """Why a target can't run here; empty when it can."""
+    if target.kind == "cuda":
+        return missing_cuda()
+    lacking = sorted(set(target.features) - cpu_flags())
+    if not lacking:
+        return ""
+    built = f" (it was built for {target.arch})" if target.arch else ""
+    return f"this CPU lacks {', '.join(lacking)}{built}"

@@ -1,0 +1,329 @@
+"""A compiled function of a model, callable from Python.
+
+Input: arrays. Output: arrays in fresh memory (or in `out`). What a call needs is worked out once
+per combination of shapes (a `Plan`): dim values, result shapes, arena size. After that a call is a
+check per argument and one native call without the GIL.
+Non-goals: loading (`session.py`), the checks of a single array (`arrays.py`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dslc_runtime import dims, launcher
+from dslc_runtime.arrays import Slot, aligned_empty, declared, tensor
+from dslc_runtime.cuda import Device, host_array
+from dslc_runtime.dims import DimError
+from dslc_runtime.dtypes import ITEMSIZE, Array, DType, described, numpy_dtype
+from dslc_runtime.errors import ArgumentError
+from dslc_runtime.manifest import Check, DimInfo, EntryCode, EntryInfo, TensorInfo
+from dslc_runtime.variables import Store
+
+MAX_PLANS = 1024
+
+_COMPARE: dict[str, Callable[[int, int], bool]] = {
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt,
+    "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What an entry takes and returns; prints as in a `.dl` file."""
+
+    info: EntryInfo
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What the caller gives, in order."""
+        return tuple(t for t in self.info.inputs if t.supplied == "caller")
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        return self.info.outputs
+
+    def __str__(self) -> str:
+        bounds = {dim.name: _bounds(dim) for dim in self.info.dims}
+        arguments = []
+        for t in self.inputs:
+            words = [bounds.pop(d, d) if isinstance(d, str) else dims.text(d) for d in t.dims]
+            kind = f"{t.dtype}[{', '.join(words)}]" if words else t.dtype
+            arguments.append(f"{t.name}: {kind}")
+        results = ", ".join(map(declared, self.outputs))
+        if len(self.outputs) != 1:
+            results = f"({results})"
+        return f"({', '.join(arguments)}) -> {results}"
+
+
+def _bounds(dim: DimInfo) -> str:
+    if dim.high is not None:
+        return f"{dim.name} in {dim.low}..{dim.high}"
+    return f"{dim.name} in {dim.low}.." if dim.low > 1 else dim.name
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a call with certain shapes needs; sizes in bytes."""
+
+    dims: tuple[int, ...]
+    outputs: tuple[tuple[tuple[int, ...], DType, int], ...]
+    arena: int
+
+
+class Owner(Protocol):
+    """What an entry needs of its model."""
+
+    threads: int | None
+    device: Device | None
+    arenas: list[Array]
+
+    def acquire(self, code: EntryCode) -> Store: ...
+    def locked(self, code: EntryCode) -> bool: ...
+    @property
+    def lock(self) -> Any: ...
+
+
+class Entry:
+    """Callable with arrays by position or name; `out=` takes results' memory. See `signature`."""
+
+    def __init__(self, owner: Owner, info: EntryInfo, code: EntryCode, function: Any) -> None:
+        self.info = info
+        self.code = code
+        self.signature = Signature(info)
+        self._owner = owner
+        self._function = function
+        self._slots = [Slot(t) for t in info.inputs]
+        # Arrays of these dtypes are handed over as they are; NumPy doesn't export bf16.
+        self._direct = [None if s.info.dtype == "bf16" else s.dtype for s in self._slots]
+        self._positional = all(t.supplied == "caller" for t in info.inputs)
+        self._typed_results = [(t, numpy_dtype(t.dtype)) for t in info.outputs]
+        self._plans: dict[Shapes, Plan] = {}
+        self._locked = owner.locked(code)
+        self._single = len(info.outputs) == 1
+
+    def __repr__(self) -> str:
+        return f"<entry {self.info.name}{self.signature}>"
+
+    def __call__(self, /, *args: Any, out: Any = None, **named: Any) -> Any:
+        """Runs the entry: an array, or a tuple of arrays where it returns several.
+
+        Arrays must have the declared dtype and dims and be contiguous; they are read in place.
+        `out`: an array (or a tuple of them) to write results to. Raises ArgumentError.
+        """
+        if named or len(args) != len(self._slots) or not self._positional:
+            args = self._arrange(args, named)
+        taken: list[Any] = []
+        key: list[tuple[int, ...]] = []
+        for value, direct, slot in zip(args, self._direct, self._slots):
+            if type(value) is np.ndarray and value.dtype == direct and value.flags.carray:
+                taken.append(value)
+                key.append(value.shape)
+            else:
+                made, shape = slot.take(value)
+                taken.append(made)
+                key.append(shape)
+        shapes = tuple(key)
+        plan = self._plans.get(shapes)
+        if plan is None:
+            plan = self._make_plan(args, shapes)
+        if out is not None:
+            outputs = self._check_out(out, plan, args)
+        else:
+            outputs = [aligned_empty(*output) for output in plan.outputs]
+        if self._owner.device is not None:
+            self._run_on_device(self._owner.device, plan, taken, outputs)
+        else:
+            self._run(plan, taken, [_exportable(array) for array in outputs])
+        return outputs[0] if self._single else tuple(outputs)
+
+    def arena_bytes(self, *shapes: tuple[int, ...]) -> int:
+        """Bytes of working memory that a call with inputs of these shapes takes."""
+        values, _ = self._bind(shapes)
+        return dims.evaluate(self.code.arena, values)
+
+    def _run(self, plan: Plan, inputs: list[Any], outputs: list[Any]) -> None:
+        owner = self._owner
+        try:
+            block = owner.arenas.pop()
+        except IndexError:
+            block = _NO_BYTES
+        if block.nbytes < plan.arena:
+            block = aligned_empty((plan.arena,), _U8, plan.arena)
+        arena = block if block.nbytes == plan.arena else block[: plan.arena]
+        if owner.threads is not None:
+            launcher.limit_threads(owner.threads)
+        try:
+            if self._locked:
+                with owner.lock:
+                    self._invoke(plan, inputs, outputs, arena)
+            else:
+                self._invoke(plan, inputs, outputs, arena)
+        finally:
+            if owner.threads is not None:
+                launcher.limit_threads(0)
+            owner.arenas.append(block)
+
+    def _run_on_device(
+        self, device: Device, plan: Plan, inputs: list[Any], outputs: list[Array]
+    ) -> None:
+        """The same with copies to and from the GPU; one call at a time."""
+        made = [device.empty(shape, dtype) for shape, dtype, _ in plan.outputs]
+        arena = device.empty((plan.arena,), _U8)
+        with self._owner.lock:
+            given = [device.upload(host_array(value)) for value in inputs]
+            self._invoke(plan, given, made, arena)
+            for source, output in zip(made, outputs):
+                device.download(source, output)
+
+    def _invoke(self, plan: Plan, inputs: list[Any], outputs: list[Any], arena: Any) -> None:
+        store = self._owner.acquire(self.code)
+        handles = store.handles
+        variables = [handles[name] for name in self.code.variables]
+        self._function(*plan.dims, *inputs, *variables, *outputs, arena)
+        if self.info.updates:
+            store.stale = True
+
+    def _arrange(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Arguments in the order of the inputs."""
+        names = [t.name for t in self.signature.inputs]
+        if len(args) > len(names):
+            takes = f"takes {len(names)} argument{'s' * (len(names) != 1)} {self.signature}"
+            raise ArgumentError(f"{self.info.name} {takes}, but {len(args)} were given")
+        values = dict(zip(names, args))
+        known = {t.name: t for t in self.info.inputs}
+        for name, value in named.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, names, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {self.signature}"
+                raise ArgumentError(f"{self.info.name} has no argument {name!r}{hint}")
+            if name in values:
+                raise ArgumentError(f"{self.info.name} was given {name!r} twice")
+            values[name] = value
+        for t in self.info.inputs:
+            if t.supplied != "caller":
+                values.setdefault(t.name, 0)
+        missing = [t for t in self.info.inputs if t.name not in values]
+        if missing:
+            told = ", ".join(f"{t.name}: {declared(t)}" for t in missing)
+            raise ArgumentError(f"{self.info.name} needs {told}, which was not given")
+        return tuple(values[t.name] for t in self.info.inputs)
+
+    def _make_plan(self, args: tuple[Any, ...], shapes: Shapes) -> Plan:
+        # Full checks, also of dims that the quick ones leave out.
+        for slot, value in zip(self._slots, args):
+            if isinstance(value, np.ndarray):
+                slot.take(value)
+        values, origins = self._bind(shapes)
+        for dim in self.info.dims:
+            _check_range(dim, values[dim.name], origins[dim.name])
+        self._check_expressions(shapes, values)
+        for check in self.info.checks:
+            _check_condition(check, values)
+        try:
+            outputs = [self._sized(t, dtype, values) for t, dtype in self._typed_results]
+            arena = dims.evaluate(self.code.arena, values)
+        except DimError as error:
+            raise ArgumentError(f"{self.info.name} can't run on these sizes: {error}") from None
+        order = tuple(values[dim.name] for dim in self.info.dims)
+        if len(self._plans) >= MAX_PLANS:
+            self._plans.clear()
+        plan = self._plans[shapes] = Plan(order, tuple(outputs), arena)
+        return plan
+
+    @staticmethod
+    def _sized(
+        info: TensorInfo, dtype: DType, values: Mapping[str, int]
+    ) -> tuple[tuple[int, ...], DType, int]:
+        shape = tuple(dims.evaluate(dim, values) for dim in info.dims)
+        if min(shape, default=0) < 0:
+            raise DimError(f"{info.name} would have dims {list(shape)}")
+        return shape, dtype, math.prod(shape) * ITEMSIZE[info.dtype]
+
+    def _bind(self, shapes: Shapes) -> tuple[dict[str, int], dict[str, str]]:
+        """Values of dim variables, and where each comes from."""
+        values: dict[str, int] = {}
+        origins: dict[str, str] = {}
+        for slot, shape in zip(self._slots, shapes):
+            for axis, (dim, size) in enumerate(zip(slot.info.dims, shape)):
+                if not isinstance(dim, str):
+                    continue
+                here = f"dim {axis} of {slot.info.name}"
+                if values.setdefault(dim, size) != size:
+                    raise ArgumentError(
+                        f"{here} is {size}, but {dim} is {values[dim]} (from {origins[dim]})"
+                    )
+                origins.setdefault(dim, here)
+        return values, origins
+
+    def _check_expressions(self, shapes: Shapes, values: Mapping[str, int]) -> None:
+        for slot, shape in zip(self._slots, shapes):
+            for axis, (dim, size) in enumerate(zip(slot.info.dims, shape)):
+                if not isinstance(dim, tuple):
+                    continue
+                try:
+                    needed = dims.evaluate(dim, values)
+                except DimError as error:
+                    raise ArgumentError(f"dim {axis} of {slot.info.name}: {error}") from None
+                if needed != size:
+                    given = ", ".join(f"{name} = {values[name]}" for name in _names(dim))
+                    raise ArgumentError(
+                        f"dim {axis} of {slot.info.name} must be {dims.text(dim)} = {needed} "
+                        f"(with {given}), but it is {size}"
+                    )
+
+    def _check_out(self, out: Any, plan: Plan, args: tuple[Any, ...]) -> list[Array]:
+        given = [out] if isinstance(out, np.ndarray) else list(out)
+        if len(given) != len(plan.outputs):
+            raise ArgumentError(f"out has {len(given)} arrays; there are {len(plan.outputs)}")
+        for number, (array, info) in enumerate(zip(given, self.info.outputs)):
+            shape, dtype, _ = plan.outputs[number]
+            told = described(array) if isinstance(array, np.ndarray) else type(array).__name__
+            need = described(np.broadcast_to(np.empty((), dtype), shape))
+            if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (shape, dtype):
+                raise ArgumentError(f"out for {info.name} must be {need}, but it is {told}")
+            if not array.flags.carray:
+                raise ArgumentError(f"out for {info.name} must be contiguous and writable")
+            others = [x for x in (*args, *given[:number]) if isinstance(x, np.ndarray)]
+            if any(np.may_share_memory(array, other) for other in others):
+                raise ArgumentError(f"out for {info.name} shares memory with another array")
+        return given
+
+
+def _exportable(array: Array) -> Any:
+    """What tvm_ffi takes for a result: NumPy doesn't export bf16 by itself."""
+    return array if array.dtype.kind != "V" else tensor(array)
+
+
+_U8 = np.dtype(np.uint8)
+_NO_BYTES = np.empty(0, np.uint8)
+
+
+def _names(dim: dims.DimExpr) -> list[str]:
+    return sorted(dims.variables(dim))
+
+
+def _check_range(dim: DimInfo, value: int, origin: str) -> None:
+    if value < dim.low or (dim.high is not None and value > dim.high):
+        bounds = f"{dim.low}..{dim.high}" if dim.high is not None else f"at least {dim.low}"
+        raise ArgumentError(f"{dim.name} is {value} (from {origin}), but it must be {bounds}")
+
+
+def _check_condition(check: Check, values: Mapping[str, int]) -> None:
+    try:
+        left, right = dims.evaluate(check.left, values), dims.evaluate(check.right, values)
+    except DimError as error:
+        raise ArgumentError(str(error)) from None
+    if not _COMPARE[check.op](left, right):
+        names = re.sub(r"\{(\w+)\}", lambda m: str(values.get(m[1], m[0])), check.message)
+        given = ", ".join(f"{name} = {value}" for name, value in sorted(values.items()))
+        raise ArgumentError(f"{names} (with {given})")

@@ -1,0 +1,261 @@
+"""What an artifact says of itself: `manifest.json` becomes frozen records, and back.
+
+Input: the parsed JSON. Output: a `Manifest` whose every field has the type declared here and whose
+names refer to each other; what doesn't is a `ManifestError` that names the field. Sizes that depend
+on the call are `DimExpr`. Non-goals: reading files (`artifact.py`), running anything.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any, Literal, TypeVar
+
+from dslc_runtime import dims
+from dslc_runtime.dims import DimExpr
+
+FORMAT = 1
+
+DTypeName = Literal["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool"]
+
+
+class ManifestError(ValueError):
+    """A manifest that can't be used; the text names the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """An input or output. `supplied`: who gives an input; `seed` and `step` (scalars of i64) come
+    from the training loop, not from the caller."""
+
+    name: str
+    dtype: DTypeName
+    dims: tuple[DimExpr, ...] = ()
+    supplied: Literal["caller", "seed", "step"] = "caller"
+
+
+@dataclass(frozen=True, slots=True)
+class VariableInfo:
+    """A tensor that lives between calls; its dims are numbers. `prepared` ones belong to a target:
+    they are computed from the others at load."""
+
+    name: str
+    dtype: DTypeName
+    dims: tuple[int, ...] = ()
+    kind: Literal["weight", "state", "optimizer", "prepared"] = "weight"
+    trainable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DimInfo:
+    """A dim known at each call, with its inclusive bounds."""
+
+    name: str
+    low: int = 0
+    high: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`left op right` must hold at each call, or `message` is the error."""
+
+    left: DimExpr
+    op: Literal["==", "!=", "<", "<=", ">", ">="]
+    right: DimExpr
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntryInfo:
+    """One function of the model, the same on every target.
+
+    Each of `dims` stands alone as a dim of some input, which binds it. `updates`: the variables
+    that a call changes. Of `train_step` and `evaluate` entries, output 0 is the loss and the others
+    are the metrics.
+    """
+
+    name: str
+    kind: Literal["forward", "train_step", "evaluate"]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    dims: tuple[DimInfo, ...] = ()
+    updates: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EntryCode:
+    """An entry's compiled function on one target:
+    `symbol(*dims, *inputs, *variables, *outputs, arena)`, dims as integers in `EntryInfo.dims`'s
+    order, variables in the order given here; arena: u8, 1-d, exactly `arena` bytes, 64-byte
+    aligned."""
+
+    entry: str
+    symbol: str
+    variables: tuple[str, ...] = ()
+    arena: DimExpr = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TargetInfo:
+    """Code for one kind of machine. `features`: CPU flags as in /proc/cpuinfo that it needs.
+    `arch`: for people (`znver4`, `sm_90`). `prepare` is called without dims, inputs or outputs; it
+    fills the `prepared` variables among its own."""
+
+    name: str
+    kind: Literal["cpu", "cuda"]
+    file: str
+    codes: tuple[EntryCode, ...]
+    features: tuple[str, ...] = ()
+    arch: str = ""
+    prepared: tuple[VariableInfo, ...] = ()
+    prepare: EntryCode | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file of the archive; sha256 in hexadecimal."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All of it. `files` is filled in by the writer."""
+
+    model: str
+    entries: tuple[EntryInfo, ...]
+    variables: tuple[VariableInfo, ...]
+    targets: tuple[TargetInfo, ...]
+    compiler: str = ""
+    source_hash: str = ""
+    files: tuple[FileInfo, ...] = ()
+    format: int = FORMAT
+
+
+def to_json(value: object) -> object:
+    """JSON of any record above."""
+    if is_dataclass(value):
+        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple):
+        return [to_json(item) for item in value]
+    return value
+
+
+def from_json(data: object) -> Manifest:
+    """Reads and checks a manifest. ManifestError when it is of another format or malformed."""
+    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+        raise ManifestError("it has no format number")
+    if data["format"] != FORMAT:
+        made = f"dslc {data.get('compiler') or 'of another version'}"
+        raise ManifestError(
+            f"it has format {data['format']}, made by {str(made)[:60]}; this runtime reads format "
+            f"{FORMAT}: install the dslc_runtime that belongs to that compiler"
+        )
+    manifest = _record(Manifest, data, "")
+    for problem in _problems(manifest):
+        raise ManifestError(problem)
+    return manifest
+
+
+T = TypeVar("T")
+
+
+@cache
+def _types(record: Hashable) -> dict[str, Any]:
+    """The declared type of each field of a record class."""
+    return typing.get_type_hints(record)
+
+
+def _record(record: type[T], data: object, where: str) -> T:
+    if not isinstance(data, dict):
+        raise ManifestError(f"{where or 'it'} is not an object")
+    kinds = _types(typing.cast("Hashable", record))
+    if data.keys() != kinds.keys():
+        odd = ", ".join(sorted(map(str, data.keys() ^ kinds.keys())))
+        raise ManifestError(f"{where or 'it'} lacks or does not know: {odd[:80]}")
+    return record(**{key: _value(kinds[key], data[key], f"{where}.{key}") for key in kinds})
+
+
+def _value(kind: Any, data: object, where: str) -> Any:
+    """`data` as a value of the declared type `kind`."""
+    if {int, str} <= set(typing.get_args(kind)):  # DimExpr, the only such union
+        try:
+            return dims.from_json(data)
+        except dims.DimError as error:
+            raise ManifestError(f"{where}: {error}") from None
+    if is_dataclass(kind):
+        return _record(typing.cast("type[Any]", kind), data, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and isinstance(data, list):
+        return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+    if origin is Literal and isinstance(data, str) and data in arguments:
+        return data
+    if origin in (types.UnionType, typing.Union):
+        return None if data is None else _value(arguments[0], data, where)
+    if kind is int and isinstance(data, int) and 0 <= data < dims.MAX_DIM and data is not True:
+        return data
+    if kind in (str, bool) and isinstance(data, kind):
+        return data
+    raise ManifestError(f"{where.lstrip('.')} is {str(data)[:40]!r}")
+
+
+def _problems(manifest: Manifest) -> Iterator[str]:
+    """What is wrong between the fields, as sentences."""
+    yield from _twice("entries", [entry.name for entry in manifest.entries])
+    yield from _twice("variables", [variable.name for variable in manifest.variables])
+    yield from _twice("targets", [target.name for target in manifest.targets])
+    if not manifest.targets or not manifest.entries:
+        yield "it has no entries or no targets"
+    known = {variable.name for variable in manifest.variables}
+    for entry in manifest.entries:
+        yield from _entry_problems(entry, known)
+    for target in manifest.targets:
+        yield from _target_problems(target, manifest)
+
+
+def _entry_problems(entry: EntryInfo, known: set[str]) -> Iterator[str]:
+    where = f"the entry {entry.name!r}"
+    if not entry.name.isidentifier() or not all(x.name.isidentifier() for x in entry.inputs):
+        yield f"{where} has a name that is not a name"
+    yield from _twice(f"inputs of {where}", [tensor.name for tensor in entry.inputs])
+    yield from _twice(f"dims of {where}", [dim.name for dim in entry.dims])
+    bound = {d for tensor in entry.inputs for d in tensor.dims if isinstance(d, str)}
+    named = {dim.name for dim in entry.dims}
+    if not named <= bound:
+        yield f"{where} has dims that no input binds: {', '.join(sorted(named - bound))}"
+    used = [d for tensor in (*entry.inputs, *entry.outputs) for d in tensor.dims]
+    used += [side for check in entry.checks for side in (check.left, check.right)]
+    free = frozenset().union(*map(dims.variables, used)) - named
+    if free:
+        yield f"{where} uses dims that it does not declare: {', '.join(sorted(free))}"
+    for tensor in entry.inputs:
+        if tensor.supplied != "caller" and (tensor.dtype != "i64" or tensor.dims):
+            yield f"{where}: {tensor.name!r} is not an i64 scalar"
+    if not set(entry.updates) <= known:
+        yield f"{where} updates unknown variables"
+
+
+def _target_problems(target: TargetInfo, manifest: Manifest) -> Iterator[str]:
+    where = f"the target {target.name!r}"
+    entries = {entry.name: {dim.name for dim in entry.dims} for entry in manifest.entries}
+    known = {variable.name for variable in (*manifest.variables, *target.prepared)}
+    if sorted(entries) != sorted(code.entry for code in target.codes):
+        yield f"{where} does not have the code of each entry once"
+    for code in (*target.codes, *((target.prepare,) if target.prepare else ())):
+        if not code.symbol.isidentifier() or not set(code.variables) <= known:
+            yield f"{where}: the code of {code.entry!r} is malformed"
+        if not dims.variables(code.arena) <= entries.get(code.entry, set()):
+            yield f"{where}: the arena of {code.entry!r} uses unknown dims"
+    if bool(target.prepared) != (target.prepare is not None):
+        yield f"{where} has prepared variables or code for them, but not both"
+
+
+def _twice(what: str, names: list[str]) -> Iterator[str]:
+    if len(set(names)) != len(names):
+        yield f"a name occurs twice in {what}"

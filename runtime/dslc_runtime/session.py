@@ -1,0 +1,284 @@
+"""Loading an artifact and calling it: `load(path)` gives a `Model`.
+
+Input: a `.dlc` file, or the same parts in memory (`Model.from_parts`). Output: callable entries,
+weights as views, everything checked. A model may be called from many threads at once: each call
+has its own working memory, and only calls that touch variables which some entry updates take turns.
+Non-goals: the training loop (`trainer.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dslc_runtime import cuda, launcher, safetensors, variables
+from dslc_runtime._ffi import load_library, tvm_ffi
+from dslc_runtime.arrays import aligned_empty
+from dslc_runtime.artifact import read_artifact
+from dslc_runtime.cuda import Device
+from dslc_runtime.device import choose
+from dslc_runtime.dims import text
+from dslc_runtime.dtypes import Array, MissingDType
+from dslc_runtime.entry import Entry, Signature
+from dslc_runtime.errors import ArgumentError, ArtifactError, DeviceError
+from dslc_runtime.manifest import EntryCode, Manifest, TargetInfo
+from dslc_runtime.safetensors import SafetensorsError
+from dslc_runtime.variables import Store
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Facts about a loaded model; `arena` is the working memory of each entry as text (bytes)."""
+
+    name: str
+    compiler: str
+    target: str
+    kind: str
+    features: tuple[str, ...]
+    targets: tuple[str, ...]
+    parameters: int
+    weight_bytes: int
+    threads: int
+    arena: Mapping[str, str]
+
+
+class Weights(Mapping[str, Array]):
+    """Current weights and states by name: read-only arrays (`load_weights` changes them)."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._model.weight_infos:
+            raise KeyError(name)
+        return self._model.store.read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._model.weight_infos)
+
+    def __len__(self) -> int:
+        return len(self._model.weight_infos)
+
+
+class Model:
+    """A compiled model. Calling it calls its entry `forward`; other entries are attributes
+    (`model.decode(...)`) or `model.entry("decode")`."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        target: TargetInfo,
+        module: Any,
+        weights: Mapping[str, Array],
+        *,
+        device: Device | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise ArgumentError(f"threads must be at least 1, not {threads}")
+        self.manifest = manifest
+        self.target = target
+        self.device = device
+        self.threads = threads
+        self.lock = threading.RLock()
+        self.arenas: list[Array] = []
+        infos = {v.name: v for v in (*manifest.variables, *target.prepared)}
+        self.weight_infos = {n: v for n, v in infos.items() if v.kind in ("weight", "state")}
+        self._changing = frozenset(name for e in manifest.entries for name in e.updates)
+        self._prepared = frozenset(v.name for v in target.prepared)
+        self._module = module
+        prepare = target.prepare
+        self._prepare_function = module[prepare.symbol] if prepare else None
+        self.store = variables.make(infos, weights, device)
+        self._prepare(self.store)
+        codes = {code.entry: code for code in target.codes}
+        self.entries: dict[str, Entry] = {
+            e.name: Entry(self, e, codes[e.name], module[codes[e.name].symbol])
+            for e in manifest.entries
+        }
+
+    @classmethod
+    def from_parts(
+        cls,
+        manifest: Manifest,
+        module: Any,
+        weights: Mapping[str, Array],
+        *,
+        threads: int | None = None,
+    ) -> Model:
+        """A model around compiled code in this process; its manifest has one target.
+
+        module: `module[symbol]` is a tvm_ffi function (a `tvm_ffi.Module`, TVM's executable).
+        Arrays of `weights` that are aligned to 64 bytes are taken over, not copied.
+        """
+        (target,) = manifest.targets
+        launcher.install(tvm_ffi.LIB)
+        device = cuda.open_device() if target.kind == "cuda" else None
+        return cls(manifest, target, module, weights, device=device, threads=threads)
+
+    @property
+    def name(self) -> str:
+        return self.manifest.model
+
+    @property
+    def signature(self) -> Signature:
+        """Of `forward`, or of the first entry: `(image: f32[N, 3, 112, 112]) -> f32[N, 10]`."""
+        return self._main.signature
+
+    @property
+    def weights(self) -> Weights:
+        """Weights and states by name."""
+        return Weights(self)
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights' elements."""
+        kinds = self.weight_infos.values()
+        return sum(prod(v.dims) for v in kinds if v.kind == "weight")
+
+    @property
+    def info(self) -> ModelInfo:
+        from_dims = {code.entry: code.arena for code in self.target.codes}
+        return ModelInfo(
+            name=self.name,
+            compiler=self.manifest.compiler,
+            target=self.target.name,
+            kind=self.target.kind,
+            features=self.target.features,
+            targets=tuple(target.name for target in self.manifest.targets),
+            parameters=self.parameter_count,
+            weight_bytes=sum(self.store.read(name).nbytes for name in self.weight_infos),
+            threads=self.threads or launcher.get_num_threads(),
+            arena={name: text(size) for name, size in from_dims.items()},
+        )
+
+    @property
+    def _main(self) -> Entry:
+        return self.entries.get("forward") or next(iter(self.entries.values()))
+
+    def entry(self, name: str) -> Entry:
+        """The entry of that name. ArgumentError when there is none."""
+        if name not in self.entries:
+            held = ", ".join(self.entries)
+            raise ArgumentError(f"{self.name} has no entry {name!r}; it has: {held}")
+        return self.entries[name]
+
+    def __call__(self, /, *args: Any, out: Any = None, **named: Any) -> Any:
+        return self._main(*args, out=out, **named)
+
+    def __getattr__(self, name: str) -> Entry:
+        entries = self.__dict__.get("entries", {})
+        if name not in entries:
+            raise AttributeError(f"{type(self).__name__} has no attribute or entry {name!r}")
+        found: Entry = entries[name]
+        return found
+
+    def __repr__(self) -> str:
+        return f"<model {self.name}{self.signature} on {self.target.name}>"
+
+    def load_weights(self, weights: str | os.PathLike[str] | Mapping[str, Array]) -> None:
+        """Takes weights (and states, where there are any) from a `.safetensors` file or arrays.
+
+        ArgumentError lists everything that is missing, extra or of another type; the weights are
+        then as before. Calls under way on other threads finish with the old weights.
+        """
+        where = "the given arrays"
+        if not isinstance(weights, Mapping):
+            where = os.fspath(weights)
+            weights = read_weights(Path(weights))
+        problems = variables.misfits(self.weight_infos.values(), weights)
+        if problems:
+            lines = "\n  ".join(problems)
+            raise ArgumentError(f"{where} does not fit the model {self.name}:\n  {lines}")
+        with self.lock:
+            store = self.store.replaced(weights)
+            self._prepare(store)
+            self.store = store
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Writes weights and states to a `.safetensors` file, whole or not at all. OSError."""
+        with self.lock:
+            safetensors.save(Path(path), dict(self.weights), {"model": self.name})
+
+    def locked(self, code: EntryCode) -> bool:
+        """Whether calls of this code must take turns: it touches what some entry updates."""
+        touched = set(code.variables)
+        prepared = bool(self._prepared & touched and self._changing)
+        return prepared or bool(self._changing & touched) or self.device is not None
+
+    def acquire(self, code: EntryCode) -> Store:
+        """The variables for one call, prepared ones up to date."""
+        store = self.store
+        if store.stale and not self._prepared.isdisjoint(code.variables):
+            with self.lock:
+                self._prepare(store)
+        return store
+
+    def _prepare(self, store: Store) -> None:
+        """Computes the prepared variables from the others."""
+        prepare = self.target.prepare
+        if prepare is not None and self._prepare_function is not None:
+            size = int(prepare.arena) if isinstance(prepare.arena, int) else 0
+            arena: Any = aligned_empty((size,), np.dtype(np.uint8), size)
+            if self.device is not None:
+                arena = self.device.empty((size,), np.dtype(np.uint8))
+            handles = [store.handles[name] for name in prepare.variables]
+            self._prepare_function(*handles, arena)
+        store.stale = False
+
+
+def load(
+    path: str | os.PathLike[str],
+    threads: int | None = None,
+    device: str | None = None,
+    *,
+    verify: bool = True,
+) -> Model:
+    """Loads a `.dlc` artifact; its weights are mapped from the file, not copied.
+
+    threads: of parallel loops in this model's calls (default: DSLC_NUM_THREADS, else the CPUs this
+    process may use). device: "cpu" or "cuda" (default: what the artifact has and the machine can
+    run). verify: check the weights' checksum, which reads them once. Raises ArtifactError when the
+    file is damaged or not an artifact, DeviceError when it doesn't fit the machine.
+    """
+    artifact = read_artifact(path, verify=verify)
+    target = choose(artifact.manifest.targets, device)
+    on_device = cuda.open_device() if target.kind == "cuda" else None
+    try:
+        module = load_library(artifact.libraries[target.file], artifact.manifest.model)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DeviceError(
+            f"the code for {target.name} in {path} can't be opened: {reason}"
+        ) from None
+    try:
+        return Model(
+            artifact.manifest,
+            target,
+            module,
+            artifact.weights,
+            device=on_device,
+            threads=threads,
+        )
+    except MissingDType as error:
+        raise DeviceError(f"{path} can't be run: {error}") from None
+    except AttributeError as error:
+        raise ArtifactError(f"{path} is not whole: {target.file}: {error}") from None
+
+
+def read_weights(path: Path) -> Mapping[str, Array]:
+    """The arrays of a `.safetensors` file. ArgumentError when it can't be read."""
+    try:
+        arrays, _ = safetensors.load(path)
+    except OSError as error:
+        raise ArgumentError(f"cannot read {path}: {error.strerror or error}") from None
+    except SafetensorsError as error:
+        raise ArgumentError(f"{path} is not a whole .safetensors file: {error}") from None
+    return arrays

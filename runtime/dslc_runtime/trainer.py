@@ -1,0 +1,147 @@
+"""A compiled training step around a model: steps, evaluation, checkpoints.
+
+Input: a `Model` with an entry of kind `train_step`, named arrays per step. Output: losses and
+metrics; weights, states and optimiser states change in place. The seed and the number of the step
+are handed to the compiled code, so a run that goes on from a checkpoint draws the same random
+numbers as one that never stopped. Non-goals: epochs, batches, progress.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dslc_runtime import safetensors
+from dslc_runtime.dtypes import Array, described
+from dslc_runtime.entry import Entry, Signature
+from dslc_runtime.errors import ArgumentError
+from dslc_runtime.safetensors import SafetensorsError
+from dslc_runtime.session import Model, Weights
+from dslc_runtime.variables import declared
+
+CHECKPOINT = "dslc checkpoint 1"
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step measured on its batch: the loss, and metrics by name."""
+
+    loss: float
+    metrics: Mapping[str, float]
+
+
+class Trainer:
+    """`train_step(image=x, label=y)` takes one step; `evaluate(...)` only measures."""
+
+    def __init__(self, model: Model, seed: int = 0) -> None:
+        self.model = model
+        self.seed = seed
+        self.step = 0
+        self._train = _only(model, "train_step")
+        self._evaluate = _only(model, "evaluate")
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def parameter_count(self) -> int:
+        return self.model.parameter_count
+
+    @property
+    def weights(self) -> Weights:
+        return self.model.weights
+
+    @property
+    def signature(self) -> Signature:
+        """Of the training step."""
+        return self._train.signature
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Inputs of the training step that the caller gives."""
+        return tuple(t.name for t in self.signature.inputs)
+
+    def train_step(self, /, *args: Any, **inputs: Any) -> StepResult:
+        """One step of the optimiser; weights change in place. Raises ArgumentError."""
+        result = self._run(self._train, args, inputs)
+        self.step += 1
+        return result
+
+    def evaluate(self, /, *args: Any, **inputs: Any) -> StepResult:
+        """Loss and metrics as in inference; changes nothing. Raises ArgumentError."""
+        return self._run(self._evaluate, args, inputs)
+
+    def __call__(self, /, *args: Any, **named: Any) -> Any:
+        """The model's own result, with the weights as they are now."""
+        return self.model(*args, **named)
+
+    def load_weights(self, weights: str | os.PathLike[str] | Mapping[str, Array]) -> None:
+        """See `Model.load_weights`; optimiser states stay."""
+        self.model.load_weights(weights)
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """See `Model.save_weights`."""
+        self.model.save_weights(path)
+
+    def save_checkpoint(
+        self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Writes all that is needed to go on, and `metadata`, to a `.safetensors` file, whole or
+        not at all. OSError."""
+        told = {"checkpoint": CHECKPOINT, "model": self.name}
+        told |= {"seed": str(self.seed), "step": str(self.step)}
+        told |= {f"user.{name}": text for name, text in (metadata or {}).items()}
+        with self.model.lock:
+            store = self.model.store
+            arrays = {v.name: store.read(v.name) for v in self.model.manifest.variables}
+            safetensors.save(Path(path), arrays, told)
+
+    def load_checkpoint(self, path: str | os.PathLike[str]) -> Mapping[str, str]:
+        """Goes back to a checkpoint; returns its metadata. ArgumentError when it is damaged or of
+        another model; nothing has changed then."""
+        try:
+            arrays, told = safetensors.load(Path(path))
+        except OSError as error:
+            raise ArgumentError(f"cannot read {path}: {error.strerror or error}") from None
+        except SafetensorsError as error:
+            raise ArgumentError(f"{path} is not a whole checkpoint: {error}") from None
+        seed, step = told.get("seed", ""), told.get("step", "")
+        if told.get("checkpoint") != CHECKPOINT or not step.isdecimal() or not _is_int(seed):
+            raise ArgumentError(f"{path} is not a checkpoint of this version of dslc_runtime")
+        self._check(arrays, path)
+        with self.model.lock:
+            self.model.store = self.model.store.replaced(arrays)
+            self.seed, self.step = int(seed), int(step)
+        return {k.removeprefix("user."): v for k, v in told.items() if k.startswith("user.")}
+
+    def _check(self, arrays: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
+        needed = {v.name: declared(v) for v in self.model.manifest.variables}
+        held = {name: described(array) for name, array in arrays.items()}
+        odd = sorted(n for n in needed.keys() | held.keys() if needed.get(n) != held.get(n))
+        if odd:
+            told = ", ".join(odd[:5]) + (", ..." if len(odd) > 5 else "")
+            raise ArgumentError(f"{path} is a checkpoint of another model: {told} differ")
+
+    def _run(self, entry: Entry, args: tuple[Any, ...], inputs: Mapping[str, Any]) -> StepResult:
+        supplied = {"seed": self.seed, "step": self.step}
+        own = {t.name: supplied[t.supplied] for t in entry.info.inputs if t.supplied != "caller"}
+        results = entry(*args, **inputs, **own)
+        values = results if isinstance(results, tuple) else (results,)
+        numbers = [float(value) for value in values]
+        names = [output.name for output in entry.info.outputs]
+        return StepResult(numbers[0], dict(zip(names[1:], numbers[1:])))
+
+
+def _only(model: Model, kind: str) -> Entry:
+    for entry in model.entries.values():
+        if entry.info.kind == kind:
+            return entry
+    raise ArgumentError(f"{model.name} was built without its training step: dslc build --train")
+
+
+def _is_int(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
