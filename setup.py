@@ -10,7 +10,7 @@ from setuptools import find_packages, setup
 
 sys.path.insert(0, str(Path(__file__).parent / "runtime"))
 
-from launcher_build import build_py_with_launcher
+from launcher_build import COMMANDS
 
 setup(
     packages=[*find_packages(include=["dslc*"]), "dslc.grammar", "dslc_runtime"],
@@ -24,5 +24,5 @@ setup(
         "dslc.grammar": ["*.lark"],
         "dslc_runtime": ["py.typed", "*.c", "*.so"],
     },
-    cmdclass={"build_py": build_py_with_launcher},
+    cmdclass=COMMANDS,
 )
