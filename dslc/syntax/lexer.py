@@ -10,6 +10,7 @@ Non-goals: telling block words from names, which takes the parser's state (parse
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -111,7 +112,7 @@ class _Open:
     """A bracket waiting for its partner; `newlines` are the line breaks dropped inside it."""
 
     token: Token
-    newlines: list[tuple[int, Token]] = field(default_factory=list)
+    newlines: list[Token] = field(default_factory=list)
 
 
 class _Lexer:
@@ -182,7 +183,7 @@ class _Lexer:
             self.doc_lines.clear()
         self.line_is_blank = True
         if self.stack and self.stack[-1].token.type != "LEFT_BRACE":
-            self.stack[-1].newlines.append((len(self.tokens), token))
+            self.stack[-1].newlines.append(token)
         elif self.tokens and self.tokens[-1].type != "NEWLINE":
             self.tokens.append(token)
 
@@ -323,10 +324,11 @@ class _Lexer:
         """Give up the innermost bracket: the line breaks that it swallowed count again."""
         entry = self.stack.pop()
         self.unclosed.append((entry.token.start, end))
-        for index, newline in reversed(entry.newlines):
-            before = self.tokens[index - 1].type
-            after = self.tokens[index].type if index < len(self.tokens) else ""
-            if before != "NEWLINE" and after not in ("NEWLINE", "PIPE"):
+        for newline in entry.newlines:
+            index = bisect_left(self.tokens, newline.start, key=lambda token: token.start)
+            around = {token.type for token in self.tokens[max(index - 1, 0) : index + 1]}
+            pipe_follows = index < len(self.tokens) and self.tokens[index].type == "PIPE"
+            if "NEWLINE" not in around and not pipe_follows:
                 self.tokens.insert(index, newline)
 
     def _forget_line(self, start: int) -> None:
