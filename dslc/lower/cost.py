@@ -154,3 +154,18 @@ def flops_of(eqn: Eqn) -> Dim:
     cost = cost_of(eqn)
     steps = product(cost.reduction) if cost.reduction is not None else 0
     return eqn.outputs[0].type.size * (steps * cost.repeated + cost.operations)
+
+
+def passed_through(eqn: Eqn) -> dict[int, int]:
+    """For an op that scatters: which axes of the result are indexed by an axis of the domain as it
+    is (result axis -> domain axis). Different indices there mean different targets."""
+    operands = [_Read(value.type) for value in eqn.inputs]
+    types = [value.type for value in eqn.outputs]
+    if isinstance(eqn.op.compute, NoFacet):
+        return {}
+    scatter = eqn.op.compute(_Counter(), eqn.attrs, operands, types)
+    if not isinstance(scatter, Scatter):
+        return {}
+    axes = tuple(object() for _ in scatter.domain)
+    target = scatter.target(axes)
+    return {i: axes.index(at) for i, at in enumerate(target) if at in axes}

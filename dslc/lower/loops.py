@@ -155,10 +155,10 @@ def _parallel(task: Task, dims: Sequence[Dim], body: Callable[[Index], None]) ->
         start = T.bind(tirx.floordiv(part * count, i64(task.tasks)))
         stop = T.bind(tirx.floordiv((part + i64(1)) * count, i64(task.tasks)))
         with T.serial(start, stop) as item, k.scope():
-            body(_unflatten(k, k.intern(item), dims))
+            body(unflatten(k, k.intern(item), dims))
 
 
-def _unflatten(k: ScalarKernels, item: Expr, dims: Sequence[Dim]) -> Index:
+def unflatten(k: ScalarKernels, item: Expr, dims: Sequence[Dim]) -> Index:
     index: list[Expr] = []
     for dim in reversed(dims[1:]):
         index.append(k.binary("mod", item, k.dim(dim), "index"))

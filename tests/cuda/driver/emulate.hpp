@@ -15,6 +15,7 @@
 #define __launch_bounds__(...)
 #define __shared__ static
 #define __restrict__
+#define alignas(n)  // stands where C++ wants it after `static`
 
 struct Index3 { unsigned x, y, z; };
 static Index3 threadIdx, blockIdx, blockDim, gridDim;

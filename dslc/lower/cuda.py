@@ -1,0 +1,255 @@
+"""Lowers an entry to CUDA: the CPU's groups, memory plan and host function over device kernels.
+
+Input: an optimised Entry. Output: a `Lowered` whose private functions are kernels that hold their
+own thread bindings and whose public function launches them. The schedules are plain:
+- one thread for one element of the outputs, with serial loops for what that element reduces;
+- one block for one element where the reduction is long: each thread takes every 256th step, then
+  they meet in shared memory;
+- a scatter's threads own disjoint columns of the result and add in order, so runs repeat exactly.
+
+Non-goals: tensor cores, tiles in shared memory, CUDA graphs; compiling (`build/cuda.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import tvm
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from dslc.diagnostics import InternalError
+from dslc.ir.core import Entry, Eqn, Value
+from dslc.ir.dims import Dim, product
+from dslc.ir.op import Expr, Index, Scatter
+from dslc.lower.cost import passed_through
+from dslc.lower.cuda_math import cuda_math
+from dslc.lower.group import Group, group
+from dslc.lower.kernel import Kernel, make_kernel
+from dslc.lower.loops import Task, is_flat, unflatten
+from dslc.lower.memory import plan
+from dslc.lower.program import Lowered, assemble
+from dslc.lower.scalar import COMPUTED, Reduction, ScalarKernels, i64, local
+
+THREADS = 256  # of a block
+# A reduction of at least so many steps gets a block for each of its elements, unless these are
+# so many that single threads keep the GPU busy as well.
+LONG = 256
+MANY = 1 << 17
+
+
+def lower_entry_cuda(entry: Entry) -> Lowered:
+    """The whole entry as one TIR module for a GPU; its functions carry no targets yet."""
+    grouping = group(entry.function)
+    planned = plan(entry, grouping, {})
+
+    def emit(task: Task, _: Any) -> None:
+        emit_device(task)
+
+    def make(name: str, g: Group, position: int) -> Kernel:
+        return make_kernel(name, g, grouping, planned, position, 1, cuda_math, emit)
+
+    lowered = assemble(entry, grouping, planned, make, ())
+    for variable in lowered.module.get_global_vars():
+        if variable.name_hint == f"{entry.name}_copy":
+            lowered.module[variable] = make_device_copy(variable.name_hint)
+    return lowered
+
+
+def with_targets(lowered: Lowered, device: Any, host: Any) -> Any:
+    """The module with a target on each function: `device` for kernels, for the entry `device`
+    with its `host`."""
+    functions = {
+        variable: function.with_attr(
+            "target", device.with_host(host) if variable.name_hint == lowered.name else device
+        )
+        for variable, function in lowered.module.functions.items()
+    }
+    return tvm.IRModule(functions)
+
+
+def emit_device(task: Task) -> None:
+    """The body of a group's kernel, thread bindings included."""
+    g = task.group
+    if g.kind == "scatter":
+        _emit_scatter(task)
+        return
+    asked = None if g.anchor is None else _asked(task, g.anchor.outputs[0])
+    if g.anchor is not None and asked is not None and _deserves_block(g.anchor, asked):
+        _emit_blocks(task, g.anchor.outputs[0])
+    else:
+        _emit_threads(task)
+
+
+def _emit_threads(task: Task) -> None:
+    dims: tuple[Dim, ...] = task.group.dims
+    if task.group.anchor is None and len(dims) > 1 and is_flat(task.group):
+        dims = (product(dims),)
+    with _each_thread(task.k, product(dims)) as item:
+        task.store_all(unflatten(task.k, item, dims) if dims else ())
+
+
+# --- launches -----------------------------------------------------------------------------------
+
+
+def _at_least_one(k: ScalarKernels, count: Dim) -> Expr:
+    """A number of blocks: a launch of none is an error to the driver."""
+    return i64(max(1, count)) if isinstance(count, int) else tirx.max(k.dim(count), i64(1))
+
+
+@contextmanager
+def _each_thread(k: ScalarKernels, count: Dim) -> Iterator[Expr]:
+    """The threads below `count`, which may be 0. (A grid has up to 2**31 - 1 blocks, more than
+    fill any memory.)"""
+    blocks = _at_least_one(k, (count + (THREADS - 1)) // THREADS)
+    with (
+        T.launch_thread("blockIdx.x", blocks) as block,
+        T.launch_thread("threadIdx.x", i64(THREADS)) as thread,
+    ):
+        item = k.intern(T.bind(block * i64(THREADS) + thread))
+        with T.If(tirx.LT(item, k.dim(count))), T.Then(), k.scope():
+            yield item
+
+
+@contextmanager
+def _each_block(k: ScalarKernels, count: Dim) -> Iterator[tuple[Expr, Expr]]:
+    """The blocks below `count`, and the thread within the block."""
+    with (
+        T.launch_thread("blockIdx.x", _at_least_one(k, count)) as block,
+        T.launch_thread("threadIdx.x", i64(THREADS)) as thread,
+        T.If(tirx.LT(block, k.dim(count))),
+        T.Then(),
+        k.scope(),
+    ):
+        yield k.intern(block), k.intern(thread)
+
+
+def _barrier() -> None:
+    T.evaluate(tirx.call_intrin("void", "tirx.tvm_storage_sync", "shared"))
+
+
+# --- reductions ---------------------------------------------------------------------------------
+
+
+def _asked(task: Task, value: Value) -> Reduction | None:
+    """The reduction behind `value`, asked for where its statements are thrown away."""
+    with IRBuilder(), T.prim_func(is_private=True), task.k.scope():
+        reader = task.graph.reader(value)
+        origin = tuple(task.k.dim(0) for _ in value.type.dims)
+        return task.k.reduction(lambda: reader(origin))
+
+
+def _deserves_block(anchor: Eqn, asked: Reduction) -> bool:
+    if asked.kind in ("argmax", "argmin"):
+        return False
+    steps, count = product(asked.dims), anchor.outputs[0].type.size
+    if isinstance(steps, int) and steps < LONG:
+        return False
+    return not isinstance(count, int) or count < MANY
+
+
+def _emit_blocks(task: Task, value: Value) -> None:
+    """One block for one element of `value`."""
+    k = task.k
+    with _each_block(k, value.type.size) as (item, thread):
+        index = unflatten(k, item, value.type.dims) if value.type.dims else ()
+        reader = task.graph.reader(value)
+        asked = k.reduction(lambda: reader(index))
+        if asked is None:
+            raise InternalError(f"{value} reduces at some indices only")
+        total = _meet(k, asked, _stride(k, asked, thread), thread)
+        with T.If(tirx.EQ(thread, i64(0))), T.Then(), k.scope():
+            result = k.finish(lambda: reader(index), total)
+            task.graph.pin(value, index, k.bind(result))
+            task.store_all(index)
+
+
+def _stride(k: ScalarKernels, asked: Reduction, thread: Expr) -> Expr:
+    """What this thread makes of steps `thread`, `thread + THREADS`, ..."""
+    cell = local(1, COMPUTED[asked.dtype])
+    T.buffer_store(cell, k.identity(asked.kind, asked.dtype), [0])
+    steps = k.dim(product(asked.dims))
+    rounds = tirx.floordiv(steps - thread + i64(THREADS - 1), i64(THREADS))
+    with k.loop(rounds) as round_:
+        step = k.intern(T.bind(round_ * i64(THREADS) + thread))
+        value = asked.body(unflatten(k, step, asked.dims))
+        T.buffer_store(cell, k.combine(asked.kind, cell[0], value, asked.dtype), [0])
+    return cell[0]
+
+
+def _meet(k: ScalarKernels, asked: Reduction, mine: Expr, thread: Expr) -> Expr:
+    """The results of all threads of the block as one, by halves."""
+    shared = T.alloc_buffer((THREADS,), COMPUTED[asked.dtype], scope="shared", layout=None)
+    T.buffer_store(shared, mine, [thread])
+    _barrier()
+    half = THREADS // 2
+    while half:
+        with T.If(tirx.LT(thread, i64(half))), T.Then():
+            other = shared[thread + i64(half)]
+            both = k.combine(asked.kind, shared[thread], other, asked.dtype)
+            T.buffer_store(shared, both, [thread])
+        _barrier()
+        half //= 2
+    return shared[0]
+
+
+# --- scatter ------------------------------------------------------------------------------------
+
+
+def _emit_scatter(task: Task) -> None:
+    """Each thread zeroes its column of the result, then adds to it, step after step."""
+    anchor = task.group.anchor
+    if anchor is None:
+        raise InternalError("a scatter group without its equation")
+    k, value = task.k, anchor.outputs[0]
+    memory, dims = task.graph.memory[value], value.type.dims
+    scatter = cast(Scatter, task.graph.computed(anchor))
+    passed = passed_through(anchor)  # axis of the result -> axis of the domain
+    columns = tuple(dims[axis] for axis in passed)
+    with _each_thread(k, product(columns)) as item:
+        column = unflatten(k, item, columns) if columns else ()
+        rest = [dim for axis, dim in enumerate(dims) if axis not in passed]
+        with k.nest(rest) as loops:
+            index = _merge(len(dims), list(passed), column, loops)
+            memory.store(k, index, k.const(0, value.type.dtype))
+        steps = [dim for axis, dim in enumerate(scatter.domain) if axis not in passed.values()]
+        with k.nest(steps) as loops:
+            source = _merge(len(scatter.domain), list(passed.values()), column, loops)
+            target = scatter.target(source)
+            added = scatter.value(source)
+            before = memory.load(k, target)
+            memory.store(k, target, k.binary("add", before, added, value.type.dtype))
+
+
+def _merge(rank: int, axes: Sequence[int], fixed: Index, loops: Index) -> Index:
+    """An index with `fixed` at `axes` and `loops` elsewhere, in order."""
+    rest = iter(loops)
+    at = dict(zip(axes, fixed))
+    return tuple(at[axis] if axis in at else next(rest) for axis in range(rank))
+
+
+# --- copies -------------------------------------------------------------------------------------
+
+
+def make_device_copy(name: str) -> Any:
+    """The private kernel `name(source, target, bytes)`."""
+    with IRBuilder() as builder, T.prim_func(is_private=True):
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True})
+        source = T.arg("source", T.handle("uint8", "global"))
+        target = T.arg("target", T.handle("uint8", "global"))
+        size = T.arg("size", tirx.Var("size", "int64"))
+        read = T.decl_buffer((size,), "uint8", data=source, align=1, layout=None)
+        write = T.decl_buffer((size,), "uint8", data=target, align=1, layout=None)
+        blocks = tirx.max(tirx.floordiv(size + i64(THREADS - 1), i64(THREADS)), i64(1))
+        with (
+            T.launch_thread("blockIdx.x", blocks) as block,
+            T.launch_thread("threadIdx.x", i64(THREADS)) as thread,
+        ):
+            item = T.bind(block * i64(THREADS) + thread)
+            with T.If(tirx.LT(item, size)), T.Then():
+                T.buffer_store(write, read[item], [item])
+    return builder.get()
