@@ -22,7 +22,7 @@ setup(
     package_data={
         "dslc": ["py.typed", "std/*.dl", "explain/*.md", "build/standin/*"],
         "dslc.grammar": ["*.lark"],
-        "dslc_runtime": ["py.typed", "*.c", "*.so"],
+        "dslc_runtime": ["py.typed", "*.c"],
     },
     cmdclass=COMMANDS,
 )
