@@ -7,15 +7,33 @@ it), `SURFACES` are the built-in functions of `.dl` and `OPERATORS` its operator
 from __future__ import annotations
 
 from dslc.ir.op import Op
-from dslc.ops import constants, conv, elementwise, linalg, logic, pool, random
+from dslc.ops import (
+    broadcast,
+    constants,
+    conv,
+    elementwise,
+    index,
+    linalg,
+    logic,
+    pool,
+    random,
+    reduce,
+    shape,
+    slicing,
+)
 
 ALL: tuple[Op, ...] = (
     *constants.OPS,
     *logic.OPS,
     *elementwise.OPS,
+    *broadcast.OPS,
+    *shape.OPS,
+    *slicing.OPS,
+    *reduce.OPS,
     *linalg.OPS,
     *conv.OPS,
     *pool.OPS,
+    *index.OPS,
     *random.OPS,
 )
 BY_NAME: dict[str, Op] = {op.name: op for op in ALL}
