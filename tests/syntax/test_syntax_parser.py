@@ -14,9 +14,12 @@ from dslc.syntax.parser import parse
 
 HERE = Path(__file__).parent
 EVERYTHING = (HERE / "everything.dl").read_text(encoding="utf-8")
-DESCRIPTION = re.findall(
-    r"^```dl\n(.*?)^```$", (HERE / "description.md").read_text(encoding="utf-8"), re.M | re.S
-)
+PAGES = [HERE / "description.md", HERE.parent.parent / "docs" / "language" / "syntax.md"]
+DESCRIPTION = [
+    program
+    for page in PAGES
+    for program in re.findall(r"^```dl\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+]
 
 
 def tree(text: str) -> ast.File:
