@@ -16,7 +16,8 @@ from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.op import NoFacet
 from dslc.ir.rewrite import drop_dead
 from dslc.ir.types import TensorType, is_float
-from dslc.ops.elementwise import add, constant
+from dslc.ops.constants import constant
+from dslc.ops.elementwise import add
 
 
 def gradient(function: Function, of: int, wrt: Sequence[int]) -> Function:

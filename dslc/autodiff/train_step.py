@@ -19,21 +19,10 @@ from dslc.ir.core import Argument, Entry, Program, TrainPlan, Value, Variable
 from dslc.ir.inline import inline
 from dslc.ir.rewrite import drop_dead
 from dslc.ir.types import TensorType
-from dslc.ops.elementwise import (
-    add,
-    cast,
-    constant,
-    div,
-    eq,
-    floordiv,
-    minimum,
-    mod,
-    mul,
-    select,
-    sqrt,
-)
-from dslc.ops.reduce import reduce_sum
-from dslc.ops.shape import broadcast
+from dslc.ops.broadcast import broadcast, reduce_sum
+from dslc.ops.constants import cast, constant
+from dslc.ops.elementwise import add, div, floordiv, minimum, mod, mul, sqrt
+from dslc.ops.logic import eq, select
 
 # What `torch.nn.utils.clip_grad_norm_` adds to the norm before it divides.
 CLIP_EPSILON = 1e-6
@@ -153,16 +142,21 @@ def clip_by_norm(b: Builder, grads: Sequence[Value], bound: float) -> list[Value
     """
     if not grads:
         return []
-    total: Value | None = None
-    for g in grads:
-        square = mul(b, g, g)
-        part = reduce_sum(b, square, axes=tuple(range(g.type.rank))) if g.type.dims else square
-        wide = part if part.type.dtype == "f32" else cast(b, part, dtype="f32")
-        total = wide if total is None else add(b, total, wide)
+    total, *others = [_sum_of_squares(b, g) for g in grads]
+    for other in others:
+        total = add(b, total, other)
     length: Value = sqrt(b, total)
     norm = add(b, length, _like(b, length, CLIP_EPSILON))
     factor = minimum(b, _like(b, norm, 1.0), div(b, _like(b, norm, bound), norm))
     return [mul(b, g, _scalar_to(b, factor, g.type)) for g in grads]
+
+
+def _sum_of_squares(b: Builder, g: Value) -> Value:
+    """As an f32 scalar."""
+    square: Value = mul(b, g, g)
+    if g.type.dims:
+        square = reduce_sum(b, square, axes=tuple(range(g.type.rank)))
+    return square if square.type.dtype == "f32" else cast(b, square, dtype="f32")
 
 
 # --- small values -----------------------------------------------------------------------------

@@ -1,0 +1,122 @@
+"""Rules of `canonicalize` about numbers: only what holds for every input, NaN, infinities and the
+sign of zero included. `x + 0` is not among them: it turns -0 into 0.
+"""
+
+from __future__ import annotations
+
+from typing import cast as typed
+
+from dslc.ir.builder import Builder
+from dslc.ir.core import Eqn, Value
+from dslc.ir.rewrite import Context, Rule
+from dslc.ir.types import DType, is_float
+from dslc.ops.constants import CastAttrs, cast, stop_gradient
+from dslc.ops.elementwise import add, div, mul, neg, power_op, relu, sub
+from dslc.ops.logic import logical_and, logical_not, logical_or, select
+from dslc.passes.match import constant_of, is_number, producer_of
+
+# Casts that lose nothing, and so can be undone or jumped over.
+_WIDER: dict[DType, tuple[DType, ...]] = {
+    "bool": ("u8", "i8", "i16", "i32", "i64", "f16", "bf16", "f32", "f64"),
+    "u8": ("i16", "i32", "i64", "f16", "bf16", "f32", "f64"),
+    "i8": ("i16", "i32", "i64", "f16", "bf16", "f32", "f64"),
+    "i16": ("i32", "i64", "f32", "f64"),
+    "i32": ("i64", "f64"),
+    "f16": ("f32", "f64"),
+    "bf16": ("f32", "f64"),
+    "f32": ("f64",),
+}
+
+
+def neutral(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """x * 1, 1 * x, x / 1, x - 0, x + -0 (and x + 0 of integers)."""
+    if eqn.op not in (mul, div, sub, add):
+        return None
+    x, y = eqn.inputs
+    zero = -0.0 if eqn.op is add and is_float(x.type.dtype) else 0
+    number = 1 if eqn.op in (mul, div) else zero
+    if is_number(y, number, context):
+        return x
+    if eqn.op in (mul, add) and is_number(x, number, context):
+        return y
+    return None
+
+
+def twice(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """-(-x), not not x, relu(relu(x))."""
+    if eqn.op not in (neg, logical_not, relu):
+        return None
+    inner = producer_of(eqn.inputs[0], eqn.op, context)
+    if inner is None:
+        return None
+    return eqn.inputs[0] if eqn.op is relu else inner.inputs[0]
+
+
+def small_power(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """x ** 1 and x ** 2."""
+    if eqn.op is not power_op:
+        return None
+    x, exponent = eqn.inputs
+    if is_number(exponent, 1, context):
+        return x
+    if is_number(exponent, 2, context):
+        return typed(Value, mul(b, x, x))
+    return None
+
+
+def known_choice(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """select of a known condition, or between equals."""
+    if eqn.op is not select:
+        return None
+    condition, x, y = eqn.inputs
+    if x is y:
+        return x
+    known = constant_of(condition, context)
+    return None if known is None else (x if known else y)
+
+
+def known_logic(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """x and true, x or false, x and x."""
+    if eqn.op not in (logical_and, logical_or):
+        return None
+    x, y = eqn.inputs
+    if x is y:
+        return x
+    for value, other in ((x, y), (y, x)):
+        known = constant_of(value, context)
+        if known is not None:
+            return other if known == (eqn.op is logical_and) else value
+    return None
+
+
+def cast_chain(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A cast to the same dtype, and a cast of a cast that lost nothing."""
+    if eqn.op is not cast:
+        return None
+    (x,) = eqn.inputs
+    target = typed(CastAttrs, eqn.attrs).dtype
+    if x.type.dtype == target:
+        return x
+    inner = producer_of(x, cast, context)
+    if inner is None:
+        return None
+    (source,) = inner.inputs
+    if x.type.dtype not in _WIDER.get(source.type.dtype, ()):
+        return None
+    return source if source.type.dtype == target else typed(Value, cast(b, source, dtype=target))
+
+
+def gradient_marks(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """stop_gradient, which says nothing any more once gradients are made."""
+    return eqn.inputs[0] if eqn.op is stop_gradient else None
+
+
+RULES: tuple[Rule, ...] = (
+    neutral,
+    twice,
+    small_power,
+    known_choice,
+    known_logic,
+    cast_chain,
+    gradient_marks,
+)

@@ -1,0 +1,179 @@
+"""Moves what depends on weights alone out of the entries: it is computed once, when weights are
+loaded.
+
+Input: a Program. Output: the Program with an entry `prepare` that takes weights (and states that
+no entry changes) and returns variables of the kind `prepared`, which the other entries take
+instead. Only work is moved: what a fused kernel gets for free (reshapes, broadcasts, constants)
+stays where it is used.
+A program with an entry that updates weights stays as it is: what was prepared would be stale.
+Non-goals: values that depend on no weight at all; values of dynamic dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from dslc.ir.builder import Builder
+from dslc.ir.core import Argument, Entry, Eqn, Function, Program, Value, Variable
+from dslc.ir.op import Op, attrs_symbols
+from dslc.ir.rewrite import drop_dead
+from dslc.ops import broadcast, constants, shape
+from dslc.passes.cse import cse
+
+# What costs nothing where it is fused into its reader.
+FREE: tuple[Op, ...] = (
+    constants.constant,
+    broadcast.broadcast,
+    shape.reshape,
+    constants.relabel,
+    shape.iota,
+    constants.dim_value,
+)
+
+
+def hoist_weights(program: Program) -> Program:
+    updated = {name for entry in program.entries for name in entry.updates}
+    weights = {v.name for v in program.variables if v.kind == "weight"}
+    if updated & weights or program.training is not None:
+        return program
+    fixed = {v.name for v in program.variables if v.kind in ("weight", "state")} - updated
+    prepare = _Prepare(Builder())
+    names = [prepare.add(entry, _hoistable(entry, fixed)) for entry in program.entries]
+    if not prepare.results:
+        return program
+    entry, shared = prepare.entry()
+    entries = [
+        _without(old, {value: shared[name] for value, name in mapping.items()})
+        for old, mapping in zip(program.entries, names)
+    ]
+    return replace(
+        program,
+        entries=(*entries, entry),
+        variables=(*program.variables, *_variables(entry)),
+    )
+
+
+def _variables(prepare: Entry) -> list[Variable]:
+    return [
+        Variable(name, result.type, "prepared")
+        for name, result in zip(prepare.outputs, prepare.function.results)
+    ]
+
+
+def _is_fixed_argument(argument: Argument, fixed: set[str]) -> bool:
+    return argument.role in ("weight", "state") and argument.name in fixed
+
+
+def _hoistable(entry: Entry, fixed: set[str]) -> list[Value]:
+    """The values to prepare: made by work on weights alone, read by something that isn't."""
+    params = {
+        param
+        for param, argument in zip(entry.function.params, entry.arguments)
+        if _is_fixed_argument(argument, fixed)
+    }
+    producers = {v: eqn for eqn in entry.function.eqns for v in eqn.outputs}
+    depends: dict[Value, bool] = dict.fromkeys(params, True)  # on a weight, not just on constants
+    for eqn in entry.function.eqns:
+        if all(value in depends for value in eqn.inputs) and not _is_dynamic(eqn):
+            known = any(depends[value] for value in eqn.inputs)
+            depends.update(dict.fromkeys(eqn.outputs, known))
+    read = [
+        value
+        for eqn in entry.function.eqns
+        if not all(output in depends for output in eqn.outputs)
+        for value in eqn.inputs
+    ]
+    found: dict[Value, None] = {}
+
+    def visit(value: Value) -> None:
+        eqn = producers.get(value)
+        if eqn is None or not depends.get(value):
+            return
+        if eqn.op not in FREE:
+            found[value] = None
+            return
+        for source in eqn.inputs:
+            visit(source)
+
+    for value in (*read, *entry.function.results[: len(entry.outputs)]):
+        visit(value)
+    return list(found)
+
+
+def _is_dynamic(eqn: Eqn) -> bool:
+    return bool(attrs_symbols(eqn.attrs)) or any(not v.type.is_static for v in eqn.outputs)
+
+
+@dataclass(slots=True)
+class _Prepare:
+    """The `prepare` function while it is built, over all entries; equal values are made once."""
+
+    b: Builder
+    arguments: dict[Argument, Value] = field(default_factory=dict)
+    results: dict[str, Value] = field(default_factory=dict)
+
+    def add(self, entry: Entry, values: list[Value]) -> dict[Value, str]:
+        """Copies what makes the values; returns the names of the prepared variables."""
+        source = drop_dead(replace(entry.function, results=tuple(values)))
+        read = _read(source)
+        made: dict[Value, Value] = {}
+        for param, argument in zip(source.params, entry.arguments):
+            if param in read and argument not in self.arguments:
+                self.arguments[argument] = self.b.param(argument.name, param.type)
+            if param in read:
+                made[param] = self.arguments[argument]
+        for eqn in source.eqns:
+            made.update(zip(eqn.outputs, self.b.copy(eqn, [made[v] for v in eqn.inputs])))
+        names = {value: f"prepared.{len(self.results) + i}" for i, value in enumerate(values)}
+        self.results.update((name, made[value]) for value, name in names.items())
+        return names
+
+    def entry(self) -> tuple[Entry, dict[str, str]]:
+        """The entry, and which of its outputs is each prepared name."""
+        function = cse(self.b.function("prepare", list(self.results.values())))
+        names: dict[Value, str] = {}
+        shared: dict[str, str] = {}
+        for name, result in zip(self.results, function.results):
+            shared[name] = names.setdefault(result, name)
+        kept = replace(function, results=tuple(names))
+        return Entry("prepare", kept, tuple(self.arguments), tuple(names.values())), shared
+
+
+def _read(function: Function) -> set[Value]:
+    return {v for eqn in function.eqns for v in eqn.inputs} | set(function.results)
+
+
+def _without(entry: Entry, prepared: dict[Value, str]) -> Entry:
+    """The entry taking the prepared values as arguments, and no variable that it does not read."""
+    function = entry.function
+    b = Builder.over(function)
+    given: dict[str, Value] = {}
+    replaced: dict[Value, Value] = {}
+    for value, name in prepared.items():
+        if name not in given:
+            given[name] = b.param(name, value.type)
+        replaced[value] = given[name]
+    eqns = [
+        replace(eqn, inputs=tuple(replaced.get(v, v) for v in eqn.inputs)) for eqn in function.eqns
+    ]
+    results = tuple(replaced.get(v, v) for v in function.results)
+    changed = drop_dead(Function(function.name, tuple(b.params), tuple(eqns), results))
+    arguments = [*entry.arguments, *(Argument(name, "prepared") for name in given)]
+    return _drop_unread(replace(entry, function=changed, arguments=tuple(arguments)))
+
+
+def _drop_unread(entry: Entry) -> Entry:
+    """The entry without the variables that it neither reads nor updates."""
+    read = _read(entry.function)
+    kept = [
+        (param, argument)
+        for param, argument in zip(entry.function.params, entry.arguments)
+        if argument.role == "input" or param in read or argument.name in entry.updates
+    ]
+    params: Iterable[Value] = (param for param, _ in kept)
+    return replace(
+        entry,
+        function=replace(entry.function, params=tuple(params)),
+        arguments=tuple(argument for _, argument in kept),
+    )

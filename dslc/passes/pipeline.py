@@ -1,0 +1,95 @@
+"""All orders in which passes run.
+
+Input: a Program and a pipeline, a tuple of named passes. Output: an equivalent Program. The IR is
+verified after each pass, and that what a caller sees (inputs, outputs, updates, dims, checks) is
+still what it was; a pass that breaks this is named in the InternalError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from dslc.diagnostics import InternalError
+from dslc.ir.core import Entry, Function, Program
+from dslc.ir.verify import verify_program
+from dslc.passes.canonicalize import canonicalize
+from dslc.passes.cse import cse
+from dslc.passes.dce import dce
+from dslc.passes.fold import fold
+from dslc.passes.hoist import hoist_weights
+from dslc.passes.layout import layout
+
+FunctionPass = Callable[[Function], Function]
+ProgramPass = Callable[[Program], Program]
+Pipeline = tuple[tuple[str, ProgramPass], ...]
+
+# What `dslc opt` can run by name.
+FUNCTION_PASSES: Mapping[str, FunctionPass] = {
+    "canonicalize": canonicalize,
+    "fold": fold,
+    "cse": cse,
+    "dce": dce,
+    "layout": layout,
+}
+
+
+def on_entries(run: FunctionPass) -> ProgramPass:
+    """The pass over each entry's function."""
+
+    def program_pass(program: Program) -> Program:
+        entries = [replace(entry, function=run(entry.function)) for entry in program.entries]
+        return replace(program, entries=tuple(entries))
+
+    return program_pass
+
+
+def _each(*names: str) -> Pipeline:
+    return tuple((name, on_entries(FUNCTION_PASSES[name])) for name in names)
+
+
+SIMPLIFY: Pipeline = _each("canonicalize", "fold", "canonicalize", "cse", "dce")
+# Before the lowering replaces ops by those that its kernels offer.
+BEFORE_LOWERING: Pipeline = (*SIMPLIFY, *_each("layout"), *SIMPLIFY)
+# After it: what its packing of weights put in is simplified, and hoisted out of inference.
+AFTER_PACKING: Pipeline = (*SIMPLIFY, ("hoist", hoist_weights), *_each("cse", "dce"))
+# Without a lowering between: for `show --stage optimised`, and tests.
+OPTIMISE: Pipeline = (*BEFORE_LOWERING, *AFTER_PACKING)
+
+
+def run(
+    program: Program, pipeline: Pipeline, dump: Callable[[str, Program], None] | None = None
+) -> Program:
+    """The program after all passes of the pipeline; `dump(name, program)` is told of each."""
+    verify_program(program)
+    for name, apply in pipeline:
+        after = apply(program)
+        verify_program(after, name)
+        check_interface(program, after, name)
+        if dump is not None:
+            dump(name, after)
+        program = after
+    return program
+
+
+def check_interface(before: Program, after: Program, name: str) -> None:
+    """InternalError when the pass `name` changed what a caller of the program sees."""
+    if (before.dims, before.checks) != (after.dims, after.checks):
+        raise InternalError(f"{name} changed the declared dims of {before.name}")
+    entries = {entry.name: entry for entry in after.entries}
+    for entry in before.entries:
+        if entry.name not in entries:
+            raise InternalError(f"{name} dropped the entry {entry.name}")
+        if interface(entry) != interface(entries[entry.name]):
+            raise InternalError(f"{name} changed what {entry.name} takes or gives")
+
+
+def interface(entry: Entry) -> tuple[object, ...]:
+    """Names and types of inputs, outputs and updates."""
+    inputs = [
+        (argument.name, param.type)
+        for argument, param in zip(entry.arguments, entry.function.params)
+        if argument.role == "input"
+    ]
+    results = [(value.type) for value in entry.function.results]
+    return inputs, entry.outputs, entry.updates, results

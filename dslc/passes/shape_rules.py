@@ -1,0 +1,198 @@
+"""Rules of `canonicalize` about ops that move elements: chains become one op, what moves nothing
+goes away, and transposes become flags of matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dslc.ir.builder import Builder
+from dslc.ir.core import Eqn, Value
+from dslc.ir.dims import Dim
+from dslc.ir.rewrite import Context, Rule
+from dslc.ops.broadcast import broadcast, reduce_sum
+from dslc.ops.constants import relabel
+from dslc.ops.linalg import matmul
+from dslc.ops.reduce import (
+    reduce_all,
+    reduce_any,
+    reduce_max,
+    reduce_min,
+    reduce_prod,
+)
+from dslc.ops.shape import concat, reshape, transpose
+from dslc.ops.slicing import pad, slice_
+from dslc.passes.match import producer_of
+
+REDUCTIONS = (reduce_sum, reduce_max, reduce_min, reduce_prod, reduce_any, reduce_all)
+
+
+def unmoved(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A reshape, broadcast, relabel, slice, pad, concat or transpose that changes nothing."""
+    if not eqn.inputs or eqn.inputs[0].type != eqn.outputs[0].type:
+        return None
+    x, attrs = eqn.inputs[0], _attrs(eqn)
+    if eqn.op in (reshape, relabel) or (eqn.op is concat and len(eqn.inputs) == 1):
+        return x
+    if eqn.op is transpose and attrs.perm == tuple(range(x.type.rank)):
+        return x
+    if eqn.op is broadcast and attrs.axes == tuple(range(x.type.rank)):
+        return x
+    if eqn.op is pad and not any((*attrs.low, *attrs.high, *attrs.interior)):
+        return x
+    if eqn.op is slice_ and set(attrs.steps) <= {1} and not any(attrs.starts):
+        return x
+    return None
+
+
+def reshape_chain(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A reshape of a reshape, a relabel of a relabel."""
+    if eqn.op not in (reshape, relabel):
+        return None
+    inner = producer_of(eqn.inputs[0], eqn.op, context)
+    if inner is None:
+        return None
+    return _made(eqn.op(b, inner.inputs[0], dims=eqn.outputs[0].type.dims))
+
+
+def transpose_chain(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A transpose of a transpose."""
+    if eqn.op is not transpose:
+        return None
+    inner = producer_of(eqn.inputs[0], transpose, context)
+    if inner is None:
+        return None
+    first = _attrs(inner).perm
+    perm = tuple(first[axis] for axis in _attrs(eqn).perm)
+    return _made(transpose(b, inner.inputs[0], perm=perm))
+
+
+def transpose_of_ones(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A transpose that moves only dims of size 1 past others is a reshape."""
+    if eqn.op is not transpose:
+        return None
+    dims = eqn.inputs[0].type.dims
+    wide = [axis for axis in _attrs(eqn).perm if dims[axis] != 1]
+    if wide != sorted(wide):
+        return None
+    return _made(reshape(b, eqn.inputs[0], dims=eqn.outputs[0].type.dims))
+
+
+def transpose_of_broadcast(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A transpose of a broadcast is a broadcast, when the source's axes keep their order."""
+    if eqn.op is not transpose:
+        return None
+    inner = producer_of(eqn.inputs[0], broadcast, context)
+    if inner is None:
+        return None
+    axes = tuple(_attrs(eqn).perm.index(axis) for axis in _attrs(inner).axes)
+    if list(axes) != sorted(axes):
+        return None
+    return _made(broadcast(b, inner.inputs[0], dims=eqn.outputs[0].type.dims, axes=axes))
+
+
+def broadcast_chain(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A broadcast of a broadcast, and of a reshape that only puts in dims of size 1."""
+    if eqn.op is not broadcast:
+        return None
+    (x,) = eqn.inputs
+    inner = producer_of(x, broadcast, context)
+    if inner is not None:
+        axes: Sequence[int] | None = _attrs(inner).axes
+    else:
+        inner = producer_of(x, reshape, context)
+        axes = None if inner is None else inserted_ones(inner.inputs[0].type.dims, x.type.dims)
+    if inner is None or axes is None:
+        return None
+    outer = _attrs(eqn)
+    places = tuple(outer.axes[axis] for axis in axes)
+    return _made(broadcast(b, inner.inputs[0], dims=outer.dims, axes=places))
+
+
+def inserted_ones(before: Sequence[Dim], after: Sequence[Dim]) -> tuple[int, ...] | None:
+    """Where each dim stands in `after`, if that is `before` with ones put in."""
+    axes: list[int] = []
+    for axis, dim in enumerate(after):
+        if len(axis_left := before[len(axes) :]) and axis_left[0] == dim:
+            axes.append(axis)
+        elif dim != 1:
+            return None
+    return tuple(axes) if len(axes) == len(before) else None
+
+
+def reduce_of_ones(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A reduction over dims of size 1, or over none."""
+    if eqn.op not in REDUCTIONS:
+        return None
+    (x,) = eqn.inputs
+    if any(x.type.dims[axis] != 1 for axis in _attrs(eqn).axes):
+        return None
+    return _made(reshape(b, x, dims=eqn.outputs[0].type.dims))
+
+
+def transposed_operand(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A product of a matrix that was transposed just for it."""
+    if eqn.op is not matmul:
+        return None
+    x, y = (_untransposed(value, context) for value in eqn.inputs)
+    if x is None and y is None:
+        return None
+    attrs = _attrs(eqn)
+    return _made(
+        matmul(
+            b,
+            x or eqn.inputs[0],
+            y or eqn.inputs[1],
+            transpose_a=attrs.transpose_a != (x is not None),
+            transpose_b=attrs.transpose_b != (y is not None),
+        )
+    )
+
+
+def transposed_product(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """(x y)^T is y^T x^T, when nothing else reads the product."""
+    if eqn.op is not transpose or not _swaps_last_two(eqn):
+        return None
+    inner = producer_of(eqn.inputs[0], matmul, context)
+    if inner is None or context.uses(eqn.inputs[0]) > 1:
+        return None
+    x, y = inner.inputs
+    attrs = _attrs(inner)
+    return _made(
+        matmul(b, y, x, transpose_a=not attrs.transpose_b, transpose_b=not attrs.transpose_a)
+    )
+
+
+def _untransposed(value: Value, context: Context) -> Value | None:
+    """The matrix (or batch of matrices) of which `value` is the transpose."""
+    eqn = producer_of(value, transpose, context)
+    return eqn.inputs[0] if eqn is not None and _swaps_last_two(eqn) else None
+
+
+def _swaps_last_two(eqn: Eqn) -> bool:
+    perm = _attrs(eqn).perm
+    rank = len(perm)
+    return rank >= 2 and tuple(perm) == (*range(rank - 2), rank - 1, rank - 2)
+
+
+def _attrs(eqn: Eqn) -> Any:
+    return eqn.attrs
+
+
+def _made(value: Value) -> Value:
+    """What an op called through its record gives, typed."""
+    return value
+
+
+RULES: tuple[Rule, ...] = (
+    unmoved,
+    reshape_chain,
+    transpose_chain,
+    transpose_of_ones,
+    transpose_of_broadcast,
+    broadcast_chain,
+    reduce_of_ones,
+    transposed_operand,
+    transposed_product,
+)
