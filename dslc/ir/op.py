@@ -170,8 +170,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class StaticParam:
-    """A compile-time parameter of a built-in function: `kind` is int, ints (an int or a tuple),
-    float, number, bool, str, dtype, dims or axis. `required` when there is no default."""
+    """A compile-time parameter of a built-in function; `required` when there is no default.
+
+    `kind` is int, dim, ints (an int or a tuple), float, number, bool, str, dtype, axis (an int, a
+    tuple or None for all), dims (all positional ones, a tuple of dims) or pairs (all positional
+    ones, each a tuple of two dims).
+    """
 
     name: str
     kind: str

@@ -6,7 +6,7 @@ it), `SURFACES` are the built-in functions of `.dl` and `OPERATORS` its operator
 
 from __future__ import annotations
 
-from dslc.ir.op import Op
+from dslc.ir.op import Op, Surface
 from dslc.ops import (
     broadcast,
     constants,
@@ -20,6 +20,8 @@ from dslc.ops import (
     reduce,
     shape,
     slicing,
+    surface_math,
+    surface_tensor,
 )
 
 ALL: tuple[Op, ...] = (
@@ -37,3 +39,7 @@ ALL: tuple[Op, ...] = (
     *random.OPS,
 )
 BY_NAME: dict[str, Op] = {op.name: op for op in ALL}
+SURFACES: dict[str, Surface] = {
+    surface.name: surface for surface in (*surface_math.SURFACES, *surface_tensor.SURFACES)
+}
+OPERATORS: dict[str, Surface] = surface_math.OPERATORS

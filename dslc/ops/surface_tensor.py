@@ -1,0 +1,407 @@
+"""How ops that make, move and index tensors look in `.dl`, and the primitives of the library.
+
+Input: the statics in `[ ]` and the arguments as Values. Output: equations. What `std` wraps
+(convolution, pooling, random numbers) is named `prim_...`: users call the library's layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, cast
+
+from dslc.ir.builder import Builder
+from dslc.ir.core import Value
+from dslc.ir.dims import Dim, product
+from dslc.ir.op import StaticParam, Surface, TypeRuleError
+from dslc.ir.types import DType, TensorType, is_float
+from dslc.ops import constants, conv, elementwise, index, logic, pool, random, shape, slicing
+from dslc.ops.broadcast import broadcast, broadcast_to
+from dslc.ops.errors import bad_static, wrong_dtype, wrong_rank
+from dslc.ops.surface_math import normal_axis
+
+Statics = Mapping[str, Any]
+Args = tuple[Value, ...]
+
+_DTYPE = StaticParam("dtype", "dtype", "f32")
+
+# --- new tensors ------------------------------------------------------------------------------
+
+
+def _filled(value: float | None) -> Any:
+    def build(b: Builder, statics: Statics, args: Args) -> Value:
+        number = statics["value"] if value is None else value
+        dtype = cast(DType, statics["dtype"])
+        if dtype == "bool":
+            number = bool(number)
+        elif is_float(dtype):
+            number = float(number)
+        return constants.fill(b, number, TensorType(dtype, tuple(statics["dims"])))
+
+    return build
+
+
+def _scalar(b: Builder, dim: Dim, dtype: DType) -> Value:
+    """A dim as a scalar of `dtype`."""
+    if isinstance(dim, int):
+        return constants.fill(b, float(dim) if is_float(dtype) else dim, TensorType(dtype))
+    value = constants.dim_value(b, dim=dim)
+    return cast(Value, value if dtype == "i64" else constants.cast(b, value, dtype=dtype))
+
+
+def _arange(b: Builder, statics: Statics, args: Args) -> Value:
+    dims, dtype = tuple(statics["dims"]), cast(DType, statics["dtype"])
+    if not 1 <= len(dims) <= 3:
+        raise bad_static(f"arange takes [stop], [start, stop] or [start, stop, step], not {dims}")
+    start, stop = (0, dims[0]) if len(dims) == 1 else dims[:2]
+    step = dims[2] if len(dims) == 3 else 1
+    if not isinstance(step, int) or step == 0:
+        raise bad_static(f"the step of arange is an integer other than 0, not {step}")
+    size = slicing.slice_size(start, stop, step)
+    if isinstance(size, int):
+        size = max(size, 0)
+    x = shape.iota(b, dims=(size,), axis=0, dtype=dtype)
+    if step != 1:
+        x = elementwise.mul(b, x, broadcast_to(b, _scalar(b, step, dtype), (size,)))
+    if start != 0:
+        x = elementwise.add(b, x, broadcast_to(b, _scalar(b, start, dtype), (size,)))
+    return cast(Value, x)
+
+
+def _eye(b: Builder, statics: Statics, args: Args) -> Value:
+    dims = tuple(statics["dims"])
+    if len(dims) not in (1, 2):
+        raise bad_static(f"eye takes [n] or [rows, columns], not {dims}")
+    rows, columns = dims * 2 if len(dims) == 1 else dims
+    row = shape.iota(b, dims=(rows, columns), axis=0)
+    column = shape.iota(b, dims=(rows, columns), axis=1)
+    return cast(Value, constants.cast(b, logic.eq(b, row, column), dtype=statics["dtype"]))
+
+
+def _triangle(keep_lower: bool) -> Any:
+    def build(b: Builder, statics: Statics, args: Args) -> Value:
+        (x,) = args
+        if x.type.rank < 2:
+            raise wrong_rank("take a triangle of", (x.type,), "two dims or more are needed")
+        dims, rank = x.type.dims, x.type.rank
+        row = shape.iota(b, dims=dims, axis=rank - 2)
+        offset = constants.fill(b, statics["diagonal"], row.type)
+        diagonal = elementwise.add(b, row, offset)
+        column = shape.iota(b, dims=dims, axis=rank - 1)
+        kept = (logic.le if keep_lower else logic.ge)(b, column, diagonal)
+        return cast(Value, logic.select(b, kept, x, zeros_like(b, x.type)))
+
+    return build
+
+
+def zeros_like(b: Builder, type: TensorType) -> Value:
+    """Zeros (or false) of a type."""
+    zero = 0.0 if is_float(type.dtype) else type.dtype != "bool" and 0
+    return constants.fill(b, zero, type)
+
+
+# --- moving elements --------------------------------------------------------------------------
+
+
+def _reshape(b: Builder, statics: Statics, args: Args) -> Value:
+    (x,), dims = args, tuple(statics["dims"])
+    if dims.count(-1) == 1:
+        known = product(d for d in dims if d != -1)
+        if known == 0:
+            raise bad_static(f"cannot reshape {x.type} to {_listed(dims)}: -1 could be anything")
+        rest = x.type.size // known
+        if rest * known != x.type.size:
+            raise TypeRuleError(
+                f"cannot reshape {x.type} to {_listed(dims)}",
+                notes=[f"its {x.type.size} elements are not known to be a multiple of {known}"],
+                inputs=(0,),
+            )
+        dims = tuple(rest if d == -1 else d for d in dims)
+    return cast(Value, shape.reshape(b, x, dims=dims))
+
+
+def _listed(dims: tuple[Dim, ...]) -> str:
+    return f"[{', '.join(map(str, dims))}]"
+
+
+def _transpose(b: Builder, statics: Statics, args: Args) -> Value:
+    (x,), given = args, tuple(statics["perm"])
+    if not given:
+        return cast(Value, shape.transpose(b, x, perm=tuple(reversed(range(x.type.rank)))))
+    perm = tuple(normal_axis("transpose", x.type, axis) for axis in given)
+    return cast(Value, shape.transpose(b, x, perm=perm))
+
+
+def _broadcast_to(b: Builder, statics: Statics, args: Args) -> Value:
+    (x,), dims = args, tuple(statics["dims"])
+    if len(dims) < x.type.rank:
+        raise TypeRuleError(
+            f"cannot broadcast {x.type} to {x.type.with_dims(dims)}", inputs=(0,), code="E0205"
+        )
+    return broadcast_to(b, x, dims)
+
+
+def _concat(b: Builder, statics: Statics, args: Args) -> Value:
+    axis = normal_axis("concatenate", args[0].type, statics["axis"])
+    return cast(Value, shape.concat(b, *args, axis=axis))
+
+
+def _stack(b: Builder, statics: Statics, args: Args) -> Value:
+    first, axis = args[0].type, statics["axis"]
+    for position, x in enumerate(args):
+        if x.type != first:
+            raise TypeRuleError(f"cannot stack {first} and {x.type}", inputs=(0, position))
+    axis = normal_axis("stack", first.with_dims((*first.dims, 1)), axis)
+    dims = (*first.dims[:axis], 1, *first.dims[axis:])
+    return cast(Value, shape.concat(b, *(shape.reshape(b, x, dims=dims) for x in args), axis=axis))
+
+
+def _split(b: Builder, statics: Statics, args: Args) -> tuple[Value, ...]:
+    (x,), parts = args, statics["parts"]
+    axis = normal_axis("split", x.type, statics["axis"])
+    size = x.type.dims[axis]
+    sizes = _equal_parts(x.type, axis, parts) if isinstance(parts, int) else tuple(parts)
+    if sum(sizes, start=cast(Dim, 0)) != size:
+        what = f"cannot split {x.type} along axis {axis} into parts of {sizes}"
+        raise TypeRuleError(what, notes=[f"that dim is {size}"], inputs=(0,))
+    starts: list[Dim] = [0]
+    for part in sizes:
+        starts.append(starts[-1] + part)
+    return tuple(slicing.slice_axis(b, x, axis, lo, hi) for lo, hi in pairwise(starts))
+
+
+def _equal_parts(type: TensorType, axis: int, count: int) -> tuple[Dim, ...]:
+    if count < 1:
+        raise bad_static(f"cannot split {type} into {count} parts")
+    size = type.dims[axis] // count
+    if size * count != type.dims[axis]:
+        raise TypeRuleError(
+            f"cannot split {type} along axis {axis} into {count} equal parts",
+            notes=[f"{type.dims[axis]} is not known to be a multiple of {count}"],
+            help="give the sizes: split[(a, b), axis=...]",
+            inputs=(0,),
+        )
+    return (size,) * count
+
+
+def _pad(b: Builder, statics: Statics, args: Args) -> Value:
+    (x,), pairs = args, tuple(statics["pairs"])
+    if len(pairs) > x.type.rank:
+        raise bad_static(f"cannot pad {len(pairs)} axes of {x.type}")
+    unpadded = ((0, 0),) * (x.type.rank - len(pairs))
+    low, high = zip(*(*unpadded, *pairs)) if x.type.rank else ((), ())
+    value = statics["value"]
+    return cast(Value, slicing.pad(b, x, low=low, high=high, value=value))
+
+
+def _cast(b: Builder, statics: Statics, args: Args) -> Value:
+    (x,), dtype = args, statics["dtype"]
+    return x if x.type.dtype == dtype else cast(Value, constants.cast(b, x, dtype=dtype))
+
+
+# --- indexing ---------------------------------------------------------------------------------
+
+
+def _take(b: Builder, statics: Statics, args: Args) -> Value:
+    x, i = args
+    return cast(Value, index.gather(b, x, i, axis=normal_axis("index", x.type, statics["axis"])))
+
+
+def _take_along(b: Builder, statics: Statics, args: Args) -> Value:
+    x, i = args
+    axis = normal_axis("index", x.type, statics["axis"])
+    return cast(Value, index.take_along(b, x, i, axis=axis))
+
+
+def _one_hot(b: Builder, statics: Statics, args: Args) -> Value:
+    (x,), n = args, statics["n"]
+    if x.type.dtype == "bool" or is_float(x.type.dtype):
+        raise wrong_dtype("one-hot encode", (x.type,), "integers")
+    dims = (*x.type.dims, n)
+    wide = x if x.type.dtype == "i64" else constants.cast(b, x, dtype="i64")
+    spread = broadcast(b, wide, dims=dims, axes=tuple(range(x.type.rank)))
+    places = shape.iota(b, dims=dims, axis=x.type.rank)
+    return cast(Value, constants.cast(b, logic.eq(b, spread, places), dtype=statics["dtype"]))
+
+
+# --- primitives of the library ----------------------------------------------------------------
+
+
+def pair(name: str, value: Any) -> tuple[int, int]:
+    """(height, width) from one int or two."""
+    given = (value, value) if isinstance(value, int) else tuple(value)
+    if len(given) != 2:
+        raise bad_static(f"{name} is one int or (height, width), not {given}")
+    return cast("tuple[int, int]", given)
+
+
+def sides(value: Any) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) from one int, (height, width) or all four."""
+    given = (value, value) if isinstance(value, int) else tuple(value)
+    if len(given) == 2:
+        return given[0], given[0], given[1], given[1]
+    if len(given) != 4:
+        raise bad_static(
+            f"padding is one int, (height, width) or (top, bottom, left, right), not {given}"
+        )
+    return cast("tuple[int, int, int, int]", given)
+
+
+def _conv2d(b: Builder, statics: Statics, args: Args) -> Value:
+    return cast(
+        Value,
+        conv.conv2d(
+            b,
+            *args,
+            stride=pair("stride", statics["stride"]),
+            padding=sides(statics["padding"]),
+            dilation=pair("dilation", statics["dilation"]),
+            groups=statics["groups"],
+        ),
+    )
+
+
+def _pool_statics(statics: Statics) -> dict[str, Any]:
+    kernel = pair("kernel", statics["kernel"])
+    stride = statics["stride"]
+    return {
+        "kernel": kernel,
+        "stride": kernel if stride is None else pair("stride", stride),
+        "padding": sides(statics["padding"]),
+    }
+
+
+def _max_pool2d(b: Builder, statics: Statics, args: Args) -> Value:
+    return cast(Value, pool.max_pool2d(b, *args, **_pool_statics(statics)))
+
+
+def _avg_pool2d(b: Builder, statics: Statics, args: Args) -> Value:
+    include = statics["count_include_pad"]
+    attrs = _pool_statics(statics)
+    return cast(Value, pool.avg_pool2d(b, *args, count_include_pad=include, **attrs))
+
+
+def _random(op: Any) -> Any:
+    def build(b: Builder, statics: Statics, args: Args) -> Value:
+        return cast(Value, op(b, *args, dims=tuple(statics["dims"]), stream=statics["stream"]))
+
+    return build
+
+
+# --- the table --------------------------------------------------------------------------------
+
+_DIMS = StaticParam("dims", "dims", required=True)
+_PADDING = StaticParam("padding", "ints", 0)
+_WINDOW = (StaticParam("kernel", "ints", required=True), StaticParam("stride", "ints"), _PADDING)
+_DRAW = (_DIMS, StaticParam("stream", "int", 0))
+_DIAGONAL = (StaticParam("diagonal", "int", 0),)
+_FIRST_AXIS = (StaticParam("axis", "int", 0),)
+
+SURFACES: tuple[Surface, ...] = (
+    Surface("zeros", (), _filled(0), (_DIMS, _DTYPE), doc="Zeros of the given dims."),
+    Surface("ones", (), _filled(1), (_DIMS, _DTYPE), doc="Ones of the given dims."),
+    Surface(
+        "full",
+        (),
+        _filled(None),
+        (_DIMS, StaticParam("value", "number", required=True), _DTYPE),
+        doc="A tensor of the given dims, every element `value`.",
+    ),
+    Surface(
+        "arange",
+        (),
+        _arange,
+        (_DIMS, StaticParam("dtype", "dtype", "i64")),
+        doc="[stop], [start, stop] or [start, stop, step]: the numbers from start to below stop.",
+    ),
+    Surface("eye", (), _eye, (_DIMS, _DTYPE), doc="Ones on the diagonal of [n] or [rows, cols]."),
+    Surface("tril", ("x",), _triangle(True), _DIAGONAL, doc="x, but 0 above a diagonal."),
+    Surface("triu", ("x",), _triangle(False), _DIAGONAL, doc="x, but 0 below a diagonal."),
+    Surface("reshape", ("x",), _reshape, (_DIMS,), doc="The same elements; one dim may be -1."),
+    Surface(
+        "transpose",
+        ("x",),
+        _transpose,
+        (StaticParam("perm", "dims", ()),),
+        doc="Dim i of the result is x's dim perm[i]; without numbers the order is reversed.",
+    ),
+    Surface("broadcast_to", ("x",), _broadcast_to, (_DIMS,), doc="x stretched to the given dims."),
+    Surface("concat", ("x...",), _concat, _FIRST_AXIS, doc="Tensors one after the other."),
+    Surface("stack", ("x...",), _stack, _FIRST_AXIS, doc="Equal tensors along a new axis."),
+    Surface(
+        "split",
+        ("x",),
+        _split,
+        (StaticParam("parts", "ints", required=True), *_FIRST_AXIS),
+        doc="A tuple: so many equal parts, or parts of the given sizes.",
+    ),
+    Surface(
+        "pad",
+        ("x",),
+        _pad,
+        (StaticParam("pairs", "pairs", required=True), StaticParam("value", "number", 0.0)),
+        doc="(low, high) elements more at both ends of each of the last axes.",
+    ),
+    Surface(
+        "cast",
+        ("x",),
+        _cast,
+        (StaticParam("dtype", "dtype", required=True),),
+        doc="x with another dtype; floats are cut towards 0 to make integers.",
+    ),
+    Surface(
+        "take",
+        ("x", "indices"),
+        _take,
+        _FIRST_AXIS,
+        doc="Slices of x along an axis; negative indices count from the end, others are clamped.",
+    ),
+    Surface(
+        "take_along",
+        ("x", "indices"),
+        _take_along,
+        (StaticParam("axis", "int", -1),),
+        doc="One element along an axis for each index (NumPy's take_along_axis).",
+    ),
+    Surface(
+        "one_hot",
+        ("x",),
+        _one_hot,
+        (StaticParam("n", "dim", required=True), _DTYPE),
+        doc="1 at each index along a new last dim of size n, else 0.",
+    ),
+    Surface(
+        "prim_conv2d",
+        ("x", "weight"),
+        _conv2d,
+        (
+            StaticParam("stride", "ints", 1),
+            _PADDING,
+            StaticParam("dilation", "ints", 1),
+            StaticParam("groups", "int", 1),
+        ),
+        doc="2-d convolution of (N, C, H, W) with (O, C / groups, KH, KW).",
+    ),
+    Surface("prim_max_pool2d", ("x",), _max_pool2d, _WINDOW, doc="Maxima of windows."),
+    Surface(
+        "prim_avg_pool2d",
+        ("x",),
+        _avg_pool2d,
+        (*_WINDOW, StaticParam("count_include_pad", "bool", True)),
+        doc="Means of windows.",
+    ),
+    Surface(
+        "prim_random_uniform",
+        ("seed", "step"),
+        _random(random.random_uniform),
+        _DRAW,
+        doc="f32 in [0, 1), chosen by seed, step and stream.",
+    ),
+    Surface(
+        "prim_random_normal",
+        ("seed", "step"),
+        _random(random.random_normal),
+        _DRAW,
+        doc="f32 of the standard normal distribution, chosen by seed, step and stream.",
+    ),
+)
