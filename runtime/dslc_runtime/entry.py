@@ -287,9 +287,9 @@ class Entry:
             raise ArgumentError(f"out has {len(given)} arrays; there are {len(plan.outputs)}")
         for number, (array, info) in enumerate(zip(given, self.info.outputs)):
             shape, dtype, _ = plan.outputs[number]
-            told = described(array) if isinstance(array, np.ndarray) else type(array).__name__
-            need = described(np.broadcast_to(np.empty((), dtype), shape))
             if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (shape, dtype):
+                told = described(array) if isinstance(array, np.ndarray) else type(array).__name__
+                need = described(np.broadcast_to(np.empty((), dtype), shape))
                 raise ArgumentError(f"out for {info.name} must be {need}, but it is {told}")
             if not array.flags.carray:
                 raise ArgumentError(f"out for {info.name} must be contiguous and writable")
