@@ -30,7 +30,8 @@ from tests.passes.arguments import arguments
 
 FOLDER = Path(__file__).parent
 CASE = re.compile(
-    r"# case: (?P<name>[^\n]*)\n# passes: (?P<passes>[^\n]*)\n(?P<given>.*?)# expect\n(?P<expected>.*?)"
+    r"# case: (?P<name>[^\n]*)\n# passes: (?P<passes>[^\n]*)\n"
+    r"(?P<given>.*?)# expect\n(?P<expected>.*?)"
     r"(?=# case: |\Z)",
     re.DOTALL,
 )

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+
+from dslc.ir.builder import Builder
+from dslc.ir.core import Argument, DimRange, Entry, Program, Value, Variable
+from dslc.ir.dims import sym
+from dslc.ir.evaluate import run_entry
+from dslc.ir.types import TensorType
+from dslc.ir.verify import verify_program
+from dslc.ops.broadcast import broadcast
+from dslc.ops.constants import constant
+from dslc.ops.elementwise import add, mul, rsqrt
+from dslc.ops.linalg import matmul
+from dslc.ops.shape import iota, reshape, transpose
+from dslc.passes.hoist import hoist_weights
+
+N = sym("N")
+TYPES = {"w": (3, 4), "scale": (4,), "variance": (4,), "count": ()}
+KINDS = {"w": "weight", "scale": "weight", "variance": "state", "count": "state"}
+
+
+def f32(*dims: object) -> TensorType:
+    return TensorType("f32", dims)  # type: ignore[arg-type]
+
+
+def start(name: str) -> tuple[Builder, dict[str, Value]]:
+    b = Builder()
+    return b, {"x": b.param("x", f32(N, 4))} | {k: b.param(k, f32(*d)) for k, d in TYPES.items()}
+
+
+def entry(
+    b: Builder, name: str, results: list[Value], outputs: tuple[str, ...], *updates: str
+) -> Entry:
+    roles = [Argument("x", "input"), *(Argument(k, KINDS[k]) for k in TYPES)]  # type: ignore[arg-type]
+    return Entry(name, b.function(name, results), tuple(roles), outputs, updates)
+
+
+def program(*entries: Entry) -> Program:
+    variables = [Variable(k, f32(*d), KINDS[k]) for k, d in TYPES.items()]  # type: ignore[arg-type]
+    return Program("P", entries, tuple(variables), (DimRange("N"),))
+
+
+def scaled_weight(b: Builder, p: dict[str, Value]) -> Value:
+    """w scaled per column by scale / sqrt(variance)."""
+    factor = mul(b, p["scale"], rsqrt(b, p["variance"]))
+    return mul(b, p["w"], broadcast(b, factor, dims=(3, 4), axes=(1,)))
+
+
+def forward(name: str = "forward") -> Entry:
+    b, p = start(name)
+    y = matmul(b, p["x"], scaled_weight(b, p), transpose_b=True)
+    one = constant(b, value=1.0, type=f32(N, 4))
+    bias = broadcast(b, reshape(b, p["scale"], dims=(1, 4)), dims=(N, 4), axes=(0, 1))
+    z = matmul(b, add(b, one, bias), transpose(b, p["w"], perm=(1, 0)))
+    return entry(b, name, [add(b, y, z)], ("y",))
+
+
+def test_work_on_weights_moves_to_prepare() -> None:
+    before = program(forward())
+    after = hoist_weights(before)
+    verify_program(after, "hoist")
+    prepare = after.entry("prepare")
+    assert [a.name for a in prepare.arguments] == ["w", "scale", "variance"]
+    assert prepare.outputs == ("prepared.0", "prepared.1")
+    left = after.entry("forward")
+    assert [str(a.name) for a in left.arguments] == ["x", "scale", "prepared.0", "prepared.1"]
+    # Broadcasts and constants stay: a fused kernel has them for free.
+    names = [eqn.op.name for eqn in left.function.eqns]
+    assert sorted(names) == ["add", "add", "broadcast", "constant", "matmul", "matmul", "reshape"]
+    agree(before, after, "forward")
+
+
+def agree(before: Program, after: Program, name: str) -> None:
+    rng = np.random.default_rng(0)
+    values = {k: np.asarray(rng.uniform(0.5, 2, d), np.float32) for k, d in TYPES.items()}
+    x = {"x": rng.normal(size=(5, 4)).astype(np.float32)}
+    prepared, _ = run_entry(after, "prepare", values, {})
+    (expected,) = run_entry(before, name, values, x)[0].values()
+    (found,) = run_entry(after, name, values | prepared, x)[0].values()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_entries_share_what_is_prepared() -> None:
+    before = program(forward(), forward("again"))
+    after = hoist_weights(before)
+    verify_program(after, "hoist")
+    assert after.entry("prepare").outputs == ("prepared.0", "prepared.1")
+    assert [v.name for v in after.variables if v.kind == "prepared"] == ["prepared.0", "prepared.1"]
+    agree(before, after, "again")
+
+
+def test_states_that_change_are_not_prepared() -> None:
+    b, p = start("count")
+    counted = entry(b, "count", [p["x"], mul(b, p["variance"], p["variance"])], ("x",), "variance")
+    after = hoist_weights(program(forward(), counted))
+    verify_program(after, "hoist")
+    assert [a.name for a in after.entry("prepare").arguments] == ["w"]
+
+
+def test_nothing_to_hoist() -> None:
+    b, p = start("plain")
+    steps = iota(b, dims=(4,), axis=0, dtype="f32")
+    bias = broadcast(b, add(b, steps, steps), dims=(N, 4), axes=(1,))
+    y = add(b, bias, broadcast(b, p["scale"], dims=(N, 4), axes=(1,)))
+    before = program(entry(b, "plain", [y], ("y",)))
+    assert hoist_weights(before) is before
+
+
+def test_trained_weights_are_not_prepared() -> None:
+    b, p = start("step")
+    step = entry(b, "step", [p["x"], mul(b, p["w"], p["w"])], ("x",), "w")
+    before = program(forward(), step)
+    assert hoist_weights(before) is before
+
+
+def test_a_prepared_result() -> None:
+    b, p = start("table")
+    before = program(entry(b, "table", [scaled_weight(b, p)], ("w",)))
+    after = hoist_weights(before)
+    verify_program(after, "hoist")
+    agree(before, after, "table")
