@@ -305,7 +305,7 @@ def _exportable(array: Array) -> Any:
 
 
 _U8 = np.dtype(np.uint8)
-_NO_BYTES = np.empty(0, np.uint8)
+_NO_BYTES = aligned_empty((0,), _U8, 0)
 
 
 def _names(dim: dims.DimExpr) -> list[str]:

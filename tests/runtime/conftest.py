@@ -63,21 +63,21 @@ def link(functions: Mapping[str, Callable[[], None]], folder: Path) -> bytes:
 
 
 def toy_functions() -> dict[str, Callable[[], None]]:
-    """forward: y = x * weight_prepared + 1, through the arena, in parallel over rows;
-    prepare: weight_prepared = 2 * weight; count: total += x, returns it before the call's end;
-    train: weight -= mean(x) over rows, loss = sum(x) + step + seed; pair: two results."""
+    """forward: y = x * packed + 1, in parallel over rows; prepare: packed = 2 * weight; count: y is
+    total, then total += x; train: first is weight[0], weight -= sum of x's rows, moment += rows,
+    loss = sum(x) + 100 * seed + step; evaluate: loss = sum(x); pair: y = row sums of a, z = b + c.
+    """
     from tvm import tirx
     from tvm.tirx.script import builder as T
 
     def arg(name: str, shape: tuple[Any, ...], dtype: str = "float32") -> Any:
-        return T.arg(name, T.buffer(shape, dtype, align=1 if dtype == "uint8" else 4))
+        strides = [tirx.Var(f"{name}_{i}", "int64") for i in range(len(shape))]
+        shape = tuple(tirx.IntImm("int64", d) if isinstance(d, int) else d for d in shape)
+        align = 1 if dtype == "uint8" else 4
+        return T.arg(name, T.buffer(shape, dtype, strides=strides, align=align))
 
     def rows() -> Any:
         return T.arg("n", tirx.Var("n", "int64"))
-
-    def floats(arena: Any, count: Any) -> Any:
-        pointer = T.bind(tirx.address_of(arena[0]))
-        return T.decl_buffer((count,), "float32", data=pointer, align=4)
 
     def forward() -> None:
         n = rows()
@@ -139,7 +139,6 @@ def toy_functions() -> dict[str, Callable[[], None]]:
             T.buffer_store(z, tirx.Cast("int32", b[i]) + c[()], [i])
         T.evaluate(arena.data)
 
-    _ = floats
     return {
         "toy_forward": forward,
         "toy_prepare": prepare,
