@@ -1,0 +1,1 @@
+"""Meaning of a `.dl` file: names, types and the way from syntax to IR."""

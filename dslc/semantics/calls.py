@@ -1,0 +1,318 @@
+"""Calls: arguments to parameters, the body in a frame of its own, the result to its type.
+
+Input: what is called and the values it is given. Output: the value of the call. A layer without
+`[ ]` becomes an instance at its call. Non-goals: the forms in the body (`statements.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dslc.diagnostics import Label, nearest_name
+from dslc.ir.core import Value
+from dslc.ir.op import Surface, TypeRuleError
+from dslc.ir.types import TensorType
+from dslc.semantics import errors, instances, numbers, operators, statics
+from dslc.semantics.context import MOST_CALLS, Context, Frame, Mistake, call_text
+from dslc.semantics.operators import Operand
+from dslc.semantics.signature import Given, Matcher, Silent, as_declared
+from dslc.semantics.values import (
+    BAD,
+    Bad,
+    Builtin,
+    Code,
+    Constant,
+    Instance,
+    Note,
+    NumberFunction,
+    Random,
+    Tensor,
+    Thing,
+    TupleOf,
+    describe,
+    is_static,
+)
+from dslc.source import Span
+from dslc.syntax import ast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_RANDOM_OFFSET = 1 << 16
+
+
+def call(
+    ctx: Context,
+    callee: Thing,
+    given: Sequence[Given],
+    span: Span,
+    name: ast.Ident | None = None,
+    words: Span | None = None,
+) -> Thing:
+    """`callee(given)`; `name` names the instance that the call makes, `words` is the callee as
+    written, for messages."""
+    if isinstance(callee, Bad) or any(isinstance(g.thing, Bad) for g in given):
+        return BAD
+    match callee:
+        case Code() if isinstance(callee.decl, ast.LayerDecl):
+            full = Code(callee.decl, callee.module, statics.bind(ctx, callee, (), span))
+            made = instances.make(ctx, full, name, span)
+            return _run(ctx, full, made, given, span, words)
+        case Code():
+            bound = callee.statics
+            if bound is None:
+                bound = statics.bind(ctx, callee, (), span)
+            return _run(ctx, Code(callee.decl, callee.module, bound), None, given, span, words)
+        case Instance():
+            return _run(ctx, callee.code, callee, given, span, words)
+        case Builtin():
+            return _builtin(ctx, callee, given, span)
+        case NumberFunction():
+            return _number_function(ctx, callee.name, given, span)
+        case Random():
+            return _random(ctx, callee, given, span)
+        case Constant():
+            return callee.value
+    raise Mistake(errors.not_callable(describe(callee), span))
+
+
+# --- functions and layers -----------------------------------------------------------------------
+
+
+def _run(
+    ctx: Context,
+    code: Code,
+    instance: Instance | None,
+    given: Sequence[Given],
+    span: Span,
+    words: Span | None,
+) -> Thing:
+    ctx.reached.add(id(code.decl))
+    if ctx.frame.depth >= MOST_CALLS:
+        raise Mistake(errors.too_deep(code.name, span))
+    frame = Frame(
+        code.name,
+        "fn" if instance is None else "layer",
+        code.module,
+        env=dict(code.statics or {}),
+        instance=instance,
+        call=span,
+        parent=ctx.frame,
+        depth=ctx.frame.depth + 1,
+    )
+    ordered = arrange(describe(code), [a.name.name for a in code.decl.args], given, span)
+    bind_arguments(ctx, frame, code.decl.args, ordered)
+    if instance is not None:
+        instance.calls += 1
+    with ctx.inside(frame):
+        ctx.execute(ctx, code.decl.body)
+        result = finish(ctx, code.decl.result, code.decl.name)
+    return _noted(ctx, result, span, words or span)
+
+
+def arrange(what: str, names: Sequence[str], given: Sequence[Given], span: Span) -> list[Given]:
+    """The arguments in the order of the parameters; every parameter has one."""
+    out: dict[str, Given] = {}
+    position = 0
+    for argument in given:
+        if argument.name is not None:
+            name = argument.name.name
+            if name not in names:
+                near = nearest_name(name, names)
+                raise Mistake(errors.unknown_argument(what, name, argument.name.span, near))
+        else:
+            if position >= len(names):
+                wanted = f"{len(names)} argument{'s' * (len(names) != 1)}"
+                raise Mistake(errors.argument_count(what, wanted, len(given), argument.span))
+            name = names[position]
+            position += 1
+        if name in out:
+            raise Mistake(errors.argument_twice(what, name, argument.span))
+        out[name] = argument
+    for name in names:
+        if name not in out:
+            raise Mistake(errors.missing_argument(what, name, span))
+    return [out[name] for name in names]
+
+
+def bind_arguments(
+    ctx: Context, frame: Frame, args: Sequence[ast.Arg], given: Sequence[Given]
+) -> None:
+    """Bind the names and dims of a signature in the callee's frame."""
+    matcher = Matcher(ctx, frame)
+    for arg, value in zip(args, given):
+        matcher.match(arg.name.name, arg.type, value)
+    matcher.solve()
+    for arg, value in zip(args, given):
+        named = Given(arg.name, value.thing, value.span)
+        with ctx.inside(frame):
+            thing = as_declared(ctx, arg.type, named)
+        frame.env[arg.name.name] = argument_noted(ctx, frame, thing, arg)
+
+
+def argument_noted(ctx: Context, frame: Frame, thing: Thing, arg: ast.Arg) -> Thing:
+    """The argument with its name as its origin; in the library it keeps the caller's words."""
+    if isinstance(thing, Tensor) and not frame.module.library:
+        return ctx.tensor(thing.value, arg.name.span, f"the argument {arg.name.name}")
+    return thing
+
+
+def finish(ctx: Context, written: ast.TypeExpr, name: ast.Ident) -> Thing:
+    """The result of the body just run in the current frame, as its declared type."""
+    frame = ctx.frame
+    result = frame.result
+    if result is None:
+        ctx.report(errors.no_return(f"`{name.name}`", name.span))
+        return BAD
+    span = frame.result_span or name.span
+    try:
+        given = Given(None, result, span)
+        matcher = Matcher(ctx, frame, what="result of")
+        _check_result_names(ctx, matcher, written)
+        if not _contains_bad(result):
+            matcher.match(f"the result of `{name.name}`", written, given)
+            matcher.solve()
+            return as_declared(ctx, written, Given(name, result, span))
+    except Mistake as mistake:
+        ctx.report(mistake.diagnostic)
+    except Silent:
+        return BAD
+    return BAD
+
+
+def _contains_bad(thing: Thing) -> bool:
+    if isinstance(thing, TupleOf):
+        return any(_contains_bad(element) for element in thing.elements)
+    return isinstance(thing, Bad)
+
+
+def _check_result_names(ctx: Context, matcher: Matcher, written: ast.TypeExpr) -> None:
+    """A dim that stands only in the result type is what the body makes it, if it is a capital;
+    any other unknown name is a slip."""
+    for node in ast.walk(written):
+        if isinstance(node, ast.Name) and not node.name[:1].isupper():
+            if matcher.is_free(node.name) and not is_function(node.name):
+                near = ctx.nearest(node.name)
+                raise Mistake(errors.unbound_dim(node.name, node.span, near))
+
+
+def is_function(name: str) -> bool:
+    """Whether a name in a dim is a function such as `min`."""
+    return name in numbers.FUNCTIONS
+
+
+def _noted(ctx: Context, thing: Thing, span: Span, words: Span) -> Thing:
+    if isinstance(thing, Tensor):
+        return Tensor(thing.value, Note(span, f"from {call_text(words)}"), thing.home)
+    if isinstance(thing, TupleOf):
+        return TupleOf(tuple(_noted(ctx, element, span, words) for element in thing.elements))
+    return thing
+
+
+# --- built-in functions -------------------------------------------------------------------------
+
+
+def _builtin(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) -> Thing:
+    surface = callee.surface
+    what = f"the function {surface.name}"
+    if callee.statics is None and surface.name in numbers.FUNCTIONS:
+        things = [g.thing for g in given]
+        if things and all(is_static(t) or isinstance(t, TupleOf) for t in things):
+            number = numbers.apply(ctx, surface.name, things, span)
+            if number is not None:
+                return number
+    bound = callee.statics
+    if bound is None:
+        bound = statics.bind_builtin(ctx, surface, (), span)
+    ordered = _arrange_builtin(what, surface, given, span)
+    operands = [Operand(g.thing, g.span) for g in ordered]
+    values = _operand_values(ctx, surface, operands)
+    return _build(ctx, surface, bound, values, operands, span)
+
+
+def _arrange_builtin(
+    what: str, surface: Surface, given: Sequence[Given], span: Span
+) -> Sequence[Given]:
+    variadic = surface.args and surface.args[-1].endswith("...")
+    if not variadic:
+        return arrange(what, surface.args, given, span)
+    if len(given) < len(surface.args):
+        wanted = f"at least {len(surface.args)} arguments"
+        raise Mistake(errors.argument_count(what, wanted, len(given), span))
+    return given
+
+
+def _operand_values(ctx: Context, surface: Surface, operands: Sequence[Operand]) -> Sequence[Value]:
+    for operand in operands:
+        if isinstance(operand.thing, TupleOf):
+            found = describe(operand.thing)
+            raise Mistake(errors.no_value(found, operand.span))
+        if not isinstance(operand.thing, Tensor) and not operators.is_static_number(operand.thing):
+            message = f"{surface.name} takes tensors, not {describe(operand.thing)}"
+            raise Mistake(errors.bad_operands(message, [Label(operand.span)]))
+    if surface.broadcast:
+        # The condition of `where` is no number beside the others.
+        skip = (0,) if surface.name == "where" else ()
+        return operators.broadcast(ctx, f"apply {surface.name} to", operands, skip)
+    dtype = operators.literal_dtype(operands) if operands else "f32"
+    if operands and not any(isinstance(o.thing, Tensor) for o in operands):
+        dtype = "f32" if surface.name in _FLOAT_FUNCTIONS else dtype
+    return [operators.to_tensor(ctx, o.thing, dtype, o.span) for o in operands]
+
+
+_FLOAT_FUNCTIONS = frozenset(
+    ["sqrt", "rsqrt", "exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "erf", "sigmoid"]
+)
+
+
+def _build(
+    ctx: Context,
+    surface: Surface,
+    bound: object,
+    values: Iterable[Value],
+    operands: Sequence[Operand],
+    span: Span,
+) -> Thing:
+    builder = ctx.emission.builder
+    try:
+        with builder.at(ctx.origin(span)):
+            result = surface.build(builder, bound, tuple(values))  # type: ignore[arg-type]
+    except TypeRuleError as error:
+        mistake = operators.rule_mistake(error, operands)
+        if not mistake.diagnostic.labels:
+            labels = [Label(span)]
+            raise Mistake(
+                errors.op_mismatch(error.code, error.message, labels, error.notes, error.help)
+            ) from None
+        raise mistake from None
+    words = f"from {surface.name}"
+    if isinstance(result, tuple):
+        return TupleOf(tuple(ctx.tensor(value, span, words) for value in result))
+    return ctx.tensor(result, span, words)
+
+
+def _number_function(ctx: Context, name: str, given: Sequence[Given], span: Span) -> Thing:
+    result = numbers.apply(ctx, name, [g.thing for g in given], span)
+    if result is None:
+        found = ", ".join(describe(g.thing) for g in given) or "nothing"
+        what = f"{name}(...) takes numbers known at compile time, not {found}"
+        raise Mistake(errors.bad_operands(what, [Label(span)]))
+    return result
+
+
+def _random(ctx: Context, callee: Random, given: Sequence[Given], span: Span) -> Tensor:
+    if given:
+        what = f"the function {callee.name}"
+        raise Mistake(errors.argument_count(what, "no arguments", len(given), given[0].span))
+    emission = ctx.emission
+    if emission.seed is None:
+        raise Mistake(errors.no_random_numbers(ctx.user_span(span)))
+    if emission.step is None:
+        emission.step = ctx.emit("constant", (), span, value=0, type=TensorType("i64"))
+    stream = emission.stream
+    emission.stream += _RANDOM_OFFSET if emission.fixed_stream else 1
+    inputs = (emission.seed, emission.step)
+    dims = callee.dims or ()
+    value = ctx.emit(callee.name, inputs, span, dims=dims, stream=stream)
+    return ctx.tensor(value, span, f"from {callee.name}")

@@ -1,0 +1,86 @@
+"""`dslc check`: all that can be said about a file without running or building it.
+
+Input: a source file. Output: its diagnostics. Every model is elaborated, for training too where it
+has a `train` block; layers and functions that none uses are checked on their own. Non-goals: the
+program (`elaborate.py`), printing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dslc.diagnostics import Diagnostic, nearest_name
+from dslc.semantics import errors
+from dslc.semantics.context import Context, Mistake
+from dslc.semantics.elaborate import elaborate_model, new_context
+from dslc.semantics.expressions import constant
+from dslc.semantics.generic import check_alone
+from dslc.semantics.scope import Module
+from dslc.source import SourceFile
+from dslc.syntax import ast
+
+# A call of the language takes some 25 calls of Python; context.MOST_CALLS of them fit.
+_RECURSION_LIMIT = 8000
+
+
+def check(source: SourceFile) -> list[Diagnostic]:
+    """Every error and warning of a file and the files it imports, each root cause once."""
+    with deep_recursion():
+        ctx = new_context(source)
+        module = ctx.frame.module
+        _check_trains(ctx, module)
+        for decl in list(module.decls.values()):
+            if isinstance(decl, ast.ModelDecl):
+                _check_model(ctx, module, decl)
+        for decl in list(module.decls.values()):
+            _check_rest(ctx, module, decl)
+        return list(ctx.reporter.diagnostics)
+
+
+@contextmanager
+def deep_recursion() -> Iterator[None]:
+    """A recursion limit that fits programs nested as deep as the language allows."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, _RECURSION_LIMIT))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def _check_trains(ctx: Context, module: Module) -> None:
+    models = [d.name.name for d in module.decls.values() if isinstance(d, ast.ModelDecl)]
+    seen: dict[str, ast.TrainDecl] = {}
+    for block in module.trains:
+        name = block.name.name
+        if name not in models:
+            if not ctx.reporter.has_errors:
+                near = nearest_name(name, models)
+                ctx.report(errors.train_without_model(block.name, near))
+        elif name in seen:
+            what = f"the training of {name}"
+            ctx.report(errors.given_twice(what, block.name.span, seen[name].name.span))
+        else:
+            seen[name] = block
+
+
+def _check_model(ctx: Context, module: Module, decl: ast.ModelDecl) -> None:
+    trained = any(block.name.name == decl.name.name for block in module.trains)
+    if any(p.default is None for p in decl.statics):
+        return  # known once `--set` gives the number
+    elaborate_model(ctx, module, decl, {}, training=trained)
+
+
+def _check_rest(ctx: Context, module: Module, decl: ast.Decl) -> None:
+    match decl:
+        case ast.ConstDecl():
+            try:
+                constant(ctx, module, decl, decl.name.span)
+            except Mistake as mistake:
+                ctx.report(mistake.diagnostic)
+        case ast.FnDecl() | ast.LayerDecl() if id(decl) not in ctx.reached:
+            check_alone(ctx, module, decl)
+        case _:
+            pass

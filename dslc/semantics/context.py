@@ -1,0 +1,277 @@
+"""The state of an elaboration: where it is, what it has built, what it knows about dims.
+
+`Context` is handed to every function of the elaborator; `Frame` is one call of a function or layer,
+`Emission` one IR function under construction, `Variables` the weights and states of the model.
+Non-goals: what the forms of the language mean (`expressions.py`, `statements.py`, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from dslc.diagnostics import Diagnostic, Reporter, nearest_name
+from dslc.ir.builder import Builder
+from dslc.ir.core import Argument, DimCheck, Entry, Function, Origin, Value, Variable, VariableKind
+from dslc.ir.dims import Dim
+from dslc.ir.op import Attrs, Op
+from dslc.ir.prove import Fact, Prover, Relation
+from dslc.ir.types import DType, TensorType
+from dslc.ops import BY_NAME
+from dslc.semantics.scope import Loader, Module
+from dslc.semantics.values import Instance, Note, Tensor, Thing
+from dslc.source import Span
+from dslc.syntax import ast
+
+FrameKind = Literal["fn", "layer", "model", "train", "module"]
+MOST_CALLS = 48
+
+
+class Mistake(Exception):
+    """A mistake of the user at the expression being evaluated; never leaves `evaluate`."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__(diagnostic.title)
+        self.diagnostic = diagnostic
+
+
+class Undecidable(Exception):
+    """A layer checked on its own needs a number that only a use of it would give."""
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """One call: its names, the instance whose weights it owns, and who called it from where."""
+
+    name: str
+    kind: FrameKind
+    module: Module
+    env: dict[str, Thing] = field(default_factory=dict)
+    instance: Instance | None = None
+    call: Span | None = None
+    parent: Frame | None = None
+    depth: int = 0
+    float_dtype: DType | None = None
+    # Instances made so far by name, and the indices of the loops around.
+    counts: dict[str, int] = field(default_factory=dict)
+    indices: tuple[int, ...] = ()
+    # Where each param and state, and each named instance, was declared in this call.
+    declared: dict[str, Span] = field(default_factory=dict)
+    result: Thing | None = None
+    result_span: Span | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Emission:
+    """An IR function under construction, and its arguments beside the builder's params."""
+
+    builder: Builder = field(default_factory=Builder)
+    arguments: list[Argument] = field(default_factory=list)
+    variables: dict[str, Value] = field(default_factory=dict)
+    updates: dict[str, Tensor] = field(default_factory=dict)
+    training: bool = False
+    seed: Value | None = None
+    step: Value | None = None
+    # The next Philox stream; each use of random numbers draws from its own.
+    stream: int = 0
+    fixed_stream: bool = False
+
+    def input(self, name: str, type: TensorType) -> Value:
+        """A parameter that the caller hands in."""
+        value = self.builder.param(name, type)
+        self.arguments.append(Argument(name, "input"))
+        return value
+
+    def entry(self, name: str, outputs: Sequence[tuple[str, Value]]) -> Entry:
+        """The finished entry: inputs, then weights, then states, as the order of first use."""
+        order = {"input": 0, "weight": 1, "state": 2, "prepared": 3}
+        pairs = sorted(
+            zip(self.arguments, self.builder.params), key=lambda pair: order[pair[0].role]
+        )
+        results = [v for _, v in outputs] + [t.value for t in self.updates.values()]
+        function = Function(
+            name, tuple(v for _, v in pairs), tuple(self.builder.eqns), tuple(results)
+        )
+        return Entry(
+            name,
+            function,
+            tuple(a for a, _ in pairs),
+            tuple(n for n, _ in outputs),
+            tuple(self.updates),
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Variables:
+    """The weights and states found so far, by full name, in the order of their first use."""
+
+    found: dict[str, Variable] = field(default_factory=dict)
+    # Those whose first value was a mistake.
+    broken: set[str] = field(default_factory=set)
+    kind: VariableKind | None = None
+    prefix: str = ""
+
+
+class Choices:
+    """The ways to take conditions that a layer's user would decide, one after another."""
+
+    def __init__(self, most: int = 12) -> None:
+        self._prefix: list[bool] = []
+        self._taken: list[bool] = []
+        self._left = most
+
+    def take(self) -> bool:
+        """The next condition: as planned, or true at first."""
+        position = len(self._taken)
+        choice = self._prefix[position] if position < len(self._prefix) else True
+        self._taken.append(choice)
+        return choice
+
+    def runs(self) -> Iterator[None]:
+        """Once for each way; within a run `take` answers."""
+        while self._left > 0:
+            self._left -= 1
+            self._taken = []
+            yield
+            while self._taken and not self._taken[-1]:
+                self._taken.pop()
+            if not self._taken:
+                return
+            self._prefix = [*self._taken[:-1], False]
+
+
+@dataclass(slots=True, eq=False)
+class Context:
+    """All of it. `evaluate`, `execute` and `call` tie the knot between expressions and
+    calls; the arguments of `call` are `signature.Given`s."""
+
+    reporter: Reporter
+    loader: Loader
+    prelude: Module
+    evaluate: Callable[[Context, ast.Expr], Thing]
+    execute: Callable[[Context, Sequence[ast.Stmt]], None]
+    call: Callable[[Context, Thing, Sequence[Any], Span], Thing]
+    frame: Frame
+    emission: Emission = field(default_factory=Emission)
+    variables: Variables = field(default_factory=Variables)
+    prover: Prover = field(default_factory=Prover)
+    checks: list[DimCheck] = field(default_factory=list)
+    choices: Choices | None = None
+    consts: dict[int, Thing] = field(default_factory=dict)
+    pending_consts: set[int] = field(default_factory=set)
+    reached: set[int] = field(default_factory=set)
+    reported: set[tuple[str, Span | None]] = field(default_factory=set)
+
+    # --- mistakes ---
+
+    def report(self, diagnostic: Diagnostic) -> None:
+        """Add a diagnostic; one inside the library is told at the user's call."""
+        if self.frame.module.library:
+            diagnostic = self._outside_library(diagnostic)
+        key = (diagnostic.code, diagnostic.span)
+        if key not in self.reported:
+            self.reported.add(key)
+            self.reporter.report(diagnostic)
+
+    def _outside_library(self, diagnostic: Diagnostic) -> Diagnostic:
+        inside = diagnostic.span
+        span = self.user_span(inside) if inside else None
+        if span is None or inside is None or span is inside:
+            return diagnostic
+        library = inside.file.path
+        kept = [
+            replace(label, primary=False)
+            for label in diagnostic.labels
+            if label.span.file.path != library and label.span != span
+        ]
+        message = next((label.message for label in diagnostic.labels if label.span == span), "")
+        primary = replace(diagnostic.labels[0], span=span, message=message, primary=True)
+        note = f"in the library function {self.library_names()[-1]}, {inside}"
+        return replace(diagnostic, labels=(primary, *kept), notes=(*diagnostic.notes, note))
+
+    def user_span(self, span: Span) -> Span:
+        """The innermost place outside the library that led to `span`."""
+        frame: Frame | None = self.frame
+        while frame is not None and frame.module.library and frame.call is not None:
+            span, frame = frame.call, frame.parent
+        return span
+
+    def library_names(self) -> tuple[str, ...]:
+        """The library functions around, outermost first."""
+        names: list[str] = []
+        frame: Frame | None = self.frame
+        while frame is not None:
+            if frame.module.library and frame.kind != "module":
+                names.append(frame.name)
+            frame = frame.parent
+        return tuple(reversed(names))
+
+    def nearest(self, name: str) -> str | None:
+        """The name in scope that `name` may be a slip of."""
+        names = [*self.frame.env, *self.frame.module.names(), *self.prelude.names()]
+        return nearest_name(name, names)
+
+    # --- building ---
+
+    @contextmanager
+    def inside(self, frame: Frame) -> Iterator[Frame]:
+        """What runs inside belongs to `frame`."""
+        before, self.frame = self.frame, frame
+        try:
+            yield frame
+        finally:
+            self.frame = before
+
+    @contextmanager
+    def building(self, emission: Emission) -> Iterator[Emission]:
+        """What is emitted inside goes to `emission`."""
+        before, self.emission = self.emission, emission
+        try:
+            yield emission
+        finally:
+            self.emission = before
+
+    def origin(self, span: Span) -> Origin:
+        path = ""
+        frame: Frame | None = self.frame
+        while frame is not None and not path:
+            path = frame.instance.path if frame.instance else ""
+            frame = frame.parent
+        return Origin(self.user_span(span), path, self.library_names())
+
+    def emit(self, name: str, inputs: Sequence[Value], span: Span, **attrs: object) -> Value:
+        """Adds the one-result op called `name`; TypeRuleError when the inputs don't fit."""
+        op: Op = BY_NAME[name]
+        filled: Attrs = op.attrs(**attrs)
+        return self.emission.builder.emit(op, inputs, filled, self.origin(span))[0]
+
+    def tensor(self, value: Value, span: Span, words: str) -> Tensor:
+        return Tensor(value, Note(span, words), self.emission.builder)
+
+    # --- dims ---
+
+    def same(self, left: Dim, right: Dim) -> bool | None:
+        """Whether two dims are equal. A layer checked on its own is given the benefit."""
+        if left == right:
+            return True
+        return self.holds(left, "==", right)
+
+    def holds(self, left: Dim, op: Relation, right: Dim) -> bool | None:
+        """Whether a relation between dims holds; as `same`."""
+        answer = self.prover.compare(left, op, right)
+        if answer is None and self.choices is not None:
+            self.assume(left, op, right)
+            return True
+        return answer
+
+    def assume(self, left: Dim, op: Relation, right: Dim) -> None:
+        """A fact for the prover from here on."""
+        self.prover = self.prover.assume(Fact(left, op, right))
+
+
+def call_text(span: Span) -> str:
+    """The source of a callee on one line, for messages."""
+    text = " ".join(span.text.split())
+    return text if len(text) <= 48 else f"{text[:45]}..."

@@ -1,0 +1,140 @@
+"""From the text of a `.dl` file to a `Program`: names, types and IR in one walk.
+
+Input: a source file, which model, its static arguments, whether to train. Output: the program (or
+None) and every diagnostic. Non-goals: optimisation; printing the diagnostics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dslc.diagnostics import Diagnostic, InternalError, Reporter, nearest_name
+from dslc.ir.core import Program
+from dslc.semantics import calls, errors, statics
+from dslc.semantics.context import Context, Frame, Mistake
+from dslc.semantics.expressions import evaluate
+from dslc.semantics.models import ModelRun
+from dslc.semantics.scope import Loader, Module
+from dslc.semantics.signature import Silent
+from dslc.semantics.statements import execute
+from dslc.semantics.training import train
+from dslc.semantics.values import Thing
+from dslc.source import SourceFile, Span
+from dslc.syntax import ast
+
+Setting = int | float | bool | str
+
+
+def elaborate(
+    source: SourceFile,
+    model: str | None = None,
+    statics: Mapping[str, Setting] | None = None,
+    training: bool = False,
+) -> tuple[Program | None, list[Diagnostic]]:
+    """The program of a model: the one called `model`, or the only one of the file.
+
+    `statics` overrides the model's static parameters (`--set`). With `training` the program has a
+    `TrainPlan` and the entry `evaluate`, and a model without a `train` block is an error.
+    """
+    ctx = new_context(source)
+    module = ctx.frame.module
+    decl = _choose(ctx, module, model)
+    program = None
+    if decl is not None and not ctx.reporter.has_errors:
+        program = elaborate_model(ctx, module, decl, statics or {}, training=training)
+    found = list(ctx.reporter.diagnostics)
+    return (None if ctx.reporter.has_errors else program), found
+
+
+def new_context(source: SourceFile) -> Context:
+    """A context whose frame is the top of the file; syntax errors are in its reporter."""
+    reporter = Reporter()
+    loader = Loader(reporter)
+    prelude = loader.library("prelude")
+    if prelude is None:
+        raise InternalError("the library std.prelude is missing from the installation")
+    module = loader.load(source)
+    frame = Frame(module.name, "module", module)
+    return Context(reporter, loader, prelude, evaluate, execute, calls.call, frame)
+
+
+def _choose(ctx: Context, module: Module, name: str | None) -> ast.ModelDecl | None:
+    models = {d.name.name: d for d in module.decls.values() if isinstance(d, ast.ModelDecl)}
+    if ctx.reporter.has_errors:
+        return None
+    top = Span(module.source, 0, 0)
+    if name is not None and name not in models:
+        near = nearest_name(name, models)
+        ctx.report(errors.no_such_model(name, top, list(models), near))
+    elif name is None and not models:
+        ctx.report(errors.no_model(top))
+    elif name is None and len(models) > 1:
+        ctx.report(errors.several_models(top, list(models)))
+    else:
+        return models[name] if name is not None else next(iter(models.values()))
+    return None
+
+
+def elaborate_model(
+    ctx: Context,
+    module: Module,
+    decl: ast.ModelDecl,
+    settings: Mapping[str, Setting],
+    *,
+    training: bool,
+) -> Program | None:
+    """The program of one model of the file; None after a mistake, which is reported."""
+    ctx.variables.found.clear()
+    ctx.checks.clear()
+    try:
+        bound = _statics(ctx, module, decl, settings)
+    except Mistake as mistake:
+        ctx.report(mistake.diagnostic)
+        return None
+    except Silent:
+        return None
+    if not decl.entries:
+        ctx.report(errors.no_return(f"the model `{decl.name.name}`", decl.name.span))
+        return None
+    run = ModelRun(decl, module, bound)
+    entries = run.entries(ctx)
+    plan = None
+    if training:
+        block = next((t for t in module.trains if t.name.name == decl.name.name), None)
+        if block is None:
+            ctx.report(errors.no_train_block(decl.name.name, decl.name.span))
+        elif len(entries) == len(decl.entries):
+            more, plan = train(ctx, run, block)
+            entries += more
+    if ctx.reporter.has_errors:
+        return None
+    checks = tuple(dict.fromkeys(ctx.checks))
+    variables = tuple(ctx.variables.found.values())
+    return Program(
+        decl.name.name, tuple(entries), variables, tuple(run.dims.values()), checks, plan
+    )
+
+
+def _statics(
+    ctx: Context, module: Module, decl: ast.ModelDecl, settings: Mapping[str, Setting]
+) -> dict[str, Thing]:
+    what = f"the model {decl.name.name}"
+    span = decl.name.span
+    given: dict[str, tuple[Thing, Span]] = {}
+    params = {p.name.name: p for p in decl.statics}
+    for name, value in settings.items():
+        if name not in params:
+            near = nearest_name(name, params)
+            why = "it has no such static parameter"
+            ctx.report(errors.bad_setting(decl.name.name, name, why, span, near))
+            continue
+        kind = statics.kind_of(ctx, params[name], ctx.frame)
+        converted = statics.setting(ctx, name, kind, value)
+        if converted is None:
+            why = f"it is {statics.KINDS[kind]}, not {value!r}"
+            ctx.report(errors.bad_setting(decl.name.name, name, why, params[name].span, None))
+            continue
+        given[name] = converted, params[name].span
+    if ctx.reporter.has_errors:
+        raise Silent
+    return statics.complete(ctx, what, decl.statics, module, given, span, decl.name.name)

@@ -1,0 +1,443 @@
+"""Expressions: from syntax to values, with the equations that compute them at run time.
+
+Input: an expression and a `Context`. Output: its value; after a mistake, which is reported here,
+`BAD`. Non-goals: calls (`calls.py`), operators on tensors (`operators.py`), statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dslc.diagnostics import Label, nearest_name
+from dslc.ir.dims import Poly
+from dslc.ir.types import DTYPES
+from dslc.ops import SURFACES
+from dslc.semantics import calls, errors, indexing, instances, numbers, operators, statics
+from dslc.semantics.context import Context, Frame, Mistake
+from dslc.semantics.operators import Operand
+from dslc.semantics.scope import Module, Named, is_missing
+from dslc.semantics.signature import Given, Silent, dims_of
+from dslc.semantics.values import (
+    BAD,
+    Bad,
+    Builtin,
+    Code,
+    Constant,
+    Dtype,
+    Instance,
+    NumberFunction,
+    Random,
+    Tensor,
+    Thing,
+    TupleOf,
+    Unknown,
+    describe,
+    is_static,
+)
+from dslc.source import Span
+from dslc.syntax import ast
+
+_UNSUPPORTED = frozenset({"sort", "top_k"})
+_RANDOM = frozenset({"random_uniform", "random_normal"})
+
+
+def evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None = None) -> Thing:
+    """The value of an expression; `name` is what an instance made by it is bound to."""
+    try:
+        return _evaluate(ctx, expr, name)
+    except Mistake as mistake:
+        ctx.report(mistake.diagnostic)
+    except Silent:
+        pass
+    return BAD
+
+
+def _evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None) -> Thing:
+    match expr:
+        case ast.Int(_, value) | ast.Float(_, value) | ast.Bool(_, value) | ast.String(_, value):
+            return value
+        case ast.Name():
+            return resolve(ctx, expr.name, expr.span)
+        case ast.Attribute():
+            return _attribute(ctx, expr)
+        case ast.Member():
+            return _member(ctx, expr)
+        case ast.Subscript():
+            return _subscript(ctx, expr, name)
+        case ast.Call():
+            given = arguments(ctx, expr.args)
+            callee = _callee(ctx, expr.function, name)
+            return calls.call(ctx, callee, given, expr.span, name, expr.function.span)
+        case ast.Pipe():
+            return _pipe(ctx, expr, name)
+        case ast.Unary():
+            return _unary(ctx, expr)
+        case ast.Binary():
+            return _binary(ctx, expr)
+        case ast.Compare():
+            return _compare(ctx, expr)
+        case ast.IfExpr():
+            taken = expr.then if decide(ctx, expr.condition) else expr.orelse
+            return evaluate(ctx, taken, name)
+        case ast.Tuple():
+            return TupleOf(tuple(evaluate(ctx, element) for element in expr.elements))
+        case ast.Scan():
+            raise Mistake(errors.scan_unsupported(expr.span))
+        case ast.ElseRead():
+            raise Mistake(errors.index_notation_unsupported(expr.span))
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+def resolve(ctx: Context, name: str, span: Span) -> Thing:
+    """What a name stands for: local, of the file, of the library, built in."""
+    found = ctx.frame.env.get(name)
+    if found is not None:
+        return found
+    for module in (ctx.frame.module, ctx.prelude):
+        declared = module.lookup(name)
+        if declared is not None:
+            return _declared(ctx, declared, span)
+        if name in module.imported and is_missing(module.imported[name][0]):
+            return BAD
+    if name == "training":
+        return ctx.emission.training
+    for dtype in DTYPES:
+        if dtype == name:
+            return Dtype(dtype)
+    if name == "float":
+        return Dtype(ctx.frame.float_dtype or "f32")
+    if name in SURFACES:
+        return Builtin(SURFACES[name])
+    if name in numbers.FUNCTIONS:
+        return NumberFunction(name)
+    if name in _RANDOM:
+        return Random(name)
+    if name in _UNSUPPORTED:
+        raise Mistake(errors.function_unsupported(name, span))
+    known = [*SURFACES, *numbers.FUNCTIONS, *DTYPES, "training"]
+    near = ctx.nearest(name) or nearest_name(name, known)
+    raise Mistake(errors.unknown_name(name, span, near))
+
+
+def _declared(ctx: Context, found: tuple[Module, Named] | Module, span: Span) -> Thing:
+    if isinstance(found, Module):
+        return found
+    module, decl = found
+    match decl:
+        case ast.ConstDecl():
+            return constant(ctx, module, decl, span)
+        case ast.ModelDecl():
+            help = "make it a `layer` to use it inside another"
+            raise Mistake(errors.not_a_value(f"the model {decl.name.name}", span, help))
+        case ast.FnDecl() | ast.LayerDecl():
+            return Code(decl, module)
+
+
+def constant(ctx: Context, module: Module, decl: ast.ConstDecl, span: Span) -> Thing:
+    """The value of a `const`, evaluated once in its own file."""
+    key = id(decl)
+    if key in ctx.consts:
+        return ctx.consts[key]
+    if key in ctx.pending_consts:
+        raise Mistake(errors.circular_const(decl.name.name, span))
+    ctx.pending_consts.add(key)
+    frame = Frame(decl.name.name, "module", module, call=span, parent=ctx.frame)
+    try:
+        with ctx.inside(frame):
+            value = _constant_value(ctx, decl)
+    finally:
+        ctx.pending_consts.discard(key)
+    ctx.consts[key] = value
+    return value
+
+
+def _constant_value(ctx: Context, decl: ast.ConstDecl) -> Thing:
+    value = evaluate(ctx, decl.value)
+    try:
+        if isinstance(value, Tensor | Instance):
+            what = f"the constant `{decl.name.name}`"
+            raise Mistake(errors.not_static(what, describe(value), decl.value.span))
+        if decl.kind is not None and not isinstance(value, Bad):
+            param = ast.StaticParam(decl.span, decl.name, decl.kind, None)
+            kind = statics.kind_of(ctx, param, ctx.frame)
+            return statics.convert(ctx, decl.name.name, kind, value, decl.value.span)
+    except Mistake as mistake:
+        ctx.report(mistake.diagnostic)
+        return BAD
+    except Silent:
+        return BAD
+    return value
+
+
+def _attribute(ctx: Context, expr: ast.Attribute) -> Thing:
+    inside = _module_path(ctx, expr)
+    if inside is not None:
+        return inside
+    value = evaluate(ctx, expr.value)
+    name = expr.name
+    match value:
+        case Bad():
+            return BAD
+        case Tensor():
+            if name.name == "T":
+                return indexing.transposed(ctx, value, expr.span)
+            raise Mistake(errors.no_attribute(describe(value), name.name, name.span, None))
+        case Instance():
+            return instances.attribute(ctx, value, name)
+        case Module():
+            found = value.lookup(name.name)
+            if found is not None:
+                return _declared(ctx, found, expr.span)
+            near = nearest_name(name.name, value.names())
+            raise Mistake(errors.no_attribute(describe(value), name.name, name.span, near))
+    help_for_layer = None
+    if isinstance(value, Code) and isinstance(value.decl, ast.LayerDecl):
+        help_for_layer = f"make an instance first: {value.name}[...]"
+    diagnostic = errors.no_attribute(describe(value), name.name, name.span, None)
+    if help_for_layer:
+        diagnostic = errors.with_help(diagnostic, help_for_layer)
+    raise Mistake(diagnostic)
+
+
+def _module_path(ctx: Context, expr: ast.Attribute) -> Module | None:
+    """`std.vision` as an imported module."""
+    parts = [expr.name.name]
+    inner: ast.Expr = expr.value
+    while isinstance(inner, ast.Attribute):
+        parts.append(inner.name.name)
+        inner = inner.value
+    if not isinstance(inner, ast.Name) or inner.name in ctx.frame.env:
+        return None
+    return ctx.frame.module.modules.get(".".join([inner.name, *reversed(parts)]))
+
+
+def _member(ctx: Context, expr: ast.Member) -> Thing:
+    value = evaluate(ctx, expr.value)
+    if isinstance(value, Bad):
+        return BAD
+    if isinstance(value, TupleOf):
+        return indexing.element(ctx, value, expr.index, expr.span)
+    if isinstance(value, Instance) and ctx.frame.instance is not None:
+        last = value.path.rpartition(".")[2]
+        base = value.path.removesuffix(f".{last}") if last.isdigit() else value.path
+        short = base.removeprefix(f"{ctx.frame.instance.path}.")
+        sibling = ctx.frame.instance.children.get(f"{short}.{expr.index}")
+        if sibling is not None:
+            return sibling
+    raise Mistake(errors.no_element(expr.index, describe(value), expr.span))
+
+
+# --- brackets and calls -------------------------------------------------------------------------
+
+
+def _subscript(ctx: Context, expr: ast.Subscript, name: ast.Ident | None) -> Thing:
+    value = evaluate(ctx, expr.value)
+    match value:
+        case Bad():
+            return BAD
+        case Tensor():
+            return indexing.index(ctx, value, expr.items, expr.span)
+        case TupleOf():
+            return indexing.index_tuple(ctx, value, expr.items, expr.span)
+        case Code() if value.statics is None:
+            bound = Code(value.decl, value.module, statics.bind(ctx, value, expr.items, expr.span))
+            if isinstance(value.decl, ast.LayerDecl):
+                return instances.make(ctx, bound, name, expr.span)
+            return bound
+        case Builtin(surface, None):
+            return Builtin(surface, statics.bind_builtin(ctx, surface, expr.items, expr.span))
+        case Random(function, None):
+            return Random(function, dims_of(ctx, _dim_items(expr.items)))
+    raise Mistake(errors.no_statics(describe(value), expr.span))
+
+
+def _dim_items(items: Sequence[ast.Item]) -> list[ast.DimExpr]:
+    out: list[ast.DimExpr] = []
+    for item in items:
+        if isinstance(item, ast.Spread):
+            out.append(item)
+        elif isinstance(item, ast.Argument) and item.name is None:
+            out.append(item.value)
+        else:
+            raise Mistake(errors.no_statics("this function", item.span))
+    return out
+
+
+def _callee(ctx: Context, expr: ast.Expr, name: ast.Ident | None) -> Thing:
+    callee = evaluate(ctx, expr, name)
+    if name is not None and isinstance(expr, ast.Subscript) and not isinstance(callee, Instance):
+        return callee
+    return callee
+
+
+def arguments(ctx: Context, args: Sequence[ast.Argument]) -> list[Given]:
+    """The arguments of a call, evaluated."""
+    return [Given(a.name, evaluate(ctx, a.value), a.value.span) for a in args]
+
+
+class _Stage(NamedTuple):
+    pipe: ast.Pipe
+    name: ast.Ident | None
+
+
+def _pipe(ctx: Context, expr: ast.Pipe, name: ast.Ident | None) -> Thing:
+    """A chain of stages, walked from its start so that its length costs no recursion."""
+    stages: list[ast.Pipe] = []
+    inner: ast.Expr = expr
+    while isinstance(inner, ast.Pipe):
+        stages.append(inner)
+        inner = inner.value
+    value = evaluate(ctx, inner)
+    span = inner.span
+    for stage in reversed(stages):
+        value = _stage(ctx, stage, value, span)
+        span = stage.span
+    return value
+
+
+def _stage(ctx: Context, stage: ast.Pipe, value: Thing, span: Span) -> Thing:
+    try:
+        callee = evaluate(ctx, stage.function, stage.name)
+        is_layer = isinstance(callee, Instance | Bad) or (
+            isinstance(callee, Code) and isinstance(callee.decl, ast.LayerDecl)
+        )
+        if stage.name is not None and not is_layer:
+            raise Mistake(errors.named_function(stage.name, describe(callee)))
+        given = [Given(None, value, span), *arguments(ctx, stage.args)]
+        whole = stage.function.span
+        return calls.call(ctx, callee, given, whole, stage.name, stage.function.span)
+    except Mistake as mistake:
+        ctx.report(mistake.diagnostic)
+    except Silent:
+        pass
+    return BAD
+
+
+# --- operators ----------------------------------------------------------------------------------
+
+
+def _unary(ctx: Context, expr: ast.Unary) -> Thing:
+    value = evaluate(ctx, expr.operand)
+    if isinstance(value, Bad):
+        return BAD
+    if isinstance(value, Tensor):
+        if expr.op == "+":
+            return value
+        return operators.unary(ctx, expr.op, Operand(value, expr.operand.span), expr.span)
+    if expr.op == "not" and isinstance(value, bool | Unknown):
+        return not boolean(ctx, value, expr.span)
+    if is_static(value) and expr.op != "not" and not isinstance(value, str | bool):
+        assert_number = value
+        result = assert_number if expr.op == "+" else numbers.negate(_static(assert_number))
+        if result is not None:
+            return result
+    message = f"cannot apply {expr.op} to {describe(value)}"
+    raise Mistake(errors.bad_operands(message, [Label(expr.operand.span)]))
+
+
+def _static(value: Thing) -> int | float | str | Poly | Unknown:
+    if isinstance(value, int | float | str | Poly | Unknown):
+        return value
+    raise Silent
+
+
+def _binary(ctx: Context, expr: ast.Binary) -> Thing:
+    if expr.op in ("and", "or"):
+        return _logical(ctx, expr)
+    left, right = evaluate(ctx, expr.left), evaluate(ctx, expr.right)
+    if isinstance(left, Bad) or isinstance(right, Bad):
+        return BAD
+    a, b = Operand(left, expr.left.span), Operand(right, expr.right.span)
+    if is_static(left) and is_static(right):
+        result = numbers.binary(expr.op, _static(left), _static(right), expr.span)
+        if result is not None:
+            return result
+        if not isinstance(left, str) and not isinstance(right, str) and expr.op != "@":
+            return _with_dims(ctx, expr, a, b)
+    elif isinstance(left, TupleOf) and isinstance(right, TupleOf) and expr.op == "+":
+        return TupleOf((*left.elements, *right.elements))
+    elif isinstance(left, Tensor) or isinstance(right, Tensor):
+        return operators.binary(ctx, expr.op, a, b, expr.span)
+    verb = operators.VERBS.get(expr.op, "multiply")
+    message = f"cannot {verb} {describe(left)} and {describe(right)}"
+    raise Mistake(errors.bad_operands(message, [Label(a.span), Label(b.span, primary=False)]))
+
+
+def _with_dims(ctx: Context, expr: ast.Binary, a: Operand, b: Operand) -> Tensor:
+    """Arithmetic of a dynamic dim that gives no dim (`1 / N`): computed at run time in f32."""
+    value = operators.to_tensor(ctx, a.thing, "f32", a.span)
+    left = ctx.tensor(value, a.span, f"the dim {a.thing}")
+    return operators.binary(ctx, expr.op, Operand(left, a.span), b, expr.span)
+
+
+def _logical(ctx: Context, expr: ast.Binary) -> Thing:
+    left = evaluate(ctx, expr.left)
+    if isinstance(left, bool | Unknown):
+        chosen = boolean(ctx, left, expr.left.span)
+        if chosen == (expr.op == "or"):
+            return chosen
+        right = evaluate(ctx, expr.right)
+        if isinstance(right, Tensor | Bad):
+            return right
+        return boolean(ctx, right, expr.right.span)
+    right = evaluate(ctx, expr.right)
+    if isinstance(left, Bad) or isinstance(right, Bad):
+        return BAD
+    if not isinstance(left, Tensor):
+        message = f"`{expr.op}` takes bools, not {describe(left)}"
+        raise Mistake(errors.bad_operands(message, [Label(expr.left.span)]))
+    a, b = Operand(left, expr.left.span), Operand(right, expr.right.span)
+    return operators.binary(ctx, expr.op, a, b, expr.span)
+
+
+def _compare(ctx: Context, expr: ast.Compare) -> Thing:
+    left, right = evaluate(ctx, expr.left), evaluate(ctx, expr.right)
+    if isinstance(left, Bad) or isinstance(right, Bad):
+        return BAD
+    if isinstance(left, Tensor) or isinstance(right, Tensor):
+        a, b = Operand(left, expr.left.span), Operand(right, expr.right.span)
+        return operators.binary(ctx, expr.op, a, b, expr.span)
+    if is_static(left) and is_static(right):
+        answer = numbers.compare(ctx, expr.op, _static(left), _static(right))
+        return answer if answer is not None else _open_comparison(ctx, expr, left, right)
+    if expr.op in ("==", "!=") and isinstance(left, TupleOf | Dtype | Code | Constant):
+        return (left == right) == (expr.op == "==")
+    message = f"cannot compare {describe(left)} and {describe(right)}"
+    labels = [Label(expr.left.span), Label(expr.right.span, primary=False)]
+    raise Mistake(errors.bad_operands(message, labels))
+
+
+def _open_comparison(ctx: Context, expr: ast.Compare, left: Thing, right: Thing) -> bool:
+    """A comparison that only a use of the layer decides, or an error."""
+    if ctx.choices is None:
+        notes = [f"{describe(left)} and {describe(right)}, for any call of the model"]
+        raise Mistake(errors.undecided(f"`{expr.span.text}`", expr.span, notes))
+    taken = ctx.choices.take()
+    if isinstance(left, int | Poly) and isinstance(right, int | Poly):
+        op = expr.op if taken else NEGATED[expr.op]
+        ctx.assume(left, op, right)
+    return taken
+
+
+NEGATED: dict[ast.CompareOp, ast.CompareOp] = {
+    "==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">",
+}  # fmt: skip
+
+
+def boolean(ctx: Context, value: Thing, span: Span) -> bool:
+    """A static bool; an open one is decided by the choices of a layer checked on its own."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Unknown) and ctx.choices is not None:
+        return ctx.choices.take()
+    if isinstance(value, Bad):
+        raise Silent
+    raise Mistake(errors.not_static("a condition", describe(value), span))
+
+
+def decide(ctx: Context, condition: ast.Expr) -> bool:
+    """The value of a static condition."""
+    return boolean(ctx, evaluate(ctx, condition), condition.span)

@@ -1,0 +1,228 @@
+"""Indexing and slicing of tensors and tuples, as NumPy has it.
+
+Input: a value and the items in its `[ ]`. Output: the part of it. Ends of slices are clamped to the
+dim as NumPy clamps them; an index must provably be inside. One item may be an integer tensor, which
+gathers. Non-goals: static arguments (`statics.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dslc.diagnostics import Label
+from dslc.ir.core import Value
+from dslc.ir.dims import Dim, Poly, maximum, minimum
+from dslc.ir.types import is_integer
+from dslc.semantics import errors
+from dslc.semantics.context import Context, Mistake
+from dslc.semantics.operators import own
+from dslc.semantics.signature import Silent
+from dslc.semantics.values import BAD, Bad, Tensor, Thing, TupleOf, describe, show_type
+from dslc.source import Span
+from dslc.syntax import ast
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """What becomes of one dim: `start:stop:step`, or one element if `drop`."""
+
+    start: Dim
+    stop: Dim
+    step: int = 1
+    drop: bool = False
+
+
+def element(ctx: Context, value: TupleOf, index: int, span: Span) -> Thing:
+    """Element `index` of a tuple; negative ones count from the end."""
+    if not -len(value.elements) <= index < len(value.elements):
+        raise Mistake(errors.no_element(index, describe(value), span))
+    return value.elements[index]
+
+
+def index_tuple(ctx: Context, value: TupleOf, items: Sequence[ast.Item], span: Span) -> Thing:
+    """`t[0]`, `t[1:]`."""
+    item = items[0] if len(items) == 1 else None
+    if isinstance(item, ast.Slice):
+        ends = [_static_end(ctx, part) for part in (item.start, item.stop, item.step)]
+        return TupleOf(value.elements[slice(*ends)])
+    if isinstance(item, ast.Argument) and item.name is None:
+        found = ctx.evaluate(ctx, item.value)
+        if isinstance(found, Bad):
+            return BAD
+        if isinstance(found, int) and not isinstance(found, bool):
+            return element(ctx, value, found, item.span)
+    raise Mistake(errors.bad_index("a tuple is indexed by one whole number", span, ""))
+
+
+def _static_end(ctx: Context, expr: ast.Expr | None) -> int | None:
+    if expr is None:
+        return None
+    found = ctx.evaluate(ctx, expr)
+    if isinstance(found, Bad):
+        raise Silent
+    if isinstance(found, bool) or not isinstance(found, int):
+        raise Mistake(errors.bad_index("a slice of a tuple has static ends", expr.span, ""))
+    return found
+
+
+def index(ctx: Context, tensor: Tensor, items: Sequence[ast.Item], span: Span) -> Tensor:
+    """`x[items]`."""
+    source = own(ctx, tensor, span)
+    spread = _spread_out(tensor, items, span)
+    cuts: list[_Cut] = []
+    gather: tuple[int, Tensor, Span] | None = None
+    for axis, item in enumerate(spread):
+        dim = source.type.dims[axis]
+        if item is None:
+            cuts.append(_Cut(0, dim))
+        elif isinstance(item, ast.Slice):
+            cuts.append(_slice(ctx, item, dim))
+        else:
+            found = _item_value(ctx, item)
+            if isinstance(found, Tensor):
+                if gather is not None:
+                    message = "only one item of an index may be a tensor"
+                    raise Mistake(errors.bad_index(message, item.span, ""))
+                gather = (axis, found, item.span)
+                cuts.append(_Cut(0, dim))
+            else:
+                cuts.append(_element(ctx, found, dim, item.span, tensor, axis))
+    value = _cut(ctx, source, cuts, span)
+    if gather is not None:
+        value = _gather(ctx, value, cuts, gather, span)
+    return ctx.tensor(value, span, "from an index")
+
+
+def _spread_out(
+    tensor: Tensor, items: Sequence[ast.Item], span: Span
+) -> list[ast.Slice | ast.Argument | None]:
+    """One item for each dim; None takes the whole dim."""
+    rank = tensor.type.rank
+    dots = [i for i, item in enumerate(items) if isinstance(item, ast.Ellipsis)]
+    if len(dots) > 1:
+        raise Mistake(errors.bad_index("an index has one `...` at most", items[dots[1]].span, ""))
+    count = len(items) - len(dots)
+    if count > rank:
+        note = f"{show_type(tensor.type)}, {tensor.note.words}"
+        message = f"{count} indices for a tensor of {rank} dims"
+        raise Mistake(errors.bad_index(message, span, note))
+    out: list[ast.Slice | ast.Argument | None] = []
+    for item in items:
+        match item:
+            case ast.Ellipsis():
+                out += [None] * (rank - count)
+            case ast.Slice():
+                out.append(item)
+            case ast.Argument() if item.name is None:
+                out.append(item)
+            case _:
+                raise Mistake(errors.bad_index("this can't be an index", item.span, ""))
+    return out + [None] * (rank - len(out))
+
+
+def _item_value(ctx: Context, item: ast.Argument) -> int | Poly | Tensor:
+    found = ctx.evaluate(ctx, item.value)
+    if isinstance(found, Bad):
+        raise Silent
+    if isinstance(found, int | Poly) and not isinstance(found, bool):
+        return found
+    if isinstance(found, Tensor) and is_integer(found.type.dtype):
+        return found
+    message = f"an index is a whole number, a slice or a tensor of integers, not {describe(found)}"
+    raise Mistake(errors.bad_index(message, item.span, ""))
+
+
+def _element(ctx: Context, at: int | Poly, dim: Dim, span: Span, tensor: Tensor, axis: int) -> _Cut:
+    negative = isinstance(at, int) and at < 0
+    start = dim + at if negative else at
+    for left, op, right in ((start, ">=", 0), (start, "<", dim)):
+        inside = ctx.holds(left, op, right)  # type: ignore[arg-type]
+        if inside is False:
+            note = f"{show_type(tensor.type)}, {tensor.note.words}"
+            message = f"index {at} is outside of dim {axis}, which has {dim} elements"
+            raise Mistake(errors.bad_index(message, span, note))
+        if inside is None:
+            needed = f"{dim} >= {-at}" if negative else f"{left} {op} {right}"
+            note = f"{show_type(tensor.type)}, {tensor.note.words}"
+            message = f"cannot prove that {needed}, which index {at} of dim {axis} needs"
+            help = f"if it always holds, say so: assert {needed}"
+            raise Mistake(errors.bad_index(message, span, note, help))
+    return _Cut(start, start + 1, drop=True)
+
+
+def _slice(ctx: Context, item: ast.Slice, dim: Dim) -> _Cut:
+    step = 1 if item.step is None else _step(ctx, item.step)
+    if step < 0:
+        if item.start is not None or item.stop is not None:
+            message = "a slice with a negative step has no ends: x[::-1]"
+            raise Mistake(errors.bad_index(message, item.span, ""))
+        return _Cut(dim - 1, -1, step)
+    start = 0 if item.start is None else _end(ctx, item.start, dim)
+    stop = dim if item.stop is None else _end(ctx, item.stop, dim)
+    if ctx.prover.compare(start, "<=", stop) is not True:
+        stop = maximum(start, stop)
+    return _Cut(start, stop, step)
+
+
+def _step(ctx: Context, expr: ast.Expr) -> int:
+    found = ctx.evaluate(ctx, expr)
+    if isinstance(found, Bad):
+        raise Silent
+    if isinstance(found, bool) or not isinstance(found, int) or found == 0:
+        message = f"the step of a slice is a whole number other than 0, not {describe(found)}"
+        raise Mistake(errors.bad_index(message, expr.span, ""))
+    return found
+
+
+def _end(ctx: Context, expr: ast.Expr, dim: Dim) -> Dim:
+    found = ctx.evaluate(ctx, expr)
+    if isinstance(found, Bad):
+        raise Silent
+    if isinstance(found, bool) or not isinstance(found, int | Poly):
+        message = f"the ends of a slice are whole numbers, not {describe(found)}"
+        raise Mistake(errors.bad_index(message, expr.span, ""))
+    end: Dim = dim + found if isinstance(found, int) and found < 0 else found
+    if ctx.prover.compare(end, ">=", 0) is not True:
+        end = maximum(end, 0)
+    return end if ctx.prover.compare(end, "<=", dim) is True else minimum(end, dim)
+
+
+def _cut(ctx: Context, value: Value, cuts: Sequence[_Cut], span: Span) -> Value:
+    dims = value.type.dims
+    if any(c.start != 0 or c.stop != d or c.step != 1 for c, d in zip(cuts, dims)):
+        value = ctx.emit(
+            "slice",
+            (value,),
+            span,
+            starts=tuple(c.start for c in cuts),
+            stops=tuple(c.stop for c in cuts),
+            steps=tuple(c.step for c in cuts),
+        )
+    kept = tuple(d for d, c in zip(value.type.dims, cuts) if not c.drop)
+    if len(kept) < len(cuts):
+        value = ctx.emit("reshape", (value,), span, dims=kept)
+    return value
+
+
+def _gather(
+    ctx: Context, value: Value, cuts: Sequence[_Cut], gather: tuple[int, Tensor, Span], span: Span
+) -> Value:
+    axis, indices, place = gather
+    position = axis - sum(c.drop for c in cuts[:axis])
+    if any(c.drop for c in cuts[axis:]):
+        message = "a whole number can't stand behind a tensor in an index"
+        raise Mistake(errors.bad_index(message, place, ""))
+    return ctx.emit("gather", (value, own(ctx, indices, place)), span, axis=position)
+
+
+def transposed(ctx: Context, tensor: Tensor, span: Span) -> Tensor:
+    """`x.T`: the last two dims change places."""
+    rank = tensor.type.rank
+    if rank < 2:
+        message = f".T needs two dims, {show_type(tensor.type)} has {rank}"
+        labels = [Label(span, f"{show_type(tensor.type)}, {tensor.note.words}")]
+        raise Mistake(errors.op_mismatch("E0205", message, labels, (), None))
+    perm = (*range(rank - 2), rank - 1, rank - 2)
+    value = ctx.emit("transpose", (own(ctx, tensor, span),), span, perm=perm)
+    return ctx.tensor(value, tensor.note.span, f"{tensor.note.words}, transposed")

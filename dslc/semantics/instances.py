@@ -1,0 +1,298 @@
+"""Instances of layers, and the weights and states they own.
+
+Input: layers with their static arguments, `param` and `state` statements. Output: `Instance`s with
+paths, and the program's variables, each with the function that makes its first value. Names: a
+bound instance has its name, another the layer's with a number; in a loop the index follows.
+Non-goals: calling them (`calls.py`).
+"""
+
+from __future__ import annotations
+
+from dslc.diagnostics import Diagnostic, Label, nearest_name
+from dslc.ir.core import Argument, Function, Value, Variable
+from dslc.ir.dims import Poly, free_symbols
+from dslc.ir.types import TensorType
+from dslc.semantics import errors
+from dslc.semantics.context import Context, Emission, Frame, Mistake
+from dslc.semantics.operators import expand, own, to_tensor
+from dslc.semantics.signature import Given, Matcher, Silent, tensor_type
+from dslc.semantics.values import (
+    Bad,
+    Code,
+    Constant,
+    Instance,
+    Random,
+    Tensor,
+    Thing,
+    describe,
+    is_static,
+)
+from dslc.source import Span
+from dslc.syntax import ast
+
+# Philox streams: variables use their numbers, random numbers in training those from here on.
+TRAINING_STREAM = 1 << 24
+_MORE_DRAWS = 1 << 16
+
+
+def make(ctx: Context, code: Code, name: ast.Ident | None, span: Span) -> Instance:
+    """An instance of a layer in the current frame; on a later call of its owner the same one."""
+    frame = ctx.frame
+    owner = frame.instance
+    if owner is None or frame.kind not in ("layer", "model"):
+        place = f"the function {frame.name}" if frame.kind == "fn" else "this place"
+        raise Mistake(errors.weights_in_fn(f"the layer {code.name} is used", span, place))
+    key = _key(frame, code, name)
+    if key in frame.declared:
+        first = frame.declared[key]
+        raise Mistake(errors.instance_twice(key, name.span if name else span, first))
+    frame.declared[key] = name.span if name else span
+    known = owner.children.get(key)
+    if known is not None and known.code.decl is code.decl:
+        return known
+    path = f"{owner.path}.{key}" if owner.path else key
+    instance = Instance(code, path, span)
+    owner.children[key] = instance
+    return instance
+
+
+def _key(frame: Frame, code: Code, name: ast.Ident | None) -> str:
+    base = name.name if name else code.name
+    if name is None:
+        while True:
+            count = frame.counts.get(code.name, 0) + 1
+            frame.counts[code.name] = count
+            base = code.name if count == 1 else f"{code.name}_{count}"
+            if _indexed(base, frame) not in frame.declared:
+                break
+    return _indexed(base, frame)
+
+
+def _indexed(base: str, frame: Frame) -> str:
+    return ".".join([base, *map(str, frame.indices)])
+
+
+# --- weights and states -------------------------------------------------------------------------
+
+
+def declare(ctx: Context, stmt: ast.ParamStmt | ast.StateStmt) -> Thing:
+    """The tensor of a `param` or `state`; its variable is made when it is new."""
+    frame = ctx.frame
+    owner = frame.instance
+    word = "param" if isinstance(stmt, ast.ParamStmt) else "state"
+    if owner is None or frame.kind not in ("layer", "model"):
+        place = f"the function {frame.name}" if frame.kind == "fn" else "this place"
+        raise Mistake(errors.weights_in_fn(f"`{word}` is used", stmt.span, place))
+    short = _indexed(stmt.name.name, frame)
+    if short in frame.declared:
+        raise Mistake(errors.weight_twice(short, stmt.name.span, frame.declared[short]))
+    frame.declared[short] = stmt.name.span
+    if isinstance(stmt.type, ast.TupleTypeExpr):
+        raise Mistake(errors.no_value("the type of a weight", stmt.type.span))
+    type = tensor_type(ctx, stmt.type)
+    full = f"{owner.path}.{short}" if owner.path else short
+    _check_constant(ctx, full, type, stmt.name.span)
+    variable = ctx.variables.found.get(full)
+    if variable is None:
+        variable = _new_variable(ctx, full, type, stmt)
+    elif variable.type != type:
+        before, now = str(variable.type), str(type)
+        span = ctx.frame.call or stmt.span
+        diagnostic = errors.shared_differently(full, before, now, span, owner.span)
+        _report_at_call(ctx, diagnostic)
+        raise Silent
+    owner.params[short] = full
+    words = f"the {'weight' if variable.kind == 'weight' else 'state'} {stmt.name.name}"
+    return ctx.tensor(read(ctx, variable), stmt.name.span, words)
+
+
+def _report_at_call(ctx: Context, diagnostic: Diagnostic) -> None:
+    """Report what the caller did, in the caller's frame."""
+    parent = ctx.frame.parent
+    with ctx.inside(parent if parent is not None else ctx.frame):
+        ctx.report(diagnostic)
+
+
+def _check_constant(ctx: Context, full: str, type: TensorType, span: Span) -> None:
+    dynamic = [dim for dim in type.dims if isinstance(dim, Poly)]
+    if dynamic and ctx.choices is None:
+        symbol = min(free_symbols(dynamic[0]))
+        raise Mistake(errors.dynamic_weight(full, str(type), symbol, span))
+
+
+def read(ctx: Context, variable: Variable) -> Value:
+    """The variable's value in the function being built: one parameter, made at first use."""
+    emission = ctx.emission
+    value = emission.variables.get(variable.name)
+    if value is None:
+        value = emission.builder.param(variable.name, variable.type)
+        role = "weight" if variable.kind == "weight" else "state"
+        emission.arguments.append(
+            Argument(variable.name, "weight" if role == "weight" else "state")
+        )
+        emission.variables[variable.name] = value
+    return value
+
+
+def _new_variable(
+    ctx: Context, full: str, type: TensorType, stmt: ast.ParamStmt | ast.StateStmt
+) -> Variable:
+    is_param = isinstance(stmt, ast.ParamStmt)
+    kind = ctx.variables.kind or ("weight" if is_param else "state")
+    number = len(ctx.variables.found)
+    init = _initial(ctx, full, type, stmt, number)
+    span = ctx.user_span(stmt.name.span)
+    variable = Variable(full, type, kind, init, trainable=kind == "weight", span=span)
+    ctx.variables.found[full] = variable
+    return variable
+
+
+def _initial(
+    ctx: Context, full: str, type: TensorType, stmt: ast.ParamStmt | ast.StateStmt, number: int
+) -> Function | None:
+    """The function of the seed that makes the first value."""
+    emission = Emission(training=False)
+    emission.seed = emission.builder.param("seed", TensorType("i64"))
+    emission.stream, emission.fixed_stream = number, True
+    initialiser = stmt.initialiser if isinstance(stmt, ast.ParamStmt) else None
+    constant = stmt.constant if isinstance(stmt, ast.ParamStmt) else stmt.value
+    with ctx.building(emission):
+        if initialiser is not None:
+            value = _from_initialiser(ctx, initialiser, type)
+        elif constant is not None:
+            value = _from_value(ctx, constant, type, stmt)
+        else:
+            ctx.report(errors.no_first_value(full, stmt.name.span))
+            return None
+    return None if value is None else emission.builder.function(full, (value,))
+
+
+def _from_initialiser(ctx: Context, expr: ast.Expr, type: TensorType) -> Value | None:
+    """`~ f`: what `f` gives for a tensor of the weight's type."""
+    function = ctx.evaluate(ctx, expr)
+    if isinstance(function, Bad):
+        return None
+    if is_static(function) or isinstance(function, Tensor | Constant | Random):
+        raise Mistake(errors.not_callable(describe(function), expr.span))
+    like = ctx.emit("constant", (), expr.span, value=0, type=type)
+    given = [Given(None, ctx.tensor(like, expr.span, "the weight"), expr.span)]
+    result = ctx.call(ctx, function, given, expr.span)
+    return _fitting(ctx, result, type, expr.span, "the first value")
+
+
+def _from_value(
+    ctx: Context, expr: ast.Expr, type: TensorType, stmt: ast.ParamStmt | ast.StateStmt
+) -> Value | None:
+    return _fitting(ctx, ctx.evaluate(ctx, expr), type, expr.span, stmt.name.name)
+
+
+def _fitting(ctx: Context, thing: Thing, type: TensorType, span: Span, name: str) -> Value | None:
+    if isinstance(thing, Bad):
+        return None
+    if is_static(thing):
+        scalar = to_tensor(ctx, thing, type.dtype, span)
+        return expand(ctx, scalar, type.dims, span)
+    if not isinstance(thing, Tensor):
+        raise Mistake(errors.not_a_value(describe(thing), span))
+    value = own(ctx, thing, span)
+    if value.type == type:
+        return value
+    if value.type.rank == 0 and value.type.dtype == type.dtype:
+        return expand(ctx, value, type.dims, span)
+    raise Mistake(
+        errors.declared_type(
+            f"`{name}`", str(type), str(value.type), span, str(value.type), Label(span), ()
+        )
+    )
+
+
+def set_next(ctx: Context, stmt: ast.NextState) -> None:
+    """`name <- value`: recorded; it takes effect when the call ends."""
+    owner = ctx.frame.instance
+    short = _indexed(stmt.name.name, ctx.frame)
+    full = owner.params.get(short) if owner and short in ctx.frame.declared else None
+    variable = ctx.variables.found.get(full) if full else None
+    if variable is None or variable.kind == "weight":
+        states = list(owner.params) if owner else []
+        near = nearest_name(stmt.name.name, states)
+        raise Mistake(errors.not_a_state(stmt.name.name, stmt.name.span, near))
+    thing = ctx.evaluate(ctx, stmt.value)
+    if isinstance(thing, Bad):
+        raise Silent
+    if is_static(thing):
+        value: Value | None = _fitting(ctx, thing, variable.type, stmt.value.span, stmt.name.name)
+        if value is None:
+            raise Silent
+    else:
+        value = _next_value(ctx, thing, variable, stmt)
+    ctx.emission.updates[variable.name] = ctx.tensor(value, stmt.value.span, "the next value")
+
+
+def _next_value(ctx: Context, thing: Thing, variable: Variable, stmt: ast.NextState) -> Value:
+    if not isinstance(thing, Tensor):
+        raise Mistake(errors.not_a_value(describe(thing), stmt.value.span))
+    value = own(ctx, thing, stmt.value.span)
+    same = value.type.dtype == variable.type.dtype and value.type.rank == variable.type.rank
+    for a, b in zip(value.type.dims, variable.type.dims):
+        same = same and ctx.same(a, b) is True
+    if not same:
+        found, wanted = str(value.type), str(variable.type)
+        place = variable.span or stmt.name.span
+        declared = Label(place, "declared here", primary=False)
+        what = f"the state `{stmt.name.name}`"
+        raise Mistake(
+            errors.declared_type(what, wanted, found, stmt.value.span, found, declared, ())
+        )
+    return expand(ctx, value, variable.type.dims, stmt.value.span)
+
+
+def attribute(ctx: Context, instance: Instance, name: ast.Ident) -> Thing:
+    """`instance.weight` or `instance.child`."""
+    short = _indexed(name.name, ctx.frame)
+    for key in (name.name, short):
+        if key in instance.params:
+            variable = ctx.variables.found[instance.params[key]]
+            return ctx.tensor(read(ctx, variable), name.span, f"the weight {instance.path}.{key}")
+        if key in instance.children:
+            return instance.children[key]
+    early = _declared_early(ctx, instance, name.name)
+    if early is not None:
+        return ctx.tensor(read(ctx, early), name.span, f"the weight {early.name}")
+    names = [*instance.params, *instance.children, *_written(instance)]
+    near = nearest_name(name.name, names)
+    raise Mistake(errors.no_attribute(describe(instance), name.name, name.span, near))
+
+
+def _written(instance: Instance) -> list[str]:
+    body = instance.code.decl.body
+    return [s.name.name for s in body if isinstance(s, ast.ParamStmt | ast.StateStmt)]
+
+
+def _declared_early(ctx: Context, instance: Instance, name: str) -> Variable | None:
+    """A weight of a layer not called yet, if its type follows from the static arguments."""
+    for stmt in instance.code.decl.body:
+        if isinstance(stmt, ast.ParamStmt | ast.StateStmt) and stmt.name.name == name:
+            break
+    else:
+        return None
+    frame = Frame(
+        instance.code.name,
+        "layer",
+        instance.code.module,
+        env=dict(instance.code.statics or {}),
+        instance=instance,
+        call=instance.span,
+        parent=ctx.frame,
+    )
+    matcher = Matcher(ctx, frame)
+    written = stmt.type.dims if isinstance(stmt.type, ast.TensorTypeExpr) else ()
+    unknown = [d for d in written if isinstance(d, ast.Spread)]
+    for dim in ast.walk(stmt.type):
+        if isinstance(dim, ast.Name) and matcher.is_free(dim.name):
+            unknown.append(ast.Spread(dim.span, ast.Ident(dim.span, dim.name)))
+    if unknown:
+        layer = f"the layer {instance.code.name}"
+        raise Mistake(errors.not_called_yet(layer, name, instance.span))
+    with ctx.inside(frame):
+        declare(ctx, stmt)
+    return ctx.variables.found[instance.params[name]]

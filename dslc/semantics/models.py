@@ -1,0 +1,165 @@
+"""Models: the signature's dynamic dims, the shared part, each entry as an IR function.
+
+Input: a `model` declaration and its static arguments. Output: `Entry`s and the dims of the program.
+A dim of the signature that nothing binds is dynamic: known at each call. Non-goals: training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dslc.ir.core import DimRange, Entry, Value
+from dslc.ir.dims import sym
+from dslc.ir.prove import Prover
+from dslc.semantics import calls, errors, statements
+from dslc.semantics.context import Context, Emission, Frame, Mistake
+from dslc.semantics.expressions import evaluate
+from dslc.semantics.operators import own
+from dslc.semantics.scope import Module
+from dslc.semantics.signature import Matcher, Silent, tensor_type
+from dslc.semantics.values import BAD, Bad, Code, Instance, Tensor, Thing, TupleOf, describe
+from dslc.syntax import ast
+
+
+@dataclass(slots=True)
+class ModelRun:
+    """One elaboration of a model with given static arguments."""
+
+    decl: ast.ModelDecl
+    module: Module
+    statics: Mapping[str, Thing]
+    dims: dict[str, DimRange] = field(default_factory=dict)
+    train_inputs: dict[str, Thing] = field(default_factory=dict)
+    # Names of the model that the `train` block sees: dims and inputs.
+    visible: set[str] = field(default_factory=set)
+
+    def entries(self, ctx: Context) -> list[Entry]:
+        """Every entry, for inference."""
+        made = []
+        for entry in self.decl.entries:
+            with ctx.building(Emission()):
+                built = self._entry(ctx, entry)
+            if built is not None:
+                made.append(built)
+        return made
+
+    def _entry(self, ctx: Context, entry: ast.Entry) -> Entry | None:
+        frame = self.begin(ctx, entry)
+        result = self.body(ctx, frame, entry)
+        if isinstance(result, Bad):
+            return None
+        try:
+            outputs = _outputs(ctx, result, entry)
+        except Mistake as mistake:
+            ctx.report(mistake.diagnostic)
+            return None
+        return ctx.emission.entry(entry.name.name, outputs)
+
+    def forward(self, ctx: Context) -> tuple[ast.Entry, Frame]:
+        """The entry that is trained, `forward` or the only one, with its arguments bound."""
+        entries = self.decl.entries
+        entry = next((e for e in entries if e.name.name == "forward"), entries[0])
+        return entry, self.begin(ctx, entry)
+
+    def begin(self, ctx: Context, entry: ast.Entry) -> Frame:
+        """A frame with the entry's inputs as parameters of the function being built."""
+        ctx.prover = Prover()
+        code = Code(_as_layer(self.decl, entry), self.module)
+        frame = Frame(self.decl.name.name, "model", self.module, env=dict(self.statics))
+        frame.instance = Instance(code, "", self.decl.name.span)
+        with ctx.inside(frame):
+            for arg in entry.args:
+                frame.env[arg.name.name] = self._input(ctx, frame, arg)
+        return frame
+
+    def _input(self, ctx: Context, frame: Frame, arg: ast.Arg) -> Thing:
+        try:
+            if isinstance(arg.type, ast.TupleTypeExpr):
+                raise Mistake(errors.no_value(f"the input `{arg.name.name}`", arg.type.span))
+            if arg.name.name in frame.env:
+                first = frame.declared.get(arg.name.name, self.decl.name.span)
+                raise Mistake(errors.weight_twice(arg.name.name, arg.name.span, first))
+            free_dims(ctx, frame, arg.type, self.dims)
+            self.visible.update(n for n in frame.env if n in self.dims)
+            type = tensor_type(ctx, arg.type)
+        except Mistake as mistake:
+            ctx.report(mistake.diagnostic)
+            return BAD
+        except Silent:
+            return BAD
+        frame.declared[arg.name.name] = arg.name.span
+        self.visible.add(arg.name.name)
+        value = ctx.emission.input(arg.name.name, type)
+        return ctx.tensor(value, arg.name.span, f"the argument {arg.name.name}")
+
+    def body(self, ctx: Context, frame: Frame, entry: ast.Entry) -> Thing:
+        """What the entry returns, as declared."""
+        with ctx.inside(frame):
+            frame.declared.clear()
+            statements.execute(ctx, self.decl.body)
+            statements.execute(ctx, entry.body)
+            return calls.finish(ctx, entry.result, entry.name)
+
+
+def _as_layer(decl: ast.ModelDecl, entry: ast.Entry) -> ast.LayerDecl:
+    body = (*decl.body, *entry.body)
+    return ast.LayerDecl(decl.span, decl.name, decl.statics, entry.args, entry.result, body, None)
+
+
+def _outputs(ctx: Context, result: Thing, entry: ast.Entry) -> list[tuple[str, Value]]:
+    things = result.elements if isinstance(result, TupleOf) else (result,)
+    out: list[tuple[str, Value]] = []
+    for number, thing in enumerate(things):
+        if not isinstance(thing, Tensor):
+            raise Mistake(errors.not_a_value(describe(thing), entry.result.span))
+        name = "output" if len(things) == 1 else f"output.{number}"
+        out.append((name, own(ctx, thing, entry.result.span)))
+    return out
+
+
+# --- dynamic dims -------------------------------------------------------------------------------
+
+
+def free_dims(
+    ctx: Context, frame: Frame, written: ast.TensorTypeExpr, dims: dict[str, DimRange]
+) -> None:
+    """Make every name that nothing binds a dynamic dim, with its bounds if it has any."""
+    matcher = Matcher(ctx, frame)
+    for dim in written.dims:
+        if isinstance(dim, ast.Spread):
+            note = "a model's inputs have a fixed number of dims"
+            raise Mistake(errors.unbound_dim(f"*{dim.name.name}", dim.span, None, [note]))
+        if isinstance(dim, ast.BoundedDim):
+            _bound(ctx, frame, dim, dims)
+            continue
+        for node in ast.walk(dim):
+            if isinstance(node, ast.Name) and matcher.is_free(node.name):
+                if not node.name[:1].isupper():
+                    near = ctx.nearest(node.name)
+                    if isinstance(dim, ast.Name) and near is None:
+                        pass
+                    elif calls.is_function(node.name):
+                        continue
+                    else:
+                        raise Mistake(errors.unbound_dim(node.name, node.span, near))
+                frame.env[node.name] = sym(node.name)
+                known = dims.setdefault(node.name, DimRange(node.name))
+                ctx.prover = ctx.prover.bound(node.name, known.low, known.high)
+
+
+def _bound(ctx: Context, frame: Frame, dim: ast.BoundedDim, dims: dict[str, DimRange]) -> None:
+    name = dim.name.name
+    low, high = evaluate(ctx, dim.low), evaluate(ctx, dim.high)
+    for value, expr in ((low, dim.low), (high, dim.high)):
+        if isinstance(value, Bad):
+            raise Silent
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise Mistake(errors.bad_dim(describe(value), expr.span))
+    if not isinstance(low, int) or not isinstance(high, int):
+        raise Silent
+    if low > high:
+        raise Mistake(errors.bad_dim(f"one of {low}..{high}", dim.span))
+    frame.env[name] = sym(name)
+    dims[name] = DimRange(name, low, high)
+    ctx.prover = ctx.prover.bound(name, low, high)

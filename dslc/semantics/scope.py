@@ -1,0 +1,211 @@
+"""Names of a file: its declarations, what it imports, and the library.
+
+Input: a source file. Output: `Module`, which answers what a name stands for. Files are read and
+parsed when they are needed; the library's are parsed one declaration at a time, because a program
+uses few of them. Non-goals: the names inside a function (`context.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from dslc.diagnostics import Reporter, nearest_name
+from dslc.semantics import errors
+from dslc.source import SourceFile
+from dslc.syntax import ast
+from dslc.syntax.parser import parse
+
+Named = ast.ConstDecl | ast.FnDecl | ast.LayerDecl | ast.ModelDecl
+
+_LIBRARY = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "std")
+_LIBRARY_DECLARATION = re.compile(r"^(?:fn|layer|const) (\w+)", re.MULTILINE)
+
+
+@dataclass(slots=True, eq=False)
+class Module:
+    """A file. `lookup` gives what is declared or imported at its top."""
+
+    name: str
+    source: SourceFile
+    decls: dict[str, Named] = field(default_factory=dict)
+    imported: dict[str, tuple[Module, str]] = field(default_factory=dict)
+    modules: dict[str, Module] = field(default_factory=dict)
+    trains: list[ast.TrainDecl] = field(default_factory=list)
+    weights: list[ast.WeightsDecl] = field(default_factory=list)
+    library: bool = False
+    chunks: dict[str, SourceFile] = field(default_factory=dict)
+
+    def lookup(self, name: str) -> tuple[Module, Named] | Module | None:
+        """The declaration called `name` with the module it stands in, or a module."""
+        if name in self.chunks and name not in self.decls:
+            self._parse_chunk(name)
+        if name in self.decls:
+            return self, self.decls[name]
+        if name in self.imported:
+            module, original = self.imported[name]
+            return module.lookup(original)
+        return self.modules.get(name)
+
+    def names(self) -> Iterator[str]:
+        """Everything `lookup` may find."""
+        yield from self.decls
+        yield from self.chunks
+        yield from self.imported
+        yield from self.modules
+
+    def _parse_chunk(self, name: str) -> None:
+        tree, _ = parse(self.chunks[name])
+        for decl in tree.decls:
+            if isinstance(decl, Named):
+                self.decls[decl.name.name] = decl
+
+
+def library_module(name: str) -> Module | None:
+    """`std.<name>` or nothing; its declarations are parsed when they are looked up."""
+    place = os.path.join(_LIBRARY, f"{name}.dl")
+    if not name.isidentifier() or not os.path.isfile(place):
+        return None
+    with open(place, encoding="utf-8") as file:
+        text = file.read()
+    path = f"std/{name}.dl"
+    module = Module(f"std.{name}", SourceFile(path, text), library=True)
+    starts = [(match.start(), match[1]) for match in _LIBRARY_DECLARATION.finditer(text)]
+    ends = [start for start, _ in starts[1:]] + [len(text)]
+    for (start, decl), end in zip(starts, ends):
+        # Line breaks before it keep line numbers right.
+        lead = "\n" * text.count("\n", 0, start)
+        module.chunks[decl] = SourceFile(path, lead + text[start:end])
+    return module
+
+
+class Loader:
+    """Reads files and the library, each once, and finds import cycles."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+        self._loaded: dict[str, Module] = {}
+        self._loading: list[str] = []
+
+    def library(self, name: str) -> Module | None:
+        """The library module `std.<name>`."""
+        key = f"std.{name}"
+        if key not in self._loaded:
+            module = library_module(name)
+            if module is None:
+                return None
+            self._loaded[key] = module
+        return self._loaded[key]
+
+    def load(self, source: SourceFile) -> Module:
+        """The module of a source file, with what it imports."""
+        key = _canonical(source.path)
+        tree, found = parse(source)
+        self.reporter.extend(found)
+        module = Module(_stem(source.path), source)
+        self._loading.append(key)
+        for decl in tree.decls:
+            self._declare(module, decl)
+        self._loading.pop()
+        self._loaded[key] = module
+        return module
+
+    def _declare(self, module: Module, decl: ast.Decl) -> None:
+        match decl:
+            case ast.Import():
+                self._import(module, decl)
+            case ast.FromImport():
+                self._import_names(module, decl)
+            case ast.TrainDecl():
+                module.trains.append(decl)
+            case ast.WeightsDecl():
+                self.reporter.report(errors.weights_unsupported(decl.span))
+            case ast.ConstDecl() | ast.FnDecl() | ast.LayerDecl() | ast.ModelDecl():
+                earlier = module.decls.get(decl.name.name)
+                if earlier is not None:
+                    first = earlier.name.span
+                    self.reporter.report(errors.declared_twice(decl.name, first))
+                    return
+                module.decls[decl.name.name] = decl
+
+    def _import(self, module: Module, decl: ast.Import) -> None:
+        target = self._find_library(decl.module)
+        if target is None:
+            return
+        if decl.alias is not None:
+            module.modules[decl.alias.name] = target
+        else:
+            module.modules[str(decl.module)] = target
+
+    def _find_library(self, path: ast.ModulePath) -> Module | None:
+        parts = [part.name for part in path.parts]
+        target = self.library(parts[1]) if len(parts) == 2 and parts[0] == "std" else None
+        if target is None:
+            known = [f"std.{p[:-3]}" for p in sorted(os.listdir(_LIBRARY)) if p.endswith(".dl")]
+            self.reporter.report(errors.no_such_module(str(path), path.span, known))
+        return target
+
+    def _import_names(self, module: Module, decl: ast.FromImport) -> None:
+        if isinstance(decl.module, ast.String):
+            target = self._find_file(module, decl.module)
+        else:
+            target = self._find_library(decl.module)
+        for item in decl.names:
+            name = (item.alias or item.name).name
+            if target is None:
+                module.imported[name] = (_MISSING, name)
+                continue
+            if item.name.name not in set(target.names()):
+                near = nearest_name(item.name.name, target.names())
+                self.reporter.report(errors.no_such_import(item.name, target.source.path, near))
+                module.imported[name] = (_MISSING, name)
+                continue
+            module.imported[name] = (target, item.name.name)
+
+    def _find_file(self, module: Module, path: ast.String) -> Module | None:
+        folder, _, _ = module.source.path.rpartition("/")
+        shown = f"{folder}/{path.value}" if folder else path.value
+        key = _canonical(shown)
+        if key in self._loading:
+            names = [_stem_file(p) for p in self._loading[self._loading.index(key) :]]
+            self.reporter.report(errors.import_cycle([*names, names[0]], path.span))
+            return None
+        if key in self._loaded:
+            return self._loaded[key]
+        try:
+            with open(key, encoding="utf-8") as file:
+                text = file.read()
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            self.reporter.report(errors.unreadable_import(shown, path.span, str(reason)))
+            return None
+        return self.load(SourceFile(shown, text))
+
+
+def _canonical(path: str) -> str:
+    """A path without `.` and `a/..`, so that one file has one key."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == ".." and parts and parts[-1] not in ("..", ""):
+            parts.pop()
+        elif part not in (".", "") or (part == "" and not parts):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _stem_file(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _stem(path: str) -> str:
+    return _stem_file(path).removesuffix(".dl")
+
+
+# Stands for a module that could not be read: its names are known to be reported.
+_MISSING = Module("missing", SourceFile("", ""))
+
+
+def is_missing(module: Module) -> bool:
+    return module is _MISSING

@@ -1,0 +1,384 @@
+"""Types as written: to IR types, and matched against the types of arguments.
+
+Input: type expressions of the tree, values of arguments. Output: `TensorType`s, or values bound to
+names with the dims that they determine. Dims bind in this order: a bare name takes the dim it
+meets; then an expression with one unknown name is solved for it; the rest is checked by the prover.
+Non-goals: static arguments (`statics.py`), bodies (`calls.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dslc.diagnostics import Diagnostic, Label, nearest_name
+from dslc.ir.dims import Dim, Poly, floordiv, free_symbols, mod, substitute, sym
+from dslc.ir.types import DTYPES, DType, TensorType, is_float
+from dslc.semantics import errors
+from dslc.semantics.context import Context, Frame, Mistake
+from dslc.semantics.operators import own
+from dslc.semantics.values import (
+    BAD,
+    Bad,
+    Dtype,
+    Tensor,
+    Thing,
+    TupleOf,
+    Unknown,
+    describe,
+    is_static,
+    show_type,
+)
+from dslc.source import Span
+from dslc.syntax import ast
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An argument at a call: its name there if it has one, its value and its place."""
+
+    name: ast.Ident | None
+    thing: Thing
+    span: Span
+
+
+# --- types to values --------------------------------------------------------------------------
+
+
+def dtype_of(ctx: Context, name: ast.Ident) -> DType:
+    """The dtype called `name` in the current frame."""
+    found = ctx.frame.env.get(name.name)
+    if isinstance(found, Dtype):
+        return found.dtype
+    for dtype in DTYPES:
+        if dtype == name.name:
+            return dtype
+    if name.name == "float":
+        return ctx.frame.float_dtype or "f32"
+    raise Mistake(errors.unknown_type(name.name, name.span, nearest_name(name.name, DTYPES)))
+
+
+def dim_of(ctx: Context, expr: ast.Expr) -> Dim:
+    """The value of a dim expression, all of whose names are known."""
+    thing = ctx.evaluate(ctx, expr)
+    if isinstance(thing, Bad):
+        raise Silent
+    if isinstance(thing, bool) or not isinstance(thing, int | Poly):
+        if isinstance(thing, float) and thing == int(thing):
+            return int(thing)
+        raise Mistake(errors.bad_dim(describe(thing), expr.span))
+    if isinstance(thing, int) and thing < 0:
+        raise Mistake(errors.bad_dim(str(thing), expr.span))
+    return thing
+
+
+class Silent(Exception):
+    """Something in here is a mistake that was reported already."""
+
+
+def dims_of(ctx: Context, dims: Sequence[ast.DimExpr]) -> tuple[Dim, ...]:
+    """The dims of a type whose names are all known."""
+    out: list[Dim] = []
+    for dim in dims:
+        match dim:
+            case ast.Spread():
+                out.extend(spread_of(ctx, dim))
+            case ast.BoundedDim():
+                found = ctx.frame.env.get(dim.name.name)
+                if not isinstance(found, int | Poly):
+                    raise Mistake(errors.unbound_dim(dim.name.name, dim.span, None))
+                out.append(found)
+            case _:
+                out.append(dim_of(ctx, dim))
+    return tuple(out)
+
+
+def spread_of(ctx: Context, spread: ast.Spread) -> tuple[Dim, ...]:
+    """The dims that `*S` stands for."""
+    name = spread.name.name
+    found = ctx.frame.env.get(name)
+    if isinstance(found, Bad):
+        raise Silent
+    if not isinstance(found, TupleOf):
+        near = nearest_name(name, ctx.frame.env)
+        raise Mistake(errors.unbound_dim(name, spread.span, near))
+    dims = [e for e in found.elements if isinstance(e, int | Poly)]
+    if len(dims) != len(found.elements):
+        raise Mistake(errors.bad_dim(describe(found), spread.span))
+    return tuple(dims)
+
+
+def tensor_type(ctx: Context, written: ast.TensorTypeExpr) -> TensorType:
+    """A type whose dims are all known."""
+    return TensorType(dtype_of(ctx, written.dtype), dims_of(ctx, written.dims))
+
+
+# --- matching ---------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Equation:
+    """A declared dim expression and the dim it meets."""
+
+    expr: ast.Expr
+    actual: Dim
+    name: str
+    declared: ast.TensorTypeExpr
+    tensor: Tensor
+    span: Span
+    axis: int
+
+
+@dataclass(slots=True)
+class Matcher:
+    """Binds names of a callee's frame to the types of values. `what` names what is matched."""
+
+    ctx: Context
+    frame: Frame
+    what: str = "argument"
+    equations: list[_Equation] = field(default_factory=list)
+
+    def match(self, name: str, written: ast.TypeExpr, given: Given) -> None:
+        """Match one value; equations are kept for `solve`."""
+        thing = given.thing
+        if isinstance(written, ast.TupleTypeExpr):
+            if not isinstance(thing, TupleOf) or len(thing.elements) != len(written.elements):
+                raise self._wrong(name, written, given, describe(thing), ())
+            for part, element in zip(written.elements, thing.elements):
+                self.match(name, part, Given(None, element, given.span))
+            return
+        if is_static(thing) and not isinstance(thing, str):
+            if written.dims:
+                raise self._wrong(name, written, given, describe(thing), ("a tensor is needed",))
+            return
+        if not isinstance(thing, Tensor):
+            raise self._wrong(name, written, given, describe(thing), ())
+        self._match_dtype(name, written, given, thing)
+        self._match_dims(name, written, given, thing)
+
+    def _match_dtype(
+        self, name: str, written: ast.TensorTypeExpr, given: Given, tensor: Tensor
+    ) -> None:
+        actual = tensor.type.dtype
+        word = written.dtype.name
+        if word == "float" and word not in self.frame.env:
+            fits = is_float(actual) and self.frame.float_dtype in (None, actual)
+            if fits:
+                self.frame.float_dtype = actual
+        else:
+            with self.ctx.inside(self.frame):
+                fits = dtype_of(self.ctx, written.dtype) == actual
+        if not fits:
+            wanted = self.frame.float_dtype or "float" if word == "float" else word
+            note = f"the dtype differs ({wanted} and {actual}); cast[...] changes it"
+            raise self._wrong(name, written, given, show_type(tensor.type), (note,))
+
+    def _match_dims(
+        self, name: str, written: ast.TensorTypeExpr, given: Given, tensor: Tensor
+    ) -> None:
+        actual = tensor.type.dims
+        spreads = [i for i, d in enumerate(written.dims) if isinstance(d, ast.Spread)]
+        extra = len(actual) - (len(written.dims) - len(spreads))
+        if extra < 0 or (extra > 0 and not spreads):
+            wanted = len(written.dims) - len(spreads)
+            least = "at least " if spreads else ""
+            note = f"{least}{_count(wanted)} needed, {show_type(tensor.type)} has {len(actual)}"
+            raise self._wrong(name, written, given, show_type(tensor.type), (note,))
+        axis = 0
+        for dim in written.dims:
+            if isinstance(dim, ast.Spread):
+                self._bind_spread(name, written, given, tensor, dim, actual[axis : axis + extra])
+                axis += extra
+                continue
+            expr = (
+                ast.Name(dim.name.span, dim.name.name) if isinstance(dim, ast.BoundedDim) else dim
+            )
+            if isinstance(expr, ast.Name) and self.is_free(expr.name):
+                self.frame.env[expr.name] = actual[axis]
+            else:
+                self.equations.append(
+                    _Equation(expr, actual[axis], name, written, tensor, given.span, axis)
+                )
+            axis += 1
+
+    def _bind_spread(
+        self,
+        name: str,
+        written: ast.TensorTypeExpr,
+        given: Given,
+        tensor: Tensor,
+        spread: ast.Spread,
+        dims: tuple[Dim, ...],
+    ) -> None:
+        bound = self.frame.env.setdefault(spread.name.name, TupleOf(dims))
+        if not isinstance(bound, TupleOf):
+            raise Silent
+        same = len(bound.elements) == len(dims)
+        for a, b in zip(bound.elements, dims):
+            same = same and isinstance(a, int | Poly) and self.ctx.same(a, b) is True
+        if not same:
+            before = ", ".join(str(e) for e in bound.elements)
+            note = f"*{spread.name.name} is [{before}] in an argument before"
+            raise self._wrong(name, written, given, show_type(tensor.type), (note,))
+
+    def is_free(self, name: str) -> bool:
+        """Whether nothing says yet what the dim `name` is."""
+        if name in self.frame.env:
+            return False
+        found = self.frame.module.lookup(name)
+        return not (isinstance(found, tuple) and isinstance(found[1], ast.ConstDecl))
+
+    def solve(self) -> None:
+        """Settle the equations: solve for a name, or check."""
+        pending = self.equations
+        while pending:
+            later = [e for e in pending if not self._settle(e)]
+            if len(later) == len(pending):
+                raise self._unsolvable(later[0])
+            pending = later
+        self.equations = []
+
+    def _settle(self, equation: _Equation) -> bool:
+        """False when more than one name of the equation is unknown."""
+        unknown = sorted({n for n in _names(equation.expr) if self.is_free(n)})
+        if len(unknown) > 1:
+            return False
+        frame = self.frame
+        if unknown:
+            frame.env[unknown[0]] = sym(f"?{unknown[0]}")
+        with self.ctx.inside(frame):
+            wanted = dim_of(self.ctx, equation.expr)
+        if not unknown:
+            self._check(equation, wanted)
+            return True
+        del frame.env[unknown[0]]
+        solution = _solve(wanted, f"?{unknown[0]}", equation.actual)
+        if solution is None:
+            raise self._unsolvable(equation)
+        frame.env[unknown[0]] = solution
+        return True
+
+    def _unsolvable(self, equation: _Equation) -> Mistake:
+        names = sorted({n for n in _names(equation.expr) if self.is_free(n)})
+        note = f"{equation.expr.span.text} == {equation.actual} can't be solved for it"
+        return Mistake(errors.unbound_dim(names[0], equation.expr.span, None, [note]))
+
+    def _check(self, equation: _Equation, wanted: Dim) -> None:
+        same = self.ctx.same(wanted, equation.actual)
+        if same is True:
+            return
+        given = Given(None, equation.tensor, equation.span)
+        found = show_type(equation.tensor.type)
+        if same is None:
+            labels = self._labels(given, found, equation.declared)
+            where = f"dim {equation.axis} of the {self.what} `{equation.name}`"
+            raise Mistake(errors.cannot_prove(str(wanted), str(equation.actual), labels, where))
+        note = f"dim {equation.axis} differs ({wanted} and {equation.actual})"
+        raise self._wrong(equation.name, equation.declared, given, found, (note,))
+
+    def _labels(self, given: Given, found: str, declared: ast.TypeExpr) -> list[Label]:
+        told = found
+        if isinstance(given.thing, Tensor):
+            told = f"{found}, {given.thing.note.words}"
+        return [Label(given.span, told), Label(declared.span, "declared here", primary=False)]
+
+    def _wrong(
+        self, name: str, written: ast.TypeExpr, given: Given, found: str, notes: Sequence[str]
+    ) -> Mistake:
+        wanted = self._wanted(written)
+        main, declared = self._labels(given, found, written)
+        if self.what == "argument":
+            diagnostic = errors.argument_type(name, wanted, found, given.span, declared, notes)
+            return Mistake(_with_message(diagnostic, main.message))
+        return Mistake(
+            errors.declared_type(name, wanted, found, given.span, main.message, declared, notes)
+        )
+
+    def _wanted(self, written: ast.TypeExpr) -> str:
+        return " ".join(written.span.text.split())
+
+
+def _with_message(diagnostic: Diagnostic, message: str) -> Diagnostic:
+    first, *rest = diagnostic.labels
+    return Diagnostic(
+        diagnostic.code,
+        diagnostic.title,
+        (Label(first.span, message), *rest),
+        diagnostic.notes,
+        diagnostic.help,
+    )
+
+
+def _count(dims: int) -> str:
+    return "one dim is" if dims == 1 else f"{dims} dims are"
+
+
+def _names(expr: ast.Expr) -> set[str]:
+    called = {
+        n.function.name
+        for n in ast.walk(expr)
+        if isinstance(n, ast.Call) and isinstance(n.function, ast.Name)
+    }
+    return {n.name for n in ast.walk(expr) if isinstance(n, ast.Name)} - called
+
+
+def _solve(wanted: Dim, unknown: str, actual: Dim) -> Dim | None:
+    """The value of `unknown` with `wanted == actual`, where `wanted` is linear in it."""
+    if unknown not in free_symbols(wanted):
+        return None
+    rest = substitute(wanted, {unknown: 0})
+    factor = substitute(wanted, {unknown: 1}) - rest
+    if wanted - factor * sym(unknown) - rest != 0 or unknown in free_symbols(factor):
+        return None
+    if factor == 0 or mod(actual - rest, factor) != 0:
+        return None
+    return floordiv(actual - rest, factor)
+
+
+# --- values to declared types -------------------------------------------------------------------
+
+
+def as_declared(ctx: Context, written: ast.TypeExpr, given: Given) -> Thing:
+    """The value under its declared type, in the callee's frame (the current one): numbers become
+    scalars, dims that were proven equal take their declared form."""
+    thing = given.thing
+    if isinstance(thing, Bad):
+        return BAD
+    if isinstance(written, ast.TupleTypeExpr):
+        if not isinstance(thing, TupleOf):
+            raise Silent
+        pairs = zip(written.elements, thing.elements)
+        return TupleOf(tuple(as_declared(ctx, w, Given(None, e, given.span)) for w, e in pairs))
+    type = tensor_type(ctx, written)
+    if not isinstance(thing, Tensor):
+        return _literal(ctx, thing, type, given, written)
+    if thing.type == type:
+        own(ctx, thing, given.span)
+        return thing
+    value = ctx.emit("relabel", (own(ctx, thing, given.span),), given.span, dims=type.dims)
+    return Tensor(value, thing.note, thing.home)
+
+
+def _literal(
+    ctx: Context, thing: Thing, type: TensorType, given: Given, written: ast.TensorTypeExpr
+) -> Thing:
+    number: int | float | bool | Poly
+    if isinstance(thing, Unknown):
+        number = 1
+    elif isinstance(thing, int | float | Poly):
+        number = thing
+    else:
+        raise Silent
+    fits = isinstance(number, bool) == (type.dtype == "bool")
+    if not fits or (isinstance(number, float) and not is_float(type.dtype)):
+        declared = Label(written.span, "declared here", primary=False)
+        wanted = " ".join(written.span.text.split())
+        name = given.name.name if given.name else "it"
+        raise Mistake(errors.argument_type(name, wanted, describe(thing), given.span, declared, ()))
+    if isinstance(number, Poly):
+        value = ctx.emit("dim_value", (), given.span, dim=number)
+        if type.dtype != "i64":
+            value = ctx.emit("cast", (value,), given.span, dtype=type.dtype)
+    else:
+        value = ctx.emit("constant", (), given.span, value=number, type=TensorType(type.dtype))
+    return ctx.tensor(value, given.span, f"the number {number}")

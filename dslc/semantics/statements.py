@@ -1,0 +1,241 @@
+"""Statements: what they bind, declare, unroll and demand.
+
+Input: a body and a `Context`; a mistake is reported and the next statement follows. Output: the
+frame's names and result. Non-goals: `scan` and index notation (one clear error each).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import assert_never
+
+from dslc.diagnostics import Diagnostic, Label
+from dslc.ir.core import DimCheck
+from dslc.ir.dims import Dim, Poly
+from dslc.semantics import errors, instances
+from dslc.semantics.context import Context, Mistake
+from dslc.semantics.expressions import decide, evaluate
+from dslc.semantics.signature import Given, Matcher, Silent, as_declared
+from dslc.semantics.values import BAD, Bad, Code, Instance, Tensor, Thing, TupleOf, describe
+from dslc.syntax import ast
+
+MOST_TURNS = 10_000
+_SHOWN = re.compile(r"\{([^{}]*)\}")
+
+
+def execute(ctx: Context, body: Sequence[ast.Stmt]) -> None:
+    """Run statements until one returns."""
+    for stmt in body:
+        if ctx.frame.result is not None:
+            return
+        try:
+            _execute(ctx, stmt)
+        except Mistake as mistake:
+            ctx.report(mistake.diagnostic)
+            _spoil(ctx, stmt)
+        except Silent:
+            _spoil(ctx, stmt)
+
+
+def _spoil(ctx: Context, stmt: ast.Stmt) -> None:
+    """What a wrong statement would have bound is `BAD`, so that nothing else complains."""
+    match stmt:
+        case ast.Assign():
+            for target in stmt.targets:
+                ctx.frame.env[target.name] = BAD
+        case ast.ParamStmt() | ast.StateStmt():
+            ctx.frame.env[stmt.name.name] = BAD
+        case ast.IndexAssign():
+            ctx.frame.env[stmt.target.name] = BAD
+        case ast.If() | ast.For():
+            blocks = (stmt.then, stmt.orelse) if isinstance(stmt, ast.If) else (stmt.body,)
+            for block in blocks:
+                for inner in block:
+                    _spoil(ctx, inner)
+        case ast.Return():
+            ctx.frame.result = BAD
+        case ast.NextState() | ast.Yield() | ast.Assert():
+            pass
+        case _:
+            assert_never(stmt)
+
+
+def _execute(ctx: Context, stmt: ast.Stmt) -> None:
+    match stmt:
+        case ast.ParamStmt() | ast.StateStmt():
+            ctx.frame.env[stmt.name.name] = instances.declare(ctx, stmt)
+        case ast.Assign():
+            assign(ctx, stmt)
+        case ast.NextState():
+            instances.set_next(ctx, stmt)
+        case ast.Return():
+            ctx.frame.result = evaluate(ctx, stmt.value)
+            ctx.frame.result_span = stmt.value.span
+        case ast.If():
+            execute(ctx, stmt.then if decide(ctx, stmt.condition) else stmt.orelse)
+        case ast.For():
+            _for(ctx, stmt)
+        case ast.Assert():
+            check(ctx, stmt)
+        case ast.IndexAssign():
+            raise Mistake(errors.index_notation_unsupported(stmt.span))
+        case ast.Yield():
+            raise Mistake(errors.scan_unsupported(stmt.span))
+        case _:
+            assert_never(stmt)
+
+
+# --- binding ------------------------------------------------------------------------------------
+
+
+def assign(ctx: Context, stmt: ast.Assign) -> None:
+    """`x = value`, `a, b = value`, `y: type = value`."""
+    if len(stmt.targets) > 1:
+        _unpack(ctx, stmt)
+        return
+    target = stmt.targets[0]
+    bound = _subscript_like(stmt.value)
+    value = evaluate(ctx, stmt.value, target if bound else None)
+    if stmt.type is not None and not isinstance(value, Bad):
+        matcher = Matcher(ctx, ctx.frame, what="value of")
+        given = Given(None, value, stmt.value.span)
+        matcher.match(f"`{target.name}`", stmt.type, given)
+        matcher.solve()
+        value = as_declared(ctx, stmt.type, Given(target, value, stmt.value.span))
+    ctx.frame.env[target.name] = value
+
+
+def _subscript_like(expr: ast.Expr) -> bool:
+    """Whether an instance made by the expression is bound to the target: `embed = embedding[V, D]`,
+    not `y = dense[3](x)`."""
+    match expr:
+        case ast.Subscript():
+            return True
+        case ast.IfExpr():
+            return _subscript_like(expr.then) or _subscript_like(expr.orelse)
+    return False
+
+
+def _unpack(ctx: Context, stmt: ast.Assign) -> None:
+    value = evaluate(ctx, stmt.value)
+    if isinstance(value, Bad):
+        raise Silent
+    if not isinstance(value, TupleOf) or len(value.elements) != len(stmt.targets):
+        raise Mistake(errors.wrong_unpacking(len(stmt.targets), describe(value), stmt.value.span))
+    for target, element in zip(stmt.targets, value.elements):
+        ctx.frame.env[target.name] = element
+
+
+# --- loops --------------------------------------------------------------------------------------
+
+
+def _for(ctx: Context, stmt: ast.For) -> None:
+    start, stop = _end(ctx, stmt.start), _end(ctx, stmt.stop)
+    if stop - start > MOST_TURNS:
+        span = stmt.start.span.to(stmt.stop.span)
+        raise Mistake(errors.range_too_long(stop - start, MOST_TURNS, span))
+    frame = ctx.frame
+    before = dict(frame.counts)
+    for index in range(start, stop):
+        frame.counts.clear()
+        frame.counts.update(before)
+        frame.env[stmt.variable.name] = index
+        frame.indices = (*frame.indices, index)
+        try:
+            execute(ctx, stmt.body)
+        finally:
+            frame.indices = frame.indices[:-1]
+        if frame.result is not None:
+            return
+
+
+def _end(ctx: Context, expr: ast.Expr) -> int:
+    value = evaluate(ctx, expr)
+    if isinstance(value, Bad):
+        raise Silent
+    if isinstance(value, Poly) and ctx.choices is not None:
+        return 2  # a layer checked on its own: a few turns show what each does
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Mistake(errors.bad_range(describe(value), expr.span))
+    return value
+
+
+# --- assertions ---------------------------------------------------------------------------------
+
+
+def check(ctx: Context, stmt: ast.Assert) -> None:
+    """`assert`: decided now, or told to the prover and checked at each call."""
+    _demand(ctx, stmt, stmt.condition)
+
+
+def _demand(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> None:
+    if isinstance(condition, ast.Binary) and condition.op == "and":
+        _demand(ctx, stmt, condition.left)
+        _demand(ctx, stmt, condition.right)
+        return
+    if isinstance(condition, ast.Compare) and _about_dims(ctx, stmt, condition):
+        return
+    held = evaluate(ctx, condition)
+    if isinstance(held, Bad):
+        raise Silent
+    if isinstance(held, Tensor):
+        notes = ["an assertion is about sizes and static parameters"]
+        raise Mistake(errors.undecided(f"`{condition.span.text}`", condition.span, notes))
+    if not isinstance(held, bool):
+        if ctx.choices is not None:
+            return
+        raise Mistake(errors.not_static("a condition", describe(held), condition.span))
+    if not held:
+        raise Mistake(_failed(ctx, stmt, condition))
+
+
+def _about_dims(ctx: Context, stmt: ast.Assert, condition: ast.Compare) -> bool:
+    """Handles a comparison with a dynamic dim; False if it is none."""
+    left, right = evaluate(ctx, condition.left), evaluate(ctx, condition.right)
+    if isinstance(left, Bad) or isinstance(right, Bad):
+        raise Silent
+    a, b = _dim(left), _dim(right)
+    if a is None or b is None or not (isinstance(a, Poly) or isinstance(b, Poly)):
+        return False
+    answer = ctx.prover.compare(a, condition.op, b)
+    if answer is False:
+        raise Mistake(_failed(ctx, stmt, condition))
+    if answer is None:
+        ctx.assume(a, condition.op, b)
+        message = _message(ctx, stmt, condition)
+        if ctx.choices is None:
+            ctx.checks.append(DimCheck(a, condition.op, b, message))
+    return True
+
+
+def _dim(thing: Thing) -> Dim | None:
+    return thing if isinstance(thing, int | Poly) and not isinstance(thing, bool) else None
+
+
+def _failed(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> Diagnostic:
+    names = [n.name for n in ast.walk(condition) if isinstance(n, ast.Name)]
+    shown = [
+        f"{n} is {ctx.frame.env[n]}"
+        for n in dict.fromkeys(names)
+        if n in ctx.frame.env and _dim(ctx.frame.env[n]) is not None
+    ]
+    diagnostic = errors.assertion(_message(ctx, stmt, condition), condition.span, shown)
+    call = ctx.frame.call
+    if call is not None and not ctx.frame.module.library:
+        return errors.with_label(diagnostic, Label(call, "called here", primary=False))
+    return diagnostic
+
+
+def _message(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> str:
+    """The message with the values of `{name}` in it."""
+    if stmt.message is None:
+        return " ".join(condition.span.text.split())
+
+    def value(match: re.Match[str]) -> str:
+        found = ctx.frame.env.get(match[1].strip())
+        if found is None or isinstance(found, Tensor | Code | Instance | Bad):
+            return match[0]
+        return str(found)
+
+    return _SHOWN.sub(value, stmt.message.value)
