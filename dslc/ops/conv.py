@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from dslc._lazy import lazy
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Value
-from dslc.ir.dims import Dim
+from dslc.ir.dims import Dim, sym
 from dslc.ir.op import Attrs, Expr, Index, Kernels, Op, Operand, Reader, Sample, TypeRuleError
 from dslc.ir.types import TensorType
 from dslc.ops.linalg import accumulator
@@ -472,7 +472,7 @@ def _f32(*dims: Dim) -> TensorType:
 _WHY = "sums of up to 36 products, in another order"
 
 # (image NCHW, weight, attributes): the three ops are sampled over the same cases.
-_CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
+_CASES: tuple[tuple[tuple[Dim, ...], tuple[int, ...], dict[str, Any]], ...] = (
     ((2, 3, 5, 6), (4, 3, 3, 3), {"padding": (1, 1, 1, 1)}),
     ((1, 2, 7, 7), (3, 2, 3, 2), {"stride": (2, 3), "padding": (1, 0, 2, 1)}),
     ((1, 4, 6, 5), (6, 2, 2, 2), {"groups": 2}),
@@ -480,10 +480,11 @@ _CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
     ((1, 1, 7, 8), (2, 1, 2, 3), {"dilation": (2, 2), "padding": (0, 1, 1, 0)}),
     ((2, 3, 1, 1), (5, 3, 1, 1), {}),
     ((0, 2, 4, 4), (3, 2, 3, 3), {}),
+    ((sym("N"), 2, sym("N") + 4, 5), (3, 2, 3, 3), {"stride": (2, 1), "padding": (1, 1, 0, 0)}),
 )
 
 
-def _permuted(dims: tuple[int, ...], layout: Layout) -> TensorType:
+def _permuted(dims: tuple[Dim, ...], layout: Layout) -> TensorType:
     n, c, h, w = dims
     return _f32(n, c, h, w) if layout == "NCHW" else _f32(n, h, w, c)
 

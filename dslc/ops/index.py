@@ -3,19 +3,19 @@
 `gather[axis](x, i)` takes whole slices: result dims are x's with dim `axis` replaced by i's dims
 (NumPy's `take`). `take_along[axis](x, i)` takes one element for each of i's (NumPy's
 `take_along_axis`). A negative index counts from the end; one out of range is clamped to the first
-or last element, so that no program reads outside of a tensor.
+or last element, so that no program reads outside of a tensor; of no elements at all, 0 is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from dslc._lazy import lazy
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Value
-from dslc.ir.dims import Dim
+from dslc.ir.dims import Dim, sym
 from dslc.ir.op import (
     Attrs,
     Expr,
@@ -110,7 +110,10 @@ def _valid(i: Any, size: int) -> Any:
 
 
 def _gather_reference(attrs: IndexAttrs, x: Any, i: Any) -> Any:
-    return np.take(x, _valid(i, x.shape[attrs.axis]), axis=attrs.axis)
+    axis = attrs.axis
+    if x.shape[axis] == 0:
+        return np.zeros((*x.shape[:axis], *i.shape, *x.shape[axis + 1 :]), x.dtype)
+    return np.take(x, _valid(i, x.shape[axis]), axis=axis)
 
 
 def _scatter_reference(attrs: IndexGradientAttrs, g: Any, i: Any) -> Any:
@@ -125,6 +128,8 @@ def _scatter_reference(attrs: IndexGradientAttrs, g: Any, i: Any) -> Any:
 
 
 def _along_reference(attrs: IndexAttrs, x: Any, i: Any) -> Any:
+    if x.shape[attrs.axis] == 0:
+        return np.zeros(i.shape, x.dtype)
     return np.take_along_axis(x, _valid(i, x.shape[attrs.axis]), axis=attrs.axis)
 
 
@@ -187,6 +192,15 @@ def _position(k: Kernels, i: Expr, size: Dim) -> Expr:
     return k.binary("min", k.binary("max", at, k.dim(0), "index"), last, "index")
 
 
+def _of_some(k: Kernels, x: Operand, axis: int, element: Callable[[], Expr]) -> Expr:
+    """The element, or 0 where a dynamic dim turns out to be 0: then there is none to read."""
+    size = x.type.dims[axis]
+    if isinstance(size, int):
+        return element()
+    some = k.compare("gt", k.dim(size), k.dim(0), "index")
+    return k.guarded(some, element, k.const(0, x.type.dtype))
+
+
 def _gather_compute(
     k: Kernels, attrs: IndexAttrs, operands: Sequence[Operand], outputs: Sequence[TensorType]
 ) -> Reader:
@@ -194,8 +208,11 @@ def _gather_compute(
     axis, rank = attrs.axis, i.type.rank
 
     def read(index: Index) -> Expr:
-        at = _position(k, i(index[axis : axis + rank]), x.type.dims[axis])
-        return x((*index[:axis], at, *index[axis + rank :]))
+        def element() -> Expr:
+            at = _position(k, i(index[axis : axis + rank]), x.type.dims[axis])
+            return x((*index[:axis], at, *index[axis + rank :]))
+
+        return _of_some(k, x, axis, element)
 
     return read
 
@@ -222,8 +239,11 @@ def _along_compute(
     x, i = operands
 
     def read(index: Index) -> Expr:
-        at = _position(k, i(index), x.type.dims[attrs.axis])
-        return x((*index[: attrs.axis], at, *index[attrs.axis + 1 :]))
+        def element() -> Expr:
+            at = _position(k, i(index), x.type.dims[attrs.axis])
+            return x((*index[: attrs.axis], at, *index[attrs.axis + 1 :]))
+
+        return _of_some(k, x, attrs.axis, element)
 
     return read
 
@@ -271,6 +291,8 @@ gather = Op(
         Sample((_f32(5), _i64()), IndexAttrs(0)),
         Sample((_f32(7, 3), TensorType("i32", (0,))), IndexAttrs(0)),
         Sample((_f32(9, 33), _i64(2)), IndexAttrs(0)),
+        Sample((_f32(sym("N"), 3), _i64(4)), IndexAttrs(0)),
+        Sample((TensorType("i64", (7,)), _i64(sym("N"))), IndexAttrs(0)),
     ),
 )
 
@@ -286,6 +308,7 @@ scatter_add = Op(
         Sample((_f32(2, 2, 3, 3), _i64(2, 3)), IndexGradientAttrs(1, 6)),
         Sample((_f32(40, 5), _i64(40)), IndexGradientAttrs(0, 5), rtol=1e-5, why="sums of many"),
         Sample((_f32(0, 3), _i64(0)), IndexGradientAttrs(0, 4)),
+        Sample((_f32(sym("N"), 3), _i64(sym("N"))), IndexGradientAttrs(0, 4)),
     ),
 )
 
@@ -300,6 +323,7 @@ take_along = Op(
         Sample((_f32(4, 5), _i64(4, 1)), IndexAttrs(1)),
         Sample((_f32(6, 3), _i64(2, 3)), IndexAttrs(0)),
         Sample((_f32(0, 5), _i64(0, 1)), IndexAttrs(1)),
+        Sample((_f32(sym("N"), 5), _i64(sym("N"), 1)), IndexAttrs(1)),
     ),
 )
 
@@ -314,6 +338,7 @@ take_along_gradient = Op(
         Sample((_f32(4, 1), _i64(4, 1)), IndexGradientAttrs(1, 5)),
         Sample((_f32(2, 3), _i64(2, 3)), IndexGradientAttrs(0, 6)),
         Sample((_f32(0, 1), _i64(0, 1)), IndexGradientAttrs(1, 5)),
+        Sample((_f32(sym("N"), 1), _i64(sym("N"), 1)), IndexGradientAttrs(1, 5)),
     ),
 )
 

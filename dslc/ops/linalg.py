@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dslc._lazy import lazy
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Value
+from dslc.ir.dims import sym
 from dslc.ir.op import Attrs, Expr, Index, Kernels, Op, Operand, Reader, Sample, TypeRuleError
 from dslc.ir.types import DType, TensorType
 
@@ -137,6 +138,8 @@ matmul = Op(
         Sample((_f32(2, 3, 7), _f32(2, 7, 1)), MatmulAttrs()),
         Sample((_f32(1, 33), _f32(33, 17)), MatmulAttrs(), rtol=1e-5, why="sums of 33 products"),
         Sample((_f32(3, 0), _f32(0, 2)), MatmulAttrs()),
+        Sample((_f32(sym("N"), 5), _f32(5, 4)), MatmulAttrs()),
+        Sample((_f32(2, 3, sym("N")), _f32(2, 4, sym("N"))), MatmulAttrs(transpose_b=True)),
         Sample((TensorType("i64", (2, 3)), TensorType("i64", (3, 2))), MatmulAttrs()),
         Sample(
             (TensorType("f16", (3, 8)), TensorType("f16", (8, 2))),

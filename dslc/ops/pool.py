@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dslc._lazy import lazy
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Value
-from dslc.ir.dims import Dim
+from dslc.ir.dims import Dim, sym
 from dslc.ir.op import (
     Attrs,
     Expr,
@@ -444,16 +444,17 @@ def _average_gradient_compute(
 
 # --- samples -----------------------------------------------------------------------------------
 
-_CASES: tuple[tuple[tuple[int, int, int, int], dict[str, Any]], ...] = (
+_CASES: tuple[tuple[tuple[Dim, Dim, Dim, Dim], dict[str, Any]], ...] = (
     ((2, 3, 4, 6), {"kernel": (2, 2), "stride": (2, 2)}),
     ((1, 2, 7, 5), {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1, 1, 1)}),
     ((1, 3, 5, 6), {"kernel": (3, 2), "stride": (1, 1), "padding": (0, 1, 1, 0)}),
     ((2, 1, 5, 5), {"kernel": (2, 2), "stride": (3, 3)}),
     ((0, 2, 4, 4), {"kernel": (2, 2), "stride": (2, 2)}),
+    ((sym("N"), 2, 5, sym("N") + 3), {"kernel": (2, 2), "stride": (2, 1)}),
 )
 
 
-def _image(dims: tuple[int, int, int, int], layout: Layout) -> TensorType:
+def _image(dims: tuple[Dim, Dim, Dim, Dim], layout: Layout) -> TensorType:
     n, c, h, w = dims
     return TensorType("f32", (n, c, h, w) if layout == "NCHW" else (n, h, w, c))
 

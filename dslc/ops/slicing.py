@@ -61,7 +61,7 @@ class PadAttrs(Attrs):
 
     low: tuple[Dim, ...]
     high: tuple[Dim, ...]
-    value: float = 0.0
+    value: int | float | bool = 0.0
     interior: tuple[int, ...] = ()
 
 
