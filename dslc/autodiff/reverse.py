@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from dslc.diagnostics import CompileError, Diagnostic, InternalError, Label
+from dslc.diagnostics import InternalError
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.op import NoFacet
 from dslc.ir.rewrite import drop_dead
+from dslc.ir.text import print_eqn
 from dslc.ir.types import TensorType, is_float
 from dslc.ops.constants import constant
 from dslc.ops.elementwise import add
@@ -25,8 +26,8 @@ def gradient(function: Function, of: int, wrt: Sequence[int]) -> Function:
     each position in `wrt`, each of the parameter's type (zeros where the result doesn't depend on
     it).
 
-    Raises InternalError when the result or a parameter is not a float or the result not a scalar;
-    CompileError when an op on the way has no gradient.
+    Raises InternalError when the result or a parameter is not a float, the result not a scalar, or
+    an op on the way without gradient (none is within the language's reach).
     """
     loss = function.results[of]
     targets = [function.params[position] for position in wrt]
@@ -84,22 +85,11 @@ def _pull_back(
 ) -> tuple[Value | None, ...]:
     rule = eqn.op.gradient
     if isinstance(rule, NoFacet):
-        raise CompileError([_no_gradient(eqn, rule.reason)])
+        raise InternalError(f"no gradient through {print_eqn(eqn)}: {rule.reason}")
     pulled = rule(b, eqn, arriving)
     if len(pulled) != len(eqn.inputs):
         raise InternalError(f"the gradient of {eqn.op.name} has {len(pulled)} cotangents")
     return pulled
-
-
-def _no_gradient(eqn: Eqn, reason: str) -> Diagnostic:
-    span = eqn.origin.span
-    return Diagnostic(
-        "E0501",
-        f"{eqn.op.name} has no gradient, and the loss depends on weights through it",
-        (Label(span, "here"),) if span else (),
-        notes=(reason,),
-        help=("stop_gradient(...) around it makes its gradient zero",),
-    )
 
 
 def _check_type(eqn: Eqn, value: Value, g: Value) -> None:

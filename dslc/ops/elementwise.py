@@ -230,8 +230,9 @@ def _one_minus(b: Builder, x: Value) -> Value:
 
 
 def _relu_gradient(b: Builder, x: Value, y: Value, g: Value) -> Value:
+    # By the result, not by x: they have the same sign, and x need not be kept.
     zero = fill(b, 0.0, x.type)
-    return cast(Value, select(b, gt(b, x, zero), g, zero))
+    return cast(Value, select(b, gt(b, y, zero), g, zero))
 
 
 def _relu_compute(

@@ -110,6 +110,18 @@ def broadcast_chain(eqn: Eqn, b: Builder, context: Context) -> Value | None:
     return _made(broadcast(b, inner.inputs[0], dims=outer.dims, axes=places))
 
 
+def broadcast_of_ones(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A broadcast that only puts in dims of size 1 is a reshape."""
+    if eqn.op is not broadcast:
+        return None
+    x, dims = eqn.inputs[0], eqn.outputs[0].type.dims
+    new = [dim for axis, dim in enumerate(dims) if axis not in _attrs(eqn).axes]
+    kept = tuple(dims[axis] for axis in _attrs(eqn).axes)
+    if kept != x.type.dims or any(dim != 1 for dim in new):
+        return None
+    return _made(reshape(b, x, dims=dims))
+
+
 def inserted_ones(before: Sequence[Dim], after: Sequence[Dim]) -> tuple[int, ...] | None:
     """Where each dim stands in `after`, if that is `before` with ones put in."""
     axes: list[int] = []
@@ -192,6 +204,7 @@ RULES: tuple[Rule, ...] = (
     transpose_of_ones,
     transpose_of_broadcast,
     broadcast_chain,
+    broadcast_of_ones,
     reduce_of_ones,
     transposed_operand,
     transposed_product,
