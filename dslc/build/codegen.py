@@ -1,0 +1,97 @@
+"""A job becomes machine code: IR text is parsed, lowered, compiled. Runs in the worker process.
+
+Input: a `Job`. Output: a `Report` and, in the job's folder, object files. Non-goals: linking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tvm
+
+from dslc import ops
+from dslc.build import cuda, cuda_toolchain
+from dslc.build.compiler import compile_module
+from dslc.build.describe import dim_expr
+from dslc.build.target import Target
+from dslc.build.worker import EntryReport, Job, Report, object_path
+from dslc.ir import text
+from dslc.lower.cuda import lower_entry_cuda, with_targets
+from dslc.lower.program import Lowered, lower_entry
+from dslc.schedules.cpu.contract import Machine
+from dslc_runtime.dims import to_json
+
+# LLVM's level; 3 takes longer for the same kernels (they are scheduled already).
+OPT_LEVEL = 2
+
+
+def run(job: Job) -> Report:
+    """Compiles the job's entries into one module."""
+    program = text.parse_program(job.program, ops.BY_NAME)
+    entries = [program.entry(name) for name in job.entries]
+    if job.target.kind == "cuda":
+        return _run_cuda(job, [lower_entry_cuda(entry) for entry in entries])
+    machine = Machine(vector_bits=job.target.vector_bits, tasks=job.target.tasks)
+    lowered = [lower_entry(entry, machine) for entry in entries]
+    module = join(lowered)
+    if job.wanted == "tir":
+        return Report(_reports(lowered), (), text=str(module.script()))
+    executable = compile_module(module, llvm_target(job.target))
+    if job.wanted == "asm":
+        return Report(_reports(lowered), (), text=str(executable.mod.inspect_source("s")))
+    path = object_path(job.folder, "_".join(job.entries))
+    executable.mod.write_to_file(str(path), "o")
+    return Report(_reports(lowered), (str(path),))
+
+
+def join(lowered: list[Lowered]) -> Any:
+    """One TIR module of several entries."""
+    functions: dict[Any, Any] = {}
+    for item in lowered:
+        functions.update({v: item.module[v] for v in item.module.get_global_vars()})
+    return tvm.IRModule(functions)
+
+
+def llvm_target(target: Target) -> Any:
+    """TVM's target; `native` becomes the name that LLVM has for this CPU."""
+    cpu = target.cpu
+    if cpu == "native":
+        cpu = str(tvm.get_global_func("target.llvm_get_system_cpu")())
+    return tvm.target.Target(
+        {"kind": "llvm", "mcpu": cpu, "opt-level": OPT_LEVEL, "num-cores": target.tasks}
+    )
+
+
+def _reports(lowered: list[Lowered]) -> tuple[EntryReport, ...]:
+    return tuple(
+        EntryReport(
+            item.name,
+            tuple(item.dims),
+            to_json(dim_expr(item.arena)),
+            to_json(dim_expr(item.flops)),
+            tuple(item.kernels),
+            item.distinct,
+            tuple(item.notes),
+        )
+        for item in lowered
+    )
+
+
+def _run_cuda(job: Job, lowered: list[Lowered]) -> Report:
+    toolchain = cuda_toolchain.find_toolchain()
+    host = llvm_target(job.target)
+    device = tvm.target.Target({"kind": "cuda", "arch": cuda.lowest(job.target.architectures)})
+    functions: dict[Any, Any] = {}
+    for item in lowered:
+        module = with_targets(item, device, host)
+        functions.update({v: module[v] for v in module.get_global_vars()})
+    module = tvm.IRModule(functions)
+    if job.wanted == "tir":
+        return Report(_reports(lowered), (), text=str(module.script()))
+    made = cuda.write_objects(module, host, job.target.architectures, toolchain, Path(job.folder))
+    if job.wanted == "asm":
+        return Report(_reports(lowered), (), text=made.source)
+    kernels = tuple(asdict(kernel) for kernel in made.kernels)
+    return Report(_reports(lowered), tuple(map(str, made.objects)), kernels)

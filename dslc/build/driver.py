@@ -1,0 +1,273 @@
+"""A program becomes libraries: passes, worker processes, linker, manifest.
+
+Input: a Program as elaborated, targets, first values of its variables. Output: a `Built`, which is
+written as an artifact or loaded in this process. Kernels are compiled in processes of their own
+(`worker.py`), one per group of entries, side by side; a crash there becomes an InternalError.
+Non-goals: reading source (`session.py`), running code.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from dslc.autodiff.train_step import add_train_step
+from dslc.build import describe
+from dslc.build.errors import BuildError
+from dslc.build.link import NO_LINKER, find_linker, link
+from dslc.build.target import Target
+from dslc.build.worker import EntryReport, Job, Report
+from dslc.diagnostics import InternalError
+from dslc.ir import text
+from dslc.ir.core import Entry, Program
+from dslc.passes import pipeline
+from dslc_runtime import dims
+from dslc_runtime.dims import DimExpr
+from dslc_runtime.manifest import EntryCode, Manifest, TargetInfo
+
+Dump = Callable[[str, Program], None]
+PREPARE = "prepare"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a build tells: parameters, kernels, and per entry floating-point operations and peak
+    arena bytes (of sizes known at each call as text). `gpu_kernels`: facts of the cubin's."""
+
+    parameters: int
+    entries: tuple[EntrySummary, ...]
+    seconds: float
+    notes: tuple[str, ...]
+    gpu_kernels: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EntrySummary:
+    target: str
+    name: str
+    flops: str
+    arena: str
+    kernels: int
+    distinct: int
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Compiled code and its description; `libraries` by the names in the manifest."""
+
+    manifest: Manifest
+    libraries: Mapping[str, bytes]
+    program: Program
+    summary: Summary
+
+
+def optimise(program: Program, target: Target, dump: Dump | None = None) -> Program:
+    """The program as it is lowered for `target`: training joined, passes run, weights packed."""
+    if program.training is not None:
+        program = add_train_step(program)
+        if dump is not None:
+            dump("train_step", program)
+    program = pipeline.run(program, pipeline.BEFORE_LOWERING, dump)
+    return pipeline.run(program, pipeline.AFTER_PACKING, dump)
+
+
+def build_program(
+    program: Program, targets: Sequence[Target], source_hash: str = "", dump: Dump | None = None
+) -> Built:
+    """Compiles for every target. BuildError when the machine lacks something."""
+    if find_linker() is None:
+        raise BuildError(NO_LINKER)
+    started = time.perf_counter()
+    optimised = {target.name: optimise(program, target, dump) for target in targets}
+    libraries: dict[str, bytes] = {}
+    infos: list[TargetInfo] = []
+    reports: list[tuple[Target, EntryReport]] = []
+    gpu: list[Mapping[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="dslc-build-") as folder:
+        for target in targets:
+            made = compile_target(optimised[target.name], target, Path(folder))
+            libraries[target.file] = made.library
+            infos.append(target_info(optimised[target.name], target, made.entries))
+            reports += [(target, entry) for entry in made.entries]
+            gpu += made.gpu_kernels
+    main = optimised[targets[0].name]
+    manifest = make_manifest(main, infos, reports, source_hash)
+    summary = Summary(
+        parameter_count(main),
+        tuple(_summary(target, entry) for target, entry in reports),
+        time.perf_counter() - started,
+        tuple(dict.fromkeys(note for _, entry in reports for note in entry.notes)),
+        tuple(gpu),
+    )
+    return Built(manifest, libraries, main, summary)
+
+
+def parameter_count(program: Program) -> int:
+    """Number of weights' elements."""
+    return sum(
+        prod(d for d in v.type.dims if isinstance(d, int))
+        for v in program.variables
+        if v.kind == "weight"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    library: bytes
+    entries: tuple[EntryReport, ...]
+    gpu_kernels: tuple[Mapping[str, Any], ...]
+
+
+def compile_target(program: Program, target: Target, folder: Path) -> Compiled:
+    """Compiles all entries for one target and links them into one library."""
+    jobs = make_jobs(program, target, folder)
+    reports = run_jobs(jobs)
+    objects = [Path(path) for report in reports for path in report.objects]
+    library = folder / f"{target.name}.so"
+    link(objects, library)
+    return Compiled(
+        library.read_bytes(),
+        tuple(entry for report in reports for entry in report.entries),
+        tuple(kernel for report in reports for kernel in report.kernels),
+    )
+
+
+def make_jobs(program: Program, target: Target, folder: Path, wanted: str = "objects") -> list[Job]:
+    """The entries in groups of about equal work: one per processor for a CPU target, one in all
+    for a GPU, whose kernels are one compiler run. `prepare` goes with the first."""
+    names = [entry.name for entry in program.entries]
+    groups = [tuple(names)]
+    if target.kind == "cpu" and len(names) > 1:
+        sizes = {entry.name: len(entry.function.eqns) for entry in program.entries}
+        order = sorted(names, key=lambda name: -sizes[name])
+        bins: list[list[str]] = [[], []]
+        for name in order:
+            min(bins, key=lambda b: sum(sizes[n] for n in b)).append(name)
+        groups = [tuple(b) for b in bins if b]
+    return [Job(_text(program, group), group, target, str(folder), wanted) for group in groups]
+
+
+def _text(program: Program, names: Sequence[str]) -> str:
+    """The entries `names` alone; first values of variables are not the worker's business."""
+    entries = tuple(e for e in program.entries if e.name in names)
+    variables = tuple(replace(v, init=None) for v in program.variables)
+    return text.print_program(replace(program, entries=entries, variables=variables))
+
+
+def run_jobs(jobs: Sequence[Job]) -> list[Report]:
+    """Runs each job in a process of its own, all at once."""
+    command = [sys.executable, "-m", "dslc.build.worker"]
+    running: list[subprocess.Popen[str]] = []
+    try:
+        for job in jobs:
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+            running.append(process)
+            _feed(process, job)
+        return [_collect(process, job) for process, job in zip(running, jobs)]
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+
+
+def _feed(process: subprocess.Popen[str], job: Job) -> None:
+    if process.stdin is None:
+        raise InternalError("the compiling process has no standard input")
+    try:
+        process.stdin.write(job.to_json())
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # It has ended; `_collect` tells why.
+    process.stdin = None
+
+
+def _collect(process: subprocess.Popen[str], job: Job) -> Report:
+    output, chatter = process.communicate()
+    if process.returncode != 0:
+        last = [line for line in chatter.splitlines() if line.strip()][-25:]
+        how = f"signal {-process.returncode}" if process.returncode < 0 else "an error"
+        raise InternalError(
+            f"compiling {', '.join(job.entries)} for {job.target.name} ended with {how}:\n"
+            + "\n".join(last)
+        )
+    report = Report.from_json(output)
+    if report.error:
+        raise BuildError(report.error)
+    return report
+
+
+def target_info(program: Program, target: Target, entries: Sequence[EntryReport]) -> TargetInfo:
+    """The manifest's record of one target."""
+    codes = {e.name: _code(program.entry(e.name), e) for e in entries}
+    prepare = codes.pop(PREPARE, None)
+    prepared = tuple(v for v in program.variables if v.kind == "prepared")
+    return TargetInfo(
+        name=target.name,
+        kind=target.kind,
+        file=target.file,
+        codes=tuple(codes[e.name] for e in program.entries if e.name != PREPARE),
+        features=target.features,
+        arch=target.arch,
+        prepared=describe.variable_infos(prepared),
+        prepare=prepare,
+    )
+
+
+def _code(entry: Entry, report: EntryReport) -> EntryCode:
+    """`prepare` fills the variables that its outputs are named after; they follow its own."""
+    variables = describe.variables_of(entry)
+    if entry.name == PREPARE:
+        variables += entry.outputs
+    arena: DimExpr = dims.from_json(report.arena)
+    return EntryCode(entry.name, entry.name, variables, arena)
+
+
+def make_manifest(
+    program: Program,
+    targets: Sequence[TargetInfo],
+    reports: Sequence[tuple[Target, EntryReport]],
+    source_hash: str,
+) -> Manifest:
+    order = {entry.name: entry.dims for _, entry in reports}
+    return Manifest(
+        model=program.name,
+        entries=tuple(
+            describe.entry_info(entry, program, order[entry.name])
+            for entry in program.entries
+            if entry.name != PREPARE
+        ),
+        variables=describe.variable_infos([v for v in program.variables if v.kind != "prepared"]),
+        targets=tuple(targets),
+        compiler=compiler_version(),
+        source_hash=source_hash,
+    )
+
+
+def compiler_version() -> str:
+    return f"dslc {VERSION}"
+
+
+VERSION = "0.1.0"
+
+
+def _summary(target: Target, entry: EntryReport) -> EntrySummary:
+    return EntrySummary(
+        target.name,
+        entry.name,
+        dims.text(dims.from_json(entry.flops)),
+        dims.text(dims.from_json(entry.arena)),
+        len(entry.kernels),
+        entry.distinct,
+    )

@@ -1,0 +1,109 @@
+"""From a source file to an artifact, or to a model in this process.
+
+Input: source, targets, settings, weights. Output: a `.dlc` file, or a `dslc_runtime.Model` or
+`Trainer`. This is what the command line and the Python functions call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dslc.build import describe
+from dslc.build.driver import Built, Dump, build_program
+from dslc.build.target import Target
+from dslc.diagnostics import CompileError
+from dslc.ir.core import Program
+from dslc.ir.evaluate import evaluate
+from dslc.semantics.elaborate import Setting, elaborate
+from dslc.source import SourceFile
+from dslc_runtime import ArgumentError, Model, variables
+from dslc_runtime._ffi import load_library
+from dslc_runtime.artifact import write_artifact
+from dslc_runtime.dtypes import Array
+from dslc_runtime.session import read_weights
+
+Weights = str | Path | Mapping[str, Array]
+
+
+def program_of(
+    source: SourceFile,
+    model: str | None = None,
+    settings: Mapping[str, Setting] | None = None,
+    *,
+    training: bool = False,
+) -> Program:
+    """The elaborated program; CompileError with every diagnostic when it has errors."""
+    program, found = elaborate(source, model, settings, training)
+    errors = [d for d in found if d.severity == "error"]
+    if program is None or errors:
+        raise CompileError(errors or found)
+    return program
+
+
+def build_source(
+    source: SourceFile,
+    targets: Sequence[Target],
+    *,
+    model: str | None = None,
+    settings: Mapping[str, Setting] | None = None,
+    training: bool = False,
+    dump: Dump | None = None,
+) -> Built:
+    """Compiles a source file. CompileError, BuildError."""
+    program = program_of(source, model, settings, training=training)
+    if dump is not None:
+        dump("elaborate", program)
+    digest = hashlib.sha256(source.text.encode()).hexdigest()
+    return build_program(program, targets, digest, dump)
+
+
+def first_values(program: Program, weights: Weights | None, seed: int) -> dict[str, Array]:
+    """The variables' values: those given, the others from their initialisers.
+
+    `weights` must hold every weight; states may be left out. ArgumentError lists what is missing,
+    extra, or of another type. Optimiser states that start as zeros are left to the runtime.
+    """
+    needed = describe.needed_variables(program)
+    given = _given(program, weights)
+    values: dict[str, Array] = {}
+    for name, variable in needed.items():
+        if name in given:
+            values[name] = given[name]
+        elif variable.init is not None and variable.kind != "optimizer":
+            values[name] = evaluate(variable.init, [np.asarray(seed, np.int64)])[0]
+    return values
+
+
+def _given(program: Program, weights: Weights | None) -> Mapping[str, Array]:
+    if weights is None:
+        return {}
+    where = "the given arrays"
+    if not isinstance(weights, Mapping):
+        where, weights = str(weights), read_weights(Path(weights))
+    kept = [v for v in program.variables if v.kind in ("weight", "state")]
+    problems = variables.misfits(describe.variable_infos(kept), weights)
+    if problems:
+        lines = "\n  ".join(problems)
+        raise ArgumentError(f"{where} does not fit the model {program.name}:\n  {lines}")
+    return weights
+
+
+def write(built: Built, path: Path, source: SourceFile, weights: Weights | None, seed: int) -> None:
+    """Writes the artifact, whole or not at all. ArgumentError, ArtifactError."""
+    values = first_values(built.program, weights, seed)
+    name = Path(source.path).name if source.path else "model.dl"
+    write_artifact(path, built.manifest, built.libraries, values, {name: source.text})
+
+
+def load_built(
+    built: Built, weights: Weights | None, seed: int, threads: int | None = None
+) -> Model:
+    """The compiled model in this process."""
+    (target,) = built.manifest.targets
+    module = load_library(built.libraries[target.file], built.manifest.model)
+    values = first_values(built.program, weights, seed)
+    return Model.from_parts(built.manifest, module, values, threads=threads)

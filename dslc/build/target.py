@@ -1,0 +1,118 @@
+"""What a build is for: names of machines become what compiler, templates and loader need.
+
+Input: the texts of `--target`, `--cpu`, `--arch`. Output: frozen targets. `native` is this
+machine; the `x86-64-v*` levels are those of the x86-64 psABI. Non-goals: TVM's target objects
+(`worker.py` makes them).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from dslc_runtime.device import cpu_flags
+
+
+class TargetError(ValueError):
+    """A target that is not known; the text says which are."""
+
+
+# CPU flags as in /proc/cpuinfo; each level holds the ones before.
+_V2 = ("cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3")
+_V3 = (*_V2, "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave")
+_V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+LEVELS = {"x86-64-v2": _V2, "x86-64-v3": _V3, "x86-64-v4": _V4}
+
+# What code for `native` may use beyond the levels, where this machine has it.
+_MORE = (
+    "adx", "aes", "avx512_bf16", "avx512_bitalg", "avx512_fp16", "avx512_vbmi2", "avx512_vnni",
+    "avx512_vpopcntdq", "avx512ifma", "avx512vbmi", "avx_vnni", "fma4", "fsgsbase", "gfni",
+    "pclmulqdq", "sha_ni", "sse4a", "tbm", "vaes", "vpclmulqdq", "xop",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`name` in the artifact; `cpu` for LLVM (`native` or a level); `features`: CPU flags that
+    the code needs; `tasks`: into how many tasks big kernels are cut; `architectures` of a GPU."""
+
+    name: str
+    kind: Literal["cpu", "cuda"]
+    cpu: str
+    features: tuple[str, ...]
+    vector_bits: int
+    tasks: int
+    architectures: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The library's name in the artifact."""
+        return f"lib/{self.name}.so"
+
+    @property
+    def arch(self) -> str:
+        return ",".join(self.architectures) or self.cpu
+
+
+def vector_bits(features: Sequence[str]) -> int:
+    """Width of the vector registers that a CPU with these flags has."""
+    if "avx512f" in features:
+        return 512
+    return 256 if "avx2" in features else 128
+
+
+def default_tasks() -> int:
+    """The CPUs this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def cpu_target(name: str = "native", threads: int | None = None) -> Target:
+    """A CPU by name: `native`, `x86-64-v2`, `x86-64-v3`, `x86-64-v4`. TargetError."""
+    if threads is not None and threads < 1:
+        raise TargetError(f"threads must be at least 1, not {threads}")
+    if name == "native":
+        flags = cpu_flags()
+        features = tuple(sorted(flags & {*_V4, *_MORE}))
+    elif name in LEVELS:
+        features = tuple(sorted(LEVELS[name]))
+    else:
+        known = ("native", *LEVELS)
+        near = get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+        raise TargetError(f"there is no CPU {name!r}{hint}")
+    tasks = threads or default_tasks()
+    return Target(f"cpu-{name}", "cpu", name, features, vector_bits(features), tasks)
+
+
+def cuda_target(architectures: Sequence[str] = ("sm_80", "sm_90")) -> Target:
+    """NVIDIA GPUs of the given architectures (`sm_90`). TargetError for another form."""
+    for name in architectures:
+        if not re.fullmatch(r"sm_\d{2,3}[af]?", name):
+            raise TargetError(f"{name!r} is not a GPU architecture; they look like sm_80, sm_90")
+    if not architectures:
+        raise TargetError("at least one GPU architecture is needed, such as sm_80")
+    names = tuple(dict.fromkeys(architectures))
+    host = tuple(sorted(LEVELS["x86-64-v2"]))
+    return Target(f"cuda-{'-'.join(names)}", "cuda", "x86-64-v2", host, 128, 1, names)
+
+
+def parse_targets(
+    kind: str, cpus: str | None, architectures: str | None, threads: int | None
+) -> tuple[Target, ...]:
+    """The targets of `--target KIND --cpu A,B --arch C,D`. TargetError."""
+    if kind == "cpu":
+        if architectures:
+            raise TargetError("--arch is for --target cuda")
+        names = tuple(dict.fromkeys((cpus or "native").split(",")))
+        return tuple(cpu_target(name, threads) for name in names)
+    if kind == "cuda":
+        if cpus:
+            raise TargetError("--cpu is for --target cpu")
+        return (cuda_target(architectures.split(",")) if architectures else cuda_target(),)
+    near = get_close_matches(kind, ("cpu", "cuda"), 1)
+    hint = f"; did you mean {near[0]}?" if near else "; there are cpu and cuda"
+    raise TargetError(f"there is no target {kind!r}{hint}")

@@ -1,0 +1,135 @@
+"""The process that compiles: IR text in, object files and their description out.
+
+A build runs one such process per group of entries, so that they run side by side, the user's
+process never loads TVM, and a crash inside TVM or LLVM ends this process alone. Input: a `Job` as
+JSON on standard input. Output: object files in the job's folder and a `Report` as JSON on standard
+output. Non-goals: linking, deciding anything about the program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dslc.build import cuda_drivers
+from dslc.build.errors import BuildError
+from dslc.build.link import find_linker
+from dslc.build.target import Target
+
+# Where TVM's messages go; standard output carries the report alone.
+REPORT_FD = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Compile these entries of a program (IR text) for a target, into `folder`.
+
+    `wanted`: "objects", or the text of the "tir" or "asm" instead.
+    """
+
+    program: str
+    entries: tuple[str, ...]
+    target: Target
+    folder: str
+    wanted: str = "objects"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Job:
+        data = json.loads(text)
+        target = data["target"]
+        for name in ("features", "architectures"):
+            target[name] = tuple(target[name])
+        return Job(
+            data["program"],
+            tuple(data["entries"]),
+            Target(**target),
+            data["folder"],
+            data["wanted"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EntryReport:
+    """What was compiled of an entry. `arena` (bytes) and `flops` are sizes in the manifest's JSON
+    form."""
+
+    name: str
+    dims: tuple[str, ...]
+    arena: Any
+    flops: Any
+    kernels: tuple[str, ...]
+    distinct: int
+    notes: tuple[str, ...]
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> EntryReport:
+        return EntryReport(
+            data["name"],
+            tuple(data["dims"]),
+            data["arena"],
+            data["flops"],
+            tuple(data["kernels"]),
+            data["distinct"],
+            tuple(data["notes"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`objects` to link; `kernels`: the GPU's, one line of facts each; `text` when text was asked
+    for; `error` when the machine lacks something."""
+
+    entries: tuple[EntryReport, ...]
+    objects: tuple[str, ...]
+    kernels: tuple[Mapping[str, Any], ...] = ()
+    text: str = ""
+    error: str = ""
+
+    @staticmethod
+    def from_json(text: str) -> Report:
+        data = json.loads(text)
+        entries = tuple(EntryReport.from_json(entry) for entry in data["entries"])
+        return Report(
+            entries, tuple(data["objects"]), tuple(data["kernels"]), data["text"], data["error"]
+        )
+
+
+def compile_job(job: Job) -> Report:
+    """Lowers and compiles; raises what the compiler raises."""
+    if job.target.kind == "cuda":
+        # TVM looks for CUDA's libraries when it is imported.
+        cuda_drivers.load_drivers(find_linker() or ())
+    # Not at the top: the driver imports this module for `Job` and must stay without TVM.
+    from dslc.build import codegen
+
+    return codegen.run(job)
+
+
+def main() -> int:
+    """Reads the job, writes the report; TVM's own chatter goes to standard error."""
+    out = os.fdopen(os.dup(REPORT_FD), "w")
+    os.dup2(2, REPORT_FD)
+    job = Job.from_json(sys.stdin.read())
+    try:
+        report = compile_job(job)
+    except BuildError as error:
+        report = Report((), (), error=str(error))
+    json.dump(asdict(report), out)
+    out.close()
+    return 0
+
+
+def object_path(folder: str, name: str) -> Path:
+    return Path(folder) / f"{name}.o"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
