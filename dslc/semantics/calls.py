@@ -7,10 +7,11 @@ Input: what is called and the values it is given. Output: the value of the call.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dslc.diagnostics import Label, nearest_name
 from dslc.ir.core import Value
+from dslc.ir.dims import Dim, product
 from dslc.ir.op import Surface, TypeRuleError
 from dslc.ir.types import TensorType
 from dslc.semantics import errors, instances, numbers, operators, statics
@@ -32,12 +33,13 @@ from dslc.semantics.values import (
     TupleOf,
     describe,
     is_static,
+    show_type,
 )
 from dslc.source import Span
 from dslc.syntax import ast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _RANDOM_OFFSET = 1 << 16
 
@@ -191,10 +193,11 @@ def _check_result_names(ctx: Context, matcher: Matcher, written: ast.TypeExpr) -
     """A dim that stands only in the result type is what the body makes it, if it is a capital;
     any other unknown name is a slip."""
     for node in ast.walk(written):
-        if isinstance(node, ast.Name) and not node.name[:1].isupper():
-            if matcher.is_free(node.name) and not is_function(node.name):
-                near = ctx.nearest(node.name)
-                raise Mistake(errors.unbound_dim(node.name, node.span, near))
+        if not isinstance(node, ast.Name) or node.name[:1].isupper():
+            continue
+        if matcher.is_free(node.name) and not is_function(node.name):
+            near = ctx.nearest(node.name)
+            raise Mistake(errors.unbound_dim(node.name, node.span, near))
 
 
 def is_function(name: str) -> bool:
@@ -228,6 +231,8 @@ def _builtin(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) 
     ordered = _arrange_builtin(what, surface, given, span)
     operands = [Operand(g.thing, g.span) for g in ordered]
     values = _operand_values(ctx, surface, operands)
+    if surface.name == "reshape":
+        return _reshape(ctx, bound["dims"], values[0], operands[0], span)
     return _build(ctx, surface, bound, values, operands, span)
 
 
@@ -269,7 +274,7 @@ _FLOAT_FUNCTIONS = frozenset(
 def _build(
     ctx: Context,
     surface: Surface,
-    bound: object,
+    bound: Mapping[str, Any],
     values: Iterable[Value],
     operands: Sequence[Operand],
     span: Span,
@@ -277,7 +282,7 @@ def _build(
     builder = ctx.emission.builder
     try:
         with builder.at(ctx.origin(span)):
-            result = surface.build(builder, bound, tuple(values))  # type: ignore[arg-type]
+            result = surface.build(builder, bound, tuple(values))
     except TypeRuleError as error:
         mistake = operators.rule_mistake(error, operands)
         if not mistake.diagnostic.labels:
@@ -290,6 +295,30 @@ def _build(
     if isinstance(result, tuple):
         return TupleOf(tuple(ctx.tensor(value, span, words) for value in result))
     return ctx.tensor(result, span, words)
+
+
+def _reshape(
+    ctx: Context, dims: Sequence[Dim], value: Value, operand: Operand, span: Span
+) -> Tensor:
+    """`reshape[dims](x)`: one dim may be -1; the sizes may be equal by proof only."""
+    new, size = list(dims), value.type.size
+    if new.count(-1) == 1:
+        known = product(d for d in new if d != -1)
+        new[new.index(-1)] = -1 if known == 0 else size // known
+    wanted = product(new)
+    if wanted != size and all(d != -1 for d in new):
+        same = ctx.same(size, wanted)
+        if same is None:
+            where = f"to reshape {show_type(value.type)} to [{', '.join(map(str, dims))}]"
+            labels = operators.operand_labels([operand])
+            raise Mistake(errors.cannot_prove(str(wanted), str(size), labels, where))
+        if same:
+            flat = ctx.emit("reshape", (value,), span, dims=(size,))
+            value = ctx.emit("relabel", (flat,), span, dims=(wanted,))
+    result = operators.checked(
+        ctx, (operand,), lambda: ctx.emit("reshape", (value,), span, dims=tuple(new))
+    )
+    return ctx.tensor(result, span, "from reshape")
 
 
 def _number_function(ctx: Context, name: str, given: Sequence[Given], span: Span) -> Thing:

@@ -174,7 +174,7 @@ def _from_initialiser(ctx: Context, expr: ast.Expr, type: TensorType) -> Value |
         return None
     if is_static(function) or isinstance(function, Tensor | Constant | Random):
         raise Mistake(errors.not_callable(describe(function), expr.span))
-    like = ctx.emit("constant", (), expr.span, value=0, type=type)
+    like = ctx.emit("constant", (), expr.span, value=0.0, type=type)
     given = [Given(None, ctx.tensor(like, expr.span, "the weight"), expr.span)]
     result = ctx.call(ctx, function, given, expr.span)
     return _fitting(ctx, result, type, expr.span, "the first value")

@@ -122,7 +122,8 @@ def to_tensor(ctx: Context, thing: Thing, dtype: DType, span: Span) -> Value:
     if not isinstance(thing, int | float):
         message = f"{describe(thing)} is not a tensor"
         raise Mistake(errors.bad_operands(message, [Label(span)]))
-    return ctx.emit("constant", (), span, value=thing, type=TensorType(dtype))
+    number = float(thing) if is_float(dtype) else thing
+    return ctx.emit("constant", (), span, value=number, type=TensorType(dtype))
 
 
 def own(ctx: Context, tensor: Tensor, span: Span) -> Value:
@@ -177,9 +178,9 @@ def broadcast(
     dtype = literal_dtype(rest)
     values = []
     for index, operand in enumerate(operands):
-        if index not in skip and not isinstance(operand.thing, Tensor):
-            if any(isinstance(o.thing, Tensor) for o in rest):
-                _check_literal(operand, dtype, verb, operands)
+        literal = index not in skip and not isinstance(operand.thing, Tensor)
+        if literal and any(isinstance(o.thing, Tensor) for o in rest):
+            _check_literal(operand, dtype, verb, operands)
         wanted = natural_dtype(operand.thing) if index in skip else dtype
         values.append(
             checked(ctx, operands, lambda o=operand, w=wanted: to_tensor(ctx, o.thing, w, o.span))  # type: ignore[misc]

@@ -252,7 +252,7 @@ class Matcher:
             self._check(equation, wanted)
             return True
         del frame.env[unknown[0]]
-        solution = _solve(wanted, f"?{unknown[0]}", equation.actual)
+        solution = _solve(self.ctx, wanted, f"?{unknown[0]}", equation.actual)
         if solution is None:
             raise self._unsolvable(equation)
         frame.env[unknown[0]] = solution
@@ -322,7 +322,7 @@ def _names(expr: ast.Expr) -> set[str]:
     return {n.name for n in ast.walk(expr) if isinstance(n, ast.Name)} - called
 
 
-def _solve(wanted: Dim, unknown: str, actual: Dim) -> Dim | None:
+def _solve(ctx: Context, wanted: Dim, unknown: str, actual: Dim) -> Dim | None:
     """The value of `unknown` with `wanted == actual`, where `wanted` is linear in it."""
     if unknown not in free_symbols(wanted):
         return None
@@ -330,7 +330,7 @@ def _solve(wanted: Dim, unknown: str, actual: Dim) -> Dim | None:
     factor = substitute(wanted, {unknown: 1}) - rest
     if wanted - factor * sym(unknown) - rest != 0 or unknown in free_symbols(factor):
         return None
-    if factor == 0 or mod(actual - rest, factor) != 0:
+    if factor == 0 or ctx.same(mod(actual - rest, factor), 0) is not True:
         return None
     return floordiv(actual - rest, factor)
 
@@ -380,5 +380,6 @@ def _literal(
         if type.dtype != "i64":
             value = ctx.emit("cast", (value,), given.span, dtype=type.dtype)
     else:
-        value = ctx.emit("constant", (), given.span, value=number, type=TensorType(type.dtype))
+        plain = float(number) if is_float(type.dtype) else number
+        value = ctx.emit("constant", (), given.span, value=plain, type=TensorType(type.dtype))
     return ctx.tensor(value, given.span, f"the number {number}")

@@ -31,7 +31,6 @@ from dslc.semantics.values import (
     TupleOf,
     Unknown,
     describe,
-    is_number,
 )
 from dslc.source import Span
 from dslc.syntax import ast
@@ -339,4 +338,4 @@ def setting(ctx: Context, name: str, kind: str, value: Thing) -> Thing | None:
             return value
         case "str", str():
             return value
-    return None if kind in ("int", "ints", "float", "bool", "str") or is_number(value) else None
+    return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
@@ -89,7 +89,7 @@ class Builtin:
     """A built-in function, with its static arguments once it has been given them."""
 
     surface: Surface
-    statics: Mapping[str, object] | None = None
+    statics: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
