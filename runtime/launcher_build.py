@@ -43,8 +43,8 @@ class bdist_wheel_for_platform(bdist_wheel):
     """Tags the wheel for this platform and any Python 3: machine code, but no extension."""
 
     def finalize_options(self):
+        self.distribution.has_ext_modules = lambda: True
         super().finalize_options()
-        self.root_is_pure = False
 
     def get_tag(self):
         _, _, platform = super().get_tag()

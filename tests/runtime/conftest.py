@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from dslc_runtime.artifact import write_artifact
 from dslc_runtime.dtypes import Array
 from dslc_runtime.manifest import (

@@ -7,10 +7,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from dslc_runtime import archive
-from dslc_runtime.archive import ArchiveError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dslc_runtime import archive
+from dslc_runtime.archive import ArchiveError
 
 CONTENTS = {"a.txt": [b"hello ", b"world"], "lib/é.so": [bytes(100)], "empty": [b""]}
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import dslc_runtime
 import ml_dtypes
 import numpy as np
 import pytest
+
+import dslc_runtime
 from dslc_runtime import ArgumentError, Model
 from dslc_runtime.arrays import Slot, tensor
 from dslc_runtime.manifest import TensorInfo

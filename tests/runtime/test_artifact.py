@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from dslc_runtime import ArtifactError, archive
 from dslc_runtime.artifact import MANIFEST, WEIGHTS, read_artifact, write_artifact
 from dslc_runtime.manifest import ManifestError, from_json, to_json

@@ -9,9 +9,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import dslc_runtime
 import numpy as np
 import pytest
+
+import dslc_runtime
 from dslc_runtime import ArgumentError, ArtifactError, DeviceError, Model, safetensors
 from dslc_runtime.dtypes import Array
 

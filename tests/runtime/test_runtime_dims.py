@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from dslc_runtime import dims
 from dslc_runtime.dims import DimError
 

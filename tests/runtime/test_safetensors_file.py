@@ -10,11 +10,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dslc_runtime import safetensors
 from dslc_runtime.atomic import replacing
 from dslc_runtime.safetensors import SafetensorsError
-from hypothesis import given
-from hypothesis import strategies as st
 
 ARRAYS = {
     "b": np.arange(3, dtype=np.float32),

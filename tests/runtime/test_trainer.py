@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import dslc_runtime
 import numpy as np
 import pytest
+
+import dslc_runtime
 from dslc_runtime import ArgumentError, Trainer, safetensors
 
 X = np.ones((2, 4), np.float32)

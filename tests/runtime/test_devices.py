@@ -1,0 +1,133 @@
+"""Choosing a target, and the path over a device's own memory."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import dslc_runtime
+from dslc_runtime import ArgumentError, DeviceError, Model, Trainer, cuda, device
+from dslc_runtime._ffi import load_library
+from dslc_runtime.manifest import TargetInfo
+
+X = np.arange(12, dtype=np.float32).reshape(3, 4)
+WEIGHT = np.arange(4, dtype=np.float32)
+
+
+def has_driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def target(name: str, *features: str, kind: Any = "cpu") -> TargetInfo:
+    return TargetInfo(name, kind, f"lib/{name}.so", (), features)
+
+
+def test_cpu_flags(tmp_path: Path) -> None:
+    (tmp_path / "x86").write_text("processor\t: 0\nflags\t\t: fpu avx2 fma\n\nflags\t: other\n")
+    (tmp_path / "arm").write_text("processor : 0\nFeatures : fp asimd\n")
+    assert device.cpu_flags(str(tmp_path / "x86")) == {"fpu", "avx2", "fma"}
+    assert device.cpu_flags(str(tmp_path / "arm")) == {"fp", "asimd"}
+    assert device.cpu_flags(str(tmp_path / "none")) == frozenset()
+
+
+def test_the_target_that_uses_most_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"avx", "avx2"}))
+    targets = [target("v2"), target("v3", "avx", "avx2"), target("v4", "avx", "avx2", "avx512f")]
+    assert device.choose(targets).name == "v3"
+    assert device.choose(targets[:1]).name == "v2"
+    with pytest.raises(DeviceError, match="v4 can't run because this CPU lacks avx512f"):
+        device.choose(targets[2:])
+
+
+@pytest.mark.skipif(has_driver(), reason="this machine has NVIDIA's driver")
+def test_cuda_code_without_a_driver(toy: Any, tmp_path: Path) -> None:
+    gpu = replace(toy.manifest.targets[0], kind="cuda", name="cuda", arch="sm_90")
+    path = toy.write(tmp_path / "toy.dlc", manifest=replace(toy.manifest, targets=(gpu,)))
+    with pytest.raises(DeviceError) as caught:
+        dslc_runtime.load(path)
+    assert str(caught.value) == (
+        "no code of the artifact fits this machine: cuda can't run because libcuda.so.1 "
+        "(NVIDIA's driver) is not on this machine"
+    )
+    both = [gpu, toy.manifest.targets[0]]
+    assert device.choose(both).kind == "cpu"
+
+
+@pytest.mark.skipif(has_driver(), reason="this machine has NVIDIA's driver")
+def test_a_gpu_that_does_not_answer() -> None:
+    with pytest.raises(DeviceError, match="CUDA can't be used: "):
+        cuda.open_device()
+
+
+@pytest.fixture(scope="module")
+def memory() -> cuda.Device:
+    """The functions that serve a GPU, on the CPU's memory."""
+    pytest.importorskip("tvm")
+    return cuda.Device("cpu")
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "?"])
+@pytest.mark.parametrize("shape", [(), (3,), (0, 2)])
+def test_a_copy_there_and_back(memory: cuda.Device, dtype: str, shape: tuple[int, ...]) -> None:
+    array = np.ones(shape, dtype)
+    made = memory.upload(array)
+    back = np.zeros_like(array)
+    memory.download(made, back)
+    np.testing.assert_array_equal(back, array)
+    assert made.numel() == 0 or made.data_ptr() != array.ctypes.data
+
+
+def test_bf16_there_and_back(memory: cuda.Device) -> None:
+    array = np.array([1, 2], ml_dtypes.bfloat16)
+    back = np.zeros_like(array)
+    memory.download(memory.upload(array), back)
+    assert back.tolist() == [1, 2]
+
+
+@pytest.fixture
+def model(toy: Any, memory: cuda.Device) -> Model:
+    module = load_library(toy.library, "toy")
+    (target,) = toy.manifest.targets
+    return Model(toy.manifest, target, module, toy.weights, device=memory)
+
+
+def test_calls_over_device_memory(model: Model) -> None:
+    np.testing.assert_array_equal(model(X), X * WEIGHT * 2 + 1)
+    out = np.empty_like(X)
+    assert model(X, out=out) is out
+    np.testing.assert_array_equal(out, X * WEIGHT * 2 + 1)
+    y, z = model.pair(np.ones((3, 2), np.float32), np.arange(5, dtype=np.float32), 7)
+    assert (y.tolist(), z.tolist()) == ([2, 2, 2], [7, 8, 9, 10, 11])
+    with pytest.raises(ArgumentError, match="its dtype is f64"):
+        model(X.astype(np.float64))
+
+
+def test_weights_over_device_memory(model: Model, tmp_path: Path) -> None:
+    np.testing.assert_array_equal(model.weights["weight"], WEIGHT)
+    model.load_weights({"weight": WEIGHT + 1})
+    np.testing.assert_array_equal(model(X), X * (WEIGHT + 1) * 2 + 1)
+    model.save_weights(tmp_path / "w.safetensors")
+    model.load_weights({"weight": WEIGHT})
+    model.load_weights(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(model.weights["weight"], WEIGHT + 1)
+
+
+def test_training_over_device_memory(model: Model, tmp_path: Path) -> None:
+    trainer = Trainer(model, seed=1)
+    assert trainer.train_step(x=np.ones((2, 4), np.float32)).loss == 108
+    np.testing.assert_array_equal(trainer.weights["weight"], WEIGHT - 2)
+    np.testing.assert_array_equal(trainer(X), X * (WEIGHT - 2) * 2 + 1)
+    trainer.save_checkpoint(tmp_path / "c.safetensors")
+    trainer.train_step(x=np.ones((2, 4), np.float32))
+    trainer.load_checkpoint(tmp_path / "c.safetensors")
+    np.testing.assert_array_equal(trainer.weights["weight"], WEIGHT - 2)

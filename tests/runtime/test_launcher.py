@@ -1,0 +1,220 @@
+"""The thread pool under kernels, called as kernels call it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dslc_runtime
+from dslc_runtime import launcher
+from dslc_runtime._ffi import tvm_ffi
+
+BODY = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+
+@pytest.fixture(scope="module")
+def launch() -> Callable[..., int]:
+    """`launch(body, num_task)` on the real pool; bodies are Python functions of a task number."""
+    launcher.install(tvm_ffi.LIB)
+    path = launcher.library()
+    assert path is not None
+    native = ctypes.CDLL(str(path))
+
+    def call(body: Callable[[int], int], num_task: int) -> int:
+        callback = BODY(lambda task, env, data: body(task))
+        return int(native.dslc_launch(callback, None, num_task))
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Any:
+    launcher.install(tvm_ffi.LIB)
+    before = dslc_runtime.get_num_threads()
+    dslc_runtime.set_num_threads(2)
+    yield
+    dslc_runtime.set_num_threads(before)
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3, 17])
+def test_every_task_runs_once(launch: Any, tasks: int) -> None:
+    seen: list[int] = []
+    assert launch(lambda task: seen.append(task) or 0, tasks) == 0
+    assert sorted(seen) == list(range(tasks))
+
+
+def test_zero_tasks_means_one_per_thread(launch: Any) -> None:
+    seen: list[int] = []
+    dslc_runtime.set_num_threads(3)
+    launch(lambda task: seen.append(task) or 0, 0)
+    assert sorted(seen) == [0, 1, 2]
+
+
+def test_tasks_run_at_the_same_time(launch: Any) -> None:
+    """Both must be inside to pass the barrier."""
+    barrier = threading.Barrier(2, timeout=30)
+    assert launch(lambda task: 0 if barrier.wait() >= 0 else 1, 2) == 0
+
+
+def test_a_limit_of_one_thread_keeps_tasks_here(launch: Any) -> None:
+    seen: set[int] = set()
+    launcher.limit_threads(1)
+    try:
+        launch(lambda task: seen.add(threading.get_native_id()) or 0, 8)
+    finally:
+        launcher.limit_threads(0)
+    assert seen == {threading.get_native_id()}
+
+
+def test_a_launch_inside_a_task_runs_alone(launch: Any) -> None:
+    inner: list[int] = []
+    assert launch(lambda task: launch(lambda t: inner.append(t) or 0, 2), 2) == 0
+    assert sorted(inner) == [0, 0, 1, 1]
+
+
+def test_a_failing_task_fails_the_launch(launch: Any) -> None:
+    assert launch(lambda task: int(task == 1), 2) == -1
+    assert launch(lambda task: 0, 2) == 0
+
+
+def test_callers_on_several_threads_do_not_wait_for_each_other(launch: Any) -> None:
+    """While one caller has the pool, another runs its tasks itself."""
+    taken, done = threading.Event(), threading.Event()
+
+    def holds(task: int) -> int:
+        taken.set()
+        return 0 if done.wait(30) else 1
+
+    results: list[int] = []
+    owner = threading.Thread(target=lambda: results.append(launch(holds, 2)))
+    owner.start()
+    assert taken.wait(30)
+    assert launch(lambda task: 0, 4) == 0
+    done.set()
+    owner.join()
+    assert results == [0]
+
+
+def test_thread_counts() -> None:
+    dslc_runtime.set_num_threads(5)
+    assert dslc_runtime.get_num_threads() == 5
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        dslc_runtime.set_num_threads(0)
+
+
+def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSLC_NUM_THREADS", "3")
+    assert launcher.default_threads() == 3
+    monkeypatch.setenv("DSLC_NUM_THREADS", "many")
+    assert launcher.default_threads() == len(os.sched_getaffinity(0))
+
+
+def slot_is_ours(path: Path) -> bool:
+    """Whether a library, opened now, calls our pool."""
+    launcher.install(tvm_ffi.LIB)
+    tvm_ffi.load_module(str(path))
+    library = ctypes.CDLL(str(path))
+    assert launcher._pool is not None
+    slot = ctypes.c_void_p.in_dll(library, "__TVMBackendParallelLaunch")
+    return slot.value == launcher._pool.slots["ParallelLaunch"]
+
+
+def test_ours_is_used_although_tvm_registers_its_own(toy: Any, tmp_path: Path) -> None:
+    pytest.importorskip("tvm")
+    (tmp_path / "toy.so").write_bytes(toy.library)
+    assert slot_is_ours(tmp_path / "toy.so")
+
+
+def test_the_cache_must_be_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = launcher.private_cache()
+    assert folder == tmp_path / "dslc"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o770)
+    assert launcher.private_cache() is None
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert launcher.private_cache() is None
+
+
+def test_a_compiler_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    assert not launcher.build("false", tmp_path / "launcher.so")
+    assert not launcher.build(str(tmp_path / "no-compiler"), tmp_path / "launcher.so")
+    assert list(tmp_path.iterdir()) == []
+
+
+def run(program: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_without_a_compiler_models_run_on_one_thread_with_a_warning(
+    toy_path: Path, tmp_path: Path
+) -> None:
+    if (Path(launcher.__file__).parent / "_launcher.so").exists():
+        pytest.skip("this install has a built launcher")
+    program = f"""
+        import warnings
+        import numpy as np
+        import dslc_runtime
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            models = [dslc_runtime.load({str(toy_path)!r}) for _ in range(2)]
+        print(models[1](np.ones((64, 4), np.float32)).sum(), dslc_runtime.get_num_threads())
+        print([str(w.message)[:44] for w in caught])
+    """
+    told = run(program, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    assert told == "1024.0 1\n['dslc_runtime found no thread launcher and no']\n"
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_it_is_built_once_into_the_cache(toy_path: Path, tmp_path: Path) -> None:
+    if (Path(launcher.__file__).parent / "_launcher.so").exists():
+        pytest.skip("this install has a built launcher")
+    program = f"import dslc_runtime; dslc_runtime.load({str(toy_path)!r})"
+    run(program, XDG_CACHE_HOME=str(tmp_path))
+    (built,) = (tmp_path / "dslc").iterdir()
+    before = built.stat().st_mtime_ns
+    run(program, XDG_CACHE_HOME=str(tmp_path))
+    assert built.stat().st_mtime_ns == before
+
+
+def test_a_forked_process_has_its_own_pool(toy_path: Path) -> None:
+    program = f"""
+        import os, warnings
+        import numpy as np
+        import dslc_runtime
+        warnings.simplefilter("ignore")
+        model = dslc_runtime.load({str(toy_path)!r}, threads=4)
+        x = np.ones((4000, 4), np.float32)
+        for _ in range(5):
+            model(x)
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if all(model(x).sum() == 64000 for _ in range(50)) else 1)
+            print(os.waitpid(child, 0)[1])
+    """
+    assert run(program) == "0\n" * 5
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_parallel_kernels_give_the_same_with_any_threads(toy_path: Path, rows: int) -> None:
+    x = np.random.default_rng(0).normal(size=(rows, 4)).astype(np.float32)
+    one, many = (dslc_runtime.load(toy_path, threads=n)(x) for n in (1, 8))
+    np.testing.assert_array_equal(one, many)
