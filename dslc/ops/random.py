@@ -48,17 +48,9 @@ class RandomAttrs(Attrs):
     stream: int = 0
 
 
-def philox(key: int, stream: int, step: int, counters: Any) -> Any:
-    """The numbers `counters` (u64 array) of a stream, as a u64 array of values below 2**32."""
-    block = counters // np.uint64(4)
-    shape = block.shape
-    words = [
-        block & np.uint64(MASK),
-        block >> np.uint64(32),
-        np.full(shape, stream & MASK, np.uint64),
-        np.full(shape, step & MASK, np.uint64),
-    ]
-    k0, k1 = key & MASK, (key >> 32) & MASK
+def philox_rounds(words: list[Any], key: tuple[int, int]) -> list[Any]:
+    """The ten rounds: four words of a counter (u64 arrays of u32 values) to four random ones."""
+    k0, k1 = key
     for _ in range(ROUNDS):
         a = words[0] * np.uint64(MULTIPLIERS[0])
         b = words[2] * np.uint64(MULTIPLIERS[1])
@@ -69,8 +61,20 @@ def philox(key: int, stream: int, step: int, counters: Any) -> Any:
             a & np.uint64(MASK),
         ]
         k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
-    word = (counters % np.uint64(4)).astype(np.int64)
-    return np.choose(word, words)
+    return words
+
+
+def philox(key: int, stream: int, step: int, counters: Any) -> Any:
+    """The numbers `counters` (u64 array) of a stream, as a u64 array of values below 2**32."""
+    block = counters // np.uint64(4)
+    words = [
+        block & np.uint64(MASK),
+        block >> np.uint64(32),
+        np.full(block.shape, stream & MASK, np.uint64),
+        np.full(block.shape, step & MASK, np.uint64),
+    ]
+    words = philox_rounds(words, (key & MASK, (key >> 32) & MASK))
+    return np.choose((counters % np.uint64(4)).astype(np.int64), words)
 
 
 def _random_type(attrs: RandomAttrs, seed: TensorType, step: TensorType) -> TensorType:
