@@ -88,9 +88,9 @@ def _walk(function: Function, rules: Sequence[Rule]) -> tuple[bool, Function]:
 def _apply(
     eqn: Eqn, b: Builder, context: Context, rules: Sequence[Rule]
 ) -> tuple[Value, ...] | None:
+    b.origin = eqn.origin
     for rule in rules:
-        with b.at(eqn.origin):
-            found = rule(eqn, b, context)
+        found = rule(eqn, b, context)
         if found is None:
             continue
         new = (found,) if isinstance(found, Value) else tuple(found)

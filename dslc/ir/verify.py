@@ -20,7 +20,7 @@ from dslc.ir.core import (
     Value,
     VariableKind,
 )
-from dslc.ir.dims import free_symbols
+from dslc.ir.dims import Poly, free_symbols
 from dslc.ir.op import TypeRuleError, attrs_symbols
 from dslc.ir.text import print_eqn, print_function, print_program
 from dslc.ir.types import TensorType
@@ -68,7 +68,11 @@ def verify(function: Function, after: str = "construction") -> None:
 
 def type_symbols(type: TensorType) -> frozenset[str]:
     """Names of the dim variables in a type."""
-    return frozenset[str]().union(*map(free_symbols, type.dims))
+    symbols = frozenset[str]()
+    for dim in type.dims:
+        if isinstance(dim, Poly):
+            symbols |= free_symbols(dim)
+    return symbols
 
 
 def _eqn_symbols(eqn: Eqn) -> frozenset[str]:

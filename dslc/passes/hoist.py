@@ -21,23 +21,22 @@ from dslc.ir.rewrite import drop_dead
 from dslc.ops import broadcast, constants, shape
 from dslc.passes.cse import cse
 
+# What is the same elements under another shape.
+RENAMES: tuple[Op, ...] = (shape.reshape, constants.relabel)
 # What costs nothing where it is fused into its reader.
 FREE: tuple[Op, ...] = (
     constants.constant,
-    broadcast.broadcast,
-    shape.reshape,
-    constants.relabel,
-    shape.iota,
     constants.dim_value,
+    broadcast.broadcast,
+    shape.iota,
+    *RENAMES,
 )
 
 
 def hoist_weights(program: Program) -> Program:
-    updated = {name for entry in program.entries for name in entry.updates}
-    weights = {v.name for v in program.variables if v.kind == "weight"}
-    if updated & weights or program.training is not None:
+    fixed = fixed_variables(program)
+    if not fixed:
         return program
-    fixed = {v.name for v in program.variables if v.kind in ("weight", "state")} - updated
     prepare = _Prepare(Builder())
     names = [prepare.add(entry, _hoistable(entry, fixed)) for entry in program.entries]
     if not prepare.results:
@@ -54,6 +53,16 @@ def hoist_weights(program: Program) -> Program:
     )
 
 
+def fixed_variables(program: Program) -> frozenset[str]:
+    """The weights and states that no entry changes; none when a weight is changed or trained."""
+    updated = {name for entry in program.entries for name in entry.updates}
+    weights = {v.name for v in program.variables if v.kind == "weight"}
+    if updated & weights or program.training is not None:
+        return frozenset()
+    states = {v.name for v in program.variables if v.kind == "state"}
+    return frozenset((weights | states) - updated)
+
+
 def _variables(prepare: Entry) -> list[Variable]:
     return [
         Variable(name, result.type, "prepared")
@@ -61,11 +70,11 @@ def _variables(prepare: Entry) -> list[Variable]:
     ]
 
 
-def _is_fixed_argument(argument: Argument, fixed: set[str]) -> bool:
+def _is_fixed_argument(argument: Argument, fixed: frozenset[str]) -> bool:
     return argument.role in ("weight", "state") and argument.name in fixed
 
 
-def _hoistable(entry: Entry, fixed: set[str]) -> list[Value]:
+def _hoistable(entry: Entry, fixed: frozenset[str]) -> list[Value]:
     """The values to prepare: made by work on weights alone, read by something that isn't."""
     params = {
         param
@@ -87,14 +96,18 @@ def _hoistable(entry: Entry, fixed: set[str]) -> list[Value]:
     found: dict[Value, None] = {}
 
     def visit(value: Value) -> None:
+        if not depends.get(value):
+            return
         eqn = producers.get(value)
-        if eqn is None or not depends.get(value):
-            return
-        if eqn.op not in FREE:
-            found[value] = None
-            return
-        for source in eqn.inputs:
-            visit(source)
+        shown = value  # prepared in the shape in which it is read
+        while eqn is not None and eqn.op in RENAMES:
+            (value,) = eqn.inputs
+            eqn = producers.get(value)
+        if eqn is not None and eqn.op not in FREE:
+            found[shown] = None
+        elif eqn is not None:
+            for source in eqn.inputs:
+                visit(source)
 
     for value in (*read, *entry.function.results[: len(entry.outputs)]):
         visit(value)

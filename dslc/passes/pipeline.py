@@ -13,6 +13,7 @@ from dataclasses import replace
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Entry, Function, Program
 from dslc.ir.verify import verify_program
+from dslc.passes.absorb import absorb_transposes
 from dslc.passes.canonicalize import canonicalize
 from dslc.passes.cse import cse
 from dslc.passes.dce import dce
@@ -50,7 +51,12 @@ def _each(*names: str) -> Pipeline:
 
 SIMPLIFY: Pipeline = _each("canonicalize", "fold", "canonicalize", "cse", "dce")
 # Before the lowering replaces ops by those that its kernels offer.
-BEFORE_LOWERING: Pipeline = (*SIMPLIFY, *_each("layout"), *SIMPLIFY)
+BEFORE_LOWERING: Pipeline = (
+    *SIMPLIFY,
+    *_each("layout", "canonicalize"),
+    ("absorb", absorb_transposes),
+    *SIMPLIFY,
+)
 # After it: what its packing of weights put in is simplified, and hoisted out of inference.
 AFTER_PACKING: Pipeline = (*SIMPLIFY, ("hoist", hoist_weights), *_each("cse", "dce"))
 # Without a lowering between: for `show --stage optimised`, and tests.

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Argument, DimRange, Entry, Program, Value, Variable
@@ -13,6 +16,7 @@ from dslc.ops.constants import constant
 from dslc.ops.elementwise import add, mul, rsqrt
 from dslc.ops.linalg import matmul
 from dslc.ops.shape import iota, reshape, transpose
+from dslc.passes.absorb import absorb_transposes
 from dslc.passes.hoist import hoist_weights
 
 N = sym("N")
@@ -112,6 +116,51 @@ def test_trained_weights_are_not_prepared() -> None:
     step = entry(b, "step", [p["x"], mul(b, p["w"], p["w"])], ("x",), "w")
     before = program(forward(), step)
     assert hoist_weights(before) is before
+
+
+def flattening(last: bool) -> Program:
+    """x as an image, transposed, flattened, times a weight."""
+    b = Builder()
+    x = b.param("x", f32(N, 2, 3, 4))
+    w = b.param("w", f32(*((5, 24) if last else (24, 5))))
+    image = transpose(b, x, perm=(0, 3, 1, 2))
+    y = matmul(b, reshape(b, image, dims=(N, 24)), w, transpose_b=last)
+    entry = Entry(
+        "forward",
+        b.function("forward", (y,)),
+        (Argument("x", "input"), Argument("w", "weight")),
+        ("y",),
+    )
+    return Program("P", (entry,), (Variable("w", w.type, "weight"),), (DimRange("N"),))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_transposes_move_onto_weights(last: bool) -> None:
+    before = flattening(last)
+    after = hoist_weights(absorb_transposes(before))
+    verify_program(after, "hoist")
+    assert [e.op.name for e in after.entry("forward").function.eqns] == ["reshape", "matmul"]
+    rng = np.random.default_rng(0)
+    x = {"x": rng.normal(size=(2, 2, 3, 4)).astype(np.float32)}
+    w = {"w": rng.normal(size=(5, 24) if last else (24, 5)).astype(np.float32)}
+    prepared, _ = run_entry(after, "prepare", w, {})
+    found = run_entry(after, "forward", w | prepared, x)[0]["y"]
+    np.testing.assert_allclose(found, run_entry(before, "forward", w, x)[0]["y"], rtol=1e-5)
+
+
+def test_transposes_stay_where_weights_are_trained() -> None:
+    before = flattening(True)
+    entry = before.entries[0]
+    step = replace(
+        entry,
+        name="step",
+        function=replace(
+            entry.function, results=(*entry.function.results, entry.function.params[1])
+        ),
+        updates=("w",),
+    )
+    trained = replace(before, entries=(entry, step))
+    assert absorb_transposes(trained) is trained
 
 
 def test_a_prepared_result() -> None:
