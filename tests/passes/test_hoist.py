@@ -145,7 +145,7 @@ def test_transposes_move_onto_weights(last: bool) -> None:
     w = {"w": rng.normal(size=(5, 24) if last else (24, 5)).astype(np.float32)}
     prepared, _ = run_entry(after, "prepare", w, {})
     found = run_entry(after, "forward", w | prepared, x)[0]["y"]
-    np.testing.assert_allclose(found, run_entry(before, "forward", w, x)[0]["y"], rtol=1e-5)
+    np.testing.assert_allclose(found, run_entry(before, "forward", w, x)[0]["y"], atol=1e-5)
 
 
 def test_transposes_stay_where_weights_are_trained() -> None:
