@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     if args.batch < 1:
         raise UserError("--batch must be at least 1", EXIT_USAGE)
     if args.file.suffix == ".dlc":
-        model = dslc.load_trainer(args.file, threads=args.threads)
+        model = dslc.Trainer(dslc.load(args.file, threads=args.threads))
         if args.weights is not None:
             model.load_weights(args.weights)
     else:

@@ -1,0 +1,110 @@
+"""The Python functions: parse, check, lower, compile.
+
+A source is a path, a string that holds a line break (which is source text), or a `SourceFile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from dslc.build import session
+from dslc.build.session import Weights
+from dslc.build.target import parse_targets
+from dslc.diagnostics import CompileError, Diagnostic
+from dslc.ir.core import Program
+from dslc.semantics import check as checking
+from dslc.semantics.elaborate import Setting
+from dslc.source import SourceFile
+from dslc.syntax import ast
+from dslc.syntax import parser as parsing
+from dslc_runtime import Model, Trainer
+
+Source = str | Path | SourceFile
+
+
+def source_file(source: Source) -> SourceFile:
+    """The source as a file with a name for messages; OSError when it can't be read."""
+    if isinstance(source, SourceFile):
+        return source
+    if isinstance(source, str) and "\n" in source:
+        return SourceFile("<text>", source)
+    path = Path(source)
+    return SourceFile(str(path), path.read_text(encoding="utf-8"))
+
+
+def parse(source: Source) -> ast.File:
+    """The syntax tree. CompileError when the text is not a `.dl` program."""
+    tree, found = parsing.parse(source_file(source))
+    if found:
+        raise CompileError(found)
+    return tree
+
+
+def check(source: Source | ast.File) -> list[Diagnostic]:
+    """Every error and warning of a program; empty when it is right."""
+    file = source.source if isinstance(source, ast.File) else source_file(source)
+    return list(checking.check(file))
+
+
+def lower(
+    source: Source,
+    *,
+    model: str | None = None,
+    train: bool = False,
+    set: Mapping[str, Setting] | None = None,
+) -> Program:
+    """The program's IR, not yet optimised. CompileError."""
+    return session.program_of(source_file(source), model, set, training=train)
+
+
+@overload
+def compile(
+    source: Source,
+    *,
+    target: str = ...,
+    model: str | None = ...,
+    train: Literal[False] = ...,
+    set: Mapping[str, Setting] | None = ...,
+    weights: Weights | None = ...,
+    seed: int = ...,
+    threads: int | None = ...,
+) -> Model: ...
+@overload
+def compile(
+    source: Source,
+    *,
+    target: str = ...,
+    model: str | None = ...,
+    train: Literal[True],
+    set: Mapping[str, Setting] | None = ...,
+    weights: Weights | None = ...,
+    seed: int = ...,
+    threads: int | None = ...,
+) -> Trainer: ...
+def compile(
+    source: Source,
+    *,
+    target: str = "cpu",
+    model: str | None = None,
+    train: bool = False,
+    set: Mapping[str, Setting] | None = None,
+    weights: Weights | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Any:
+    """Compiles a model for this process.
+
+    target: "cpu" or "cuda". set: the model's static parameters. weights: a `.safetensors` file or
+    arrays by name; without them the initialisers' values, drawn from `seed`. With `train`, a
+    `Trainer`, whose dropout and the like draw from `seed` too. threads: of its calls.
+
+    Raises CompileError (the program is wrong), ArgumentError (the weights are), BuildError or
+    DeviceError (the machine lacks something).
+    """
+    file = source_file(source)
+    targets = parse_targets(target, None, None, threads)
+    built = session.build_source(file, targets, model=model, settings=set, training=train)
+    loaded = session.load_built(built, weights, seed, threads)
+    return Trainer(loaded, seed) if train else loaded

@@ -1,0 +1,97 @@
+"""`dslc build FILE -o OUT.dlc`: compiles a model into one artifact and tells what it made."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from dslc.build import session
+from dslc.build.driver import Summary
+from dslc.build.target import parse_targets
+from dslc.cli import EXIT_USAGE, UserError
+from dslc.commands.source import parse_settings, read_source
+from dslc.ir.core import Program
+from dslc.ir.text import print_program
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT.dlc")
+    parser.add_argument("--target", default="cpu", help="cpu or cuda")
+    parser.add_argument("--cpu", help="native, x86-64-v2, x86-64-v3, x86-64-v4; several by commas")
+    parser.add_argument("--arch", help="GPU architectures, such as sm_80,sm_90")
+    parser.add_argument("--model", help="which model, where the file holds several")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--weights", type=Path, help="a .safetensors file")
+    parser.add_argument("--seed", type=int, default=0, help="of first weights without --weights")
+    parser.add_argument("--train", action="store_true", help="the training step too")
+    parser.add_argument("--threads", type=int, help="how many big kernels are cut for")
+    parser.add_argument("--dump-ir", type=Path, metavar="DIR", help="write every stage, numbered")
+    parser.add_argument("--quiet", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    source = read_source(args.file)
+    output = args.output or args.file.with_suffix(".dlc")
+    if output.resolve() == args.file.resolve():
+        raise UserError(f"-o {output} would overwrite the source", EXIT_USAGE)
+    if not output.parent.is_dir():
+        raise UserError(f"there is no folder {output.parent} to write {output.name} to")
+    targets = parse_targets(args.target, args.cpu, args.arch, args.threads)
+    dump = Dumper(args.dump_ir) if args.dump_ir else None
+    built = session.build_source(
+        source,
+        targets,
+        model=args.model,
+        settings=parse_settings(args.set),
+        training=args.train,
+        dump=dump,
+    )
+    session.write(built, output, source, args.weights, args.seed)
+    if not args.quiet:
+        told(built.summary)
+        size = output.stat().st_size
+        seconds = time.perf_counter() - started
+        print(f"wrote {output}: {size / 1e6:.2f} MB in {seconds:.1f} s")
+    return 0
+
+
+def told(summary: Summary) -> None:
+    """Prints what was built."""
+    print(f"{summary.parameters:,} parameters")
+    for entry in summary.entries:
+        print(
+            f"{entry.target} {entry.name}: {entry.kernels} kernels ({entry.distinct} distinct), "
+            f"{number(entry.flops)} FLOPs, {number(entry.arena)} bytes of arena"
+        )
+    if summary.gpu_kernels:
+        print("GPU kernels:")
+    for kernel in summary.gpu_kernels:
+        print(
+            f"  {kernel['architecture']} {kernel['name']}: {kernel['registers']} registers, "
+            f"{kernel['bytes']} bytes"
+        )
+    for note in summary.notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def number(text: str) -> str:
+    """A number with separators; a size of dynamic dims stays as it is."""
+    return f"{int(text):,}" if text.isdecimal() else text
+
+
+class Dumper:
+    """Writes programs as numbered files of IR text."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, name: str, program: Program) -> None:
+        path = self.folder / f"{self.count:02}-{name}.dlir"
+        path.write_text(print_program(program, origins=True) + "\n")
+        self.count += 1

@@ -1,0 +1,80 @@
+"""`dslc show FILE --stage S`: what the compiler makes of a program at a stage, as text."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from dslc.autodiff.train_step import add_train_step
+from dslc.build import driver, session
+from dslc.build.target import parse_targets
+from dslc.cli import EXIT_USAGE, UserError
+from dslc.commands.source import parse_settings, read_source
+from dslc.ir.core import Program
+from dslc.ir.text import print_function, print_program
+
+STAGES = ("source", "ir", "grad", "optimised", "tir", "cuda", "asm")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("--stage", choices=STAGES, default="ir")
+    parser.add_argument("--entry", help="only this entry, such as forward or train_step")
+    parser.add_argument("--target", default="cpu", help="cpu or cuda, of the stages tir and asm")
+    parser.add_argument("--cpu")
+    parser.add_argument("--arch")
+    parser.add_argument("--model", help="which model, where the file holds several")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--train", action="store_true", help="the training step too")
+    parser.add_argument("--threads", type=int)
+
+
+def run(args: argparse.Namespace) -> int:
+    source = read_source(args.file)
+    if args.stage == "source":
+        print(source.text, end="" if source.text.endswith("\n") else "\n")
+        return 0
+    training = args.train or args.stage == "grad"
+    program = session.program_of(source, args.model, parse_settings(args.set), training=training)
+    if args.stage == "ir":
+        print(shown(only(program, args.entry), args.entry))
+    elif args.stage == "grad":
+        program = add_train_step(program)
+        print(shown(only(program, args.entry or "train_step"), args.entry or "train_step"))
+    else:
+        print(later(program, args))
+    return 0
+
+
+def later(program: Program, args: argparse.Namespace) -> str:
+    """The stages after the optimiser, for one target."""
+    kind = "cuda" if args.stage == "cuda" else args.target
+    target = parse_targets(kind, args.cpu, args.arch, args.threads)[0]
+    program = only(driver.optimise(program, target), args.entry)
+    if args.stage == "optimised":
+        return shown(program, args.entry)
+    wanted = {"tir": "tir", "asm": "asm", "cuda": "asm"}[args.stage]
+    with tempfile.TemporaryDirectory(prefix="dslc-show-") as folder:
+        jobs = driver.make_jobs(program, target, Path(folder), wanted)
+        return "\n".join(report.text.rstrip() for report in driver.run_jobs(jobs))
+
+
+def only(program: Program, entry: str | None) -> Program:
+    """The program with one entry, if one was asked for."""
+    if entry is None:
+        return program
+    names = [e.name for e in program.entries]
+    if entry not in names:
+        raise UserError(f"there is no entry {entry!r}; there are {', '.join(names)}", EXIT_USAGE)
+    return replace(program, entries=(program.entry(entry),))
+
+
+def shown(program: Program, entry: str | None) -> str:
+    """One function when an entry was asked for, else the whole program but for the functions that
+    make first values."""
+    if entry is not None:
+        return print_function(program.entry(entry).function)
+    variables = tuple(replace(v, init=None) for v in program.variables)
+    return print_program(replace(program, variables=variables))
