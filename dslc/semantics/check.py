@@ -7,22 +7,15 @@ program (`elaborate.py`), printing.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from dslc.diagnostics import Diagnostic, nearest_name
 from dslc.semantics import errors
 from dslc.semantics.context import Context, Mistake
-from dslc.semantics.elaborate import elaborate_model, new_context
+from dslc.semantics.elaborate import deep_recursion, elaborate_model, new_context
 from dslc.semantics.expressions import constant
 from dslc.semantics.generic import check_alone
 from dslc.semantics.scope import Module
 from dslc.source import SourceFile
 from dslc.syntax import ast
-
-# A call of the language takes some 25 calls of Python; context.MOST_CALLS of them fit.
-_RECURSION_LIMIT = 8000
 
 
 def check(source: SourceFile) -> list[Diagnostic]:
@@ -37,17 +30,6 @@ def check(source: SourceFile) -> list[Diagnostic]:
         for decl in list(module.decls.values()):
             _check_rest(ctx, module, decl)
         return list(ctx.reporter.diagnostics)
-
-
-@contextmanager
-def deep_recursion() -> Iterator[None]:
-    """A recursion limit that fits programs nested as deep as the language allows."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, _RECURSION_LIMIT))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
 
 
 def _check_trains(ctx: Context, module: Module) -> None:

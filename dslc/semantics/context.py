@@ -15,7 +15,7 @@ from typing import Any, Literal
 from dslc.diagnostics import Diagnostic, Reporter, nearest_name
 from dslc.ir.builder import Builder
 from dslc.ir.core import Argument, DimCheck, Entry, Function, Origin, Value, Variable, VariableKind
-from dslc.ir.dims import Dim
+from dslc.ir.dims import Dim, free_symbols, sym
 from dslc.ir.op import Attrs, Op
 from dslc.ir.prove import Fact, Prover, Relation
 from dslc.ir.types import DType, TensorType
@@ -159,6 +159,8 @@ class Context:
     prover: Prover = field(default_factory=Prover)
     checks: list[DimCheck] = field(default_factory=list)
     choices: Choices | None = None
+    # In a layer checked on its own: dims that its user chooses, static parameters above all.
+    open_dims: set[str] = field(default_factory=set)
     consts: dict[int, Thing] = field(default_factory=dict)
     pending_consts: set[int] = field(default_factory=set)
     reached: set[int] = field(default_factory=set)
@@ -210,6 +212,8 @@ class Context:
 
     def nearest(self, name: str) -> str | None:
         """The name in scope that `name` may be a slip of."""
+        if len(name) < 3:
+            return None
         names = [*self.frame.env, *self.frame.module.names(), *self.prelude.names()]
         return nearest_name(name, names)
 
@@ -253,18 +257,31 @@ class Context:
     # --- dims ---
 
     def same(self, left: Dim, right: Dim) -> bool | None:
-        """Whether two dims are equal. A layer checked on its own is given the benefit."""
+        """Whether two dims are equal; what only a use of the layer decides is taken to be."""
         if left == right:
             return True
-        return self.holds(left, "==", right)
+        answer = self.prover.equal(left, right)
+        if answer is None and self.choices is not None:
+            if self.open_dims.isdisjoint(free_symbols(left - right)):
+                return None
+            self.assume(left, "==", right)
+            return True
+        return answer
 
     def holds(self, left: Dim, op: Relation, right: Dim) -> bool | None:
-        """Whether a relation between dims holds; as `same`."""
+        """Whether an inequality between dims holds. A layer checked on its own has the benefit."""
         answer = self.prover.compare(left, op, right)
         if answer is None and self.choices is not None:
             self.assume(left, op, right)
             return True
         return answer
+
+    def open_dim(self, name: str) -> Dim:
+        """A new dim, at least 1, that the user of a layer checked on its own chooses."""
+        unique = f"{name}_{len(self.open_dims)}"
+        self.open_dims.add(unique)
+        self.prover = self.prover.bound(unique, 1, None)
+        return sym(unique)
 
     def assume(self, left: Dim, op: Relation, right: Dim) -> None:
         """A fact for the prover from here on."""

@@ -6,7 +6,9 @@ None) and every diagnostic. Non-goals: optimisation; printing the diagnostics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from dslc.diagnostics import Diagnostic, InternalError, Reporter, nearest_name
 from dslc.ir.core import Program
@@ -24,6 +26,9 @@ from dslc.syntax import ast
 
 Setting = int | float | bool | str
 
+# A call of the language takes some 25 calls of Python; context.MOST_CALLS of them fit.
+_RECURSION_LIMIT = 8000
+
 
 def elaborate(
     source: SourceFile,
@@ -36,14 +41,26 @@ def elaborate(
     `statics` overrides the model's static parameters (`--set`). With `training` the program has a
     `TrainPlan` and the entry `evaluate`, and a model without a `train` block is an error.
     """
-    ctx = new_context(source)
-    module = ctx.frame.module
-    decl = _choose(ctx, module, model)
-    program = None
-    if decl is not None and not ctx.reporter.has_errors:
-        program = elaborate_model(ctx, module, decl, statics or {}, training=training)
+    with deep_recursion():
+        ctx = new_context(source)
+        module = ctx.frame.module
+        decl = _choose(ctx, module, model)
+        program = None
+        if decl is not None and not ctx.reporter.has_errors:
+            program = elaborate_model(ctx, module, decl, statics or {}, training=training)
     found = list(ctx.reporter.diagnostics)
     return (None if ctx.reporter.has_errors else program), found
+
+
+@contextmanager
+def deep_recursion() -> Iterator[None]:
+    """A recursion limit that fits programs nested as deep as the language allows."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, _RECURSION_LIMIT))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def new_context(source: SourceFile) -> Context:
@@ -103,7 +120,7 @@ def elaborate_model(
         block = next((t for t in module.trains if t.name.name == decl.name.name), None)
         if block is None:
             ctx.report(errors.no_train_block(decl.name.name, decl.name.span))
-        elif len(entries) == len(decl.entries):
+        else:
             more, plan = train(ctx, run, block)
             entries += more
     if ctx.reporter.has_errors:

@@ -82,11 +82,12 @@ def instance_twice(path: str, span: Span, first: Span) -> Diagnostic:
     )
 
 
-def not_called_yet(layer: str, name: str, span: Span) -> Diagnostic:
+def not_called_yet(layer: str, name: str, span: Span, instance: Span) -> Diagnostic:
     return _error(
         "E0106",
         f"the type of `{name}` is known only once {layer} was called",
         span,
+        others=[_also(instance, "the instance")],
         help="use it below the first call",
     )
 
@@ -138,7 +139,7 @@ def named_function(name: ast.Ident, what: str) -> Diagnostic:
 def argument_type(
     name: str, wanted: str, found: str, span: Span, declared: Label, notes: Sequence[str]
 ) -> Diagnostic:
-    title = f"the argument `{name}` must be {wanted}, not {found}"
+    title = f"the argument {name} must be {wanted}, not {found}"
     return _error("E0201", title, span, found, others=[declared], notes=notes)
 
 
@@ -278,7 +279,7 @@ def bad_dim(found: str, span: Span) -> Diagnostic:
 
 
 def no_value(what: str, span: Span) -> Diagnostic:
-    return _error("E0223", f"{what} gives a tuple where one tensor is needed", span)
+    return _error("E0223", f"one tensor is needed here, not {what}", span)
 
 
 # --- E03: static arguments ----------------------------------------------------------------------

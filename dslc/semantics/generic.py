@@ -53,6 +53,7 @@ def check_alone(ctx: Context, module: Module, decl: ast.FnDecl | ast.LayerDecl) 
 
 def _run(ctx: Context, module: Module, decl: ast.FnDecl | ast.LayerDecl, *, training: bool) -> None:
     ctx.prover = Prover()
+    ctx.open_dims.clear()
     emission = Emission(training=training)
     emission.seed = emission.input("seed", TensorType("i64"))
     variables, ctx.variables = ctx.variables, Variables()
@@ -95,6 +96,7 @@ def _static(ctx: Context, name: str, kind: str) -> Thing:
     match kind:
         case "int" | "ints":
             ctx.prover = ctx.prover.bound(name, 1, None)
+            ctx.open_dims.add(name)
             return sym(name)
         case "float":
             return UNKNOWN
@@ -116,6 +118,7 @@ def _argument(ctx: Context, frame: Frame, written: ast.TypeExpr) -> Thing:
         match node:
             case ast.Spread(_, name) if name.name not in frame.env:
                 frame.env[name.name] = TupleOf((sym(name.name),))
+                ctx.open_dims.add(name.name)
             case ast.Name(_, text) if matcher.is_free(text) and not calls.is_function(text):
                 frame.env[text] = sym(text)
                 ctx.prover = ctx.prover.bound(text, 1, None)

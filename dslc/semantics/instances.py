@@ -88,7 +88,7 @@ def declare(ctx: Context, stmt: ast.ParamStmt | ast.StateStmt) -> Thing:
         raise Mistake(errors.weight_twice(short, stmt.name.span, frame.declared[short]))
     frame.declared[short] = stmt.name.span
     if isinstance(stmt.type, ast.TupleTypeExpr):
-        raise Mistake(errors.no_value("the type of a weight", stmt.type.span))
+        raise Mistake(errors.no_value("a tuple", stmt.type.span))
     type = tensor_type(ctx, stmt.type)
     full = f"{owner.path}.{short}" if owner.path else short
     _check_constant(ctx, full, type, stmt.name.span)
@@ -255,7 +255,7 @@ def attribute(ctx: Context, instance: Instance, name: ast.Ident) -> Thing:
             return ctx.tensor(read(ctx, variable), name.span, f"the weight {instance.path}.{key}")
         if key in instance.children:
             return instance.children[key]
-    early = _declared_early(ctx, instance, name.name)
+    early = _declared_early(ctx, instance, name)
     if early is not None:
         return ctx.tensor(read(ctx, early), name.span, f"the weight {early.name}")
     names = [*instance.params, *instance.children, *_written(instance)]
@@ -268,10 +268,10 @@ def _written(instance: Instance) -> list[str]:
     return [s.name.name for s in body if isinstance(s, ast.ParamStmt | ast.StateStmt)]
 
 
-def _declared_early(ctx: Context, instance: Instance, name: str) -> Variable | None:
+def _declared_early(ctx: Context, instance: Instance, name: ast.Ident) -> Variable | None:
     """A weight of a layer not called yet, if its type follows from the static arguments."""
     for stmt in instance.code.decl.body:
-        if isinstance(stmt, ast.ParamStmt | ast.StateStmt) and stmt.name.name == name:
+        if isinstance(stmt, ast.ParamStmt | ast.StateStmt) and stmt.name.name == name.name:
             break
     else:
         return None
@@ -292,7 +292,7 @@ def _declared_early(ctx: Context, instance: Instance, name: str) -> Variable | N
             unknown.append(ast.Spread(dim.span, ast.Ident(dim.span, dim.name)))
     if unknown:
         layer = f"the layer {instance.code.name}"
-        raise Mistake(errors.not_called_yet(layer, name, instance.span))
+        raise Mistake(errors.not_called_yet(layer, name.name, name.span, instance.span))
     with ctx.inside(frame):
         declare(ctx, stmt)
-    return ctx.variables.found[instance.params[name]]
+    return ctx.variables.found[instance.params[name.name]]

@@ -76,7 +76,7 @@ class ModelRun:
     def _input(self, ctx: Context, frame: Frame, arg: ast.Arg) -> Thing:
         try:
             if isinstance(arg.type, ast.TupleTypeExpr):
-                raise Mistake(errors.no_value(f"the input `{arg.name.name}`", arg.type.span))
+                raise Mistake(errors.no_value("a tuple", arg.type.span))
             if arg.name.name in frame.env:
                 first = frame.declared.get(arg.name.name, self.decl.name.span)
                 raise Mistake(errors.weight_twice(arg.name.name, arg.name.span, first))

@@ -306,14 +306,13 @@ def _check_inner(ctx: Context, operands: Sequence[Operand], a: Value, b: Value) 
     if same is True:
         return
     labels = operand_labels(operands)
-    if same is None:
+    transposed = b.type.rank > 1 and ctx.prover.equal(inner, b.type.dims[-1]) is True
+    if same is None and not transposed:
         where = "the last dim of the left and the last but one of the right must agree"
         raise Mistake(errors.cannot_prove(str(inner), str(outer), labels, where))
     message = f"cannot multiply the matrices {show_type(a.type)} and {show_type(b.type)}"
     notes = [f"the inner dims differ ({inner} and {outer})"]
-    help = None
-    if b.type.rank > 1 and ctx.prover.equal(inner, b.type.dims[-1]) is True:
-        help = f"transpose the right side: {operands[1].span.text}.T"
+    help = f"transpose the right side: {operands[1].span.text}.T" if transposed else None
     raise Mistake(errors.op_mismatch("E0203", message, labels, notes, help))
 
 

@@ -55,7 +55,7 @@ def dtype_of(ctx: Context, name: ast.Ident) -> DType:
             return dtype
     if name.name == "float":
         return ctx.frame.float_dtype or "f32"
-    raise Mistake(errors.unknown_type(name.name, name.span, nearest_name(name.name, DTYPES)))
+    raise Mistake(errors.unknown_type(name.name, name.span, nearest_name(name.name, _TYPES)))
 
 
 def dim_of(ctx: Context, expr: ast.Expr) -> Dim:
@@ -253,6 +253,9 @@ class Matcher:
             return True
         del frame.env[unknown[0]]
         solution = _solve(self.ctx, wanted, f"?{unknown[0]}", equation.actual)
+        if solution is None and self.ctx.choices is not None:
+            solution = self.ctx.open_dim(unknown[0])
+            self.ctx.assume(substitute(wanted, {f"?{unknown[0]}": solution}), "==", equation.actual)
         if solution is None:
             raise self._unsolvable(equation)
         frame.env[unknown[0]] = solution
@@ -271,7 +274,10 @@ class Matcher:
         found = show_type(equation.tensor.type)
         if same is None:
             labels = self._labels(given, found, equation.declared)
-            where = f"dim {equation.axis} of the {self.what} `{equation.name}`"
+            told = equation.name
+            if self.what == "argument":
+                told = f"the argument `{told}` of {self.frame.name}"
+            where = f"dim {equation.axis} of {told}"
             raise Mistake(errors.cannot_prove(str(wanted), str(equation.actual), labels, where))
         note = f"dim {equation.axis} differs ({wanted} and {equation.actual})"
         raise self._wrong(equation.name, equation.declared, given, found, (note,))
@@ -288,7 +294,8 @@ class Matcher:
         wanted = self._wanted(written)
         main, declared = self._labels(given, found, written)
         if self.what == "argument":
-            diagnostic = errors.argument_type(name, wanted, found, given.span, declared, notes)
+            whose = f"`{name}` of {self.frame.name}"
+            diagnostic = errors.argument_type(whose, wanted, found, given.span, declared, notes)
             return Mistake(_with_message(diagnostic, main.message))
         return Mistake(
             errors.declared_type(name, wanted, found, given.span, main.message, declared, notes)
@@ -335,6 +342,8 @@ def _solve(ctx: Context, wanted: Dim, unknown: str, actual: Dim) -> Dim | None:
     return floordiv(actual - rest, factor)
 
 
+_TYPES = (*DTYPES, "float")
+
 # --- values to declared types -------------------------------------------------------------------
 
 
@@ -373,7 +382,7 @@ def _literal(
     if not fits or (isinstance(number, float) and not is_float(type.dtype)):
         declared = Label(written.span, "declared here", primary=False)
         wanted = " ".join(written.span.text.split())
-        name = given.name.name if given.name else "it"
+        name = f"`{given.name.name}` of {ctx.frame.name}" if given.name else "here"
         raise Mistake(errors.argument_type(name, wanted, describe(thing), given.span, declared, ()))
     if isinstance(number, Poly):
         value = ctx.emit("dim_value", (), given.span, dim=number)

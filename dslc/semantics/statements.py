@@ -29,6 +29,7 @@ def execute(ctx: Context, body: Sequence[ast.Stmt]) -> None:
     for stmt in body:
         if ctx.frame.result is not None:
             return
+        before = len(ctx.reported)
         try:
             _execute(ctx, stmt)
         except Mistake as mistake:
@@ -36,6 +37,10 @@ def execute(ctx: Context, body: Sequence[ast.Stmt]) -> None:
             _spoil(ctx, stmt)
         except Silent:
             _spoil(ctx, stmt)
+        failed = isinstance(stmt, ast.Assert) or ctx.frame.module.library
+        if failed and len(ctx.reported) > before:
+            # What follows would complain about the same thing.
+            ctx.frame.result = BAD
 
 
 def _spoil(ctx: Context, stmt: ast.Stmt) -> None:

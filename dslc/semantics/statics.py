@@ -225,17 +225,18 @@ def _fill(
 ) -> dict[str, Any]:
     out: dict[str, Any] = {}
     left = list(positional)
+    signed = surface.name in ("reshape", "arange")
     for param in surface.statics:
         if param.name in named:
             thing, place = named[param.name]
-            out[param.name] = _plain(ctx, param, thing, place)
+            out[param.name] = _plain(ctx, param, thing, place, signed)
         elif param.kind in ("dims", "pairs") and len(left) != 1 and (left or param.kind == "dims"):
             things = TupleOf(tuple(thing for thing, _ in left))
-            out[param.name] = _plain(ctx, param, things, left[0][1] if left else span)
+            out[param.name] = _plain(ctx, param, things, left[0][1] if left else span, signed)
             left = []
         elif left:
             thing, place = left.pop(0)
-            out[param.name] = _plain(ctx, param, thing, place)
+            out[param.name] = _plain(ctx, param, thing, place, signed)
         elif param.required:
             example = f"{surface.name}[{param.name}=...]"
             raise Mistake(errors.missing_static(what, param.name, span, example))
@@ -261,8 +262,8 @@ _WANTED = {
 }
 
 
-def _plain(ctx: Context, param: StaticParam, thing: Thing, span: Span) -> Any:
-    """The value as the built-in's `build` takes it."""
+def _plain(ctx: Context, param: StaticParam, thing: Thing, span: Span, signed: bool) -> Any:
+    """The value as the built-in's `build` takes it; `signed` sizes may be negative."""
     if isinstance(thing, Bad):
         raise Silent
     if ctx.choices is not None and _open(thing) and param.kind not in ("dims", "dim"):
@@ -270,6 +271,10 @@ def _plain(ctx: Context, param: StaticParam, thing: Thing, span: Span) -> Any:
             return 1.0
         raise Undecidable
     result = _converted(param.kind, thing)
+    if param.name == "dims" and not signed and isinstance(result, tuple):
+        negative = [d for d in result if isinstance(d, int) and d < 0]
+        if negative:
+            raise Mistake(errors.bad_dim(str(negative[0]), span))
     if result is None:
         wanted = _WANTED.get(param.kind, param.kind)
         help = None

@@ -70,11 +70,14 @@ def _sort(ctx: Context, decl: ast.TrainDecl) -> _Items:
                 ctx.report(errors.given_twice(f"the {word}", item.span, earlier.span))
             else:
                 setattr(items, word, item)
-    if items.loss is None:
-        example = "loss cross_entropy(output, label)"
-        ctx.report(errors.missing_in_train("loss", decl.name.span, example))
-    if items.optimizer is None:
-        ctx.report(errors.missing_in_train("optimizer", decl.name.span, "optimizer sgd[lr=0.01]"))
+    needed = {
+        "loss": (items.loss, "loss cross_entropy(output, label)"),
+        "optimizer": (items.optimizer, "optimizer sgd[lr=0.01]"),
+    }
+    missing = {word: example for word, (item, example) in needed.items() if item is None}
+    if missing:
+        what, example = " and no ".join(missing), "; ".join(missing.values())
+        ctx.report(errors.missing_in_train(what, decl.name.span, example))
     return items
 
 
@@ -100,14 +103,13 @@ def _loss_entry(
         if training:
             emission.seed = emission.input("seed", TensorType("i64"))
             emission.step = emission.input("step", TensorType("i64"))
-        thing = run.body(ctx, frame, entry)
-        return None if isinstance(thing, Bad) else _outputs(ctx, run, frame, decl, name, thing)
+        return _outputs(ctx, run, frame, decl, name, run.body(ctx, frame, entry))
 
 
 def _input(ctx: Context, frame: Frame, run: ModelRun, item: ast.TrainInput) -> None:
     try:
         if isinstance(item.type, ast.TupleTypeExpr):
-            raise Mistake(errors.no_value("an input", item.type.span))
+            raise Mistake(errors.no_value("a tuple", item.type.span))
         if item.name.name in frame.env:
             first = frame.declared.get(item.name.name, item.span)
             raise Mistake(
@@ -134,7 +136,7 @@ def _outputs(
     frame.env.update(run.train_inputs)
     frame.env["output"] = output
     outputs: list[tuple[str, Value]] = []
-    whole = True
+    whole = not isinstance(output, Bad)
     with ctx.inside(frame):
         for item in decl.items:
             match item:

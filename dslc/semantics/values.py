@@ -161,7 +161,9 @@ def describe(thing: Thing) -> str:
     match thing:
         case bool():
             return "true" if thing else "false"
-        case int() | float() | Poly():
+        case Poly():
+            return f"the dim {thing}"
+        case int() | float():
             return f"the number {thing}"
         case str():
             return f'the text "{thing}"'
