@@ -1,15 +1,13 @@
-"""`broadcast` and `reduce_sum`, which are each other's adjoints, and NumPy's broadcasting rule.
+"""`broadcast` and `reduce_sum`, which are each other's adjoints, and what reductions share.
 
-Ops take no operands of different dims: the language's broadcasting is `broadcast_dims` (what the
-result's dims are) and `broadcast_to` (the explicit op, where one is needed).
+Ops take no operands of different dims: where the language broadcasts, the checker emits this op.
 Non-goals: the other reductions (`reduce.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import eq
 from typing import TYPE_CHECKING, Any, cast
 
 from dslc._lazy import lazy
@@ -17,7 +15,7 @@ from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, sym
 from dslc.ir.op import Attrs, Expr, Index, Kernels, Op, Operand, Reader, Sample, TypeRuleError
 from dslc.ir.types import TensorType
-from dslc.ops.errors import bad_static, check_axis, joined, wrong_dtype
+from dslc.ops.errors import bad_static, check_axis, wrong_dtype
 from dslc.ops.linalg import accumulator
 from dslc.ops.pointwise import NUMBERS, Cotangents, is_narrow, quiet, tensor
 
@@ -115,41 +113,6 @@ broadcast: Op = Op(
     ),
     view=True,
 )
-
-
-def broadcast_dims(
-    verb: str, types: Sequence[TensorType], equal: Callable[[Dim, Dim], bool] = eq
-) -> tuple[Dim, ...]:
-    """The dims that all types broadcast to, NumPy's way.
-
-    `equal` decides whether two dims are; of equal ones the first type's spelling is taken. Raises
-    TypeRuleError ("cannot `verb` A and B") blaming the first type that doesn't fit.
-    """
-    dims = types[0].dims
-    for position, type in enumerate(types[1:], 1):
-        long, short = (dims, type.dims) if len(dims) >= type.rank else (type.dims, dims)
-        lead = len(long) - len(short)
-        merged = list(long[:lead])
-        for x, y in zip(dims[len(dims) - len(short) :], type.dims[type.rank - len(short) :]):
-            if x != 1 and y != 1 and not equal(x, y):
-                raise _not_broadcast(verb, types, types[0].with_dims(dims), position)
-            merged.append(y if x == 1 else x)
-        dims = tuple(merged)
-    return dims
-
-
-def _not_broadcast(
-    verb: str, types: Sequence[TensorType], before: TensorType, at: int
-) -> TypeRuleError:
-    type = types[at]
-    aligned = before.rank == type.rank
-    pairs = list(enumerate(zip(reversed(before.dims), reversed(type.dims)), 1))
-    notes = [
-        f"dim {before.rank - i if aligned else -i} differs ({x} and {y})"
-        for i, (x, y) in reversed(pairs)
-        if x != y and 1 not in (x, y)
-    ]
-    return TypeRuleError(f"cannot {verb} {joined(types)}", notes=notes, inputs=(0, at))
 
 
 def broadcast_to(b: Builder, x: Value, dims: tuple[Dim, ...]) -> Value:

@@ -11,87 +11,31 @@ As in the field, this is cross-correlation: the kernel is not flipped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from dslc._lazy import lazy
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, sym
-from dslc.ir.op import Attrs, Expr, Index, Kernels, Op, Operand, Reader, Sample, TypeRuleError
+from dslc.ir.op import Op, Sample, TypeRuleError
 from dslc.ir.types import TensorType
-from dslc.ops.linalg import accumulator
+from dslc.ops.conv_kernels import conv2d_compute, input_gradient_compute, weight_gradient_compute
+from dslc.ops.windows import (
+    ConvAttrs,
+    ConvInputGradientAttrs,
+    ConvWeightGradientAttrs,
+    Layout,
+    conv_size,
+    from_nchw,
+    image_dims,
+    image_type,
+    to_nchw,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 else:
     np = lazy("numpy")
-
-Layout = Literal["NCHW", "NHWC"]
-
-
-@dataclass(frozen=True, slots=True)
-class ConvAttrs(Attrs):
-    """`padding` is (top, bottom, left, right), of zeros; the others are (height, width)."""
-
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-    layout: Layout = "NCHW"
-
-
-@dataclass(frozen=True, slots=True)
-class ConvInputGradientAttrs(ConvAttrs):
-    """`size` is the image's (height, width), which stride may not tell from the result's."""
-
-    size: tuple[Dim, Dim] = (0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class ConvWeightGradientAttrs(ConvAttrs):
-    """`kernel` is the weight's (height, width)."""
-
-    kernel: tuple[int, int] = (1, 1)
-
-
-def image_dims(type: TensorType, layout: Layout) -> tuple[Dim, Dim, Dim, Dim]:
-    """(N, C, H, W) of an image tensor."""
-    if layout == "NCHW":
-        n, c, h, w = type.dims
-    else:
-        n, h, w, c = type.dims
-    return n, c, h, w
-
-
-def image_type(dtype: TensorType, layout: Layout, n: Dim, c: Dim, h: Dim, w: Dim) -> TensorType:
-    return dtype.with_dims((n, c, h, w) if layout == "NCHW" else (n, h, w, c))
-
-
-def image_index(layout: Layout, n: Expr, c: Expr, h: Expr, w: Expr) -> Index:
-    return (n, c, h, w) if layout == "NCHW" else (n, h, w, c)
-
-
-def split_index(layout: Layout, index: Index) -> Index:
-    """(n, c, h, w) of an index into an image tensor."""
-    if layout == "NCHW":
-        return index
-    n, h, w, c = index
-    return n, c, h, w
-
-
-def window_count(size: Dim, kernel: int, stride: int, low: int, high: int, dilation: int) -> Dim:
-    """How many windows fit: `(size + padding - extent) // stride + 1`."""
-    return (size + (low + high - ((kernel - 1) * dilation + 1))) // stride + 1
-
-
-def out_size(attrs: ConvAttrs, h: Dim, w: Dim, kernel: tuple[int, int]) -> tuple[Dim, Dim]:
-    top, bottom, left, right = attrs.padding
-    return (
-        window_count(h, kernel[0], attrs.stride[0], top, bottom, attrs.dilation[0]),
-        window_count(w, kernel[1], attrs.stride[1], left, right, attrs.dilation[1]),
-    )
 
 
 def _kernel(w: TensorType) -> tuple[int, int]:
@@ -156,7 +100,7 @@ def _conv2d_type(attrs: ConvAttrs, x: TensorType, w: TensorType) -> TensorType:
             inputs=(1,),
         )
     kernel = _kernel(w)
-    oh, ow = out_size(attrs, h, width, kernel)
+    oh, ow = conv_size(attrs, h, width, kernel)
     if any(isinstance(size, int) and size < 1 for size in (oh, ow)):
         raise TypeRuleError(
             f"cannot convolve {x} with {w}",
@@ -196,14 +140,6 @@ def _agree(attrs: ConvAttrs, x: TensorType, w: TensorType, g: TensorType) -> Non
         raise TypeRuleError(f"a convolution of {x} with {w} gives {expected}, not {g}")
 
 
-def _nchw(attrs: ConvAttrs, x: Any) -> Any:
-    return x if attrs.layout == "NCHW" else np.transpose(x, (0, 3, 1, 2))
-
-
-def _from_nchw(attrs: ConvAttrs, x: Any) -> Any:
-    return x if attrs.layout == "NCHW" else np.transpose(x, (0, 2, 3, 1))
-
-
 def _pad(attrs: ConvAttrs, x: Any) -> Any:
     top, bottom, left, right = attrs.padding
     return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
@@ -227,10 +163,10 @@ def _grouped(x: Any, groups: int) -> Any:
 
 
 def _conv2d_reference(attrs: ConvAttrs, x: Any, w: Any) -> Any:
-    image, weight = _pad(attrs, _wide(_nchw(attrs, x))), _wide(w)
+    image, weight = _pad(attrs, _wide(to_nchw(attrs, x))), _wide(w)
     out, per_group, kh, kw = w.shape
-    _, _, height, width = _nchw(attrs, x).shape
-    sizes = out_size(attrs, height, width, (kh, kw))
+    _, _, height, width = to_nchw(attrs, x).shape
+    sizes = conv_size(attrs, height, width, (kh, kw))
     oh, ow = (cast(int, size) for size in sizes)
     groups = attrs.groups
     result = np.zeros((x.shape[0], groups, out // groups, oh, ow), image.dtype)
@@ -239,11 +175,11 @@ def _conv2d_reference(attrs: ConvAttrs, x: Any, w: Any) -> Any:
         for j in range(kw):
             seen = _grouped(_window(attrs, image, i, j, oh, ow), groups)
             result += np.einsum("ngchw,goc->ngohw", seen, weight[..., i, j])
-    return _from_nchw(attrs, result.reshape(x.shape[0], out, oh, ow)).astype(x.dtype)
+    return from_nchw(attrs, result.reshape(x.shape[0], out, oh, ow)).astype(x.dtype)
 
 
 def _input_gradient_reference(attrs: ConvInputGradientAttrs, g: Any, w: Any) -> Any:
-    cotangent, weight = _wide(_nchw(attrs, g)), _wide(w)
+    cotangent, weight = _wide(to_nchw(attrs, g)), _wide(w)
     n, out, oh, ow = cotangent.shape
     per_group, kh, kw = w.shape[1:]
     groups = attrs.groups
@@ -258,11 +194,11 @@ def _input_gradient_reference(attrs: ConvInputGradientAttrs, g: Any, w: Any) -> 
             part = np.einsum("ngohw,goc->ngchw", _grouped(cotangent, groups), weight[..., i, j])
             view = _window(attrs, padded, i, j, oh, ow)
             view += part.reshape(view.shape)
-    return _from_nchw(attrs, padded[:, :, top : top + h, left : left + width]).astype(g.dtype)
+    return from_nchw(attrs, padded[:, :, top : top + h, left : left + width]).astype(g.dtype)
 
 
 def _weight_gradient_reference(attrs: ConvWeightGradientAttrs, x: Any, g: Any) -> Any:
-    image, cotangent = _pad(attrs, _wide(_nchw(attrs, x))), _wide(_nchw(attrs, g))
+    image, cotangent = _pad(attrs, _wide(to_nchw(attrs, x))), _wide(to_nchw(attrs, g))
     _, out, oh, ow = cotangent.shape
     groups, (kh, kw) = attrs.groups, attrs.kernel
     per_group = image.shape[1] // groups
@@ -327,144 +263,6 @@ def _weight_gradient_gradient(
     )
 
 
-def _inside(k: Kernels, h: Expr, w: Expr, size: tuple[Dim, Dim]) -> Expr:
-    zero = k.dim(0)
-    conditions = [
-        k.compare("ge", h, zero, "index"),
-        k.compare("lt", h, k.dim(size[0]), "index"),
-        k.compare("ge", w, zero, "index"),
-        k.compare("lt", w, k.dim(size[1]), "index"),
-    ]
-    result = conditions[0]
-    for condition in conditions[1:]:
-        result = k.binary("and", result, condition, "bool")
-    return result
-
-
-def _affine(k: Kernels, x: Expr, scale: int, y: Expr, by: int, offset: int) -> Expr:
-    """`x * scale + y * by + offset` over index expressions."""
-    a = k.binary("mul", x, k.dim(scale), "index")
-    c = k.binary("mul", y, k.dim(by), "index")
-    return k.binary("add", k.binary("add", a, c, "index"), k.dim(offset), "index")
-
-
-def _conv2d_compute(
-    k: Kernels, attrs: ConvAttrs, operands: Sequence[Operand], outputs: Sequence[TensorType]
-) -> Reader:
-    x, w = operands
-    dtype, wide = x.type.dtype, accumulator(x.type.dtype)
-    _, _, height, width = image_dims(x.type, attrs.layout)
-    out, per_group, kh, kw = w.type.dims
-    top, _, left, _ = attrs.padding
-
-    def read(index: Index) -> Expr:
-        n, o, oh, ow = split_index(attrs.layout, index)
-        group = k.binary("floordiv", o, k.dim(out // attrs.groups), "index")
-        first = k.binary("mul", group, k.dim(per_group), "index")
-
-        def product(r: Index) -> Expr:
-            c, i, j = r
-            h = _affine(k, oh, attrs.stride[0], i, attrs.dilation[0], -top)
-            v = _affine(k, ow, attrs.stride[1], j, attrs.dilation[1], -left)
-            channel = k.binary("add", first, c, "index")
-
-            def pixel() -> Expr:
-                at = image_index(attrs.layout, n, channel, h, v)
-                return k.cast(x(at), dtype, wide)
-
-            inside = _inside(k, h, v, (height, width))
-            value = k.guarded(inside, pixel, k.const(0, wide))
-            return k.binary("mul", value, k.cast(w((o, c, i, j)), dtype, wide), wide)
-
-        return k.cast(k.reduce("sum", (per_group, kh, kw), product, wide), wide, dtype)
-
-    return read
-
-
-def _input_gradient_compute(
-    k: Kernels,
-    attrs: ConvInputGradientAttrs,
-    operands: Sequence[Operand],
-    outputs: Sequence[TensorType],
-) -> Reader:
-    g, w = operands
-    dtype, wide = g.type.dtype, accumulator(g.type.dtype)
-    _, _, out_h, out_w = image_dims(g.type, attrs.layout)
-    out, per_group, kh, kw = w.type.dims
-    per_out = out // attrs.groups
-    top, _, left, _ = attrs.padding
-
-    def source(at: Expr, tap: Expr, axis: int, pad: int) -> tuple[Expr, Expr]:
-        """The result position that saw `at` through `tap`, and whether stride met it."""
-        shifted = _affine(k, at, 1, tap, -attrs.dilation[axis], pad)
-        stride = k.dim(attrs.stride[axis])
-        remainder = k.binary("mod", shifted, stride, "index")
-        met = k.compare("eq", remainder, k.dim(0), "index")
-        return k.binary("floordiv", shifted, stride, "index"), met
-
-    def read(index: Index) -> Expr:
-        n, c, h, v = split_index(attrs.layout, index)
-        group = k.binary("floordiv", c, k.dim(per_group), "index")
-        inner = k.binary("mod", c, k.dim(per_group), "index")
-        first = k.binary("mul", group, k.dim(per_out), "index")
-
-        def product(r: Index) -> Expr:
-            o, i, j = r
-            oh, met_h = source(h, i, 0, top)
-            ow, met_w = source(v, j, 1, left)
-            channel = k.binary("add", first, o, "index")
-            met = k.binary("and", met_h, met_w, "bool")
-            inside = k.binary("and", met, _inside(k, oh, ow, (out_h, out_w)), "bool")
-
-            def pixel() -> Expr:
-                at = image_index(attrs.layout, n, channel, oh, ow)
-                return k.cast(g(at), dtype, wide)
-
-            value = k.guarded(inside, pixel, k.const(0, wide))
-            return k.binary("mul", value, k.cast(w((channel, inner, i, j)), dtype, wide), wide)
-
-        return k.cast(k.reduce("sum", (per_out, kh, kw), product, wide), wide, dtype)
-
-    return read
-
-
-def _weight_gradient_compute(
-    k: Kernels,
-    attrs: ConvWeightGradientAttrs,
-    operands: Sequence[Operand],
-    outputs: Sequence[TensorType],
-) -> Reader:
-    x, g = operands
-    dtype, wide = x.type.dtype, accumulator(x.type.dtype)
-    count, channels, height, width = image_dims(x.type, attrs.layout)
-    _, out, out_h, out_w = image_dims(g.type, attrs.layout)
-    top, _, left, _ = attrs.padding
-
-    def read(index: Index) -> Expr:
-        o, c, i, j = index
-        group = k.binary("floordiv", o, k.dim(out // attrs.groups), "index")
-        first = k.binary("mul", group, k.dim(channels // attrs.groups), "index")
-        channel = k.binary("add", first, c, "index")
-
-        def product(r: Index) -> Expr:
-            n, oh, ow = r
-            h = _affine(k, oh, attrs.stride[0], i, attrs.dilation[0], -top)
-            v = _affine(k, ow, attrs.stride[1], j, attrs.dilation[1], -left)
-
-            def pixel() -> Expr:
-                at = image_index(attrs.layout, n, channel, h, v)
-                return k.cast(x(at), dtype, wide)
-
-            inside = _inside(k, h, v, (height, width))
-            value = k.guarded(inside, pixel, k.const(0, wide))
-            seen = g(image_index(attrs.layout, n, o, oh, ow))
-            return k.binary("mul", value, k.cast(seen, dtype, wide), wide)
-
-        return k.cast(k.reduce("sum", (count, out_h, out_w), product, wide), wide, dtype)
-
-    return read
-
-
 def _f32(*dims: Dim) -> TensorType:
     return TensorType("f32", dims)
 
@@ -522,7 +320,7 @@ conv2d = Op(
     type_rule=_conv2d_type,
     reference=_conv2d_reference,
     gradient=_conv2d_gradient,
-    compute=_conv2d_compute,
+    compute=conv2d_compute,
     samples=_samples("conv2d"),
 )
 
@@ -532,7 +330,7 @@ conv2d_input_gradient = Op(
     type_rule=_input_gradient_type,
     reference=_input_gradient_reference,
     gradient=_input_gradient_gradient,
-    compute=_input_gradient_compute,
+    compute=input_gradient_compute,
     samples=_samples("input"),
 )
 
@@ -542,7 +340,7 @@ conv2d_weight_gradient = Op(
     type_rule=_weight_gradient_type,
     reference=_weight_gradient_reference,
     gradient=_weight_gradient_gradient,
-    compute=_weight_gradient_compute,
+    compute=weight_gradient_compute,
     samples=_samples("weight"),
 )
 

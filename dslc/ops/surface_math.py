@@ -1,7 +1,8 @@
-"""How element-wise ops, matrix products and reductions look in `.dl`.
+"""How element-wise ops and reductions look in `.dl`.
 
 Input: the statics in `[ ]` (negative axes and all) and the arguments as Values. Output: equations.
-`OPERATORS` are the signs of the language, each with the same kind of record as a built-in function.
+`OPERATORS` are the signs of the language but for `@`, which takes more than equal shapes: each has
+the same kind of record as a built-in function.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ from typing import Any, cast
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
-from dslc.ir.dims import Dim, product
-from dslc.ir.op import Op, StaticParam, Surface, TypeRuleError
+from dslc.ir.op import Op, StaticParam, Surface
 from dslc.ir.types import TensorType, is_float
-from dslc.ops import broadcast, constants, elementwise, linalg, logic, reduce, shape
-from dslc.ops.broadcast import broadcast_dims, broadcast_to
-from dslc.ops.errors import axis_out_of_range, bad_static, wrong_dtype, wrong_rank
+from dslc.ops import broadcast, constants, elementwise, logic, reduce, shape
+from dslc.ops.broadcast import broadcast_to
+from dslc.ops.errors import axis_out_of_range, bad_static, wrong_dtype
 
 Statics = Mapping[str, Any]
 Args = tuple[Value, ...]
@@ -135,75 +135,6 @@ def _cumsum(b: Builder, statics: Statics, args: Args) -> Value:
     return cast(Value, reduce.cumsum(b, x, axis=axis))
 
 
-# --- products ---------------------------------------------------------------------------------
-
-
-def transposed(b: Builder, x: Value) -> Value:
-    """`x.T`: the last two dims swapped."""
-    if x.type.rank < 2:
-        raise wrong_rank("transpose", (x.type,), "two dims or more are needed")
-    rank = x.type.rank
-    perm = (*range(rank - 2), rank - 1, rank - 2)
-    return cast(Value, shape.transpose(b, x, perm=perm))
-
-
-def matmul(b: Builder, x: Value, y: Value) -> Value:
-    """`x @ y`, NumPy's way: 1-d operands are a row or a column, batch dims are broadcast.
-
-    When only `x` has batch dims, they are rows of one product.
-    """
-    for position, value in enumerate((x, y)):
-        if not value.type.rank:
-            types = (x.type, y.type)
-            raise wrong_rank("multiply matrices", types, "one dim or more is needed", position)
-    if x.type.rank == 1 or y.type.rank == 1:
-        return _with_vectors(b, x, y)
-    if y.type.rank == 2 and x.type.rank > 2:
-        return _as_rows(b, x, y)
-    batch = _batch_dims(x.type, y.type)
-    left = broadcast_to(b, x, (*batch, *x.type.dims[-2:]))
-    right = broadcast_to(b, y, (*batch, *y.type.dims[-2:]))
-    return cast(Value, linalg.matmul(b, left, right))
-
-
-def _batch_dims(x: TensorType, y: TensorType) -> tuple[Dim, ...]:
-    try:
-        return broadcast_dims("multiply", [x.with_dims(x.dims[:-2]), y.with_dims(y.dims[:-2])])
-    except TypeRuleError as error:
-        notes = [f"of the batch dims, {note}" for note in error.notes]
-        what = f"cannot multiply matrices {x} and {y}"
-        raise TypeRuleError(what, notes=notes, inputs=(0, 1)) from None
-
-
-def _with_vectors(b: Builder, x: Value, y: Value) -> Value:
-    row, column = x.type.rank == 1, y.type.rank == 1
-    left = shape.reshape(b, x, dims=(1, *x.type.dims)) if row else x
-    right = shape.reshape(b, y, dims=(*y.type.dims, 1)) if column else y
-    try:
-        result = matmul(b, left, right)
-    except TypeRuleError as error:
-        error.message = f"cannot multiply matrices {x.type} and {y.type}"
-        raise
-    dims = result.type.dims[:-1] if column else result.type.dims
-    if row:
-        last = len(dims) - (1 if column else 2)
-        dims = (*dims[:last], *dims[last + 1 :])
-    return cast(Value, shape.reshape(b, result, dims=dims))
-
-
-def _as_rows(b: Builder, x: Value, y: Value) -> Value:
-    *batch, inner = x.type.dims
-    if inner != y.type.dims[0]:
-        raise TypeRuleError(
-            f"cannot multiply matrices {x.type} and {y.type}",
-            notes=[f"the inner dims differ ({inner} and {y.type.dims[0]})"],
-            inputs=(0, 1),
-        )
-    rows = shape.reshape(b, x, dims=(product(batch), inner))
-    flat = linalg.matmul(b, rows, y)
-    return cast(Value, shape.reshape(b, flat, dims=(*batch, flat.type.dims[1])))
-
-
 # --- powers -----------------------------------------------------------------------------------
 
 
@@ -319,7 +250,6 @@ OPERATORS: dict[str, Surface] = {
         _operator("//", elementwise.floordiv),
         _operator("%", elementwise.mod),
         Surface("**", _PAIR, _pow, broadcast=True),
-        Surface("@", _PAIR, lambda b, statics, args: matmul(b, *args)),
         _operator("==", logic.eq),
         _operator("!=", logic.ne),
         _operator("<", logic.lt),

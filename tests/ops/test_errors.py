@@ -9,8 +9,8 @@ import pytest
 from dslc.ir.dims import sym
 from dslc.ir.op import Attrs, NoAttrs, Op, TypeRuleError
 from dslc.ir.types import DType, TensorType
-from dslc.ops import conv, elementwise, index, linalg, logic, pool, reduce, shape, slicing
-from dslc.ops.broadcast import BroadcastAttrs, ReduceAttrs, broadcast, broadcast_dims, reduce_sum
+from dslc.ops import conv, elementwise, index, linalg, logic, pool, reduce, shape, slicing, windows
+from dslc.ops.broadcast import BroadcastAttrs, ReduceAttrs, broadcast, reduce_sum
 from dslc.ops.constants import ConstantAttrs, constant
 
 N = sym("N")
@@ -79,12 +79,12 @@ CASES: list[tuple[Op, list[TensorType], Attrs, str]] = [
     (reduce.reduce_all, [t("f32", 3)], ReduceAttrs((0,)), "E0204"),
     (linalg.matmul, [t("f32", 3, 4), t("f32", 5, 4)], linalg.MatmulAttrs(), "E0203"),
     (linalg.matmul, [t("f32", 3), t("f32", 3)], linalg.MatmulAttrs(), "E0205"),
-    (conv.conv2d, [t("f32", 1, 3, 8, 8), t("f32", 4, 2, 3, 3)], conv.ConvAttrs(), "E0203"),
-    (conv.conv2d, [t("f32", 1, 3, 2, 2), t("f32", 4, 3, 3, 3)], conv.ConvAttrs(), "E0203"),
-    (conv.conv2d, [t("f32", 3, 8, 8), t("f32", 4, 3, 3, 3)], conv.ConvAttrs(), "E0205"),
-    (conv.conv2d, [t("f32", 1, 1, 8, 8), t("f32", 1, 1, 3, 3)], conv.ConvAttrs((0, 1)), "E0207"),
-    (pool.max_pool2d, [t("f32", 1, 1, 2, 2)], pool.PoolAttrs((3, 3), (1, 1)), "E0203"),
-    (pool.max_pool2d, [t("i64", 1, 1, 2, 2)], pool.PoolAttrs((2, 2), (1, 1)), "E0204"),
+    (conv.conv2d, [t("f32", 1, 3, 8, 8), t("f32", 4, 2, 3, 3)], windows.ConvAttrs(), "E0203"),
+    (conv.conv2d, [t("f32", 1, 3, 2, 2), t("f32", 4, 3, 3, 3)], windows.ConvAttrs(), "E0203"),
+    (conv.conv2d, [t("f32", 3, 8, 8), t("f32", 4, 3, 3, 3)], windows.ConvAttrs(), "E0205"),
+    (conv.conv2d, [t("f32", 1, 1, 8, 8), t("f32", 1, 1, 3, 3)], windows.ConvAttrs((0, 1)), "E0207"),
+    (pool.max_pool2d, [t("f32", 1, 1, 2, 2)], windows.PoolAttrs((3, 3), (1, 1)), "E0203"),
+    (pool.max_pool2d, [t("i64", 1, 1, 2, 2)], windows.PoolAttrs((2, 2), (1, 1)), "E0204"),
     (index.gather, [t("f32", 3), t("f32", 2)], index.IndexAttrs(0), "E0204"),
     (index.gather, [t("f32", 3), t("i64", 2)], index.IndexAttrs(1), "E0206"),
     (constant, [], ConstantAttrs(300, t("u8")), "E0207"),
@@ -95,39 +95,3 @@ CASES: list[tuple[Op, list[TensorType], Attrs, str]] = [
 @pytest.mark.parametrize(("op", "types", "attrs", "code"), CASES)
 def test_code(op: Op, types: list[TensorType], attrs: Attrs, code: str) -> None:
     assert refused(op, types, attrs).code == code
-
-
-@pytest.mark.parametrize(
-    ("shapes", "wanted"),
-    [
-        ([(3, 1), (4,)], (3, 4)),
-        ([(), (N, 2)], (N, 2)),
-        ([(1, N), (3, 1)], (3, N)),
-        ([(0,), (1,)], (0,)),
-        ([(2, 1), (1, 3), (5, 1, 1)], (5, 2, 3)),
-    ],
-)
-def test_broadcast_dims(shapes: list[tuple[object, ...]], wanted: tuple[object, ...]) -> None:
-    assert broadcast_dims("add", [t("f32", *dims) for dims in shapes]) == wanted
-
-
-def test_dims_that_do_not_broadcast() -> None:
-    with pytest.raises(TypeRuleError) as caught:
-        broadcast_dims("add", [t("f32", N, 64, 28, 28), t("f32", N, 32, 56, 56)])
-    assert caught.value.message == "cannot add f32[N, 64, 28, 28] and f32[N, 32, 56, 56]"
-    assert caught.value.notes == (
-        "dim 1 differs (64 and 32)",
-        "dim 2 differs (28 and 56)",
-        "dim 3 differs (28 and 56)",
-    )
-
-
-def test_dims_of_other_ranks_are_counted_from_the_end() -> None:
-    with pytest.raises(TypeRuleError) as caught:
-        broadcast_dims("add", [t("f32", N, 64), t("f32", 32)])
-    assert caught.value.notes == ("dim -1 differs (64 and 32)",)
-
-
-def test_dims_may_be_equal_by_proof() -> None:
-    types = [t("f32", N), t("f32", sym("M"))]
-    assert broadcast_dims("add", types, equal=lambda x, y: True) == (N,)

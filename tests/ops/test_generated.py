@@ -13,9 +13,7 @@ from dslc.ir.op import NoFacet, Op, Sample, TypeRuleError
 from dslc.ir.types import TensorType
 from dslc.ops import conv, elementwise, linalg, pool, reduce
 from dslc.ops.broadcast import BroadcastAttrs, ReduceAttrs, broadcast, reduce_sum
-from dslc.ops.conv import ConvAttrs
 from dslc.ops.linalg import MatmulAttrs
-from dslc.ops.pool import AveragePoolAttrs, PoolAttrs
 from dslc.ops.shape import (
     ConcatAttrs,
     ReshapeAttrs,
@@ -25,6 +23,15 @@ from dslc.ops.shape import (
     transpose,
 )
 from dslc.ops.slicing import PadAttrs, SliceAttrs, pad, slice_
+from dslc.ops.windows import (
+    AveragePoolAttrs,
+    AveragePoolGradientAttrs,
+    ConvAttrs,
+    ConvInputGradientAttrs,
+    ConvWeightGradientAttrs,
+    PoolAttrs,
+    image_dims,
+)
 
 Draw = Callable[..., object]
 
@@ -202,11 +209,11 @@ def test_convolutions(case: tuple[TensorType, TensorType, ConvAttrs]) -> None:
     except TypeRuleError:
         return  # the window does not fit
     base = {name: getattr(attrs, name) for name in ConvAttrs.__slots__}
-    size = conv.image_dims(x, attrs.layout)[2:]
+    size = image_dims(x, attrs.layout)[2:]
     agree(conv.conv2d, Sample((x, w), attrs, rtol=1e-4))
-    to_input = conv.ConvInputGradientAttrs(**base, size=size)
+    to_input = ConvInputGradientAttrs(**base, size=size)
     agree(conv.conv2d_input_gradient, Sample((y, w), to_input, rtol=1e-4))
-    to_weight = conv.ConvWeightGradientAttrs(**base, kernel=w.dims[2:])  # type: ignore[arg-type]
+    to_weight = ConvWeightGradientAttrs(**base, kernel=w.dims[2:])  # type: ignore[arg-type]
     agree(conv.conv2d_weight_gradient, Sample((x, y), to_weight, rtol=1e-4))
 
 
@@ -234,6 +241,6 @@ def test_pools(case: tuple[TensorType, PoolAttrs], include: bool) -> None:
     agree(pool.max_pool2d, Sample((x,), attrs))
     agree(pool.max_pool2d_gradient, Sample((x, y, y), attrs, rtol=1e-5))
     agree(pool.avg_pool2d, Sample((x,), AveragePoolAttrs(**base, count_include_pad=include)))
-    size = conv.image_dims(x, attrs.layout)[2:]
-    back = pool.AveragePoolGradientAttrs(**base, count_include_pad=include, size=size)
+    size = image_dims(x, attrs.layout)[2:]
+    back = AveragePoolGradientAttrs(**base, count_include_pad=include, size=size)
     agree(pool.avg_pool2d_gradient, Sample((y,), back, rtol=1e-5))

@@ -13,7 +13,7 @@ from ops.plain_kernels import run
 
 from dslc.ir.op import Attrs, NoAttrs, Op, Sample
 from dslc.ir.types import TensorType
-from dslc.ops import conv, elementwise, index, pool, reduce
+from dslc.ops import conv, elementwise, index, pool, reduce, windows
 from dslc.ops.broadcast import ReduceAttrs, reduce_sum
 from dslc.ops.constants import CastAttrs, cast
 from dslc.ops.reduce import AxisAttrs
@@ -143,7 +143,7 @@ def test_scatter_adds_up_repeated_indices() -> None:
 
 def test_max_pool_gives_the_cotangent_to_the_first_maximum() -> None:
     x = np.asarray([1.0, 1.0, NAN, NAN]).reshape(1, 1, 1, 4)
-    attrs = pool.PoolAttrs((1, 2), (1, 2))
+    attrs = windows.PoolAttrs((1, 2), (1, 2))
     y, g = both(pool.max_pool2d, x, attrs=attrs), np.ones((1, 1, 1, 2))
     dx = both(pool.max_pool2d_gradient, x, y, g, attrs=attrs)
     assert dx.ravel().tolist() == [1, 0, 1, 0]
@@ -151,10 +151,10 @@ def test_max_pool_gives_the_cotangent_to_the_first_maximum() -> None:
 
 def test_average_pool_can_leave_out_the_padding() -> None:
     x = np.ones((1, 1, 1, 2))
-    attrs = pool.AveragePoolAttrs((1, 2), (1, 1), (0, 0, 1, 1), count_include_pad=False)
+    attrs = windows.AveragePoolAttrs((1, 2), (1, 1), (0, 0, 1, 1), count_include_pad=False)
     assert both(pool.avg_pool2d, x, attrs=attrs).ravel().tolist() == [1, 1, 1]
 
 
 def test_convolution_does_not_flip_the_kernel() -> None:
     x, w = f64(1, 2, 3).reshape(1, 1, 1, 3), f64(10, 1).reshape(1, 1, 1, 2)
-    assert both(conv.conv2d, x, w, attrs=conv.ConvAttrs()).ravel().tolist() == [12, 23]
+    assert both(conv.conv2d, x, w, attrs=windows.ConvAttrs()).ravel().tolist() == [12, 23]
