@@ -25,7 +25,19 @@ def diagnose(program: str, only_syntax: bool) -> list[Diagnostic]:
     source = SourceFile("example.dl", program)
     if only_syntax:
         return parse(source)[1]
+    if program.startswith("# dslc build"):
+        return build(source, program.splitlines()[0])
     return list(importlib.import_module("dslc.semantics.check").check(source))
+
+
+def build(source: SourceFile, command: str) -> list[Diagnostic]:
+    """What the command in the program's first line says: some mistakes are in its options."""
+    model = re.search(r"--model (\w+)", command)
+    settings = dict(pair.split("=") for pair in re.findall(r"--set (\w+=\w+)", command))
+    values = {k: int(v) if v.isdigit() else v for k, v in settings.items()}
+    elaborate = importlib.import_module("dslc.semantics.elaborate").elaborate
+    _, found = elaborate(source, model[1] if model else None, values)
+    return list(found)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -55,3 +67,11 @@ def test_every_code_of_the_parser_has_a_page() -> None:
     codes = set(re.findall(r'"(E00\d\d)"', text))
     assert codes
     assert codes == {page.stem for page in PAGES if page.stem.startswith("E00")}
+
+
+def test_every_code_of_the_checker_has_a_page() -> None:
+    folders = (ROOT / "dslc" / "semantics", ROOT / "dslc" / "ops", ROOT / "dslc" / "ir")
+    text = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
+    codes = set(re.findall(r'"(E0[1-9]\d\d)"', text))
+    assert codes
+    assert codes == {page.stem for page in PAGES if not page.stem.startswith("E00")}
