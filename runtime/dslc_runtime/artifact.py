@@ -70,7 +70,7 @@ def write_artifact(
     whole: dict[str, list[Buffer]] = {MANIFEST: [text], **{f.name: parts[f.name] for f in files}}
     try:
         _check_names(whole)
-        _check_weights(manifests.from_json(json.loads(text)), weights)
+        check_weights(manifests.from_json(json.loads(text)), weights)
         with replacing(Path(path)) as stream:
             archive.write(stream.write, whole)
     except (ManifestError, ArtifactError) as error:
@@ -92,7 +92,7 @@ def read_artifact(path: str | os.PathLike[str], *, verify: bool = True) -> Artif
         manifest = _manifest(data, members)
         contents = {info.name: _content(data, members, info, verify) for info in manifest.files}
         weights, _ = safetensors.parse(contents[WEIGHTS])
-        _check_weights(manifest, weights)
+        check_weights(manifest, weights)
         sources = {
             name.removeprefix("source/"): str(content, "utf-8")
             for name, content in contents.items()
@@ -170,9 +170,9 @@ def _check_names(names: Mapping[str, object]) -> None:
             raise ArtifactError(f"it has a file with the name {name[:80]!r}")
 
 
-def _check_weights(manifest: Manifest, weights: Mapping[str, Array]) -> None:
-    """Each array belongs to a variable, and no weight is missing; states that are not there start
-    as zeros."""
+def check_weights(manifest: Manifest, weights: Mapping[str, Array]) -> None:
+    """ArtifactError unless each array belongs to a variable and has its type, and no weight is
+    missing (states that are not there start as zeros)."""
     variables = {variable.name: variable for variable in manifest.variables}
     for name, array in weights.items():
         variable = variables.get(name)

@@ -23,6 +23,7 @@ from dslc_runtime.dtypes import Array
 from dslc_runtime.errors import DeviceError
 
 _CUDART = "libcudart.so.13"
+_COMPUTE_VERSION = 4  # TVM's kComputeVersion
 
 
 class Device:
@@ -33,6 +34,12 @@ class Device:
         self._empty = tvm_ffi.get_global_func("runtime.TVMTensorAllocWithScope")
         self._from_bytes = tvm_ffi.get_global_func("runtime.TVMTensorCopyFromBytes")
         self._to_bytes = tvm_ffi.get_global_func("runtime.TVMTensorCopyToBytes")
+
+    def capability(self) -> str:
+        """Compute capability of a GPU: "9.0"."""
+        attribute = tvm_ffi.get_global_func("runtime.GetDeviceAttr")
+        kind = self.device.dlpack_device_type()
+        return str(attribute(kind, self.device.index, _COMPUTE_VERSION))
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """An uninitialised tensor on the device."""
@@ -54,6 +61,19 @@ class Device:
         """Copies a tensor on the device into a C-contiguous array, when the device has made it."""
         if into.nbytes:
             self._to_bytes(source, ctypes.c_void_p(into.ctypes.data), into.nbytes)
+
+
+def check_architecture(names: str, capability: str) -> None:
+    """DeviceError unless code for one of `names` ("sm_80,sm_90a") runs on a GPU of the capability:
+    it must have the same major version and no higher minor one, with a suffix both the same."""
+    major, _, minor = capability.partition(".")
+    for name in names.split(","):
+        number = name.removeprefix("sm_").rstrip("af")
+        same_major = number[:-1] == major and number[-1:].isdecimal()
+        exact = name[-1:] not in ("a", "f") or number[-1:] == minor
+        if same_major and exact and int(number[-1:]) <= int(minor or 0):
+            return
+    raise DeviceError(f"the artifact has code for {names}; this GPU is sm_{major}{minor}")
 
 
 def host_array(value: Any) -> Array:

@@ -39,7 +39,8 @@ def missing_cuda() -> str:
 
 
 def choose(targets: Sequence[TargetInfo], device: str | None = None) -> TargetInfo:
-    """The target to run. `device`: "cpu", "cuda" or None for CUDA where it works, else the CPU.
+    """The target to run. `device`: "cpu", "cuda" or None for CUDA where the artifact has it and
+    NVIDIA's driver is there, else the CPU.
 
     Among CPU targets that fit, the one that uses most of the machine (most features). DeviceError
     when none fits, saying what the artifact needs and what is missing.
@@ -60,10 +61,8 @@ def choose(targets: Sequence[TargetInfo], device: str | None = None) -> TargetIn
 
 def unfit(target: TargetInfo) -> str:
     """Why a target can't run here; empty when it can."""
-    if target.kind == "cuda":
-        return missing_cuda()
     lacking = sorted(set(target.features) - cpu_flags())
     if not lacking:
-        return ""
+        return missing_cuda() if target.kind == "cuda" else ""
     built = f" (it was built for {target.arch})" if target.arch else ""
     return f"this CPU lacks {', '.join(lacking)}{built}"

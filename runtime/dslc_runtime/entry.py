@@ -105,6 +105,7 @@ class Entry:
         self._slots = [Slot(t) for t in info.inputs]
         # Arrays of these dtypes are handed over as they are; NumPy doesn't export bf16.
         self._direct = [None if s.info.dtype == "bf16" else s.dtype for s in self._slots]
+        self._names_out = any(t.name == "out" for t in info.inputs)
         self._positional = all(t.supplied == "caller" for t in info.inputs)
         self._typed_results = [(t, numpy_dtype(t.dtype)) for t in info.outputs]
         self._plans: dict[Shapes, Plan] = {}
@@ -118,8 +119,11 @@ class Entry:
         """Runs the entry: an array, or a tuple of arrays where it returns several.
 
         Arrays must have the declared dtype and dims and be contiguous; they are read in place.
-        `out`: an array (or a tuple of them) to write results to. Raises ArgumentError.
+        `out`: an array (or a tuple of them) to write results to, unless an input has that name.
+        Raises ArgumentError.
         """
+        if out is not None and self._names_out:
+            named["out"], out = out, None
         if named or len(args) != len(self._slots) or not self._positional:
             args = self._arrange(args, named)
         taken: list[Any] = []

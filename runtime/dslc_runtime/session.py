@@ -20,8 +20,8 @@ import numpy as np
 
 from dslc_runtime import cuda, launcher, safetensors, variables
 from dslc_runtime._ffi import load_library, tvm_ffi
-from dslc_runtime.arrays import aligned_empty
-from dslc_runtime.artifact import read_artifact
+from dslc_runtime.arrays import aligned_copy, aligned_empty
+from dslc_runtime.artifact import check_weights, read_artifact
 from dslc_runtime.cuda import Device
 from dslc_runtime.device import choose
 from dslc_runtime.dims import text
@@ -116,12 +116,14 @@ class Model:
         """A model around compiled code in this process; its manifest has one target.
 
         module: `module[symbol]` is a tvm_ffi function (a `tvm_ffi.Module`, TVM's executable).
-        Arrays of `weights` that are aligned to 64 bytes are taken over, not copied.
+        weights: as in an artifact; they are copied. ArtifactError when they don't fit.
         """
         (target,) = manifest.targets
+        check_weights(manifest, weights)
         launcher.install(tvm_ffi.LIB)
         device = cuda.open_device() if target.kind == "cuda" else None
-        return cls(manifest, target, module, weights, device=device, threads=threads)
+        copies = {name: aligned_copy(array) for name, array in weights.items()}
+        return cls(manifest, target, module, copies, device=device, threads=threads)
 
     @property
     def name(self) -> str:
@@ -251,6 +253,8 @@ def load(
     artifact = read_artifact(path, verify=verify)
     target = choose(artifact.manifest.targets, device)
     on_device = cuda.open_device() if target.kind == "cuda" else None
+    if on_device is not None:
+        cuda.check_architecture(target.arch, on_device.capability())
     try:
         module = load_library(artifact.libraries[target.file], artifact.manifest.model)
     except (OSError, RuntimeError) as error:

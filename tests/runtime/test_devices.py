@@ -63,6 +63,28 @@ def test_cuda_code_without_a_driver(toy: Any, tmp_path: Path) -> None:
     assert device.choose(both).kind == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("names", "capability", "runs"),
+    [
+        ("sm_90", "9.0", True),
+        ("sm_80,sm_90", "8.6", True),
+        ("sm_86", "8.0", False),
+        ("sm_80", "9.0", False),
+        ("sm_90a", "9.0", True),
+        ("sm_100a", "10.3", False),
+        ("sm_100", "10.3", True),
+        ("sm_120", "12.0", True),
+        ("native", "9.0", False),
+    ],
+)
+def test_architectures(names: str, capability: str, runs: bool) -> None:
+    if runs:
+        cuda.check_architecture(names, capability)
+    else:
+        with pytest.raises(DeviceError, match=f"has code for {names}; this GPU is sm_"):
+            cuda.check_architecture(names, capability)
+
+
 @pytest.mark.skipif(has_driver(), reason="this machine has NVIDIA's driver")
 def test_a_gpu_that_does_not_answer() -> None:
     with pytest.raises(DeviceError, match="CUDA can't be used: "):
