@@ -64,16 +64,18 @@ class Device:
 
 
 def check_architecture(names: str, capability: str) -> None:
-    """DeviceError unless code for one of `names` ("sm_80,sm_90a") runs on a GPU of the capability:
-    it must have the same major version and no higher minor one, with a suffix both the same."""
-    major, _, minor = capability.partition(".")
+    """DeviceError unless code for one of `names` ("sm_80,sm_90a") runs on a GPU of the capability.
+
+    Later GPUs run it too, because the driver compiles the PTX that stands beside the machine code;
+    with a suffix it is for that architecture alone.
+    """
+    gpu = int(capability.replace(".", ""))
     for name in names.split(","):
         number = name.removeprefix("sm_").rstrip("af")
-        same_major = number[:-1] == major and number[-1:].isdecimal()
-        exact = name[-1:] not in ("a", "f") or number[-1:] == minor
-        if same_major and exact and int(number[-1:]) <= int(minor or 0):
+        alone = name.endswith(("a", "f"))
+        if number.isdecimal() and (gpu == int(number) if alone else gpu >= int(number)):
             return
-    raise DeviceError(f"the artifact has code for {names}; this GPU is sm_{major}{minor}")
+    raise DeviceError(f"the artifact has code for {names}; this GPU is sm_{gpu}")
 
 
 def host_array(value: Any) -> Array:
