@@ -71,8 +71,10 @@ def imports(path: Path, *, top_level: bool) -> set[str]:
             if isinstance(child, ast.Import):
                 found.update(alias.name for alias in child.names)
             elif isinstance(child, ast.ImportFrom) and child.module:
-                found.add(child.module)
-                found.update(f"{child.module}.{alias.name}" for alias in child.names)
+                names = {f"{child.module}.{alias.name}" for alias in child.names}
+                found.update(names)
+                if not names <= MODULES.keys():  # else the package only stands before its modules
+                    found.add(child.module)
             elif top_level and is_deferred(child):
                 continue
             else:

@@ -6,6 +6,7 @@ module's parallel loops run on our launcher: it is registered before the library
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import sys
@@ -23,11 +24,10 @@ def _import_tvm_ffi() -> Any:
     if hidden:
         sys.modules["torch"] = None  # type: ignore[assignment]
     try:
-        import tvm_ffi
+        return importlib.import_module("tvm_ffi")
     finally:
         if hidden:
             del sys.modules["torch"]
-    return tvm_ffi
 
 
 tvm_ffi = _import_tvm_ffi()

@@ -78,9 +78,12 @@ def check_architecture(names: str, capability: str) -> None:
     raise DeviceError(f"the artifact has code for {names}; this GPU is sm_{gpu}")
 
 
-def host_array(value: Any) -> Array:
-    """The NumPy array over what `arrays.Slot.take` returned."""
-    return value if isinstance(value, np.ndarray) else np.from_dlpack(value)
+def host_array(value: Any, dtype: np.dtype[Any]) -> Array:
+    """A NumPy array over what `arrays.Slot.take` returned; valid as long as that is."""
+    if isinstance(value, np.ndarray):
+        return value
+    memory: Any = (ctypes.c_char * (value.numel() * dtype.itemsize)).from_address(value.data_ptr())
+    return np.ndarray(tuple(value.shape), dtype, memory)
 
 
 def open_device() -> Device:

@@ -184,7 +184,10 @@ class Entry:
         made = [device.empty(shape, dtype) for shape, dtype, _ in plan.outputs]
         arena = device.empty((plan.arena,), _U8)
         with self._owner.lock:
-            given = [device.upload(host_array(value)) for value in inputs]
+            given = [
+                device.upload(host_array(value, slot.dtype))
+                for value, slot in zip(inputs, self._slots)
+            ]
             self._invoke(plan, given, made, arena)
             for source, output in zip(made, outputs):
                 device.download(source, output)

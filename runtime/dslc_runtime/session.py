@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from dslc_runtime import cuda, launcher, safetensors, variables
+from dslc_runtime import cuda, dims, launcher, safetensors, variables
 from dslc_runtime._ffi import load_library, tvm_ffi
 from dslc_runtime.arrays import aligned_copy, aligned_empty
 from dslc_runtime.artifact import check_weights, read_artifact
 from dslc_runtime.cuda import Device
 from dslc_runtime.device import choose
-from dslc_runtime.dims import text
-from dslc_runtime.dtypes import Array, MissingDType
+from dslc_runtime.dtypes import ITEMSIZE, Array, MissingDType
 from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError, ArtifactError, DeviceError
 from dslc_runtime.manifest import EntryCode, Manifest, TargetInfo
@@ -156,9 +155,9 @@ class Model:
             features=self.target.features,
             targets=tuple(target.name for target in self.manifest.targets),
             parameters=self.parameter_count,
-            weight_bytes=sum(self.store.read(name).nbytes for name in self.weight_infos),
+            weight_bytes=sum(prod(v.dims) * ITEMSIZE[v.dtype] for v in self.weight_infos.values()),
             threads=self.threads or launcher.get_num_threads(),
-            arena={name: text(size) for name, size in from_dims.items()},
+            arena={name: dims.text(size) for name, size in from_dims.items()},
         )
 
     @property
@@ -227,7 +226,7 @@ class Model:
         """Computes the prepared variables from the others."""
         prepare = self.target.prepare
         if prepare is not None and self._prepare_function is not None:
-            size = int(prepare.arena) if isinstance(prepare.arena, int) else 0
+            size = dims.evaluate(prepare.arena, {})
             arena: Any = aligned_empty((size,), np.dtype(np.uint8), size)
             if self.device is not None:
                 arena = self.device.empty((size,), np.dtype(np.uint8))

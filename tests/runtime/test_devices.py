@@ -14,7 +14,8 @@ import pytest
 import dslc_runtime
 from dslc_runtime import ArgumentError, DeviceError, Model, Trainer, cuda, device
 from dslc_runtime._ffi import load_library
-from dslc_runtime.manifest import TargetInfo
+from dslc_runtime.arrays import Slot
+from dslc_runtime.manifest import TargetInfo, TensorInfo
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
 WEIGHT = np.arange(4, dtype=np.float32)
@@ -133,6 +134,15 @@ def test_calls_over_device_memory(model: Model) -> None:
     assert (y.tolist(), z.tolist()) == ([2, 2, 2], [7, 8, 9, 10, 11])
     with pytest.raises(ArgumentError, match="its dtype is f64"):
         model(X.astype(np.float64))
+    frozen = X.copy()
+    frozen.flags.writeable = False  # handed over as a tensor, not as an array
+    np.testing.assert_array_equal(model(frozen), X * WEIGHT * 2 + 1)
+
+
+def test_bf16_inputs_are_read_as_they_are() -> None:
+    slot = Slot(TensorInfo("x", "bf16", (2,)))
+    made, _ = slot.take(np.array([1, 2], ml_dtypes.bfloat16))
+    assert cuda.host_array(made, slot.dtype).tolist() == [1, 2]
 
 
 def test_weights_over_device_memory(model: Model, tmp_path: Path) -> None:
