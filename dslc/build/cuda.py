@@ -17,7 +17,9 @@ from typing import Any
 
 import tvm
 import tvm_ffi
+from tvm import tirx
 from tvm.runtime import _ffi_api
+from tvm.tirx.compilation_pipeline import finalize_host_passes
 
 from dslc.build.cubin import KernelInfo, kernels_of
 from dslc.build.cuda_drivers import check_tvm
@@ -33,6 +35,35 @@ class CudaObjects:
     kernels: tuple[KernelInfo, ...]
     source: str
     compiler_seconds: float
+
+
+_X = tirx.transform
+
+
+@tvm.transform.module_pass(opt_level=0)
+def _lower(module: Any, _context: Any) -> Any:
+    """As the CPU's pipeline (`compiler.py`), without TVM's simplifier, which writes every variable
+    out where it is used: a kernel's text would grow exponentially, and NVIDIA's compiler
+    simplifies anyway. Indices that provably fit become 32-bit."""
+    passes = [
+        _X.FlattenBuffer(),
+        _X.NarrowDataType(32),
+        _X.UnrollLoop(),
+        _X.VerifyMemory(),
+        _X.AnnotateEntryFunc(),
+        _X.SplitHostDevice(),
+        _X.MakePackedAPI(),
+        _X.FP8StorageLegalize(),
+        _X.BF16StorageLegalize(),
+    ]
+    return tvm.ir.transform.Sequential(passes)(module)
+
+
+def _pipeline() -> tuple[Any, Any, Any]:
+    return _lower, finalize_host_passes, _X.LowerIntrin
+
+
+tirx.register_tir_pipeline("dslc_cuda", _pipeline)
 
 
 def lowest(architectures: Sequence[str]) -> str:
@@ -60,7 +91,7 @@ def write_objects(
 
     tvm_ffi.register_global_func("tvm_callback_cuda_compile", compile_kernels, override=True)
     target = tvm.target.Target({"kind": "cuda", "arch": lowest(architectures)}, host=host)
-    library = tvm.compile(module, target=target).mod
+    library = tvm.compile(module, target=target, tir_pipeline="dslc_cuda").mod
     if len(compiled) != 1 or len(library.imports) != 1:
         raise InternalError(f"expected one CUDA module, got {len(compiled)}")
     host_object, image_object = folder / "host.o", folder / "kernels.o"

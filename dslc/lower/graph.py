@@ -13,7 +13,7 @@ from dslc.ir.core import Eqn, Value
 from dslc.ir.op import Expr, Index, NoFacet, Reader, Scatter
 from dslc.ir.types import TensorType
 from dslc.lower.buffers import Memory
-from dslc.lower.scalar import ScalarKernels
+from dslc.lower.scalar import ScalarKernels, identity
 
 
 class Element:
@@ -41,7 +41,7 @@ class Graph:
 
     def at(self, value: Value, index: Index) -> Expr:
         """The element of `value` at `index`."""
-        key = (value, *map(hash, index))
+        key = (value, *map(identity, index))
         known = self.k.recall(key)
         if known is not None:
             return known
@@ -55,7 +55,7 @@ class Graph:
 
     def pin(self, value: Value, index: Index, result: Expr) -> None:
         """In this scope, `value` is `result` at `index`."""
-        self.k.remember((value, *map(hash, index)), result)
+        self.k.remember((value, *map(identity, index)), result)
 
     def reader(self, value: Value) -> Reader:
         """The `compute` of the equation that makes `value`."""

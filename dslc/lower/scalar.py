@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import tvm
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
@@ -67,6 +68,35 @@ def local(elements: int, dtype: str) -> Any:
     return T.alloc_buffer((elements,), dtype, scope="local", layout=None, annotations=annotations)
 
 
+def identity(value: Expr) -> int:
+    """What tells expression nodes apart (TVM's own hash does not: -1 and -2 have the same)."""
+    return int(value.__chandle__())
+
+
+# TVM's passes write the value of a variable out wherever it is used, so a chain of variables that
+# are each used twice grows exponentially. A variable heavier than this goes through memory (a
+# register in the end), where they don't look.
+WRITTEN_OUT = 64
+
+
+def weight_of(value: Expr, weights: Mapping[int, int]) -> int:
+    """Nodes of an expression with its variables written out; a load counts as one."""
+    match value:
+        case tirx.Var():
+            return weights.get(identity(value), 1)
+        case tvm.ir.Call():
+            return 1 + sum(weight_of(argument, weights) for argument in value.args)
+        case tirx.Select():
+            sides = (value.condition, value.true_value, value.false_value)
+            return 1 + sum(weight_of(side, weights) for side in sides)
+        case tirx.Cast() | tirx.Not():
+            return 1 + weight_of(value.value if isinstance(value, tirx.Cast) else value.a, weights)
+        case tirx.expr.BinaryOpExpr() | tirx.expr.CmpExpr() | tirx.And() | tirx.Or():
+            return 1 + weight_of(value.a, weights) + weight_of(value.b, weights)
+        case _:
+            return 1
+
+
 def constant_of(value: Expr) -> int | None:
     """The value of a constant integer expression."""
     return int(value.value) if isinstance(value, tirx.IntImm) else None
@@ -82,6 +112,7 @@ class ScalarKernels:
         self._memory: list[dict[Any, Expr]] = [{}]
         self._capture = False
         self._replay: Expr | None = None
+        self._weights: dict[int, int] = {}
 
     # --- scopes: what was computed is remembered until its scope ends ------------------------
 
@@ -108,11 +139,18 @@ class ScalarKernels:
         """`value` as a variable, unless it is as simple as one."""
         if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm):
             return value
-        return T.bind(value)
+        weight = weight_of(value, self._weights)
+        if weight > WRITTEN_OUT:
+            cell = local(1, str(value.ty.dtype))
+            T.buffer_store(cell, value, [0])
+            value, weight = cell[0], 1
+        variable = T.bind(value)
+        self._weights[identity(variable)] = weight
+        return variable
 
     def intern(self, value: Expr) -> Expr:
         """One Python object for each index expression."""
-        return self._interned.setdefault(hash(value), value)
+        return self._interned.setdefault(identity(value), value)
 
     # --- loops ----------------------------------------------------------------------------------
 
@@ -178,7 +216,7 @@ class ScalarKernels:
         return self._interned[key]
 
     def index(self, value: Expr) -> Expr:
-        return self.intern(self._remembered(("index", hash(value)), value, "int64"))
+        return self.intern(self._remembered(("index", identity(value)), value, "int64"))
 
     def _remembered(self, key: Any, value: Expr, dtype: str) -> Expr:
         known = self.recall(key)
@@ -278,30 +316,18 @@ class ScalarKernels:
         raise InternalError(f"unknown binary operation {name!r}")
 
     def _index_binary(self, name: str, x: Expr, y: Expr) -> Expr:
-        key = (name, hash(x), hash(y))
+        key = (name, identity(x), identity(y))
         if key not in self._interned:
             self._interned[key] = self.intern(_index_binary(name, x, y))
         return self._interned[key]
 
     def _divide(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
-        """NumPy's `//` and `%`: towards minus infinity; integers by zero give zero."""
+        """NumPy's `//` and `%`: towards minus infinity. Ops keep integer divisors off 0 and -1,
+        on which machines trap."""
         if is_float(dtype):  # type: ignore[arg-type]
             return self._float_divide(name, x, y, COMPUTED[dtype])
         divide = tirx.floordiv if name == "floordiv" else tirx.floormod
-        if constant_of(y) not in (None, 0, -1):
-            return divide(x, y)
-        zero = tirx.const(0, COMPUTED[dtype])
-        one = tirx.const(1, COMPUTED[dtype])
-        # Machines trap on x / 0 and on (the least integer) / -1.
-        signed = dtype != "u8"
-        minus = tirx.EQ(y, zero - one) if signed else tirx.const(False, "bool")
-        unsafe = tirx.Or(tirx.EQ(y, zero), minus)
-        safe = self.bind(tirx.Select(unsafe, one, y))
-        result = divide(x, safe)
-        result = tirx.Select(tirx.EQ(y, zero), zero, result)
-        if not signed:
-            return result
-        return tirx.Select(minus, zero - x if name == "floordiv" else zero, result)
+        return divide(x, y)
 
     def _float_divide(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
         zero = tirx.const(0.0, dtype)
@@ -447,13 +473,14 @@ def _u32(value: Expr) -> Expr:
 def _philox_round(words: list[Expr], keys: list[Expr]) -> list[Expr]:
     a = tirx.Cast("uint64", words[0]) * tirx.const(0xD2511F53, "uint64")
     b = tirx.Cast("uint64", words[2]) * tirx.const(0xCD9E8D57, "uint64")
-    shift = tirx.const(32, "uint64")
+    shift, low = tirx.const(32, "uint64"), tirx.const(0xFFFFFFFF, "uint64")
     high_a, high_b = _u32(tirx.shift_right(a, shift)), _u32(tirx.shift_right(b, shift))
     return [
         tirx.bitwise_xor(tirx.bitwise_xor(high_b, words[1]), keys[0]),
-        _u32(b),
+        # Masked first: TVM refuses to fold the cast of a constant that doesn't fit.
+        _u32(tirx.bitwise_and(b, low)),
         tirx.bitwise_xor(tirx.bitwise_xor(high_a, words[3]), keys[1]),
-        _u32(a),
+        _u32(tirx.bitwise_and(a, low)),
     ]
 
 

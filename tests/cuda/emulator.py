@@ -13,7 +13,6 @@ import subprocess
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "driver"
-_HEADER = re.compile(r"#ifdef __CUDACC_RTC__.*?\n#endif\n", re.DOTALL)
 _KERNEL = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(([^)]*)\);')
 
 MISSING = "needs gcc and g++" if not (shutil.which("gcc") and shutil.which("g++")) else ""
@@ -33,7 +32,7 @@ def load_fake_driver(folder: Path) -> None:
 
 def host_source(cuda: str) -> str:
     """The CUDA source of a module as a host program with one `emulate_NAME` for each kernel."""
-    text = _HEADER.sub("", cuda, count=1)
+    text = cuda[cuda.index('extern "C" __global__') :]  # without TVM's headers and helpers
     wrappers = [_wrapper(text, name, parameters) for name, parameters in _KERNEL.findall(text)]
     return "\n".join(['#include "emulate.hpp"', text, *wrappers])
 

@@ -17,6 +17,11 @@
 #define __restrict__
 #define alignas(n)  // stands where C++ wants it after `static`
 
+typedef _Float16 half;
+typedef unsigned int uint;
+typedef unsigned short ushort;
+typedef unsigned char uchar;
+
 struct Index3 { unsigned x, y, z; };
 static Index3 threadIdx, blockIdx, blockDim, gridDim;
 
