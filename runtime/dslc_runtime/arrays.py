@@ -33,7 +33,7 @@ def declared(info: TensorInfo) -> str:
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:
     """An uninitialised array that starts at a multiple of 64 bytes."""
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    raw: Any = np.empty(nbytes + ALIGNMENT, np.uint8)
     # NumPy's own ways to the address take several times as long.
     start = -ctypes.addressof(ctypes.c_char.from_buffer(raw)) % ALIGNMENT
     return np.ndarray(shape, dtype, raw, start)
