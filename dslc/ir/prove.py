@@ -12,7 +12,7 @@ elimination with integer tightening shows. Non-goals: normal forms (`dims.py`), 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product as choices
 from math import gcd
@@ -111,7 +111,7 @@ class Prover:
 
     def equal(self, left: Dim, right: Dim) -> bool | None:
         """Whether both are the same number."""
-        difference = left - right
+        difference = self._rewritten(left - right)
         if isinstance(difference, int):
             return difference == 0
         common, constant = 0, 0
@@ -132,11 +132,20 @@ class Prover:
 
     def _positive(self, dim: Dim) -> bool | None:
         """Whether `dim >= 0`."""
+        dim = self._rewritten(dim)
         if isinstance(dim, int):
             return dim >= 0
         if self._impossible(-dim - 1):
             return True
         return False if self._impossible(dim) else None
+
+    def _rewritten(self, dim: Dim) -> Dim:
+        """`dim` with the equal facts put in, products included: `D % 4 == 0` makes `D * N`
+        `4 * (D // 4) * N`."""
+        rules = [rule for fact in self.facts for rule in _rules(fact)]
+        for atom, value in rules:
+            dim = _replace(dim, atom, value)
+        return dim
 
     def _impossible(self, dim: Dim) -> bool:
         """Whether `dim >= 0` has no solution."""
@@ -202,6 +211,50 @@ class Prover:
 
 def _negated(answer: bool | None) -> bool | None:
     return None if answer is None else not answer
+
+
+def _rules(fact: Fact) -> Iterator[tuple[Atom, Dim]]:
+    """Atoms and what they equal by an equation."""
+    if fact.op != "==":
+        return
+    difference = fact.left - fact.right
+    if isinstance(difference, int):
+        return
+    equations = [difference]
+    for monomial, coefficient in difference.terms:
+        if len(monomial) == 1 and abs(coefficient) == 1 and isinstance(monomial[0], Remainder):
+            num, den = monomial[0].num, monomial[0].den
+            rest = _monomial(monomial) - coefficient * difference
+            whole = num - den * floordiv(num, den) - rest
+            equations += [whole] if isinstance(whole, Poly) else []
+    for equation in equations:
+        rule = _solved(equation)
+        if rule is not None:
+            yield rule
+
+
+def _solved(equation: Poly) -> tuple[Atom, Dim] | None:
+    """A variable (or else another atom) that stands alone in `equation == 0`, and its value."""
+    alone = [(m[0], c) for m, c in equation.terms if len(m) == 1 and abs(c) == 1]
+    for atom, coefficient in sorted(alone, key=lambda item: not isinstance(item[0], Sym)):
+        rest = equation - coefficient * _monomial((atom,))
+        value = rest * -coefficient
+        if all(atom not in m for m, _ in (value.terms if isinstance(value, Poly) else ())):
+            return atom, value
+    return None
+
+
+def _replace(dim: Dim, atom: Atom, value: Dim) -> Dim:
+    """`dim` with `value` for each factor `atom`; what stands inside of other atoms stays."""
+    if isinstance(dim, int):
+        return dim
+    total: Dim = 0
+    for monomial, coefficient in dim.terms:
+        term: Dim = coefficient
+        for factor in monomial:
+            term = term * (value if factor == atom else _monomial((factor,)))
+        total = total + term
+    return total
 
 
 class _System:

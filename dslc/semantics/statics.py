@@ -256,6 +256,7 @@ _WANTED = {
     "str": "a text",
     "dtype": "a dtype",
     "dims": "sizes",
+    "axes": "axes",
     "dim": "a size",
     "axis": "an axis or a tuple of axes",
     "pairs": "pairs of ints",
@@ -270,13 +271,15 @@ def _plain(ctx: Context, param: StaticParam, thing: Thing, span: Span, signed: b
         if param.kind in ("float", "number"):
             return 1.0
         raise Undecidable
-    result = _converted(param.kind, thing)
+    # `transpose[0, 2, 1]` takes numbers as sizes are taken, but they name axes.
+    kind = "axes" if param.name == "perm" else param.kind
+    result = _converted(kind, thing)
     if param.name == "dims" and not signed and isinstance(result, tuple):
         negative = [d for d in result if isinstance(d, int) and d < 0]
         if negative:
             raise Mistake(errors.bad_dim(str(negative[0]), span))
     if result is None:
-        wanted = _WANTED.get(param.kind, param.kind)
+        wanted = _WANTED.get(kind, kind)
         help = None
         if isinstance(thing, Poly):
             help = f"{thing} is known only when the model is called"
@@ -308,6 +311,10 @@ def _converted(kind: str, thing: Thing) -> Any:
             return thing
         case "dims", Poly():
             return (thing,)
+        case "axes", int():
+            return (thing,)
+        case "axes", TupleOf(elements):
+            return _converted("ints", thing)
         case "dims", TupleOf(elements):
             dims: list[Dim] = [e for e in elements if isinstance(e, int | Poly)]
             return tuple(dims) if len(dims) == len(elements) else None
