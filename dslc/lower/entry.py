@@ -1,8 +1,8 @@
 """The host function of an entry: calls its kernels in order on one arena.
 
-`entry(dims..., arguments..., outputs..., arena)`: dims are i64, in the order of `EntryCode.dims`;
-arguments are the function's parameters; outputs are written; the arena is a u8 array that is
-64-byte aligned and at least `EntryCode.arena` bytes long.
+`entry(dims..., inputs..., variables..., outputs..., arena)`: dims are i64, in the order of
+`entry_dims`; inputs and variables are the function's parameters (`argument_order`); outputs are
+written; the arena is a 64-byte aligned u8 array of the planned size.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tvm.tirx.script import builder as T
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Entry
 from dslc.ir.dims import Dim, free_symbols
+from dslc.ir.op import attrs_symbols
 from dslc.ir.types import ITEMSIZE, DType, TensorType
 from dslc.lower.kernel import Kernel
 from dslc.lower.memory import Copy, InArena, InArgument, InOutput, Place
@@ -42,10 +43,19 @@ class Call:
 def entry_dims(entry: Entry) -> tuple[str, ...]:
     """The dim variables of an entry, sorted: they are its first arguments."""
     names: set[str] = set()
-    for value in (*entry.function.params, *entry.function.results):
+    values = [*entry.function.params, *(v for e in entry.function.eqns for v in e.outputs)]
+    for value in values:
         for dim in value.type.dims:
             names |= free_symbols(dim)
+    for eqn in entry.function.eqns:
+        names |= attrs_symbols(eqn.attrs)
     return tuple(sorted(names))
+
+
+def argument_order(entry: Entry) -> tuple[int, ...]:
+    """Positions of the parameters in the order in which they are handed over: inputs first."""
+    places = range(len(entry.arguments))
+    return tuple(sorted(places, key=lambda i: (entry.arguments[i].role != "input", i)))
 
 
 def make_entry(
@@ -56,12 +66,12 @@ def make_entry(
         T.func_name(entry.name)
         T.func_attr({"tirx.noalias": True})
         symbols = {name: T.arg(name, tirx.Var(name, "int64")) for name in entry_dims(entry)}
-        params = [
-            T.arg(f"a_{i}", _declare(value.type, symbols))
-            for i, value in enumerate(entry.function.params)
-        ]
+        params = {
+            i: T.arg(f"a_{i}", _declare(f"a_{i}", entry.function.params[i].type, symbols))
+            for i in argument_order(entry)
+        }
         outputs = [
-            T.arg(f"o_{i}", _declare(value.type, symbols))
+            T.arg(f"o_{i}", _declare(f"o_{i}", value.type, symbols))
             for i, value in enumerate(entry.function.results[: len(entry.outputs)])
         ]
         bytes_ = tirx.Var("arena_size", "int64")
@@ -94,9 +104,12 @@ def _nbytes(copy: Copy) -> Dim:
     return copy.source.type.nbytes
 
 
-def _declare(type: TensorType, symbols: Mapping[str, Any]) -> Any:
+def _declare(name: str, type: TensorType, symbols: Mapping[str, Any]) -> Any:
+    """The buffer of an argument. Strides are left open, because NumPy gives arrays without
+    elements any strides; the runtime checks that the others are contiguous."""
     shape = tuple(dim_expression(dim, symbols) for dim in type.dims)
-    return T.buffer(shape, _DECLARED[type.dtype], align=ITEMSIZE[type.dtype])
+    strides = [tirx.Var(f"{name}_s{i}", "int64") for i in range(len(shape))]
+    return T.buffer(shape, _DECLARED[type.dtype], strides=strides, align=ITEMSIZE[type.dtype])
 
 
 def make_copy(name: str) -> Any:

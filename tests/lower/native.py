@@ -1,0 +1,71 @@
+"""Compiles functions in process and calls them with arrays, for comparison with `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tvm
+
+from dslc.build.compiler import compile_module
+from dslc.ir.core import Argument, Entry, Function
+from dslc.ir.dims import substitute
+from dslc.ir.evaluate import bind_dims, numpy_dtype
+from dslc.lower.entry import argument_order
+from dslc.lower.program import Lowered, lower_entry
+from dslc.schedules.cpu.contract import Machine
+from dslc_runtime.arrays import tensor
+
+TARGET = {"kind": "llvm", "mcpu": "x86-64-v3", "opt-level": 1}
+
+
+def entry_of(function: Function, name: str = "forward") -> Entry:
+    """An entry all of whose parameters are inputs and all of whose results are returned."""
+    arguments = tuple(Argument(value.name, "input") for value in function.params)
+    outputs = tuple(f"result_{i}" for i in range(len(function.results)))
+    return Entry(name, function, arguments, outputs)
+
+
+def compile_all(entries: Sequence[Entry], tasks: int = 1, bits: int = 256) -> tuple[Any, list[Lowered]]:
+    """One module with all the entries."""
+    lowered = [lower_entry(entry, Machine(vector_bits=bits, tasks=tasks)) for entry in entries]
+    functions: dict[Any, Any] = {}
+    for item in lowered:
+        functions.update({v: item.module[v] for v in item.module.get_global_vars()})
+    module = tvm.IRModule(functions)
+    return compile_module(module, tvm.target.Target(TARGET)), lowered
+
+
+def call(
+    executable: Any,
+    entry: Entry,
+    lowered: Lowered,
+    arrays: Sequence[Any],
+    dims: Mapping[str, int] | None = None,
+) -> list[Any]:
+    """The entry's outputs, then the new values of what it updates, in fresh arrays."""
+    env = bind_dims(entry.function.params, list(arrays), dims or {})
+    types = [r.type for r in entry.function.results[: len(entry.outputs)]]
+    outputs = [
+        np.full([int(substitute(d, env)) for d in t.dims], 77, numpy_dtype(t.dtype)) for t in types
+    ]
+    held = [np.array(a) for a in arrays]
+    arena = aligned(int(substitute(lowered.arena, env)))
+    arena[:] = 255  # NaN in every float: reading what was not written shows
+    numbers = [int(env[name]) for name in lowered.dims]
+    ordered = [held[i] for i in argument_order(entry)]
+    executable[entry.name](*numbers, *map(_native, [*ordered, *outputs]), arena)
+    position = {a.name: i for i, a in enumerate(entry.arguments)}
+    return [*outputs, *(held[position[name]] for name in entry.updates)]
+
+
+def _native(array: Any) -> Any:
+    """What tvm_ffi takes for the array: NumPy doesn't export bf16."""
+    return tensor(array) if array.dtype.name == "bfloat16" else array
+
+
+def aligned(size: int) -> Any:
+    memory = np.zeros(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size]
