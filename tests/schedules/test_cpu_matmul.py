@@ -9,8 +9,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
-from dslc.schedules.cpu.contract import Machine, Operand
-from dslc.schedules.cpu.matmul import Panels, emit_matmul, panel_width, plan_matmul
+from dslc.schedules.cpu.contract import Machine, Operand, Panels, panel_width
+from dslc.schedules.cpu.matmul import emit_matmul, plan_matmul
 
 SIZES = [
     (1, 1, 1), (1, 17, 600), (3, 5, 7), (2, 33, 16), (7, 16, 17), (33, 17, 40), (13, 100, 1),

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from harness import MACHINE, compile_body
+from harness import compile_body
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError

@@ -77,6 +77,28 @@ class Machine:
         return self.vector_bits // 8 // ITEMSIZE[dtype]
 
 
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """Weights packed beforehand: [batch.., panels, K.., width], zeros beyond the last column.
+
+    For a matmul [batch.., ceil(N/width), K, width]; for a convolution
+    [groups * ceil(O/groups/width), KH, KW, C/groups, width]; for a depthwise one
+    [ceil(C/width), KH, KW, width]. `strides` are those of the batch dims, in elements.
+    """
+
+    buffer: Any
+    dtype: str
+    width: int
+    strides: tuple[Size, ...] = ()
+    offset: Size = 0
+
+
+def panel_width(columns: Size, dtype: str, machine: Machine) -> int:
+    """Columns of a panel for `columns` output features (of a group): two vectors, one if narrow."""
+    lanes = machine.lanes(dtype)
+    return lanes if isinstance(columns, int) and columns <= lanes else 2 * lanes
+
+
 # Multiply-adds below which waking other threads costs more than it saves (about 50 µs of work).
 PARALLEL_WORK = 2_500_000
 

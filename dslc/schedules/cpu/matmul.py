@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -30,6 +29,7 @@ from dslc.schedules.cpu.contract import (
     Index,
     Machine,
     Operand,
+    Panels,
     Size,
     address,
     ceil_div,
@@ -55,20 +55,6 @@ from dslc.schedules.cpu.register_tile import (
     reduce_segment,
 )
 from dslc.schedules.cpu.split import Group, split
-
-
-@dataclass(frozen=True, slots=True)
-class Panels:
-    """`b` packed beforehand: [batch.., ceil(N/width), K, width], zeros beyond N.
-
-    `strides` are those of the batch dims, in elements.
-    """
-
-    buffer: Any
-    dtype: str
-    width: int
-    strides: tuple[Size, ...] = ()
-    offset: Size = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +86,6 @@ class MatmulPlan:
         if self.source != "pack":
             return 0
         return k * (self.width * ITEMSIZE[self.dtype] * self.tasks)
-
-
-def panel_width(n: Size, dtype: str, machine: Machine) -> int:
-    """Columns of a packed panel, for `Panels`: two vectors, one for narrow matrices."""
-    lanes = machine.lanes(dtype)
-    return lanes if isinstance(n, int) and n <= lanes else 2 * lanes
 
 
 def plan_matmul(

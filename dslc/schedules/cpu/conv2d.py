@@ -1,0 +1,244 @@
+"""Convolution forwards, and backwards to its input, over NHWC images.
+
+y[n, i, j, o] = epilogue(sum over kh, kw, c of x[n, i s + kh d - p, j s + kw d - p, c] * w[...]):
+a register tile of pixels (rows) by output channels (lanes). In NHWC the elements that a kernel row
+reads for one pixel, KW * C of them, lie side by side, so a tile is a few reductions of that length,
+one per kernel row, and its A rows are constant distances apart. Tiles take pixels of one output
+row, or whole rows together where images are narrow. Weights come as `Panels`.
+
+The gradient with respect to the input is the convolution `backward_input_shape` gives, on weights
+turned round by the caller. Depthwise convolutions have their own template (`depthwise.py`).
+
+Non-goals: Winograd, 16-bit floats, packing of weights (ordinary IR ops do that once).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tvm.tirx.script import builder as T
+
+from dslc.diagnostics import InternalError
+from dslc.schedules.cpu.contract import (
+    ITEMSIZE,
+    Epilogue,
+    Expr,
+    Index,
+    Machine,
+    Operand,
+    Panels,
+    Size,
+    address,
+    choose_tasks,
+    div,
+    i64,
+    loop,
+    rem,
+    require,
+    share,
+    smaller,
+    task_loop,
+    unflatten,
+    vector_at,
+)
+from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.image import Strips, View, copy_strip, plan_strips, view_in_place
+from dslc.schedules.cpu.register_tile import (
+    Registers,
+    Tile,
+    allocate,
+    clear,
+    finish,
+    reduce_segment,
+)
+from dslc.schedules.cpu.split import split
+
+
+UNROLLED = 64  # steps of a whole reduction up to which its kernel positions are written out
+
+
+@dataclass(frozen=True, slots=True)
+class ConvPlan:
+    """How a convolution is run. A tile holds `tile_rows` whole output rows, or when that is 0
+    up to `pixels` pixels of one row. Items (image, strip) are shared out to the tasks."""
+
+    shape: ConvShape
+    dtype: str
+    vectors: int
+    lanes: int
+    pixels: int
+    tile_rows: int
+    strips: Strips
+    tasks: int
+
+    @property
+    def width(self) -> int:
+        """Columns of a panel."""
+        return self.vectors * self.lanes
+
+    @property
+    def panels(self) -> int:
+        """Panels of one group."""
+        return -(-self.shape.group_out_channels // self.width)
+
+    @property
+    def scratch_bytes(self) -> Size:
+        """Bytes of scratch."""
+        if not self.shape.is_padded:
+            return 0
+        return self.strips.elements * (ITEMSIZE[self.dtype] * self.tasks)
+
+
+def plan_conv2d(shape: ConvShape, dtype: str, width: int, machine: Machine) -> ConvPlan:
+    """The plan for weights in panels of `width` (see `panel_width`)."""
+    require(dtype in ITEMSIZE, f"convolution of {dtype}")
+    lanes = machine.lanes(dtype)
+    vectors = width // lanes
+    narrow_tile = 6 if vectors > 1 else 12
+    pixels = 14 if machine.registers == 32 else narrow_tile
+    out_width = shape.out[1]
+    narrow = isinstance(out_width, int) and 0 < out_width <= pixels // 2
+    tasks = choose_tasks(machine, shape.work)
+    return ConvPlan(
+        shape, dtype, vectors, lanes, pixels,
+        tile_rows=pixels // out_width if narrow else 0,
+        strips=plan_strips(shape, machine, dtype, tasks, shape.channels),
+        tasks=tasks,
+    )  # fmt: skip
+
+
+def emit_conv2d(
+    plan: ConvPlan, x: Operand, weights: Panels, epilogue: Epilogue, scratch: Operand | None = None
+) -> None:
+    """Emits the kernel's body; x is [batch, height, width, channels]. The epilogue's index is
+    (image, row, column, output channel). `scratch` (rank 1) holds `plan.scratch_bytes` bytes."""
+    shape, strips = plan.shape, plan.strips
+    require(weights.width == plan.width, "weights are packed for another tile")
+    with task_loop(plan.tasks) as task:
+        tiles = [Tile(t.pixels, plan.vectors, plan.lanes, plan.dtype) for t in _tilings(plan)]
+        if not tiles:
+            return
+        registers = allocate(tiles)
+        start, stop = share(shape.batch * strips.count, task, plan.tasks)
+        with loop(start, stop) as item:
+            image, strip = unflatten(item, (shape.batch, strips.count))
+            if not shape.is_padded:
+                view = view_in_place(strips, x, image, strip)
+            else:
+                view = _padded_view(plan, x, scratch, task, image, strip)
+            _strip(_Strip(plan, view, weights, epilogue, registers, image, strip))
+
+
+def _padded_view(
+    plan: ConvPlan, x: Operand, scratch: Operand | None, task: Expr, image: Expr, strip: Expr
+) -> View:
+    if scratch is None:
+        raise InternalError("a padded convolution needs scratch")
+    part = plan.strips.elements if plan.tasks > 1 else 0
+    base = T.bind(address(scratch.offset, (task, part)))
+    return copy_strip(plan.strips, x, scratch, base, image, strip)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiling:
+    """A tile of `rows` output rows x `columns` pixels of each."""
+
+    rows: int
+    columns: int
+
+    @property
+    def pixels(self) -> int:
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class _Strip:
+    plan: ConvPlan
+    view: View
+    weights: Panels
+    epilogue: Epilogue
+    registers: Registers
+    image: Expr
+    strip: Expr
+
+
+def _tilings(plan: ConvPlan) -> list[_Tiling]:
+    """All tiles that a strip may be cut into."""
+    if plan.tile_rows:
+        width = plan.shape.out[1]
+        rows = plan.strips.rows if plan.strips.count == 1 else i64(1)
+        return [_Tiling(g.height, width) for g in split(rows, plan.tile_rows)]
+    return [_Tiling(1, g.height) for g in split(plan.shape.out[1], plan.pixels)]
+
+
+def _strip(run: _Strip) -> None:
+    """All tiles of a strip, panel by panel."""
+    plan = run.plan
+    rows = plan.strips.output_rows(run.strip)
+    with loop(0, plan.shape.groups * plan.panels) as panel:
+        if plan.tile_rows:
+            tiled = rows if plan.strips.count == 1 else i64(rows)
+            for group in split(tiled, plan.tile_rows):
+                tiling = _Tiling(group.height, plan.shape.out[1])
+                with loop(0, group.count) as t:
+                    _tile(run, panel, tiling, t * group.height + group.start, i64(0))
+            return
+        with loop(0, rows) as row:
+            for group in split(plan.shape.out[1], plan.pixels):
+                with loop(0, group.count) as t:
+                    _tile(run, panel, _Tiling(1, group.height), row,
+                          t * group.height + group.start)  # fmt: skip
+
+
+def _tile(run: _Strip, panel: Expr, tiling: _Tiling, row: Expr, column: Expr) -> None:
+    """One tile: pixels from (row, column) of the strip on, channels of the panel."""
+    plan, shape = run.plan, run.plan.shape
+    tile = Tile(tiling.pixels, plan.vectors, plan.lanes, plan.dtype)
+    row, column = T.bind(row), T.bind(column)
+    clear(tile, run.registers)
+    _reduce(run, tile, panel, tiling, row, column)
+    group, part = div(panel, plan.panels), rem(panel, plan.panels)
+    first = T.bind(address(0, (group, shape.group_out_channels), (part, plan.width)))
+    out_row = T.bind(run.strip * plan.strips.rows + row)
+
+    def index(i: Expr, j: Expr) -> Index:
+        down, across = (0, i) if tiling.rows == 1 else (div(i, tiling.columns),
+                                                        rem(i, tiling.columns))  # fmt: skip
+        return run.image, out_row + down, column + across, first + j
+
+    left = shape.group_out_channels - part * plan.width
+    columns = (
+        plan.width if shape.group_out_channels % plan.width == 0
+        else shape.group_out_channels if plan.panels == 1
+        else T.bind(i64(smaller(left, plan.width)))
+    )  # fmt: skip
+    finish(tile, run.registers, columns, index, run.epilogue)
+
+
+def _reduce(run: _Strip, tile: Tile, panel: Expr, tiling: _Tiling, row: Expr, column: Expr) -> None:
+    """The reductions over kernel rows, or kernel positions where those don't lie side by side."""
+    plan, shape, view = run.plan, run.plan.shape, run.view
+    (kh, kw), (sh, sw), (dh, dw) = shape.kernel, shape.stride, shape.dilation
+    channels = shape.group_channels
+    side_by_side = shape.groups == 1 and (kw == 1 or (dw == 1 and view.pixel == channels))
+    positions = 1 if side_by_side else kw
+    length = kw * channels if side_by_side else channels
+    group = div(panel, plan.panels)
+    origin = T.bind(view.at(row * sh, column * sw, group * channels if shape.groups > 1 else 0))
+    kernel = T.bind(address(run.weights.offset, (panel, kh * kw * channels * plan.width)))
+    pixel = [
+        address(0, (y * sh, view.row_stride), (z * sw, view.pixel))
+        for y in range(tiling.rows)
+        for z in range(tiling.columns)
+    ]
+    for y, z in _positions(kh, positions, kh * positions * length <= UNROLLED):
+        base = T.bind(address(origin, (y * dh, view.row_stride), (z * dw, view.pixel)))
+        start = T.bind(kernel + (y * positions + z) * (length * plan.width))
+        reduce_segment(
+            tile, run.registers, length,
+            lambda i, k: view.buffer[base + pixel[i] + k],
+            lambda j, k: vector_at(
+                run.weights.buffer, start + k * plan.width + j * plan.lanes, plan.lanes
+            ),
+        )  # fmt: skip
