@@ -14,7 +14,6 @@ Non-goals: Winograd, 16-bit floats, packing of weights (ordinary IR ops do that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tvm.tirx.script import builder as T
@@ -53,7 +52,6 @@ from dslc.schedules.cpu.register_tile import (
     reduce_segment,
 )
 from dslc.schedules.cpu.split import split
-
 
 UNROLLED = 64  # steps of a whole reduction up to which its kernel positions are written out
 
@@ -232,7 +230,8 @@ def _reduce(run: _Strip, tile: Tile, panel: Expr, tiling: _Tiling, row: Expr, co
         for y in range(tiling.rows)
         for z in range(tiling.columns)
     ]
-    for y, z in _positions(kh, positions, kh * positions * length <= UNROLLED):
+
+    def position(y: Size, z: Size) -> None:
         base = T.bind(address(origin, (y * dh, view.row_stride), (z * dw, view.pixel)))
         start = T.bind(kernel + (y * positions + z) * (length * plan.width))
         reduce_segment(
@@ -242,3 +241,11 @@ def _reduce(run: _Strip, tile: Tile, panel: Expr, tiling: _Tiling, row: Expr, co
                 run.weights.buffer, start + k * plan.width + j * plan.lanes, plan.lanes
             ),
         )  # fmt: skip
+
+    if kh * positions * length <= UNROLLED:
+        for y in range(kh):
+            for z in range(positions):
+                position(y, z)
+        return
+    with loop(0, kh) as y, loop(0, positions) as z:
+        position(y, z)
