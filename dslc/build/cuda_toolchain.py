@@ -139,7 +139,7 @@ def _compile_one(source: str, architecture: str, kind: Kind, toolchain: Toolchai
 
 # --- NVRTC --------------------------------------------------------------------------------------
 
-# TVM's source asks NVRTC for two headers of CCCL that take a second to read and leave 50 kB in the
+# TVM's source asks NVRTC for headers of CCCL that take a second to read and leave 50 kB in the
 # cubin. Plain kernels use nothing of them but the integers' names, so they get these instead;
 # a source that includes more (half precision) gets the real ones.
 _SMALL_HEADERS = {
@@ -151,6 +151,12 @@ typedef short int16_t; typedef unsigned short uint16_t;
 typedef int int32_t; typedef unsigned int uint32_t;
 typedef long int64_t; typedef unsigned long uint64_t;
 } }
+""",
+    "math_constants.h": """#pragma once
+#define CUDART_INF_F __int_as_float(0x7f800000)
+#define CUDART_NAN_F __int_as_float(0x7fffffff)
+#define CUDART_INF __longlong_as_double(0x7ff0000000000000LL)
+#define CUDART_NAN __longlong_as_double(0xfff8000000000000LL)
 """,
     "cuda/std/type_traits": """#pragma once
 namespace cuda { namespace std {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dslc.build import session
 from dslc.build.driver import Summary
@@ -67,15 +69,25 @@ def told(summary: Summary) -> None:
             f"{entry.target} {entry.name}: {entry.kernels} kernels ({entry.distinct} distinct), "
             f"{number(entry.flops)} FLOPs, {number(entry.arena)} bytes of arena"
         )
-    if summary.gpu_kernels:
-        print("GPU kernels:")
-    for kernel in summary.gpu_kernels:
-        print(
-            f"  {kernel['architecture']} {kernel['name']}: {kernel['registers']} registers, "
-            f"{kernel['bytes']} bytes"
-        )
+    for line in kernel_table(summary.gpu_kernels):
+        print(line)
     for note in summary.notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def kernel_table(kernels: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The GPU's kernels, one line each: registers and bytes of code for every architecture."""
+    names = dict.fromkeys(kernel["name"] for kernel in kernels)
+    width = max(map(len, names), default=0)
+    lines = [f"{len(names)} GPU kernels:"] if names else []
+    for name in names:
+        each = [
+            f"{k['architecture']} {k['registers']:3} registers {k['code_bytes']:6,} bytes"
+            for k in kernels
+            if k["name"] == name
+        ]
+        lines.append(f"  {name:{width}}  {', '.join(each)}")
+    return lines
 
 
 def number(text: str) -> str:

@@ -74,6 +74,10 @@ def with_targets(lowered: Lowered, device: Any, host: Any) -> Any:
 def emit_device(task: Task) -> None:
     """The body of a group's kernel, thread bindings included."""
     g = task.group
+    if product(g.dims) == 0:
+        with T.launch_thread("threadIdx.x", i64(1)):
+            T.evaluate(i64(0))
+        return
     if g.kind == "scatter":
         _emit_scatter(task)
         return

@@ -35,6 +35,11 @@ static float __int_as_float(int x) { float y; memcpy(&y, &x, 4); return y; }
 static int __float_as_int(float x) { int y; memcpy(&y, &x, 4); return y; }
 static double __longlong_as_double(int64_t x) { double y; memcpy(&y, &x, 8); return y; }
 
+#define CUDART_INF_F INFINITY
+#define CUDART_NAN_F NAN
+#define CUDART_INF HUGE_VAL
+#define CUDART_NAN ((double)NAN)
+
 namespace emulation {
 
 struct Fiber { ucontext_t context; std::vector<char> stack; Index3 thread; bool done; };
