@@ -211,6 +211,18 @@ def vector_at(buffer: Any, offset: Expr, lanes: int, stride: int = 1) -> Expr:
     return buffer[tirx.Ramp(offset, i64(stride), lanes)]
 
 
+def edge_vector(
+    buffer: Any, dtype: str, at: Expr, lanes: int, vector: int, columns: Size, width: int
+) -> Expr:
+    """Vector number `vector` of a tile of `width` columns, at `at`; of its lanes only those of the
+    first `columns` columns are read, the others are 0."""
+    if is_int(columns, width):
+        return vector_at(buffer, at, lanes)
+    lane = tirx.Ramp(i64(vector * lanes), i64(1), lanes)
+    mask = lane < tirx.Broadcast(i64(columns), lanes)
+    return tirx.op.masked_load(f"{dtype}x{lanes}", buffer, tirx.Ramp(at, i64(1), lanes), mask)
+
+
 def store_vector(buffer: Any, value: Expr, offset: Expr, lanes: int) -> None:
     """Stores a vector at `offset`."""
     T.buffer_store(buffer, value, [tirx.Ramp(offset, i64(1), lanes)])

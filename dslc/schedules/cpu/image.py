@@ -66,12 +66,17 @@ class Strips:
         return T.bind(i64(smaller(height - strip * self.rows, self.rows)))
 
 
-def plan_strips(shape: ConvShape, machine: Machine, dtype: str, tasks: int, pixel: int) -> Strips:
-    """As many rows as half of the L2 cache holds, and enough strips for all tasks."""
-    height, width = shape.out[0], shape.padded[1]
-    if not isinstance(height, int) or not isinstance(width, int):
+def plan_strips(
+    shape: ConvShape, machine: Machine, dtype: str, tasks: int, pixel: int, beside: int = 0
+) -> Strips:
+    """As many rows as half of the L2 cache holds, and enough strips for all tasks.
+
+    `beside`: channels of what else is read for every output pixel.
+    """
+    (height, out_width), width = shape.out, shape.padded[1]
+    if not all(isinstance(size, int) for size in (height, out_width, width)):
         return Strips(shape, UNKNOWN_STRIP, pixel)
-    row_bytes = max(1, width * pixel * ITEMSIZE[dtype] * shape.stride[0])
+    row_bytes = (width * pixel * shape.stride[0] + out_width * beside) * ITEMSIZE[dtype]
     count = max(1, -(-height * row_bytes // (machine.l2_bytes // 2)))
     if isinstance(shape.batch, int) and shape.batch:
         count = max(count, -(-tasks // shape.batch))

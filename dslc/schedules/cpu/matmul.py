@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.schedules.cpu import dot_tile
@@ -34,6 +33,7 @@ from dslc.schedules.cpu.contract import (
     address,
     ceil_div,
     choose_tasks,
+    edge_vector,
     i64,
     is_int,
     larger,
@@ -333,10 +333,5 @@ def _column_reader(
 
 def _edge_load(b: Operand, start: Expr, j: int, k: Expr, columns: Size, plan: MatmulPlan) -> Expr:
     """Vector j of row k of b in place; lanes beyond the last column are not read."""
-    lanes = plan.lanes
-    at = address(start, (k, b.strides[-2]), (i64(j * lanes), b.strides[-1]))
-    if is_int(columns, plan.width):
-        return vector_at(b.buffer, at, lanes)
-    lane = tirx.Ramp(i64(j * lanes), i64(1), lanes)
-    mask = lane < tirx.Broadcast(i64(columns), lanes)
-    return tirx.op.masked_load(f"{b.dtype}x{lanes}", b.buffer, tirx.Ramp(at, i64(1), lanes), mask)
+    at = address(start, (k, b.strides[-2]), (i64(j * plan.lanes), b.strides[-1]))
+    return edge_vector(b.buffer, b.dtype, at, plan.lanes, j, columns, plan.width)

@@ -24,6 +24,7 @@ from dslc.schedules.cpu.contract import (
     Expr,
     Index,
     Size,
+    address,
     div,
     i64,
     is_int,
@@ -95,6 +96,24 @@ def clear(tile: Tile, registers: Registers) -> None:
                 store_vector(registers.accumulators, zero, tile.offset(i, j, part), tile.lanes)
 
 
+def load(tile: Tile, registers: Registers, buffer: Any, start: Expr, stride: Size) -> None:
+    """Accumulators continue from sums in memory: row i at start + i * stride."""
+    clear(tile, registers)
+    for i in range(tile.rows):
+        for j in range(tile.vectors):
+            at = address(start, (i, stride), (j, tile.lanes))
+            value = vector_at(buffer, at, tile.lanes)
+            store_vector(registers.accumulators, value, tile.offset(i, j), tile.lanes)
+
+
+def save(tile: Tile, registers: Registers, buffer: Any, start: Expr, stride: Size) -> None:
+    """Accumulators, partial sums added up, to memory: row i to start + i * stride."""
+    for i in range(tile.rows):
+        for j in range(tile.vectors):
+            at = address(start, (i, stride), (j, tile.lanes))
+            store_vector(buffer, _total(tile, registers, i, j), at, tile.lanes)
+
+
 def multiply_add(
     tile: Tile,
     registers: Registers,
@@ -162,11 +181,14 @@ def finish(
 
 
 def copy_out(tile: Tile, registers: Registers) -> None:
-    """Results of the tile, its partial sums added up, to `registers.results` [rows][columns]."""
+    """Results of the tile to `registers.results` [rows][columns]."""
+    save(tile, registers, registers.results, i64(0), tile.columns)
+
+
+def _total(tile: Tile, registers: Registers, row: int, vector: int) -> Expr:
+    """An accumulator, its partial sums added up."""
     acc, lanes = registers.accumulators, tile.lanes
-    for i in range(tile.rows):
-        for j in range(tile.vectors):
-            parts = [vector_at(acc, tile.offset(i, j, p), lanes) for p in range(tile.sets)]
-            while len(parts) > 1:
-                parts = [a + b for a, b in zip(parts[::2], parts[1::2])]
-            store_vector(registers.results, parts[0], i64((i * tile.vectors + j) * lanes), lanes)
+    parts = [vector_at(acc, tile.offset(row, vector, p), lanes) for p in range(tile.sets)]
+    while len(parts) > 1:
+        parts = [a + b for a, b in zip(parts[::2], parts[1::2])]
+    return parts[0]

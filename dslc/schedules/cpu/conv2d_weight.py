@@ -1,0 +1,242 @@
+"""The gradient of a convolution with respect to its weights, over NHWC images.
+
+dw[o, c, kh, kw] = epilogue(sum over n, i, j of x[n, i s + kh d - p, j s + kw d - p, c] *
+dy[n, i, j, o]): a register tile of weights (rows: the KW * C elements a kernel row touches, which
+lie side by side in x) by output channels (lanes), reduced over the pixels of a strip. Strips are
+small enough for x and dy to stay in the L2 cache while all tiles pass over them; between strips
+the sums wait in scratch. Every task has sums of its own, which are added up, always in the same
+order, at the end: nothing is atomic, and the result does not depend on the number of threads.
+
+Non-goals: as in `conv2d.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from dslc.schedules.cpu.contract import (
+    ITEMSIZE,
+    Epilogue,
+    Expr,
+    Machine,
+    Operand,
+    Size,
+    address,
+    choose_tasks,
+    div,
+    edge_vector,
+    i64,
+    loop,
+    panel_width,
+    rem,
+    require,
+    share,
+    smaller,
+    task_loop,
+    unflatten,
+)
+from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.image import Strips, View, copy_strip, plan_strips, view_in_place
+from dslc.schedules.cpu.register_tile import (
+    Registers,
+    Tile,
+    allocate,
+    load,
+    reduce_segment,
+    save,
+)
+from dslc.schedules.cpu.split import split
+
+
+@dataclass(frozen=True, slots=True)
+class ConvWeightPlan:
+    """How the gradient is run: tiles of up to `rows` weights x `vectors` vectors of output
+    channels. With `whole_kernel` one tile holds all KH * KW * C rows."""
+
+    shape: ConvShape
+    dtype: str
+    vectors: int
+    lanes: int
+    rows: int
+    whole_kernel: bool
+    strips: Strips
+    tasks: int
+
+    @property
+    def width(self) -> int:
+        """Columns of a panel."""
+        return self.vectors * self.lanes
+
+    @property
+    def panels(self) -> int:
+        """Panels of one group."""
+        return -(-self.shape.group_out_channels // self.width)
+
+    @property
+    def kernel_rows(self) -> int:
+        """Rows of one group's sums: KH * KW * C / groups."""
+        kh, kw = self.shape.kernel
+        return kh * kw * self.shape.group_channels
+
+    @property
+    def sums(self) -> int:
+        """Elements of one task's sums: [group, panel][KH][KW][C][width]."""
+        return self.shape.groups * self.panels * self.kernel_rows * self.width
+
+    @property
+    def task_elements(self) -> Size:
+        """Scratch elements of one task: its sums, then its padded strip."""
+        return self.sums + (self.strips.elements if self.shape.is_padded else 0)
+
+    @property
+    def scratch_bytes(self) -> Size:
+        """Bytes of scratch."""
+        return self.task_elements * (ITEMSIZE[self.dtype] * self.tasks)
+
+
+def plan_conv2d_backward_weight(shape: ConvShape, dtype: str, machine: Machine) -> ConvWeightPlan:
+    """The plan for the gradient of the weights of a convolution of `shape`."""
+    require(dtype in ITEMSIZE, f"gradient of a convolution of {dtype}")
+    lanes = machine.lanes(dtype)
+    vectors = panel_width(shape.group_out_channels, dtype, machine) // lanes
+    most = 24 // vectors if machine.registers == 32 else 12 // vectors
+    rows = min(14, most)
+    tasks = choose_tasks(machine, shape.work)
+    kh, kw = shape.kernel
+    return ConvWeightPlan(
+        shape, dtype, vectors, lanes, rows,
+        whole_kernel=shape.groups == 1 and kh * kw * shape.channels <= rows,
+        strips=plan_strips(shape, machine, dtype, tasks, shape.channels, shape.out_channels),
+        tasks=tasks,
+    )  # fmt: skip
+
+
+def emit_conv2d_backward_weight(
+    plan: ConvWeightPlan, x: Operand, dy: Operand, epilogue: Epilogue, scratch: Operand
+) -> None:
+    """Emits the kernel's body; x is [batch, height, width, channels], dy [batch, out.., out
+    channels]. The epilogue's index is (o, c, kh, kw), c counted within o's group.
+
+    `scratch` (rank 1) holds `plan.scratch_bytes` bytes.
+    """
+    require(dy.strides[3] == 1, "a gradient must be contiguous along channels")
+    shape, strips = plan.shape, plan.strips
+    with task_loop(plan.tasks) as task:
+        part = plan.task_elements if plan.tasks > 1 else 0
+        sums = T.bind(address(scratch.offset, (task, part)))
+        with loop(0, plan.sums) as i:
+            T.buffer_store(scratch.buffer, tirx.const(0.0, plan.dtype), [sums + i])
+        heights = [g.height for g in split(_row_length(plan), plan.rows)]
+        tiles = [Tile(h, plan.vectors, plan.lanes, plan.dtype) for h in heights]
+        registers = allocate(tiles)
+        start, stop = share(shape.batch * strips.count, task, plan.tasks)
+        with loop(start, stop) as item:
+            image, strip = unflatten(item, (shape.batch, strips.count))
+            if shape.is_padded:
+                base = T.bind(sums + plan.sums)
+                view = copy_strip(strips, x, scratch, base, image, strip)
+            else:
+                view = view_in_place(strips, x, image, strip)
+            _strip(_Strip(plan, view, dy, scratch, sums, registers, image, strip))
+    _add_up(plan, epilogue, scratch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Strip:
+    plan: ConvWeightPlan
+    view: View
+    dy: Operand
+    scratch: Operand
+    sums: Expr
+    registers: Registers
+    image: Expr
+    strip: Expr
+
+
+def _row_length(plan: ConvWeightPlan) -> int:
+    """Rows that tiles are cut from: of the whole kernel, else the most of a kernel row."""
+    if plan.whole_kernel:
+        return plan.kernel_rows
+    shape = plan.shape
+    fused = shape.groups == 1 and (shape.kernel[1] == 1 or shape.dilation[1] == 1)
+    return shape.group_channels * (shape.kernel[1] if fused else 1)
+
+
+def _strip(run: _Strip) -> None:
+    """Adds a strip's products to all sums of the task."""
+    plan, shape = run.plan, run.plan.shape
+    (kh, kw), (dh, dw) = shape.kernel, shape.dilation
+    rows = plan.strips.output_rows(run.strip)
+    with loop(0, shape.groups * plan.panels) as panel:
+        group = div(panel, plan.panels)
+        sums = T.bind(run.sums + panel * (plan.kernel_rows * plan.width))
+        if plan.whole_kernel:
+            offsets = [
+                run.view.at(y * dh, z * dw, c) - run.view.base
+                for y in range(kh) for z in range(kw) for c in range(shape.channels)
+            ]  # fmt: skip
+            _tile(run, panel, rows, offsets, run.view.base, sums)
+            return
+        length = _row_length(plan)
+        positions = kw if length == shape.group_channels else 1
+        channel = group * shape.group_channels if shape.groups > 1 else 0
+        with loop(0, kh) as y, loop(0, positions) as z:
+            first = T.bind(run.view.at(y * dh, z * dw, channel))
+            at = T.bind(sums + (y * positions + z) * (length * plan.width))
+            for g in split(length, plan.rows):
+                with loop(0, g.count) as t:
+                    row = T.bind(t * g.height + g.start)
+                    _tile(run, panel, rows, [i64(i) for i in range(g.height)],
+                          T.bind(first + row), T.bind(at + row * plan.width))  # fmt: skip
+
+
+def _tile(
+    run: _Strip, panel: Expr, rows: Size, offsets: list[Expr], origin: Expr, sums: Expr
+) -> None:
+    """sums[i][:] += sum over the strip's pixels of x[origin + offsets[i] + pixel] * dy[pixel]."""
+    plan, shape, view = run.plan, run.plan.shape, run.view
+    tile = Tile(len(offsets), plan.vectors, plan.lanes, plan.dtype)
+    sh, sw = shape.stride
+    part = rem(panel, plan.panels)
+    left = shape.group_out_channels - part * plan.width
+    whole = shape.group_out_channels % plan.width == 0
+    columns = plan.width if whole else T.bind(i64(smaller(left, plan.width)))
+    channel = address(0, (div(panel, plan.panels), shape.group_out_channels), (part, plan.width))
+    first = T.bind(run.dy.at(run.image, run.strip * plan.strips.rows, i64(0), channel))
+    load(tile, run.registers, run.scratch.buffer, sums, plan.width)
+    with loop(0, rows) as row:
+        source = T.bind(address(origin, (row, sh * view.row_stride)))
+        gradient = T.bind(address(first, (row, run.dy.strides[1])))
+        reduce_segment(
+            tile, run.registers, shape.out[1],
+            lambda i, k: view.buffer[address(source, (k, sw * view.pixel)) + offsets[i]],
+            lambda j, k: edge_vector(
+                run.dy.buffer, plan.dtype,
+                address(gradient, (k, run.dy.strides[2]), (j, plan.lanes)),
+                plan.lanes, j, columns, plan.width,
+            ),
+        )  # fmt: skip
+    save(tile, run.registers, run.scratch.buffer, sums, plan.width)
+
+
+def _add_up(plan: ConvWeightPlan, epilogue: Epilogue, scratch: Operand) -> None:
+    """Hands every weight, the tasks' sums added up in order, to the epilogue."""
+    shape = plan.shape
+    kh, kw = shape.kernel
+    channels, outputs = shape.group_channels, shape.group_out_channels
+    tasks = plan.tasks
+    with task_loop(tasks) as task:
+        start, stop = share(shape.groups * plan.panels * plan.kernel_rows, task, tasks)
+        with loop(start, stop) as flat:
+            group, panel, y, z, c = unflatten(flat, (shape.groups, plan.panels, kh, kw, channels))
+            columns = smaller(outputs - panel * plan.width, plan.width)
+            row = T.bind(i64(scratch.offset) + flat * plan.width)
+            first = T.bind(group * outputs + panel * plan.width)
+            with loop(0, columns) as j:
+                total = scratch.buffer[row + j]
+                for other in range(1, tasks):
+                    total = total + scratch.buffer[row + j + other * i64(plan.task_elements)]
+                epilogue((first + j, c, y, z), total)
