@@ -11,8 +11,9 @@ from dslc.diagnostics import Diagnostic, nearest_name
 from dslc.semantics import errors
 from dslc.semantics.context import Context, Mistake
 from dslc.semantics.elaborate import deep_recursion, elaborate_model, new_context
-from dslc.semantics.expressions import constant
 from dslc.semantics.generic import check_alone
+from dslc.semantics.models import as_layer
+from dslc.semantics.resolve import constant
 from dslc.semantics.scope import Module
 from dslc.source import SourceFile
 from dslc.syntax import ast
@@ -22,6 +23,7 @@ def check(source: SourceFile) -> list[Diagnostic]:
     """Every error and warning of a file and the files it imports, each root cause once."""
     with deep_recursion():
         ctx = new_context(source)
+        ctx.discard = True
         module = ctx.frame.module
         _check_trains(ctx, module)
         for decl in list(module.decls.values()):
@@ -51,8 +53,11 @@ def _check_trains(ctx: Context, module: Module) -> None:
 def _check_model(ctx: Context, module: Module, decl: ast.ModelDecl) -> None:
     trained = any(block.name.name == decl.name.name for block in module.trains)
     if any(p.default is None for p in decl.statics):
-        return  # known once `--set` gives the number
-    elaborate_model(ctx, module, decl, {}, training=trained)
+        # Numbers that `--set` will give: checked for any of them.
+        for entry in decl.entries:
+            check_alone(ctx, module, as_layer(decl, entry))
+        return
+    elaborate_model(ctx, module, decl, {}, training=trained, check_only=True)
 
 
 def _check_rest(ctx: Context, module: Module, decl: ast.Decl) -> None:

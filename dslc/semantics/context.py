@@ -159,6 +159,11 @@ class Context:
     prover: Prover = field(default_factory=Prover)
     checks: list[DimCheck] = field(default_factory=list)
     choices: Choices | None = None
+    # Whether anything asked if this is training.
+    reads_training: bool = False
+    # When the program is thrown away, a first value is made once for a statement and a type.
+    discard: bool = False
+    initialised: set[tuple[int, TensorType]] = field(default_factory=set)
     # In a layer checked on its own: dims that its user chooses, static parameters above all.
     open_dims: set[str] = field(default_factory=set)
     consts: dict[int, Thing] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from dslc.semantics.models import ModelRun
 from dslc.semantics.scope import Loader, Module
 from dslc.semantics.signature import Silent
 from dslc.semantics.statements import execute
-from dslc.semantics.training import train
+from dslc.semantics.training import check_training, train
 from dslc.semantics.values import Thing
 from dslc.source import SourceFile, Span
 from dslc.syntax import ast
@@ -99,8 +99,12 @@ def elaborate_model(
     settings: Mapping[str, Setting],
     *,
     training: bool,
+    check_only: bool = False,
 ) -> Program | None:
-    """The program of one model of the file; None after a mistake, which is reported."""
+    """The program of one model of the file; None after a mistake, which is reported.
+
+    With `check_only` it lacks the entry `evaluate`, in which no mistake can hide alone.
+    """
     ctx.variables.found.clear()
     ctx.checks.clear()
     try:
@@ -120,6 +124,8 @@ def elaborate_model(
         block = next((t for t in module.trains if t.name.name == decl.name.name), None)
         if block is None:
             ctx.report(errors.no_train_block(decl.name.name, decl.name.span))
+        elif check_only:
+            check_training(ctx, run, block)
         else:
             more, plan = train(ctx, run, block)
             entries += more

@@ -7,16 +7,14 @@ Input: an expression and a `Context`. Output: its value; after a mistake, which 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from dslc.diagnostics import Label, nearest_name
 from dslc.ir.dims import Poly
-from dslc.ir.types import DTYPES
-from dslc.ops import SURFACES
 from dslc.semantics import calls, errors, indexing, instances, numbers, operators, statics
-from dslc.semantics.context import Context, Frame, Mistake
+from dslc.semantics.context import Context, Mistake
 from dslc.semantics.operators import Operand
-from dslc.semantics.scope import Module, Named, is_missing
+from dslc.semantics.resolve import declared, resolve
+from dslc.semantics.scope import Module
 from dslc.semantics.signature import Given, Silent, dims_of
 from dslc.semantics.values import (
     BAD,
@@ -26,7 +24,6 @@ from dslc.semantics.values import (
     Constant,
     Dtype,
     Instance,
-    NumberFunction,
     Random,
     Tensor,
     Thing,
@@ -37,9 +34,6 @@ from dslc.semantics.values import (
 )
 from dslc.source import Span
 from dslc.syntax import ast
-
-_UNSUPPORTED = frozenset({"sort", "top_k"})
-_RANDOM = frozenset({"random_uniform", "random_normal"})
 
 
 def evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None = None) -> Thing:
@@ -67,7 +61,7 @@ def _evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None) -> Thing:
             return _subscript(ctx, expr, name)
         case ast.Call():
             given = arguments(ctx, expr.args)
-            callee = _callee(ctx, expr.function, name)
+            callee = evaluate(ctx, expr.function, name)
             return calls.call(ctx, callee, given, expr.span, name, expr.function.span)
         case ast.Pipe():
             return _pipe(ctx, expr, name)
@@ -88,88 +82,7 @@ def _evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None) -> Thing:
             raise Mistake(errors.index_notation_unsupported(expr.span))
 
 
-# --- names --------------------------------------------------------------------------------------
-
-
-def resolve(ctx: Context, name: str, span: Span) -> Thing:
-    """What a name stands for: local, of the file, of the library, built in."""
-    found = ctx.frame.env.get(name)
-    if found is not None:
-        return found
-    for module in (ctx.frame.module, ctx.prelude):
-        declared = module.lookup(name)
-        if declared is not None:
-            return _declared(ctx, declared, span)
-        if name in module.imported and is_missing(module.imported[name][0]):
-            return BAD
-    if name == "training":
-        return ctx.emission.training
-    for dtype in DTYPES:
-        if dtype == name:
-            return Dtype(dtype)
-    if name == "float":
-        return Dtype(ctx.frame.float_dtype or "f32")
-    if name in SURFACES:
-        return Builtin(SURFACES[name])
-    if name in numbers.FUNCTIONS:
-        return NumberFunction(name)
-    if name in _RANDOM:
-        return Random(name)
-    if name in _UNSUPPORTED:
-        raise Mistake(errors.function_unsupported(name, span))
-    known = [*SURFACES, *numbers.FUNCTIONS, *DTYPES, "training"]
-    near = ctx.nearest(name) or nearest_name(name, known)
-    raise Mistake(errors.unknown_name(name, span, near))
-
-
-def _declared(ctx: Context, found: tuple[Module, Named] | Module, span: Span) -> Thing:
-    if isinstance(found, Module):
-        return found
-    module, decl = found
-    match decl:
-        case ast.ConstDecl():
-            return constant(ctx, module, decl, span)
-        case ast.ModelDecl():
-            help = "make it a `layer` to use it inside another"
-            raise Mistake(errors.not_a_value(f"the model {decl.name.name}", span, help))
-        case ast.FnDecl() | ast.LayerDecl():
-            return Code(decl, module)
-
-
-def constant(ctx: Context, module: Module, decl: ast.ConstDecl, span: Span) -> Thing:
-    """The value of a `const`, evaluated once in its own file."""
-    key = id(decl)
-    if key in ctx.consts:
-        return ctx.consts[key]
-    if key in ctx.pending_consts:
-        raise Mistake(errors.circular_const(decl.name.name, span))
-    ctx.pending_consts.add(key)
-    frame = Frame(decl.name.name, "module", module, call=span, parent=ctx.frame)
-    try:
-        with ctx.inside(frame):
-            value = _constant_value(ctx, decl)
-    finally:
-        ctx.pending_consts.discard(key)
-    ctx.consts[key] = value
-    return value
-
-
-def _constant_value(ctx: Context, decl: ast.ConstDecl) -> Thing:
-    value = evaluate(ctx, decl.value)
-    try:
-        if isinstance(value, Tensor | Instance):
-            what = f"the constant `{decl.name.name}`"
-            raise Mistake(errors.not_static(what, describe(value), decl.value.span))
-        if decl.kind is not None and not isinstance(value, Bad):
-            param = ast.StaticParam(decl.span, decl.name, decl.kind, None)
-            kind = statics.kind_of(ctx, param, ctx.frame)
-            return statics.convert(ctx, decl.name.name, kind, value, decl.value.span)
-    except Mistake as mistake:
-        ctx.report(mistake.diagnostic)
-        return BAD
-    except Silent:
-        return BAD
-    return value
+# --- names -------------------------------------------------------------------------------------
 
 
 def _attribute(ctx: Context, expr: ast.Attribute) -> Thing:
@@ -190,7 +103,7 @@ def _attribute(ctx: Context, expr: ast.Attribute) -> Thing:
         case Module():
             found = value.lookup(name.name)
             if found is not None:
-                return _declared(ctx, found, expr.span)
+                return declared(ctx, found, expr.span)
             near = nearest_name(name.name, value.names())
             raise Mistake(errors.no_attribute(describe(value), name.name, name.span, near))
     help_for_layer = None
@@ -266,21 +179,9 @@ def _dim_items(items: Sequence[ast.Item]) -> list[ast.DimExpr]:
     return out
 
 
-def _callee(ctx: Context, expr: ast.Expr, name: ast.Ident | None) -> Thing:
-    callee = evaluate(ctx, expr, name)
-    if name is not None and isinstance(expr, ast.Subscript) and not isinstance(callee, Instance):
-        return callee
-    return callee
-
-
 def arguments(ctx: Context, args: Sequence[ast.Argument]) -> list[Given]:
     """The arguments of a call, evaluated."""
     return [Given(a.name, evaluate(ctx, a.value), a.value.span) for a in args]
-
-
-class _Stage(NamedTuple):
-    pipe: ast.Pipe
-    name: ast.Ident | None
 
 
 def _pipe(ctx: Context, expr: ast.Pipe, name: ast.Ident | None) -> Thing:
@@ -330,8 +231,7 @@ def _unary(ctx: Context, expr: ast.Unary) -> Thing:
     if expr.op == "not" and isinstance(value, bool | Unknown):
         return not boolean(ctx, value, expr.span)
     if is_static(value) and expr.op != "not" and not isinstance(value, str | bool):
-        assert_number = value
-        result = assert_number if expr.op == "+" else numbers.negate(_static(assert_number))
+        result = value if expr.op == "+" else numbers.negate(_static(value))
         if result is not None:
             return result
     message = f"cannot apply {expr.op} to {describe(value)}"

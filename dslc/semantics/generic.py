@@ -37,7 +37,10 @@ from dslc.syntax import ast
 
 def check_alone(ctx: Context, module: Module, decl: ast.FnDecl | ast.LayerDecl) -> None:
     """Report what is wrong in `decl` whatever it is used for."""
+    ctx.reads_training = False
     for training in (False, True):
+        if training and not ctx.reads_training:
+            break
         ctx.choices = Choices()
         for _ in ctx.choices.runs():
             try:
@@ -119,6 +122,9 @@ def _argument(ctx: Context, frame: Frame, written: ast.TypeExpr) -> Thing:
             case ast.Spread(_, name) if name.name not in frame.env:
                 frame.env[name.name] = TupleOf((sym(name.name),))
                 ctx.open_dims.add(name.name)
+            case ast.BoundedDim(_, name) if name.name not in frame.env:
+                frame.env[name.name] = sym(name.name)
+                ctx.prover = ctx.prover.bound(name.name, 1, None)
             case ast.Name(_, text) if matcher.is_free(text) and not calls.is_function(text):
                 frame.env[text] = sym(text)
                 ctx.prover = ctx.prover.bound(text, 1, None)

@@ -140,7 +140,10 @@ def _new_variable(
     is_param = isinstance(stmt, ast.ParamStmt)
     kind = ctx.variables.kind or ("weight" if is_param else "state")
     number = len(ctx.variables.found)
-    init = _initial(ctx, full, type, stmt, number)
+    init = None
+    if not ctx.discard or (id(stmt), type) not in ctx.initialised:
+        ctx.initialised.add((id(stmt), type))
+        init = _initial(ctx, full, type, stmt, number)
     span = ctx.user_span(stmt.name.span)
     variable = Variable(full, type, kind, init, trainable=kind == "weight", span=span)
     ctx.variables.found[full] = variable

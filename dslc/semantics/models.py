@@ -65,7 +65,7 @@ class ModelRun:
     def begin(self, ctx: Context, entry: ast.Entry) -> Frame:
         """A frame with the entry's inputs as parameters of the function being built."""
         ctx.prover = Prover()
-        code = Code(_as_layer(self.decl, entry), self.module)
+        code = Code(as_layer(self.decl, entry), self.module)
         frame = Frame(self.decl.name.name, "model", self.module, env=dict(self.statics))
         frame.instance = Instance(code, "", self.decl.name.span)
         with ctx.inside(frame):
@@ -102,7 +102,8 @@ class ModelRun:
             return calls.finish(ctx, entry.result, entry.name)
 
 
-def _as_layer(decl: ast.ModelDecl, entry: ast.Entry) -> ast.LayerDecl:
+def as_layer(decl: ast.ModelDecl, entry: ast.Entry) -> ast.LayerDecl:
+    """The layer that an entry of a model would be."""
     body = (*decl.body, *entry.body)
     return ast.LayerDecl(decl.span, decl.name, decl.statics, entry.args, entry.result, body, None)
 

@@ -37,8 +37,16 @@ class _Items:
 
 def train(ctx: Context, run: ModelRun, decl: ast.TrainDecl) -> tuple[list[Entry], TrainPlan | None]:
     """The `evaluate` entry and the plan; the plan is missing after a mistake."""
-    items = _sort(ctx, decl)
+    loss, plan = check_training(ctx, run, decl)
     evaluation = _loss_entry(ctx, run, decl, "evaluate", training=False)
+    return ([evaluation], plan) if evaluation is not None and loss is not None else ([], None)
+
+
+def check_training(
+    ctx: Context, run: ModelRun, decl: ast.TrainDecl
+) -> tuple[Entry | None, TrainPlan | None]:
+    """The entry `loss` and the plan: all of a `train` block that may be wrong."""
+    items = _sort(ctx, decl)
     loss = _loss_entry(ctx, run, decl, "loss", training=True)
     frame = _train_frame(run, decl)
     with ctx.inside(frame):
@@ -47,10 +55,10 @@ def train(ctx: Context, run: ModelRun, decl: ast.TrainDecl) -> tuple[list[Entry]
         clip = _positive(ctx, items.clip.limit, "the limit") if items.clip else None
         every = _count(ctx, items.accumulate.steps) if items.accumulate else 1
         updates, states = _updates(ctx, items.optimizer, trainable)
-    if evaluation is None or loss is None:
-        return [], None
+    if loss is None:
+        return None, None
     names = tuple(v.name for v in trainable)
-    return [evaluation], TrainPlan(loss, names, updates, states, clip, every)
+    return loss, TrainPlan(loss, names, updates, states, clip, every)
 
 
 def _sort(ctx: Context, decl: ast.TrainDecl) -> _Items:
@@ -118,6 +126,7 @@ def _input(ctx: Context, frame: Frame, run: ModelRun, item: ast.TrainInput) -> N
         free_dims(ctx, frame, item.type, run.dims)
         type = tensor_type(ctx, item.type)
         frame.declared[item.name.name] = item.name.span
+        run.visible.update(n for n in frame.env if n in run.dims)
         value = ctx.emission.input(item.name.name, type)
         words = f"the input {item.name.name}"
         run.train_inputs[item.name.name] = ctx.tensor(value, item.name.span, words)

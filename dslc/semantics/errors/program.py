@@ -1,0 +1,128 @@
+"""Diagnostics about imports, models and training (E04).
+
+Wording only: others find the mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dslc.diagnostics import Diagnostic
+from dslc.semantics.errors.make import also, did_you_mean, make
+from dslc.source import Span
+from dslc.syntax import ast
+
+
+def no_such_module(name: str, span: Span, known: Sequence[str]) -> Diagnostic:
+    return make(
+        "E0401",
+        f"there is no module {name}",
+        span,
+        notes=[f"the library has {', '.join(known)}"],
+        help='a file is imported by its path: from "blocks.dl" import block',
+    )
+
+
+def no_such_import(name: ast.Ident, path: str, near: str | None) -> Diagnostic:
+    return make("E0402", f"{path} declares no `{name.name}`", name.span, help=did_you_mean(near))
+
+
+def import_cycle(files: Sequence[str], span: Span) -> Diagnostic:
+    return make(
+        "E0403",
+        f"the imports go round in a circle: {' -> '.join(files)}",
+        span,
+        help="move what both need into a file of its own",
+    )
+
+
+def unreadable_import(path: str, span: Span, reason: str) -> Diagnostic:
+    return make("E0404", f"cannot read {path}: {reason}", span)
+
+
+def train_without_model(name: ast.Ident, near: str | None) -> Diagnostic:
+    return make(
+        "E0405", f"there is no model `{name.name}` to train", name.span, help=did_you_mean(near)
+    )
+
+
+def given_twice(what: str, span: Span, first: Span) -> Diagnostic:
+    return make("E0406", f"{what} is given twice", span, others=[also(first, "first here")])
+
+
+def missing_in_train(what: str, span: Span, example: str) -> Diagnostic:
+    return make("E0407", f"the training has no {what}", span, help=f"such as: {example}")
+
+
+def not_a_scalar(what: str, found: str, span: Span, note: str) -> Diagnostic:
+    return make(
+        "E0408",
+        f"{what} must be one number, not {found}",
+        span,
+        note,
+        help="mean(...) or sum(...) makes one number of many",
+    )
+
+
+def not_an_optimizer(found: str, span: Span) -> Diagnostic:
+    return make(
+        "E0409",
+        f"{found} is not an optimizer",
+        span,
+        notes=["an optimizer is a layer of a parameter, its gradient and the step that returns "
+               "the parameter's next value"],
+        help="such as: optimizer sgd[lr=0.01]",
+    )  # fmt: skip
+
+
+def freeze_nothing(pattern: str, span: Span, near: str | None) -> Diagnostic:
+    return make("E0410", f"no weight is called `{pattern}`", span, help=did_you_mean(near))
+
+
+def bad_training_number(what: str, wanted: str, found: str, span: Span) -> Diagnostic:
+    return make("E0411", f"{what} must be {wanted}, not {found}", span)
+
+
+def no_such_model(name: str, source: Span, models: Sequence[str], near: str | None) -> Diagnostic:
+    listed = f"the file has {', '.join(models)}" if models else "the file has no model"
+    return make(
+        "E0412", f"there is no model `{name}`", source, notes=[listed], help=did_you_mean(near)
+    )
+
+
+def no_model(source: Span) -> Diagnostic:
+    return make("E0412", "the file has no model", source)
+
+
+def several_models(source: Span, models: Sequence[str]) -> Diagnostic:
+    return make(
+        "E0412",
+        f"the file has several models: {', '.join(models)}",
+        source,
+        help=f"choose one: --model {models[0]}",
+    )
+
+
+def no_train_block(model: str, span: Span) -> Diagnostic:
+    return make(
+        "E0407", f"nothing says how the model {model} is trained", span,
+        help=f"add a block: train {model} {{ ... }}",
+    )  # fmt: skip
+
+
+def no_random_numbers(span: Span) -> Diagnostic:
+    return make(
+        "E0413",
+        "random numbers are for first values and for training",
+        span,
+        help="use them where `training` is true: if training { ... }",
+    )
+
+
+def no_first_value(name: str, span: Span) -> Diagnostic:
+    return make(
+        "E0414",
+        f"the weight `{name}` has no first value",
+        span,
+        help="add an initialiser (~ kaiming_uniform) or a constant (= 0)",
+    )

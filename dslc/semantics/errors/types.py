@@ -1,0 +1,158 @@
+"""Diagnostics about types and shapes (E02).
+
+Wording only: others find the mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dslc.diagnostics import Diagnostic, Label
+from dslc.semantics.errors.make import also, did_you_mean, make
+from dslc.source import Span
+
+
+def argument_type(
+    name: str, wanted: str, found: str, span: Span, declared: Label, notes: Sequence[str]
+) -> Diagnostic:
+    title = f"the argument {name} must be {wanted}, not {found}"
+    return make("E0201", title, span, found, others=[declared], notes=notes)
+
+
+def declared_type(
+    what: str, wanted: str, found: str, span: Span, note: str, declared: Label, notes: Sequence[str]
+) -> Diagnostic:
+    title = f"{what} is declared {wanted} but is {found}"
+    return make("E0202", title, span, note, others=[declared], notes=notes)
+
+
+def op_mismatch(
+    code: str, message: str, labels: Sequence[Label], notes: Sequence[str], help: str | None
+) -> Diagnostic:
+    """What an op's type rule says (E0203 to E0207, the code is the rule's)."""
+    return Diagnostic(code, message, tuple(labels), tuple(notes), (help,) if help else ())
+
+
+def cannot_prove(left: str, right: str, labels: Sequence[Label], where: str) -> Diagnostic:
+    return Diagnostic(
+        "E0208",
+        f"cannot prove that {left} == {right}",
+        tuple(labels),
+        (where,) if where else (),
+        (f"if it always holds, say so: assert {left} == {right}",),
+    )
+
+
+def argument_count(what: str, wanted: str, found: int, span: Span) -> Diagnostic:
+    were = "argument was" if found == 1 else "arguments were"
+    return make("E0209", f"{what} takes {wanted}, {found} {were} given", span)
+
+
+def unknown_argument(what: str, name: str, span: Span, near: str | None) -> Diagnostic:
+    return make("E0209", f"{what} has no argument `{name}`", span, help=did_you_mean(near))
+
+
+def missing_argument(what: str, name: str, span: Span) -> Diagnostic:
+    return make("E0209", f"{what} needs the argument `{name}`", span)
+
+
+def argument_twice(what: str, name: str, span: Span) -> Diagnostic:
+    return make("E0209", f"{what} is given `{name}` twice", span)
+
+
+def shared_differently(path: str, before: str, now: str, span: Span, first: Span) -> Diagnostic:
+    return make(
+        "E0210",
+        f"`{path}` is {before}, but this call needs {now}",
+        span,
+        others=[also(first, "the instance")],
+        notes=["calling an instance again shares its weights, so their types must agree"],
+        help="make another instance for the other size",
+    )
+
+
+def dynamic_weight(path: str, type: str, symbol: str, span: Span) -> Diagnostic:
+    return make(
+        "E0211",
+        f"`{path}` is {type}: the size of a weight can't depend on a call",
+        span,
+        notes=[f"{symbol} is known only when the model is called"],
+        help=f"make {symbol} a number or a static parameter of the model",
+    )
+
+
+def no_return(what: str, span: Span) -> Diagnostic:
+    return make("E0212", f"{what} ends without `return`", span)
+
+
+def not_static(what: str, found: str, span: Span) -> Diagnostic:
+    return make(
+        "E0213",
+        f"{what} must be known at compile time, but is {found}",
+        span,
+        help="where(condition, a, b) chooses between tensors when the program runs"
+        if "condition" in what
+        else None,
+    )
+
+
+def not_callable(what: str, span: Span) -> Diagnostic:
+    return make("E0214", f"{what} can't be called", span)
+
+
+def run_time_in_initialiser(span: Span, note: Label) -> Diagnostic:
+    return make(
+        "E0215",
+        "a first value can't use what is known only when the program runs",
+        span,
+        others=[note],
+    )
+
+
+def wrong_unpacking(wanted: int, found: str, span: Span) -> Diagnostic:
+    names = "name" if wanted == 1 else "names"
+    return make("E0216", f"{wanted} {names} for {found}", span)
+
+
+def no_element(index: int, found: str, span: Span) -> Diagnostic:
+    return make("E0216", f"{found} has no element {index}", span)
+
+
+def bad_index(message: str, span: Span, note: str, help: str | None = None) -> Diagnostic:
+    return make("E0217", message, span, note, help=help)
+
+
+def bad_operands(message: str, labels: Sequence[Label], help: str | None = None) -> Diagnostic:
+    return Diagnostic("E0218", message, tuple(labels), (), (help,) if help else ())
+
+
+def unbound_dim(name: str, span: Span, near: str | None, notes: Sequence[str] = ()) -> Diagnostic:
+    title = f"nothing says what the dim `{name}` is"
+    return make("E0219", title, span, notes=notes, help=did_you_mean(near))
+
+
+def unknown_type(name: str, span: Span, near: str | None) -> Diagnostic:
+    return make(
+        "E0220",
+        f"there is no type `{name}`",
+        span,
+        notes=["types: f64 f32 f16 bf16 i64 i32 i16 i8 u8 bool, and float in a signature"],
+        help=did_you_mean(near),
+    )
+
+
+def too_deep(name: str, span: Span) -> Diagnostic:
+    return make(
+        "E0221",
+        f"calls are nested too deep at `{name}`",
+        span,
+        help="does it call itself without an end?",
+    )
+
+
+def bad_dim(found: str, span: Span) -> Diagnostic:
+    return make("E0222", f"a dim is a whole number that is not negative, not {found}", span)
+
+
+def no_value(what: str, span: Span) -> Diagnostic:
+    return make("E0223", f"one tensor is needed here, not {what}", span)

@@ -1,0 +1,36 @@
+"""Diagnostics about what is part of the language but can't be compiled yet (E09).
+
+Wording only: others find the mistakes.
+"""
+
+from __future__ import annotations
+
+from dslc.diagnostics import Diagnostic
+from dslc.semantics.errors.make import make
+from dslc.source import Span
+
+
+def scan_unsupported(span: Span) -> Diagnostic:
+    return make("E0901", "`scan` is part of the language but can't be compiled yet", span)
+
+
+def index_notation_unsupported(span: Span) -> Diagnostic:
+    return make(
+        "E0902",
+        "index notation is part of the language but can't be compiled yet",
+        span,
+        help="use @, sum[axis=...] and broadcasting",
+    )
+
+
+def weights_unsupported(span: Span) -> Diagnostic:
+    return make(
+        "E0903",
+        "`weights` rules are part of the language but are not applied yet",
+        span,
+        help="give the weights this model's own names in the file",
+    )
+
+
+def function_unsupported(name: str, span: Span) -> Diagnostic:
+    return make("E0904", f"`{name}` is part of the language but can't be compiled yet", span)
