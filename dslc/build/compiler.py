@@ -1,7 +1,7 @@
 """TIR modules to machine code: the one place that calls TVM's compiler.
 
 Input: a TIR module and a `Target`. Output: an object file, or a module loaded in this process.
-The pass pipeline is ours: kernels are plain loops already, so that only flattening, vectors and
+The pass pipeline is ours: kernels are plain loops already, so that only vectors and
 the calling convention are left to do. TVM's simplifier is left out on purpose: it takes the sides
 of a Select for guarded and would undo what keeps a divisor from being 0; LLVM simplifies anyway.
 """
@@ -21,7 +21,6 @@ _X = tirx.transform
 @tvm.transform.module_pass(opt_level=0)
 def _lower(module: Any, _context: Any) -> Any:
     passes = [
-        _X.FlattenBuffer(),
         _X.VectorizeLoop(True),
         _X.UnrollLoop(),
         _X.VerifyMemory(),

@@ -18,12 +18,11 @@ from tvm.tirx.script import builder as T
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim, free_symbols
 from dslc.ir.op import attrs_symbols
-from dslc.ir.types import ITEMSIZE
 from dslc.lower.buffers import STORED, Memory
 from dslc.lower.graph import Graph
 from dslc.lower.group import Group, Grouping
 from dslc.lower.loops import Task
-from dslc.lower.memory import Place, Plan
+from dslc.lower.memory import InArena, Place, Plan
 from dslc.lower.scalar import Math, ScalarKernels
 
 
@@ -38,7 +37,7 @@ class Kernel:
     parallel: bool
 
 
-Emit = Callable[[Task, Any], None]  # (task, scratch buffer or None) -> emits the body
+Emit = Callable[[Task, Any], None]  # (task, scratch pointer or None) -> emits the body
 
 
 def symbols_of(group: Group) -> tuple[str, ...]:
@@ -70,47 +69,57 @@ def make_kernel(
     found = pointers_of(group, grouping, plan.places)
     scratch = plan.scratch.get(position)
     symbols = symbols_of(group)
-    with IRBuilder() as builder, T.prim_func(is_private=True):
-        T.func_name(name)
-        T.func_attr({"tirx.noalias": True})
-        types = [STORED[values[0].type.dtype] for values in found.values()]
-        if scratch is not None:
-            types.append("float32")
-        handles = [T.arg(f"p{i}", T.handle(t, "global")) for i, t in enumerate(types)]
-        variables = {s: T.arg(s, tirx.Var(s, "int64")) for s in symbols}
-        k = ScalarKernels(variables, math)
-        buffers = _buffers(k, found, handles)
-        memory = {
-            value: Memory(buffer, value.type)
-            for values, buffer in zip(found.values(), buffers)
-            for value in values
-        }
-        task = Task(group, Graph(k, group.eqns, memory), tasks)
-        extra = None
-        if scratch is not None:
-            extra = _declare(k, handles[-1], scratch.size // 4, "float32")
-        emit(task, extra)
-        if task.parallel:
-            T.func_ret(tvm.ir.PrimType("int32"))
+
+    def build(parallel: bool) -> tuple[Any, bool]:
+        with IRBuilder() as builder, T.prim_func(is_private=True):
+            T.func_name(name)
+            T.func_attr({"tirx.noalias": True})
+            if parallel:
+                T.func_ret(tvm.ir.PrimType("int32"))
+            task, extra = _declare_all(found, scratch, symbols, group, tasks, math)
+            emit(task, extra)
+        return builder.get(), task.parallel
+
+    function, parallel = build(parallel=False)
+    if parallel:  # such a function returns a status, which must be said before its body
+        function, _ = build(parallel=True)
     places = [*found, *([] if scratch is None else [scratch])]
-    return Kernel(name, builder.get(), tuple(places), symbols, task.parallel)
+    return Kernel(name, function, tuple(places), symbols, parallel)
+
+
+def _declare_all(
+    found: Mapping[Place, list[Value]], scratch: InArena | None, symbols: Sequence[str],
+    group: Group, tasks: int, math: Math,
+) -> tuple[Task, Any]:  # fmt: skip
+    """Parameters and buffers of the function being built; the task, and the scratch buffer."""
+    types = [STORED[values[0].type.dtype] for values in found.values()]
+    if scratch is not None:
+        types.append("float32")
+    handles = [T.arg(f"p{i}", T.handle(t, "global")) for i, t in enumerate(types)]
+    k = ScalarKernels({s: T.arg(s, tirx.Var(s, "int64")) for s in symbols}, math)
+    memory = {
+        value: Memory(buffer, value.type)
+        for values, buffer in zip(found.values(), _buffers(k, found, handles))
+        for value in values
+    }
+    task = Task(group, Graph(k, group.eqns, memory), tasks)
+    if scratch is None:
+        return task, None
+    return task, handles[-1]
 
 
 def _buffers(
     k: ScalarKernels, found: Mapping[Place, list[Value]], handles: Sequence[Any]
 ) -> list[Any]:
     return [
-        _declare(k, handle, values[0].type.size, STORED[values[0].type.dtype])
+        declare(k, handle, values[0].type.size, STORED[values[0].type.dtype])
         for values, handle in zip(found.values(), handles)
     ]
 
 
-def _declare(k: ScalarKernels, handle: Any, elements: Dim, dtype: str) -> Any:
+def declare(k: ScalarKernels, handle: Any, elements: Dim, dtype: str) -> Any:
+    """A flat buffer at a pointer, aligned to its elements only."""
     align = {"bool": 1, "float64": 8, "int64": 8}.get(dtype, 4)
     align = {"float16": 2, "uint16": 2, "int16": 2, "uint8": 1, "int8": 1}.get(dtype, align)
     size = k.dim(elements)
     return T.decl_buffer((size,), dtype, data=handle, align=align, layout=None)
-
-
-def itemsize(value: Value) -> int:
-    return ITEMSIZE[value.type.dtype]
