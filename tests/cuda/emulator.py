@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "driver"
-_KERNEL = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(([^)]*)\);')
+_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\);')
 
 MISSING = "needs gcc and g++" if not (shutil.which("gcc") and shutil.which("g++")) else ""
 
@@ -54,3 +54,15 @@ def compile_kernels(cuda: str, out: Path) -> None:
     source.write_text(host_source(cuda), encoding="utf-8")
     flags = ["-O1", "-w", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing"]
     subprocess.run(["g++", *flags, f"-I{SOURCES}", "-o", str(out), str(source)], check=True)
+
+
+def gpu_missing() -> str:
+    """Why nothing can run on a GPU here; empty where it can."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "needs an NVIDIA driver (libcuda.so.1)"
+    count = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return "needs an NVIDIA GPU"
+    return ""

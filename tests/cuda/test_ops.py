@@ -1,0 +1,58 @@
+"""Every op compiled for CUDA gives what its reference gives: kernels emulated on the CPU (the very
+source of the GPU's), and on a GPU where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from emulator import MISSING, gpu_missing
+
+from dslc.ops import ALL
+
+HERE = Path(__file__).parent
+
+
+def run(script: str, folder: Path, *options: str) -> dict[str, str]:
+    """The JSON that a script of this folder prints."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+    command = [sys.executable, str(HERE / script), str(folder), *options]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    if MISSING:
+        pytest.skip(MISSING)
+    return run("ops_on_device.py", tmp_path_factory.mktemp("ops"))
+
+
+@pytest.fixture(scope="module")
+def on_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    if missing := gpu_missing():
+        pytest.skip(missing)
+    return run("ops_on_device.py", tmp_path_factory.mktemp("ops"), "--gpu")
+
+
+def wrong(told: dict[str, str], op: str) -> dict[str, str]:
+    of_op = {name: text for name, text in told.items() if name.rpartition("_case_")[0] == op}
+    assert of_op, f"no case of {op} ran"
+    return {name: text for name, text in of_op.items() if text}
+
+
+@pytest.mark.parametrize("op", [op.name for op in ALL])
+def test_emulated_kernels_give_the_reference(emulated: dict[str, str], op: str) -> None:
+    assert not wrong(emulated, op)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("op", [op.name for op in ALL])
+def test_the_gpu_gives_the_reference(on_gpu: dict[str, str], op: str) -> None:
+    assert not wrong(on_gpu, op)
