@@ -105,6 +105,10 @@ class Poly:
         return self * -1 + other
 
     def __mul__(self, other: Dim) -> Dim:
+        if isinstance(other, int):  # the order of the terms stays
+            if other in (0, 1):
+                return self if other else 0
+            return Poly(tuple((m, c * other) for m, c in self.terms))
         return _make(
             [
                 (tuple(sorted((*m, *n), key=str)), a * b)

@@ -25,6 +25,9 @@ def check(source: SourceFile) -> list[Diagnostic]:
         ctx = new_context(source)
         ctx.discard = True
         module = ctx.frame.module
+        if any(d.code.startswith("E00") for d in ctx.reporter.diagnostics):
+            # The tree lacks what did not parse; what is left would only complain about that.
+            return list(ctx.reporter.diagnostics)
         _check_trains(ctx, module)
         for decl in list(module.decls.values()):
             if isinstance(decl, ast.ModelDecl):
