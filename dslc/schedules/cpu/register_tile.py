@@ -131,6 +131,19 @@ def multiply_add(
             store_vector(acc, vector_at(acc, at, lanes) + value * columns[j], at, lanes)
 
 
+def multiply_add_lanes(
+    tile: Tile,
+    registers: Registers,
+    left: Callable[[int], Expr],
+    right: Callable[[int], Expr],
+) -> None:
+    """One step, lane by lane (one vector a row): accumulator[i] += left(i) * right(i)."""
+    acc, lanes = registers.accumulators, tile.lanes
+    for i in range(tile.rows):
+        at = tile.offset(i, 0)
+        store_vector(acc, vector_at(acc, at, lanes) + left(i) * right(i), at, lanes)
+
+
 def reduce_segment(
     tile: Tile, registers: Registers, length: Size, row: RowReader, column: ColumnReader
 ) -> None:

@@ -1,0 +1,271 @@
+"""Depthwise convolutions over NHWC images: forwards (and to the input), and to the weights.
+
+Every channel has a kernel of its own, so lanes run along channels and nothing is broadcast. The
+forward tile is pixels of one output row x one vector of channels; the weights' tile is the
+positions of the kernel x one vector of channels, reduced over the pixels of a strip. Channels are
+padded to whole vectors when a strip is copied.
+
+Non-goals: several output channels per input channel (`conv2d.py` with groups does those).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from dslc.diagnostics import InternalError
+from dslc.schedules.cpu.contract import (
+    ITEMSIZE,
+    Epilogue,
+    Expr,
+    Machine,
+    Operand,
+    Panels,
+    Size,
+    address,
+    choose_tasks,
+    edge_vector,
+    i64,
+    loop,
+    require,
+    share,
+    smaller,
+    task_loop,
+    unflatten,
+    vector_at,
+)
+from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.image import Strips, View, copy_strip, plan_strips, view_in_place
+from dslc.schedules.cpu.register_tile import (
+    Registers,
+    Tile,
+    allocate,
+    clear,
+    finish,
+    load,
+    multiply_add_lanes,
+    save,
+)
+from dslc.schedules.cpu.split import split
+
+LARGEST_KERNEL = 25  # positions: the weights' gradient keeps an accumulator for each
+
+
+@dataclass(frozen=True, slots=True)
+class DepthwisePlan:
+    """How a depthwise convolution or its weights' gradient is run, in blocks of `lanes` channels;
+    forwards in tiles of up to `pixels` pixels. Items (image, strip) are shared out to tasks."""
+
+    shape: ConvShape
+    dtype: str
+    lanes: int
+    pixels: int
+    strips: Strips
+    tasks: int
+    sums: int  # scratch elements of a task's sums (weights only)
+
+    @property
+    def width(self) -> int:
+        """Channels of a panel of weights."""
+        return self.lanes
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of channels."""
+        return -(-self.shape.channels // self.lanes)
+
+    @property
+    def copies(self) -> bool:
+        """Whether strips are copied to scratch."""
+        return self.shape.is_padded or self.shape.channels % self.lanes != 0
+
+    @property
+    def task_elements(self) -> Size:
+        """Scratch elements of one task: sums, then its strip."""
+        return self.sums + (self.strips.elements if self.copies else 0)
+
+    @property
+    def scratch_bytes(self) -> Size:
+        """Bytes of scratch."""
+        return self.task_elements * (ITEMSIZE[self.dtype] * self.tasks)
+
+    def channels(self, block: Expr) -> Size:
+        """Channels of a block that exist."""
+        if self.shape.channels % self.lanes == 0:
+            return self.lanes
+        return T.bind(i64(smaller(self.shape.channels - block * self.lanes, self.lanes)))
+
+
+def is_depthwise(shape: ConvShape) -> bool:
+    """Whether these templates run convolutions of `shape`."""
+    kh, kw = shape.kernel
+    return shape.groups == shape.channels == shape.out_channels and kh * kw <= LARGEST_KERNEL
+
+
+def plan_depthwise(shape: ConvShape, dtype: str, machine: Machine) -> DepthwisePlan:
+    """The plan forwards; weights are `Panels` of the machine's lanes."""
+    return _plan(shape, dtype, machine, sums=0)
+
+
+def plan_depthwise_backward_weight(shape: ConvShape, dtype: str, machine: Machine) -> DepthwisePlan:
+    """The plan of the weights' gradient."""
+    lanes = machine.lanes(dtype)
+    kh, kw = shape.kernel
+    return _plan(shape, dtype, machine, -(-shape.channels // lanes) * lanes * kh * kw)
+
+
+def _plan(shape: ConvShape, dtype: str, machine: Machine, sums: int) -> DepthwisePlan:
+    require(dtype in ITEMSIZE and is_depthwise(shape), f"depthwise convolution of {dtype}: {shape}")
+    lanes = machine.lanes(dtype)
+    tasks = choose_tasks(machine, shape.work)
+    pixel = -(-shape.channels // lanes) * lanes
+    strips = plan_strips(shape, machine, dtype, tasks, pixel, shape.channels)
+    pixels = 14 if machine.registers == 32 else 8
+    return DepthwisePlan(shape, dtype, lanes, pixels, strips, tasks, sums)
+
+
+def _view(
+    plan: DepthwisePlan, x: Operand, scratch: Operand | None, task: Expr, image: Expr, strip: Expr
+) -> View:
+    if not plan.copies:
+        return view_in_place(plan.strips, x, image, strip)
+    if scratch is None:
+        raise InternalError("a padded convolution needs scratch")
+    part = plan.task_elements if plan.tasks > 1 else 0
+    base = T.bind(address(scratch.offset, (task, part)) + plan.sums)
+    return copy_strip(plan.strips, x, scratch, base, image, strip)
+
+
+def emit_depthwise(
+    plan: DepthwisePlan, x: Operand, weights: Panels, epilogue: Epilogue,
+    scratch: Operand | None = None,
+) -> None:  # fmt: skip
+    """Emits the kernel's body; x is [batch, height, width, channels]. The epilogue's index is
+    (image, row, column, channel)."""
+    shape, strips = plan.shape, plan.strips
+    require(weights.width == plan.lanes, "weights are packed for another tile")
+    groups = split(shape.out[1], plan.pixels)
+    with task_loop(plan.tasks) as task:
+        tiles = [Tile(g.height, 1, plan.lanes, plan.dtype) for g in groups]
+        if not tiles:
+            return
+        registers = allocate(tiles)
+        start, stop = share(shape.batch * strips.count, task, plan.tasks)
+        with loop(start, stop) as item:
+            image, strip = unflatten(item, (shape.batch, strips.count))
+            view = _view(plan, x, scratch, task, image, strip)
+            rows = strips.output_rows(strip)
+            with loop(0, plan.blocks) as block, loop(0, rows) as row:
+                for tile, group in zip(tiles, groups):
+                    with loop(0, group.count) as t:
+                        column = T.bind(i64(t * group.height + group.start))
+                        clear(tile, registers)
+                        origin = view.at(row * shape.stride[0], column * shape.stride[1],
+                                         block * plan.lanes)  # fmt: skip
+                        _reduce(plan, tile, registers, view, weights, T.bind(origin), block)
+                        _finish(plan, tile, registers, epilogue, image, strip, row, column, block)
+
+
+def _finish(
+    plan: DepthwisePlan, tile: Tile, registers: Registers, epilogue: Epilogue,
+    image: Expr, strip: Expr, row: Expr, column: Expr, block: Expr,
+) -> None:  # fmt: skip
+    out_row, first = T.bind(strip * plan.strips.rows + row), T.bind(block * plan.lanes)
+    finish(tile, registers, plan.channels(block),
+           lambda i, j: (image, out_row, column + i, first + j), epilogue)  # fmt: skip
+
+
+def _reduce(
+    plan: DepthwisePlan, tile: Tile, registers: Registers, view: View, weights: Panels,
+    origin: Expr, block: Expr,
+) -> None:  # fmt: skip
+    (kh, kw), (dh, dw) = plan.shape.kernel, plan.shape.dilation
+    across, lanes = plan.shape.stride[1], plan.lanes
+    with loop(0, kh) as y, loop(0, kw) as z:
+        base = T.bind(address(origin, (y * dh, view.row_stride), (z * dw, view.pixel)))
+        at = address(weights.offset, ((block * kh + y) * kw + z, lanes))
+        weight = T.bind(vector_at(weights.buffer, at, lanes))
+        multiply_add_lanes(
+            tile, registers,
+            lambda i: vector_at(view.buffer, address(base, (i * across, view.pixel)), lanes),
+            lambda _: weight,
+        )  # fmt: skip
+
+
+def emit_depthwise_backward_weight(
+    plan: DepthwisePlan, x: Operand, dy: Operand, epilogue: Epilogue, scratch: Operand
+) -> None:
+    """Emits the kernel's body; dy is [batch, out.., channels]. The epilogue's index is (channel,
+    0, kh, kw). `scratch` (rank 1) holds `plan.scratch_bytes` bytes."""
+    shape, strips = plan.shape, plan.strips
+    kh, kw = shape.kernel
+    tile = Tile(kh * kw, 1, plan.lanes, plan.dtype)
+    with task_loop(plan.tasks) as task:
+        part = plan.task_elements if plan.tasks > 1 else 0
+        sums = T.bind(address(scratch.offset, (task, part)))
+        with loop(0, plan.sums) as i:
+            T.buffer_store(scratch.buffer, tirx.const(0.0, plan.dtype), [sums + i])
+        registers = allocate([tile])
+        start, stop = share(shape.batch * strips.count, task, plan.tasks)
+        with loop(start, stop) as item:
+            image, strip = unflatten(item, (shape.batch, strips.count))
+            view = _view(plan, x, scratch, task, image, strip)
+            _add_strip(_Strip(plan, view, dy, scratch, sums, tile, registers, image, strip))
+    _add_up(plan, epilogue, scratch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Strip:
+    plan: DepthwisePlan
+    view: View
+    dy: Operand
+    scratch: Operand
+    sums: Expr
+    tile: Tile
+    registers: Registers
+    image: Expr
+    strip: Expr
+
+
+def _add_strip(run: _Strip) -> None:
+    """Adds a strip's products to the task's sums."""
+    plan, view, dy, tile, registers = run.plan, run.view, run.dy, run.tile, run.registers
+    strips, (sh, sw) = plan.strips, plan.shape.stride
+    with loop(0, plan.blocks) as block:
+        at = T.bind(run.sums + block * (tile.rows * plan.lanes))
+        load(tile, registers, run.scratch.buffer, at, plan.lanes)
+        channel, exist = T.bind(block * plan.lanes), plan.channels(block)
+        first = T.bind(dy.at(run.image, run.strip * strips.rows, i64(0), channel))
+        with loop(0, strips.output_rows(run.strip)) as row, loop(0, plan.shape.out[1]) as column:
+            origin = T.bind(view.at(row * sh, column * sw, channel))
+            place = address(first, (row, dy.strides[1]), (column, dy.strides[2]))
+            gradient = edge_vector(dy.buffer, plan.dtype, place, plan.lanes, 0, exist, plan.lanes)
+            _multiply(plan, tile, registers, view, origin, T.bind(gradient))
+        save(tile, registers, run.scratch.buffer, at, plan.lanes)
+
+
+def _multiply(
+    plan: DepthwisePlan, tile: Tile, registers: Registers, view: View, origin: Expr, gradient: Expr
+) -> None:
+    (_, kw), (dh, dw) = plan.shape.kernel, plan.shape.dilation
+
+    def input_at(i: int) -> Expr:
+        terms = ((i // kw * dh, view.row_stride), (i % kw * dw, view.pixel))
+        return vector_at(view.buffer, address(origin, *terms), plan.lanes)
+
+    multiply_add_lanes(tile, registers, input_at, lambda _: gradient)
+
+
+def _add_up(plan: DepthwisePlan, epilogue: Epilogue, scratch: Operand) -> None:
+    """Hands every weight, the tasks' sums added up in order, to the epilogue."""
+    kh, kw = plan.shape.kernel
+    with loop(0, plan.blocks) as block, loop(0, kh) as y, loop(0, kw) as z:
+        row = T.bind(i64(scratch.offset) + ((block * kh + y) * kw + z) * plan.lanes)
+        first = T.bind(block * plan.lanes)
+        with loop(0, plan.channels(block)) as j:
+            total = scratch.buffer[row + j]
+            for other in range(1, plan.tasks):
+                total = total + scratch.buffer[row + j + other * i64(plan.task_elements)]
+            epilogue((first + j, i64(0), y, z), total)
