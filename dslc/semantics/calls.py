@@ -284,7 +284,7 @@ def _build(
         with builder.at(ctx.origin(span)):
             result = surface.build(builder, bound, tuple(values))
     except TypeRuleError as error:
-        mistake = operators.rule_mistake(error, operands)
+        mistake = operators.rule_mistake(ctx, error, operands)
         if not mistake.diagnostic.labels:
             labels = [Label(span)]
             raise Mistake(

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from dslc.diagnostics import InternalError, Label
 from dslc.ir.core import Value
-from dslc.ir.dims import Dim, Poly, product
+from dslc.ir.dims import Dim, Poly, free_symbols, product
 from dslc.ir.op import TypeRuleError
 from dslc.ir.types import DType, TensorType, is_float
 from dslc.ops import OPERATORS
 from dslc.semantics import errors
-from dslc.semantics.context import Context, Mistake
+from dslc.semantics.context import Context, Mistake, Undecidable
 from dslc.semantics.values import Tensor, Thing, Unknown, describe, is_number, show_type
 from dslc.source import Span
 
@@ -71,14 +71,24 @@ def checked(ctx: Context, operands: Sequence[Operand], emit: Callable[[], Value]
     try:
         return emit()
     except TypeRuleError as error:
-        raise rule_mistake(error, operands) from None
+        raise rule_mistake(ctx, error, operands) from None
 
 
-def rule_mistake(error: TypeRuleError, operands: Sequence[Operand]) -> Mistake:
-    """The `Mistake` of a type rule's complaint."""
+def rule_mistake(ctx: Context, error: TypeRuleError, operands: Sequence[Operand]) -> Mistake:
+    """The `Mistake` of a type rule's complaint; `Undecidable` if other sizes might be right."""
+    about_sizes = ctx.choices is not None and error.code != "E0204"
+    if about_sizes and any(_is_open(ctx, operand.thing) for operand in operands):
+        raise Undecidable
     blamed = [i for i in error.inputs if i < len(operands)] or range(len(operands))
     labels = operand_labels([operands[i] for i in blamed])
     return Mistake(errors.op_mismatch(error.code, error.message, labels, error.notes, error.help))
+
+
+def _is_open(ctx: Context, thing: Thing) -> bool:
+    """Whether a tensor's size depends on what the user of a layer chooses."""
+    if not isinstance(thing, Tensor):
+        return False
+    return any(not ctx.open_dims.isdisjoint(free_symbols(dim)) for dim in thing.type.dims)
 
 
 def operand_labels(operands: Sequence[Operand]) -> list[Label]:

@@ -21,7 +21,7 @@ from dslc.syntax.parser import parse
 Named = ast.ConstDecl | ast.FnDecl | ast.LayerDecl | ast.ModelDecl
 
 _LIBRARY = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "std")
-_LIBRARY_DECLARATION = re.compile(r"^(?:fn|layer|const) (\w+)", re.MULTILINE)
+_LIBRARY_DECLARATION = re.compile(r"^(?:##.*\n)*(?:fn|layer|const) (\w+)", re.MULTILINE)
 
 
 @dataclass(slots=True, eq=False)
