@@ -18,6 +18,7 @@ from dslc.semantics.operators import expand, own, to_tensor
 from dslc.semantics.signature import Given, Matcher, Silent, tensor_type
 from dslc.semantics.values import (
     Bad,
+    Builtin,
     Code,
     Constant,
     Instance,
@@ -177,6 +178,9 @@ def _from_initialiser(ctx: Context, expr: ast.Expr, type: TensorType) -> Value |
         return None
     if is_static(function) or isinstance(function, Tensor | Constant | Random):
         raise Mistake(errors.not_callable(describe(function), expr.span))
+    if isinstance(function, Builtin) and function.surface.name in ("zeros", "ones"):
+        value = float(function.surface.name == "ones")
+        return ctx.emit("constant", (), expr.span, value=value, type=type)
     like = ctx.emit("constant", (), expr.span, value=0.0, type=type)
     given = [Given(None, ctx.tensor(like, expr.span, "the weight"), expr.span)]
     result = ctx.call(ctx, function, given, expr.span)

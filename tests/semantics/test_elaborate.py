@@ -304,6 +304,34 @@ train M {
     np.testing.assert_allclose(new, p - 0.25 * g, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "step", "rate"),
+    [
+        ("cosine[0.4, warmup=10, total=110]", 4, 0.2),
+        ("cosine[0.4, warmup=10, total=110]", 60, 0.2),
+        ("cosine[0.4, warmup=10, total=110]", 500, 0.0),
+        ("cosine[0.4, total=100, low=0.1]", 0, 0.4),
+        ("step_decay[1.0, every=10, factor=0.5]", 25, 0.25),
+    ],
+)
+def test_schedules(schedule: str, step: int, rate: float) -> None:
+    built = program(f"model M(step: i64) -> f32 {{ return {schedule}(step) }}")
+    out = forward(built, {}, step=np.asarray(step))
+    np.testing.assert_allclose(out, rate, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("initialiser", "value"), [("~ zeros", 0), ("~ ones", 1), ("= 2.5", 2.5)])
+def test_constant_first_values(initialiser: str, value: float) -> None:
+    built = program(f"""
+layer scale(x: f32[N, D]) -> f32[N, D] {{
+    param weight: f32[D] {initialiser}
+    return x * weight
+}}
+model M(x: f32[N, 3]) -> f32[N, 3] {{ return x |> scale[] }}
+""")
+    assert initial_variables(built, 0)["scale.weight"].tolist() == [value] * 3
+
+
 def test_each_variable_draws_from_its_own_stream() -> None:
     text = "model M(x: f32[N, 64]) -> f32[N, 64] { return x |> a: dense[64] |> b: dense[64] }"
     values = initial_variables(program(text), 1)
