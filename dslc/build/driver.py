@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from dslc.build.worker import EntryReport, Job, Report
 from dslc.diagnostics import InternalError
 from dslc.ir import text
 from dslc.ir.core import Entry, Program
+from dslc.lower.pack import pack_weights
 from dslc.passes import pipeline
 from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
@@ -75,6 +77,9 @@ def optimise(program: Program, target: Target, dump: Dump | None = None) -> Prog
         if dump is not None:
             dump("train_step", program)
     program = pipeline.run(program, pipeline.BEFORE_LOWERING, dump)
+    if target.kind == "cpu":
+        pack = partial(pack_weights, vector_bits=target.vector_bits)
+        program = pipeline.run(program, (("pack", pipeline.on_entries(pack)),), dump)
     return pipeline.run(program, pipeline.AFTER_PACKING, dump)
 
 

@@ -1,17 +1,19 @@
 """Runs matrix products and convolutions by the register-tiled CPU templates.
 
 Input: a contraction group being emitted. Output: the template's code, with everything that was
-fused behind the contraction as its epilogue. What a template doesn't take (16-bit floats, integers)
-runs by plain loops; the note that says so ends in the build summary.
+fused behind the contraction as its epilogue. What no template takes (16-bit floats, integers,
+convolutions that were not packed) runs by plain loops; the note that says so ends in the build
+summary.
 
-Weights of convolutions are packed into panels by ordinary equations (`pack.py`), so that packing
-can be done once at load.
+A template is planned twice by the same code: with dims, to know its scratch memory, and with TIR
+expressions, to be emitted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Union, cast
 
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
@@ -22,16 +24,44 @@ from dslc.lower.group import Group
 from dslc.lower.kernel import declare
 from dslc.lower.loops import Task, emit_loops
 from dslc.ops.linalg import MatmulAttrs
-from dslc.schedules.cpu.contract import ITEMSIZE, Machine, Operand, Size
+from dslc.ops.packed import PackedConvAttrs
+from dslc.ops.windows import ConvWeightGradientAttrs
+from dslc.schedules.cpu.contract import ITEMSIZE, Epilogue, Machine, Operand, Panels, Size
+from dslc.schedules.cpu.conv2d import ConvPlan, emit_conv2d, plan_conv2d
+from dslc.schedules.cpu.conv2d_weight import (
+    ConvWeightPlan,
+    emit_conv2d_backward_weight,
+    plan_conv2d_backward_weight,
+)
+from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.depthwise import (
+    DepthwisePlan,
+    emit_depthwise,
+    emit_depthwise_backward_weight,
+    is_depthwise,
+    plan_depthwise,
+    plan_depthwise_backward_weight,
+)
 from dslc.schedules.cpu.matmul import MatmulPlan, emit_matmul, plan_matmul
 
 TEMPLATE_DTYPES = ("f32", "f64")
+AnyPlan = Union[MatmulPlan, ConvPlan, ConvWeightPlan, DepthwisePlan]
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A template's plan: bytes of scratch, whether it runs tasks in parallel, and its code, given
+    the epilogue and the scratch memory."""
+
+    scratch: Size
+    tasks: int
+    emit: Callable[[Epilogue, Operand | None], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """How a dim is written for a template: as it is when planning scratch memory, as a TIR
-    expression when emitting."""
+    """How dims and operands are written for a template: as they are when planning (without a
+    task), as TIR when emitting."""
 
     task: Task | None
 
@@ -40,31 +70,35 @@ class _Sizes:
             return self.task.k.dim(dim)
         return dim
 
-    def operand(self, value: Value, strides: tuple[Dim, ...]) -> Operand:
-        buffer = None if self.task is None else self.task.graph.memory[value].buffer
-        return Operand(buffer, STORED[value.type.dtype], tuple(map(self, strides)))
+    def buffer(self, value: Value) -> Any:
+        return None if self.task is None else self.task.graph.memory[value].buffer
+
+    def operand(self, value: Value, strides: tuple[Dim, ...] | None = None) -> Operand:
+        dims = strides if strides is not None else strides_of(value.type.dims)
+        return Operand(self.buffer(value), STORED[value.type.dtype], tuple(map(self, dims)))
 
 
 def scratch_of(group: Group, machine: Machine) -> Dim:
     """Bytes of scratch memory that the group's template wants."""
-    anchor = _anchor(group)
-    if anchor.op.name == "matmul" and _takes(anchor):
-        plan, _, _ = _plan_matmul(anchor, machine, _Sizes(None))
-        return cast(Dim, plan.scratch_bytes(_inner(anchor)))
-    return 0
+    planned = _plan(_anchor(group), machine, _Sizes(None))
+    return 0 if planned is None else cast(Dim, planned.scratch)
 
 
 def emit_contraction(task: Task, machine: Machine, scratch: Any) -> str | None:
     """Emits the group; returns a note when it had to take a slow path."""
     anchor = _anchor(task.group)
-    if not _takes(anchor):
+    planned = _plan(anchor, machine, _Sizes(task))
+    if planned is None:
         emit_loops(task)
         return f"{anchor.op.name} of {anchor.inputs[0].type.dtype} runs by plain loops"
-    if anchor.op.name == "matmul":
-        _emit_matmul(task, anchor, machine, scratch)
-        return None
-    emit_loops(task)
-    return f"{anchor.op.name} runs by plain loops"
+    task.parallel = planned.tasks > 1
+    memory = None
+    if scratch is not None:
+        dtype = STORED[anchor.inputs[0].type.dtype]
+        elements = scratch_of(task.group, machine) // ITEMSIZE[dtype]
+        memory = Operand(declare(task.k, scratch, elements, dtype), dtype, (1,))
+    planned.emit(_epilogue(task, anchor), memory)
+    return None
 
 
 def _anchor(group: Group) -> Eqn:
@@ -73,45 +107,7 @@ def _anchor(group: Group) -> Eqn:
     return group.anchor
 
 
-def _takes(anchor: Eqn) -> bool:
-    return anchor.inputs[0].type.dtype in TEMPLATE_DTYPES
-
-
-def _inner(anchor: Eqn) -> Dim:
-    attrs = cast(MatmulAttrs, anchor.attrs)
-    return anchor.inputs[0].type.dims[-2 if attrs.transpose_a else -1]
-
-
-def _plan_matmul(anchor: Eqn, machine: Machine, size: _Sizes) -> tuple[MatmulPlan, Operand, Operand]:
-    a, b = anchor.inputs
-    attrs = cast(MatmulAttrs, anchor.attrs)
-    *batch, m, n = anchor.outputs[0].type.dims
-    left = size.operand(a, _matrix_strides(a, attrs.transpose_a))
-    right = size.operand(b, _matrix_strides(b, attrs.transpose_b))
-    plan = plan_matmul(
-        left, right, size(m), size(n), size(_inner(anchor)), machine, tuple(map(size, batch))
-    )
-    return plan, left, right
-
-
-def _matrix_strides(value: Value, transposed: bool) -> tuple[Dim, ...]:
-    *batch, row, column = strides_of(value.type.dims)
-    return (*batch, column, row) if transposed else (*batch, row, column)
-
-
-def _emit_matmul(task: Task, anchor: Eqn, machine: Machine, scratch: Any) -> None:
-    size = _Sizes(task)
-    plan, left, right = _plan_matmul(anchor, machine, size)
-    task.parallel = plan.tasks > 1
-    memory = None
-    if scratch is not None:
-        elements = scratch_of(task.group, machine) // ITEMSIZE[left.dtype]
-        buffer = declare(task.k, scratch, elements, left.dtype)
-        memory = Operand(buffer, left.dtype, (1,))
-    emit_matmul(plan, left, right, _epilogue(task, anchor), memory)
-
-
-def _epilogue(task: Task, anchor: Eqn) -> Any:
+def _epilogue(task: Task, anchor: Eqn) -> Epilogue:
     """Stores the group's outputs at an index, given the contraction's element there."""
     value = anchor.outputs[0]
 
@@ -122,3 +118,101 @@ def _epilogue(task: Task, anchor: Eqn) -> Any:
             task.store_all(where)
 
     return finish
+
+
+def _plan(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned | None:
+    """The template for a contraction, if there is one."""
+    if anchor.inputs[0].type.dtype not in TEMPLATE_DTYPES:
+        return None
+    match anchor.op.name:
+        case "matmul":
+            return _plan_matmul(anchor, machine, size)
+        case "conv2d_packed":
+            return _plan_packed(anchor, machine, size)
+        case "conv2d_weight_gradient":
+            return _plan_weight_gradient(anchor, machine, size)
+    return None
+
+
+# --- matrix products ------------------------------------------------------------------------------
+
+
+def _plan_matmul(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned:
+    a, b = anchor.inputs
+    attrs = cast(MatmulAttrs, anchor.attrs)
+    *batch, m, n = anchor.outputs[0].type.dims
+    inner = a.type.dims[-2 if attrs.transpose_a else -1]
+    left = size.operand(a, _matrix_strides(a, attrs.transpose_a))
+    right = size.operand(b, _matrix_strides(b, attrs.transpose_b))
+    plan = plan_matmul(
+        left, right, size(m), size(n), size(inner), machine, tuple(map(size, batch))
+    )
+    scratch = plan.scratch_bytes(size(inner))
+    return _Planned(scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, right, e, s))
+
+
+def _matrix_strides(value: Value, transposed: bool) -> tuple[Dim, ...]:
+    *batch, row, column = strides_of(value.type.dims)
+    return (*batch, column, row) if transposed else (*batch, row, column)
+
+
+# --- convolutions ---------------------------------------------------------------------------------
+
+
+def _plan_packed(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned:
+    x, w = anchor.inputs
+    attrs = cast(PackedConvAttrs, anchor.attrs)
+    n, height, width, channels = x.type.dims
+    _, kh, kw, _, lanes = cast(tuple[int, ...], w.type.dims)
+    top, bottom, left, right = attrs.padding
+    shape = ConvShape(
+        size(n), size(height), size(width), cast(int, channels), attrs.channels, (kh, kw),
+        attrs.stride, ((size(top), size(bottom)), (size(left), size(right))),
+        attrs.dilation, attrs.groups, attrs.spread,
+    )  # fmt: skip
+    dtype = STORED[x.type.dtype]
+    image, panels = size.operand(x), Panels(size.buffer(w), dtype, lanes)
+    if attrs.depthwise:
+        deep = plan_depthwise(shape, dtype, machine)
+        return _Planned(
+            deep.scratch_bytes, deep.tasks, lambda e, s: emit_depthwise(deep, image, panels, e, s)
+        )
+    plan = plan_conv2d(shape, dtype, lanes, machine)
+    return _Planned(
+        plan.scratch_bytes, plan.tasks, lambda e, s: emit_conv2d(plan, image, panels, e, s)
+    )
+
+
+def _plan_weight_gradient(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned | None:
+    x, g = anchor.inputs
+    attrs = cast(ConvWeightGradientAttrs, anchor.attrs)
+    if attrs.layout != "NHWC":
+        return None
+    n, height, width, channels = x.type.dims
+    out = g.type.dims[3]
+    if not isinstance(channels, int) or not isinstance(out, int):
+        return None
+    top, bottom, left, right = attrs.padding
+    shape = ConvShape(
+        size(n), size(height), size(width), channels, out, attrs.kernel, attrs.stride,
+        ((top, bottom), (left, right)), attrs.dilation, attrs.groups,
+    )  # fmt: skip
+    dtype = STORED[x.type.dtype]
+    image, cotangent = size.operand(x), size.operand(g)
+
+    def given(scratch: Operand | None) -> Operand:
+        if scratch is None:
+            raise InternalError("the gradient of a convolution's weights needs scratch memory")
+        return scratch
+
+    if is_depthwise(shape) and attrs.groups > 1:
+        deep = plan_depthwise_backward_weight(shape, dtype, machine)
+        return _Planned(
+            deep.scratch_bytes, deep.tasks,
+            lambda e, s: emit_depthwise_backward_weight(deep, image, cotangent, e, given(s)),
+        )  # fmt: skip
+    plan = plan_conv2d_backward_weight(shape, dtype, machine)
+    return _Planned(
+        plan.scratch_bytes, plan.tasks,
+        lambda e, s: emit_conv2d_backward_weight(plan, image, cotangent, e, given(s)),
+    )  # fmt: skip

@@ -86,7 +86,7 @@ class _Counter:
         return None
 
     def binary(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
-        if dtype != "index":
+        if dtype not in ("index", "bool"):
             self._count(_BINARY.get(name, 1))
         return None
 

@@ -26,7 +26,13 @@ from dslc.lower.cost import Cost, cost_of
 
 Kind = Literal["loop", "reduce", "scatter", "contract"]
 
-CONTRACTIONS = ("matmul", "conv2d", "conv2d_input_gradient", "conv2d_weight_gradient")
+CONTRACTIONS = (
+    "matmul",
+    "conv2d",
+    "conv2d_packed",
+    "conv2d_input_gradient",
+    "conv2d_weight_gradient",
+)
 VIEWS = ("reshape",)
 CHEAP = 4  # operations that may be repeated rather than stored
 

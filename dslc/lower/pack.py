@@ -1,0 +1,122 @@
+"""Replaces convolutions by those that the CPU's templates run, with weights packed into panels.
+
+    conv2d(x, w)                  becomes   conv2d_packed(x, pack(w))
+    conv2d_input_gradient(g, w)   becomes   conv2d_packed(g, pack(w turned round))
+
+`pack` is a chain of reshape, pad and transpose: in an inference entry it depends on weights alone,
+so `hoist` moves it to `prepare`, which runs once at load. Input and output: a Function whose
+convolutions are NHWC; others, and dtypes that no template takes, stay as they are.
+
+Non-goals: TVM (this runs in the user's process), the gradient of weights (it needs no packing).
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from dslc.ir.builder import Builder
+from dslc.ir.core import Eqn, Function, Value
+from dslc.ir.dims import Dim
+from dslc.ir.rewrite import Context, Rule, rewrite
+from dslc.ir.types import ITEMSIZE
+from dslc.ops.conv import conv2d, conv2d_input_gradient
+from dslc.ops.packed import conv2d_packed
+from dslc.ops.shape import reshape, transpose
+from dslc.ops.slicing import pad, slice_
+from dslc.ops.windows import ConvAttrs, ConvInputGradientAttrs
+
+Pair = tuple[int, int]
+LARGEST_DEPTHWISE = 25  # kernel positions that the depthwise template keeps in registers
+
+
+def pack_weights(function: Function, vector_bits: int) -> Function:
+    """The function for a CPU with vector registers of `vector_bits`."""
+
+    def rule(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+        if eqn.op is conv2d:
+            return _forward(eqn, b, vector_bits)
+        if eqn.op is conv2d_input_gradient:
+            return _to_input(eqn, b, vector_bits)
+        return None
+
+    rules: list[Rule] = [rule]
+    return rewrite(function, rules)
+
+
+def panel_width(columns: int, lanes: int) -> int:
+    """Columns of a panel: two vectors, one for few output channels."""
+    return lanes if columns <= lanes else 2 * lanes
+
+
+def _packable(eqn: Eqn) -> bool:
+    attrs, weight = cast(ConvAttrs, eqn.attrs), eqn.inputs[1].type
+    known = all(isinstance(d, int) for d in weight.dims)
+    return known and attrs.layout == "NHWC" and weight.dtype in ("f32", "f64")
+
+
+def _forward(eqn: Eqn, b: Builder, bits: int) -> Value | None:
+    if not _packable(eqn):
+        return None
+    attrs, (x, w) = cast(ConvAttrs, eqn.attrs), eqn.inputs
+    out = cast(int, w.type.dims[0])
+    packed, depthwise = pack(b, w, attrs.groups, bits)
+    return cast(
+        Value,
+        conv2d_packed(
+            b, x, packed, channels=out, stride=attrs.stride, padding=attrs.padding,
+            dilation=attrs.dilation, groups=attrs.groups, depthwise=depthwise,
+        ),
+    )  # fmt: skip
+
+
+def _to_input(eqn: Eqn, b: Builder, bits: int) -> Value | None:
+    """The gradient as a convolution of the cotangent, spread by the stride."""
+    if not _packable(eqn):
+        return None
+    attrs, (g, w) = cast(ConvInputGradientAttrs, eqn.attrs), eqn.inputs
+    _, per_group, kh, kw = cast(tuple[int, ...], w.type.dims)
+    packed, depthwise = pack(b, turned_round(b, w, attrs.groups), attrs.groups, bits)
+    top, left = attrs.padding[0], attrs.padding[2]
+    padding: list[Dim] = []
+    for axis, low in ((0, top), (1, left)):
+        reach = ((kh, kw)[axis] - 1) * attrs.dilation[axis]
+        seen = (g.type.dims[1 + axis] - 1) * attrs.stride[axis] + 1
+        padding += [reach - low, attrs.size[axis] - seen + low]
+    return cast(
+        Value,
+        conv2d_packed(
+            b, g, packed, channels=per_group * attrs.groups, padding=tuple(padding),
+            dilation=attrs.dilation, spread=attrs.stride, groups=attrs.groups,
+            depthwise=depthwise,
+        ),
+    )  # fmt: skip
+
+
+def turned_round(b: Builder, w: Value, groups: int) -> Value:
+    """Weights of the adjoint: kernel positions reversed, channels in and out swapped by group."""
+    out, per_group, kh, kw = cast(tuple[int, ...], w.type.dims)
+    value = slice_(
+        b, w, starts=(0, 0, kh - 1, kw - 1), stops=(out, per_group, -1, -1), steps=(1, 1, -1, -1)
+    )
+    value = reshape(b, value, dims=(groups, out // groups, per_group, kh, kw))
+    value = transpose(b, value, perm=(0, 2, 1, 3, 4))
+    return cast(Value, reshape(b, value, dims=(groups * per_group, out // groups, kh, kw)))
+
+
+def pack(b: Builder, w: Value, groups: int, bits: int) -> tuple[Value, bool]:
+    """The panels of OIHW weights, and whether they are packed for the depthwise template."""
+    out, per_group, kh, kw = cast(tuple[int, ...], w.type.dims)
+    lanes = bits // 8 // ITEMSIZE[w.type.dtype]
+    depthwise = groups == out and per_group == 1 and groups > 1 and kh * kw <= LARGEST_DEPTHWISE
+    count = 1 if depthwise else groups
+    width = lanes if depthwise else panel_width(out // groups, lanes)
+    panels = -(-(out // count) // width)
+    missing = panels * width - out // count
+    value = reshape(b, w, dims=(count, out // count, per_group, kh, kw))
+    if missing:
+        value = pad(b, value, low=(0,) * 5, high=(0, missing, 0, 0, 0))
+    value = reshape(b, value, dims=(count, panels, width, per_group, kh, kw))
+    value = transpose(b, value, perm=(0, 1, 4, 5, 3, 2))
+    return cast(
+        Value, reshape(b, value, dims=(count * panels, kh, kw, per_group, width))
+    ), depthwise

@@ -1,0 +1,209 @@
+"""Convolution with weights packed for the CPU's vector registers; made by the lowering alone.
+
+Images are NHWC. The packed weights hold panels of `width` output channels side by side,
+
+    [panels, KH, KW, C / groups, width],    zeros beyond the last channel of a group,
+
+groups one after the other. A `depthwise` convolution (groups = channels = output channels) has
+panels across its groups: [ceil(C / width), KH, KW, 1, width]. `spread` puts zeros between the
+image's pixels (the gradient of a stride), and padding may be negative (cropping).
+
+Non-goals: packing (ordinary equations do it, see `lower/pack.py`), gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from dslc._lazy import lazy
+from dslc.ir.dims import Dim, sym
+from dslc.ir.op import (
+    Attrs,
+    Expr,
+    Index,
+    Kernels,
+    NoFacet,
+    Op,
+    Operand,
+    Reader,
+    Sample,
+    TypeRuleError,
+)
+from dslc.ir.types import TensorType
+from dslc.ops.linalg import accumulator
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = lazy("numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class PackedConvAttrs(Attrs):
+    """`padding` is (top, bottom, left, right); the pairs are (height, width)."""
+
+    channels: int
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[Dim, Dim, Dim, Dim] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    spread: tuple[int, int] = (1, 1)
+    groups: int = 1
+    depthwise: bool = False
+
+
+def packed_dims(
+    out: int, per_group: int, kernel: tuple[int, int], groups: int, width: int, depthwise: bool
+) -> tuple[int, int, int, int, int]:
+    """Dims of the packed weights."""
+    if depthwise:
+        return (-(-out // width), *kernel, 1, width)
+    return (groups * -(-(out // groups) // width), *kernel, per_group, width)
+
+
+def _out_size(attrs: PackedConvAttrs, axis: int, size: Dim, kernel: int) -> Dim:
+    low, high = attrs.padding[2 * axis : 2 * axis + 2]
+    extent = (kernel - 1) * attrs.dilation[axis] + 1
+    room = (size - 1) * attrs.spread[axis] + 1 + low + high - extent
+    return room // attrs.stride[axis] + 1
+
+
+def _type(attrs: PackedConvAttrs, x: TensorType, w: TensorType) -> TensorType:
+    if x.rank != 4 or w.rank != 5 or x.dtype != w.dtype or x.dtype not in ("f32", "f64"):
+        raise TypeRuleError(f"cannot convolve {x} with packed weights {w}")
+    n, height, width, channels = x.dims
+    _, kh, kw, per_group, lanes = w.dims
+    if not all(isinstance(d, int) for d in w.dims) or per_group * attrs.groups != channels:
+        raise TypeRuleError(f"packed weights {w} don't fit {x}")
+    kernel = (cast(int, kh), cast(int, kw))
+    expected = packed_dims(
+        attrs.channels, cast(int, per_group), kernel, attrs.groups, cast(int, lanes),
+        attrs.depthwise,
+    )  # fmt: skip
+    if w.dims != expected:
+        raise TypeRuleError(f"packed weights {w} should have dims {expected}")
+    out = (_out_size(attrs, 0, height, kernel[0]), _out_size(attrs, 1, width, kernel[1]))
+    return x.with_dims((n, *out, attrs.channels))
+
+
+def _unpacked(attrs: PackedConvAttrs, w: Any) -> Any:
+    """The weights as [groups, out per group, C / groups, KH, KW]."""
+    panels, kh, kw, per_group, width = w.shape
+    count = 1 if attrs.depthwise else attrs.groups
+    shape = (count, panels // count, kh, kw, per_group, width)
+    moved = w.reshape(shape).transpose(0, 1, 5, 4, 2, 3)
+    flat = moved.reshape(count, panels // count * width, per_group, kh, kw)
+    kept = flat[:, : attrs.channels // count]
+    return kept.reshape(attrs.groups, attrs.channels // attrs.groups, per_group, kh, kw)
+
+
+def _spread_and_padded(attrs: PackedConvAttrs, x: Any) -> Any:
+    """The image with zeros between its pixels and around it, or cropped."""
+    n, height, width, channels = x.shape
+    down, across = attrs.spread
+    size = ((height - 1) * down + 1, (width - 1) * across + 1)
+    spread = np.zeros((n, *size, channels), x.dtype)
+    spread[:, ::down, ::across] = x
+    low_high = cast(tuple[int, ...], attrs.padding)
+    spread = np.pad(
+        spread, ((0, 0), *((max(low_high[i], 0), max(low_high[i + 1], 0)) for i in (0, 2)), (0, 0))
+    )
+    top, bottom, left, right = (max(-p, 0) for p in low_high)
+    return spread[:, top : spread.shape[1] - bottom, left : spread.shape[2] - right]
+
+
+def _reference(attrs: PackedConvAttrs, x: Any, w: Any) -> Any:
+    weight, image = _unpacked(attrs, w), _spread_and_padded(attrs, x)
+    groups, out, per_group, kh, kw = weight.shape
+    sizes = [_out_size(attrs, i, x.shape[1 + i], (kh, kw)[i]) for i in (0, 1)]
+    oh, ow = (cast(int, size) for size in sizes)
+    image = image.reshape(*image.shape[:3], groups, per_group)
+    result = np.zeros((x.shape[0], oh, ow, groups, out), x.dtype)
+    (sh, sw), (dh, dw) = attrs.stride, attrs.dilation
+    for i in range(kh):
+        for j in range(kw):
+            rows = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)
+            columns = slice(j * dw, j * dw + (ow - 1) * sw + 1, sw)
+            seen = image[:, rows, columns]
+            result += np.einsum("nhwgc,goc->nhwgo", seen, weight[..., i, j])
+    return result.reshape(x.shape[0], oh, ow, attrs.channels)
+
+
+def _compute(
+    k: Kernels, attrs: PackedConvAttrs, operands: Sequence[Operand], outputs: Sequence[TensorType]
+) -> Reader:
+    x, w = operands
+    dtype, wide = x.type.dtype, accumulator(x.type.dtype)
+    panels, kh, kw, per_group, width = w.type.dims
+    group_out = attrs.channels // attrs.groups
+
+    def place(at: Expr, tap: Expr, axis: int) -> tuple[Expr, Expr]:
+        """The pixel that kernel position `tap` sees for the result at `at`, and whether it is one."""
+        scaled = k.binary("mul", at, k.dim(attrs.stride[axis]), "index")
+        step = k.binary("mul", tap, k.dim(attrs.dilation[axis]), "index")
+        seen = k.binary("add", scaled, step, "index")
+        seen = k.binary("sub", seen, k.dim(attrs.padding[2 * axis]), "index")
+        spread = k.dim(attrs.spread[axis])
+        pixel = k.binary("floordiv", seen, spread, "index")
+        rest = k.binary("mod", seen, spread, "index")
+        inside = k.compare("eq", rest, k.dim(0), "index")
+        above = k.compare("ge", pixel, k.dim(0), "index")
+        below = k.compare("lt", pixel, k.dim(x.type.dims[1 + axis]), "index")
+        return pixel, k.binary("and", k.binary("and", inside, above, "bool"), below, "bool")
+
+    def read(index: Index) -> Expr:
+        n, row, column, o = index
+        group = k.binary("floordiv", o, k.dim(group_out), "index")
+        within = o if attrs.depthwise else k.binary("mod", o, k.dim(group_out), "index")
+        panel = k.binary("floordiv", within, k.dim(width), "index")
+        if not attrs.depthwise:
+            each = k.dim(panels // attrs.groups)
+            panel = k.binary("add", panel, k.binary("mul", group, each, "index"), "index")
+        lane = k.binary("mod", within, k.dim(width), "index")
+        first = k.binary("mul", group, k.dim(per_group), "index")
+
+        def product(r: Index) -> Expr:
+            i, j, c = r
+            (h, inside_h), (v, inside_w) = place(row, i, 0), place(column, j, 1)
+            inside = k.binary("and", inside_h, inside_w, "bool")
+            channel = k.binary("add", first, c, "index")
+            seen = k.guarded(inside, lambda: x((n, h, v, channel)), k.const(0, dtype))
+            return k.binary("mul", seen, w((panel, i, j, c, lane)), wide)
+
+        return k.reduce("sum", (kh, kw, per_group), product, wide)
+
+    return read
+
+
+def _sample(image: tuple[Dim, ...], weight: tuple[int, ...], **attrs: Any) -> Sample:
+    return Sample(
+        (TensorType("f32", image), TensorType("f32", weight)),
+        PackedConvAttrs(**attrs),
+        rtol=2e-5,
+        why="sums of up to 36 products, in another order",
+    )
+
+
+conv2d_packed = Op(
+    "conv2d_packed",
+    attrs=PackedConvAttrs,
+    type_rule=_type,
+    reference=_reference,
+    gradient=NoFacet("the lowering makes it, after gradients are taken"),
+    compute=_compute,
+    samples=(
+        _sample((2, 5, 6, 3), (1, 3, 3, 3, 8), channels=4, padding=(1, 1, 1, 1)),
+        _sample((1, 7, 7, 2), (3, 3, 2, 2, 8), channels=20, stride=(2, 3), padding=(1, 0, 2, 1)),
+        _sample((1, 6, 5, 4), (2, 2, 2, 2, 8), channels=6, groups=2),
+        _sample((1, 4, 3, 2), (1, 3, 3, 2, 8), channels=3, spread=(2, 2), padding=(2, 3, -1, 2)),
+        _sample(
+            (2, 5, 5, 9), (2, 3, 3, 1, 8), channels=9, groups=9, depthwise=True,
+            padding=(1, 1, 1, 1),
+        ),
+        _sample((sym("N"), 5, 5, 3), (1, 3, 3, 3, 8), channels=8),
+        _sample((0, 5, 5, 3), (1, 3, 3, 3, 8), channels=8),
+    ),
+)  # fmt: skip
+
+OPS: tuple[Op, ...] = (conv2d_packed,)
