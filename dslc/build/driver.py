@@ -201,6 +201,8 @@ def _feed(process: subprocess.Popen[str], job: Job) -> None:
 def _collect(process: subprocess.Popen[str], job: Job) -> Report:
     output, chatter = process.communicate()
     if process.returncode != 0:
+        if "LLVM ERROR: IO failure" in chatter:  # It ends the process when the disk is full.
+            raise BuildError(f"cannot write to {job.folder}: is the disk full?")
         last = [line for line in chatter.splitlines() if line.strip()][-25:]
         how = f"signal {-process.returncode}" if process.returncode < 0 else "an error"
         raise InternalError(

@@ -122,6 +122,8 @@ def main() -> int:
         report = compile_job(job)
     except BuildError as error:
         report = Report((), (), error=str(error))
+    except OSError as error:
+        report = Report((), (), error=f"cannot write to {job.folder}: {error.strerror or error}")
     json.dump(asdict(report), out)
     out.close()
     return 0

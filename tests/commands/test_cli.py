@@ -43,7 +43,7 @@ def test_check_as_json(tmp_path, dslc) -> None:
     path.write_text("model M(x: f32[N]) -> f32[N] {\n    return y\n}\n")
     (found,) = json.loads(dslc("check", path, "--format", "json", status=1).stdout)
     assert found["code"].startswith("E")
-    assert found["labels"][0]["start"] == {"line": 2, "column": 12, "offset": 43}
+    assert found["labels"][0]["start"] == {"line": 2, "column": 12, "offset": 42}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_every_stage_can_be_shown(tiny, dslc, stage) -> None:
         "source": "model Tiny",
         "ir": "func forward(",
         "grad": "func train_step(",
-        "optimised": "prepare",
+        "optimised": "entry forward",
         "tir": "def forward(",
         "asm": "forward",
     }
