@@ -89,10 +89,16 @@ def test_narrower_vectors(kind, bits):
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(200, 130, 101), (5, 3000, 301), (3000, 20, 60)])
+@pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("kind", ["NN", "NT", "NP"])
-def test_tasks_cover_the_product_once(kind, m, n, k):
-    plan = check(kind, m, n, k, machine=Machine(MACHINE.vector_bits, tasks=3))
+def test_tasks_cover_the_product_once(kind, m, n, k, dynamic):
+    machine = Machine(MACHINE.vector_bits, tasks=3)
+    plan = check(kind, m, n, k, machine=machine, dynamic=dynamic)
     assert plan.tasks == 3
+
+
+def test_a_small_product_of_unknown_size_is_one_task():
+    check("NN", 29, 37, 20, machine=Machine(MACHINE.vector_bits, tasks=3), dynamic=True)
 
 
 def test_sources_follow_the_layout():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -31,15 +32,18 @@ ERROR = {
 }  # fmt: skip
 
 
-def apply(name: str, *args: np.ndarray) -> np.ndarray:
-    dtype = str(args[0].dtype)
-
+@cache
+def compiled(name: str, arity: int, dtype: str):
     def body(*buffers):
         *inputs, out, size = buffers
         with T.serial(i64(0), size) as i:
             T.buffer_store(out, vector_math(name, [b[i] for b in inputs], dtype), [i])
 
-    run = compile_body(body, [dtype] * (len(args) + 1), 1)
+    return compile_body(body, [dtype] * (arity + 1), 1)
+
+
+def apply(name: str, *args: np.ndarray) -> np.ndarray:
+    run = compiled(name, len(args), str(args[0].dtype))
     out = np.empty_like(args[0])
     run(*args, out, out.size)
     return out

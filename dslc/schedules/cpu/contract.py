@@ -14,7 +14,7 @@ Non-goals: choosing what to fuse, memory planning, 16-bit floats (the lowering w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -178,14 +178,31 @@ def loop(start: Size, stop: Size) -> Iterator[Expr]:
         yield variable
 
 
-@contextmanager
-def task_loop(tasks: int) -> Iterator[Expr]:
-    """Tasks 0..tasks-1, in parallel when there are several."""
+def run_tasks(tasks: int, work: Size, body: Callable[[Expr, int], None]) -> None:
+    """Emits `body(task, tasks)` for every task, in parallel when there are several.
+
+    When `work` (multiply-adds) is not known, the kernel itself decides whether it is worth waking
+    threads; its other branch is one task that does everything.
+    """
     if tasks == 1:
-        yield i64(0)
-        return
-    with T.parallel(i64(0), i64(tasks)) as task:
-        yield task
+        body(i64(0), 1)
+    elif isinstance(work, int):
+        with T.parallel(i64(0), i64(tasks)) as task:
+            body(task, tasks)
+    else:
+        with T.If(work >= i64(PARALLEL_WORK)):
+            with T.Then(), T.parallel(i64(0), i64(tasks)) as task:
+                body(task, tasks)
+            with T.Else():
+                body(i64(0), 1)
+
+
+def product(sizes: Iterable[Size]) -> Size:
+    """Product of sizes."""
+    total: Size = 1
+    for size in sizes:
+        total = total * size
+    return total
 
 
 def share(total: Size, task: Expr, tasks: int) -> tuple[Size, Size]:

@@ -35,9 +35,9 @@ from dslc.schedules.cpu.contract import (
     loop,
     rem,
     require,
+    run_tasks,
     share,
     smaller,
-    task_loop,
     unflatten,
     vector_at,
 )
@@ -113,29 +113,25 @@ def emit_conv2d(
     (image, row, column, output channel). `scratch` (rank 1) holds `plan.scratch_bytes` bytes."""
     shape, strips = plan.shape, plan.strips
     require(weights.width == plan.width, "weights are packed for another tile")
-    with task_loop(plan.tasks) as task:
-        tiles = [Tile(t.pixels, plan.vectors, plan.lanes, plan.dtype) for t in _tilings(plan)]
-        if not tiles:
-            return
+    tiles = [Tile(t.pixels, plan.vectors, plan.lanes, plan.dtype) for t in _tilings(plan)]
+    if not tiles:
+        return
+
+    def body(task: Expr, tasks: int) -> None:
         registers = allocate(tiles)
-        start, stop = share(shape.batch * strips.count, task, plan.tasks)
+        start, stop = share(shape.batch * strips.count, task, tasks)
         with loop(start, stop) as item:
             image, strip = unflatten(item, (shape.batch, strips.count))
             if not shape.is_padded:
                 view = view_in_place(strips, x, image, strip)
+            elif scratch is None:
+                raise InternalError("a padded convolution needs scratch")
             else:
-                view = _padded_view(plan, x, scratch, task, image, strip)
+                base = address(scratch.offset, (task if tasks > 1 else 0, strips.elements))
+                view = copy_strip(strips, x, scratch, T.bind(base), image, strip)
             _strip(_Strip(plan, view, weights, epilogue, registers, image, strip))
 
-
-def _padded_view(
-    plan: ConvPlan, x: Operand, scratch: Operand | None, task: Expr, image: Expr, strip: Expr
-) -> View:
-    if scratch is None:
-        raise InternalError("a padded convolution needs scratch")
-    part = plan.strips.elements if plan.tasks > 1 else 0
-    base = T.bind(address(scratch.offset, (task, part)))
-    return copy_strip(plan.strips, x, scratch, base, image, strip)
+    run_tasks(plan.tasks, shape.work, body)
 
 
 @dataclass(frozen=True, slots=True)

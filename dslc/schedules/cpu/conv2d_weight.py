@@ -33,9 +33,9 @@ from dslc.schedules.cpu.contract import (
     panel_width,
     rem,
     require,
+    run_tasks,
     share,
     smaller,
-    task_loop,
     unflatten,
 )
 from dslc.schedules.cpu.conv_shape import ConvShape
@@ -124,15 +124,13 @@ def emit_conv2d_backward_weight(
     """
     require(dy.strides[3] == 1, "a gradient must be contiguous along channels")
     shape, strips = plan.shape, plan.strips
-    with task_loop(plan.tasks) as task:
-        part = plan.task_elements if plan.tasks > 1 else 0
-        sums = T.bind(address(scratch.offset, (task, part)))
-        with loop(0, plan.sums) as i:
-            T.buffer_store(scratch.buffer, tirx.const(0.0, plan.dtype), [sums + i])
-        heights = [g.height for g in split(_row_length(plan), plan.rows)]
-        tiles = [Tile(h, plan.vectors, plan.lanes, plan.dtype) for h in heights]
+    heights = [g.height for g in split(_row_length(plan), plan.rows)]
+    tiles = [Tile(h, plan.vectors, plan.lanes, plan.dtype) for h in heights]
+
+    def body(task: Expr, tasks: int) -> None:
+        sums = clear_sums(scratch, task, tasks, plan.tasks, plan.sums, plan.task_elements)
         registers = allocate(tiles)
-        start, stop = share(shape.batch * strips.count, task, plan.tasks)
+        start, stop = share(shape.batch * strips.count, task, tasks)
         with loop(start, stop) as item:
             image, strip = unflatten(item, (shape.batch, strips.count))
             if shape.is_padded:
@@ -141,7 +139,21 @@ def emit_conv2d_backward_weight(
             else:
                 view = view_in_place(strips, x, image, strip)
             _strip(_Strip(plan, view, dy, scratch, sums, registers, image, strip))
+
+    run_tasks(plan.tasks, shape.work, body)
     _add_up(plan, epilogue, scratch)
+
+
+def clear_sums(
+    scratch: Operand, task: Expr, tasks: int, planned: int, sums: int, part: Size
+) -> Expr:
+    """Sets the task's `sums` elements, one `part` after the other, to zero; all `planned` tasks'
+    when one does the work of all. Gives where the task's start."""
+    start = T.bind(address(scratch.offset, (task if tasks > 1 else 0, part)))
+    with loop(0, planned if tasks == 1 else 1) as other, loop(0, sums) as i:
+        at = address(start, (other, part)) + i
+        T.buffer_store(scratch.buffer, tirx.const(0.0, scratch.dtype), [at])
+    return start
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,18 +237,25 @@ def _tile(
 def _add_up(plan: ConvWeightPlan, epilogue: Epilogue, scratch: Operand) -> None:
     """Hands every weight, the tasks' sums added up in order, to the epilogue."""
     shape = plan.shape
-    kh, kw = shape.kernel
-    channels, outputs = shape.group_channels, shape.group_out_channels
-    tasks = plan.tasks
-    with task_loop(tasks) as task:
+    outputs, width = shape.group_out_channels, plan.width
+    extents = (shape.groups, plan.panels, *shape.kernel, shape.group_channels)
+
+    def body(task: Expr, tasks: int) -> None:
         start, stop = share(shape.groups * plan.panels * plan.kernel_rows, task, tasks)
         with loop(start, stop) as flat:
-            group, panel, y, z, c = unflatten(flat, (shape.groups, plan.panels, kh, kw, channels))
-            columns = smaller(outputs - panel * plan.width, plan.width)
-            row = T.bind(i64(scratch.offset) + flat * plan.width)
-            first = T.bind(group * outputs + panel * plan.width)
-            with loop(0, columns) as j:
-                total = scratch.buffer[row + j]
-                for other in range(1, tasks):
-                    total = total + scratch.buffer[row + j + other * i64(plan.task_elements)]
+            group, panel, y, z, c = unflatten(flat, extents)
+            row = T.bind(i64(scratch.offset) + flat * width)
+            first = T.bind(group * outputs + panel * width)
+            with loop(0, smaller(outputs - panel * width, width)) as j:
+                total = add_sums(scratch, row + j, plan.tasks, plan.task_elements)
                 epilogue((first + j, c, y, z), total)
+
+    run_tasks(plan.tasks, shape.work, body)
+
+
+def add_sums(scratch: Operand, at: Expr, tasks: int, part: Size) -> Expr:
+    """An element of all tasks' sums, added up; `at` is that of the first."""
+    total = scratch.buffer[at]
+    for other in range(1, tasks):
+        total = total + scratch.buffer[address(at, (other, part))]
+    return total

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dslc.schedules.cpu.contract import Size, is_zero
+from dslc.schedules.cpu.contract import Size, is_zero, product
 
 Pair = tuple[int, int]
 
@@ -71,13 +71,10 @@ class ConvShape:
 
     @property
     def work(self) -> Size:
-        """Multiply-adds; None when a size is not known."""
-        (oh, ow), (kh, kw) = self.out, self.kernel
-        sizes = (self.batch, oh, ow)
-        if not all(isinstance(size, int) for size in sizes):
-            return None
-        per_pixel = kh * kw * self.group_channels * self.out_channels
-        return self.batch * oh * ow * per_pixel
+        """Multiply-adds."""
+        return product(
+            [self.batch, *self.out, *self.kernel, self.group_channels, self.out_channels]
+        )
 
 
 def _steps(room: Size, stride: int) -> Size:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
@@ -30,12 +29,13 @@ from dslc.schedules.cpu.contract import (
     i64,
     loop,
     require,
+    run_tasks,
     share,
     smaller,
-    task_loop,
     unflatten,
     vector_at,
 )
+from dslc.schedules.cpu.conv2d_weight import add_sums, clear_sums
 from dslc.schedules.cpu.conv_shape import ConvShape
 from dslc.schedules.cpu.image import Strips, View, copy_strip, plan_strips, view_in_place
 from dslc.schedules.cpu.register_tile import (
@@ -127,14 +127,13 @@ def _plan(shape: ConvShape, dtype: str, machine: Machine, sums: int) -> Depthwis
 
 
 def _view(
-    plan: DepthwisePlan, x: Operand, scratch: Operand | None, task: Expr, image: Expr, strip: Expr
+    plan: DepthwisePlan, x: Operand, scratch: Operand | None, task: Size, image: Expr, strip: Expr
 ) -> View:
     if not plan.copies:
         return view_in_place(plan.strips, x, image, strip)
     if scratch is None:
         raise InternalError("a padded convolution needs scratch")
-    part = plan.task_elements if plan.tasks > 1 else 0
-    base = T.bind(address(scratch.offset, (task, part)) + plan.sums)
+    base = T.bind(address(scratch.offset, (task, plan.task_elements)) + plan.sums)
     return copy_strip(plan.strips, x, scratch, base, image, strip)
 
 
@@ -147,15 +146,16 @@ def emit_depthwise(
     shape, strips = plan.shape, plan.strips
     require(weights.width == plan.lanes, "weights are packed for another tile")
     groups = split(shape.out[1], plan.pixels)
-    with task_loop(plan.tasks) as task:
-        tiles = [Tile(g.height, 1, plan.lanes, plan.dtype) for g in groups]
-        if not tiles:
-            return
+    tiles = [Tile(g.height, 1, plan.lanes, plan.dtype) for g in groups]
+    if not tiles:
+        return
+
+    def body(task: Expr, tasks: int) -> None:
         registers = allocate(tiles)
-        start, stop = share(shape.batch * strips.count, task, plan.tasks)
+        start, stop = share(shape.batch * strips.count, task, tasks)
         with loop(start, stop) as item:
             image, strip = unflatten(item, (shape.batch, strips.count))
-            view = _view(plan, x, scratch, task, image, strip)
+            view = _view(plan, x, scratch, task if tasks > 1 else 0, image, strip)
             rows = strips.output_rows(strip)
             with loop(0, plan.blocks) as block, loop(0, rows) as row:
                 for tile, group in zip(tiles, groups):
@@ -166,6 +166,8 @@ def emit_depthwise(
                                          block * plan.lanes)  # fmt: skip
                         _reduce(plan, tile, registers, view, weights, T.bind(origin), block)
                         _finish(plan, tile, registers, epilogue, image, strip, row, column, block)
+
+    run_tasks(plan.tasks, shape.work, body)
 
 
 def _finish(
@@ -202,17 +204,18 @@ def emit_depthwise_backward_weight(
     shape, strips = plan.shape, plan.strips
     kh, kw = shape.kernel
     tile = Tile(kh * kw, 1, plan.lanes, plan.dtype)
-    with task_loop(plan.tasks) as task:
-        part = plan.task_elements if plan.tasks > 1 else 0
-        sums = T.bind(address(scratch.offset, (task, part)))
-        with loop(0, plan.sums) as i:
-            T.buffer_store(scratch.buffer, tirx.const(0.0, plan.dtype), [sums + i])
+
+    def body(task: Expr, tasks: int) -> None:
+        part = plan.task_elements
+        sums = clear_sums(scratch, task, tasks, plan.tasks, plan.sums, part)
         registers = allocate([tile])
-        start, stop = share(shape.batch * strips.count, task, plan.tasks)
+        start, stop = share(shape.batch * strips.count, task, tasks)
         with loop(start, stop) as item:
             image, strip = unflatten(item, (shape.batch, strips.count))
-            view = _view(plan, x, scratch, task, image, strip)
+            view = _view(plan, x, scratch, task if tasks > 1 else 0, image, strip)
             _add_strip(_Strip(plan, view, dy, scratch, sums, tile, registers, image, strip))
+
+    run_tasks(plan.tasks, shape.work, body)
     _add_up(plan, epilogue, scratch)
 
 
@@ -265,7 +268,5 @@ def _add_up(plan: DepthwisePlan, epilogue: Epilogue, scratch: Operand) -> None:
         row = T.bind(i64(scratch.offset) + ((block * kh + y) * kw + z) * plan.lanes)
         first = T.bind(block * plan.lanes)
         with loop(0, plan.channels(block)) as j:
-            total = scratch.buffer[row + j]
-            for other in range(1, plan.tasks):
-                total = total + scratch.buffer[row + j + other * i64(plan.task_elements)]
+            total = add_sums(scratch, row + j, plan.tasks, plan.task_elements)
             epilogue((first + j, i64(0), y, z), total)

@@ -38,10 +38,11 @@ from dslc.schedules.cpu.contract import (
     is_int,
     larger,
     loop,
+    product,
     require,
+    run_tasks,
     share,
     smaller,
-    task_loop,
     unflatten,
     vector_at,
 )
@@ -77,6 +78,11 @@ class MatmulPlan:
     rows_outside: bool
 
     @property
+    def work(self) -> Size:
+        """Multiply-adds."""
+        return product([*self.batch, self.m, self.n, self.k])
+
+    @property
     def width(self) -> int:
         """Columns of a tile."""
         return self.vectors * (1 if self.source == "dots" else self.lanes)
@@ -97,9 +103,9 @@ def plan_matmul(
     lanes = machine.lanes(a.dtype)
     source = _source(a, b, m, n, k, lanes)
     rows, vectors = _tile_shape(source, b, m, n, k, machine, a.dtype)
-    tasks = choose_tasks(machine, _product([*batch, m, n, k]))
+    tasks = choose_tasks(machine, product([*batch, m, n, k]))
     tile_columns = vectors * (1 if source == "dots" else lanes)
-    b_bytes = _product([n, k]) if source == "panels" or source == "place" else None
+    b_bytes = product([n, k]) if source == "panels" or source == "place" else None
     return MatmulPlan(
         m, n, k, tuple(batch), a.dtype, source, rows, vectors, lanes,
         split=_split_axis(m, n, batch, rows, tile_columns, tasks),
@@ -147,20 +153,11 @@ def _tile_shape(
     return rows, vectors
 
 
-def _product(sizes: Sequence[Size]) -> Size:
-    total = 1
-    for size in sizes:
-        if not isinstance(size, int):
-            return size
-        total *= size
-    return total
-
-
 def _split_axis(
     m: Size, n: Size, batch: Sequence[Size], rows: int, columns: int, tasks: int
 ) -> str:
     """The axis whose tiles the tasks share out: the first that has enough of them."""
-    if batch and (not isinstance(total := _product(batch), int) or total >= tasks):
+    if batch and (not isinstance(total := product(batch), int) or total >= tasks):
         return "batch"
     row_tiles, column_tiles = div_up(m, rows), div_up(n, columns)
     if row_tiles is None:
@@ -188,23 +185,22 @@ def emit_matmul(
     """
     groups = split(plan.m, plan.rows)
     panels = ceil_div(plan.n, plan.width)
-    batches: Size = 1
-    for extent in plan.batch:
-        batches = batches * extent
-    with task_loop(plan.tasks) as task:
-        tasks_of = {axis: plan.tasks if plan.split == axis else 1
-                    for axis in ("batch", "rows", "columns")}  # fmt: skip
-        tiles = [Tile(g.height, plan.vectors, plan.lanes, plan.dtype) for g in groups]
-        if not tiles:
-            return
+    tiles = [Tile(g.height, plan.vectors, plan.lanes, plan.dtype) for g in groups]
+    if not tiles:
+        return
+
+    def body(task: Expr, tasks: int) -> None:
+        shares = {axis: tasks if plan.split == axis else 1 for axis in ("batch", "rows", "columns")}
         registers = dot_tile.allocate(tiles) if plan.source == "dots" else allocate(tiles)
-        run = _Run(plan, a, b, epilogue, scratch, task, registers)
-        start, stop = share(batches, task, tasks_of["batch"])
+        run = _Run(plan, a, b, epilogue, scratch, task, tasks, registers)
+        start, stop = share(product(plan.batch), task, shares["batch"])
         with loop(start, stop) as flat:
             where = unflatten(flat, plan.batch)
-            ranges = _group_ranges(groups, task, tasks_of["rows"])
-            columns = share(panels, task, tasks_of["columns"])
+            ranges = _group_ranges(groups, task, shares["rows"])
+            columns = share(panels, task, shares["columns"])
             (_rows_outside if plan.rows_outside else _columns_outside)(run, where, ranges, columns)
+
+    run_tasks(plan.tasks, plan.work, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +211,7 @@ class _Run:
     epilogue: Epilogue
     scratch: Operand | None
     task: Expr
+    tasks: int
     registers: Registers
 
     @property
@@ -223,7 +220,7 @@ class _Run:
         if self.scratch is None:
             return 0
         part = self.plan.k * self.plan.width
-        return address(self.scratch.offset, (self.task if self.plan.tasks > 1 else 0, part))
+        return address(self.scratch.offset, (self.task if self.tasks > 1 else 0, part))
 
 
 _Range = tuple[Group, Size, Size]  # tiles [start, stop) of a group
