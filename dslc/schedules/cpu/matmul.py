@@ -58,6 +58,9 @@ from dslc.schedules.cpu.register_tile import (
 from dslc.schedules.cpu.split import Group, split
 
 
+WIDE = 2048  # columns from which packed-on-the-fly panels are four vectors wide
+
+
 @dataclass(frozen=True, slots=True)
 class MatmulPlan:
     """How a matmul is run. `source`: where column vectors come from, "panels" (packed
@@ -145,6 +148,8 @@ def _tile_shape(
         vectors = 1
     elif source == "place" and isinstance(m, int) and m <= 2 and wide:
         vectors = min(8, ceil_div(n, lanes)) if isinstance(n, int) else 8
+    elif source == "pack" and wide and isinstance(n, int) and n >= WIDE:
+        vectors = 4  # longer runs of rows that lie far apart: fewer pages are touched at a time
     else:
         vectors = 2
     rows = (14 if vectors == 1 else 24 // vectors) if wide else (8 if vectors == 1 else 6)
