@@ -57,7 +57,6 @@ from dslc.schedules.cpu.register_tile import (
 )
 from dslc.schedules.cpu.split import Group, split
 
-
 WIDE = 2048  # columns from which packed-on-the-fly panels are four vectors wide
 
 
