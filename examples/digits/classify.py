@@ -21,7 +21,7 @@ def main(model_path: str, data_path: str) -> None:
     print(f"loaded in {loaded * 1e3:.1f} ms, {len(images)} images in {seconds * 1e3:.1f} ms")
     compilers = sorted({"dslc", "tvm", "torch"} & set(sys.modules))
     print(f"compilers or frameworks in this process: {', '.join(compilers) or 'none'}")
-    print(f"accuracy {right}/{len(labels)} = {right / len(labels):.4f}")
+    print(f"accuracy {right}/{len(labels)} = {right / len(labels):.6f}")
 
 
 if __name__ == "__main__":
