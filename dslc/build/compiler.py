@@ -18,7 +18,7 @@ from tvm.tirx.compilation_pipeline import finalize_device_passes, finalize_host_
 _X = tirx.transform
 
 
-@tvm.transform.module_pass(opt_level=0)
+@tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
 def _lower(module: Any, _context: Any) -> Any:
     passes = [
         _X.VectorizeLoop(True),

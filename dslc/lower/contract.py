@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Union, cast
+from typing import Any, cast
 
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
@@ -27,25 +27,22 @@ from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.windows import ConvWeightGradientAttrs
 from dslc.schedules.cpu.contract import ITEMSIZE, Epilogue, Machine, Operand, Panels, Size
-from dslc.schedules.cpu.conv2d import ConvPlan, emit_conv2d, plan_conv2d
+from dslc.schedules.cpu.conv2d import emit_conv2d, plan_conv2d
 from dslc.schedules.cpu.conv2d_weight import (
-    ConvWeightPlan,
     emit_conv2d_backward_weight,
     plan_conv2d_backward_weight,
 )
 from dslc.schedules.cpu.conv_shape import ConvShape
 from dslc.schedules.cpu.depthwise import (
-    DepthwisePlan,
     emit_depthwise,
     emit_depthwise_backward_weight,
     is_depthwise,
     plan_depthwise,
     plan_depthwise_backward_weight,
 )
-from dslc.schedules.cpu.matmul import MatmulPlan, emit_matmul, plan_matmul
+from dslc.schedules.cpu.matmul import emit_matmul, plan_matmul
 
 TEMPLATE_DTYPES = ("f32", "f64")
-AnyPlan = Union[MatmulPlan, ConvPlan, ConvWeightPlan, DepthwisePlan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +141,7 @@ def _plan_matmul(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned:
     inner = a.type.dims[-2 if attrs.transpose_a else -1]
     left = size.operand(a, _matrix_strides(a, attrs.transpose_a))
     right = size.operand(b, _matrix_strides(b, attrs.transpose_b))
-    plan = plan_matmul(
-        left, right, size(m), size(n), size(inner), machine, tuple(map(size, batch))
-    )
+    plan = plan_matmul(left, right, size(m), size(n), size(inner), machine, tuple(map(size, batch)))
     scratch = plan.scratch_bytes(size(inner))
     return _Planned(scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, right, e, s))
 

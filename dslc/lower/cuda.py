@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from typing import Any, cast
 
 import tvm
@@ -35,10 +36,13 @@ from dslc.lower.program import Lowered, assemble
 from dslc.lower.scalar import COMPUTED, Reduction, ScalarKernels, i64, local
 
 THREADS = 256  # of a block
-# A reduction of at least so many steps gets a block for each of its elements, unless these are
-# so many that single threads keep the GPU busy as well.
+# A reduction of at least LONG steps (an unknown dim counts as GUESS) gets a block for each of its
+# elements, unless these are so many that single threads keep the GPU busy as well. One of unknown
+# length with FEW results (a mean over the batch) gets blocks in any case.
 LONG = 256
+GUESS = 64
 MANY = 1 << 17
+FEW = 1 << 10
 
 
 def lower_entry_cuda(entry: Entry) -> Lowered:
@@ -149,10 +153,12 @@ def _asked(task: Task, value: Value) -> Reduction | None:
 def _deserves_block(anchor: Eqn, asked: Reduction) -> bool:
     if asked.kind in ("argmax", "argmin"):
         return False
-    steps, count = product(asked.dims), anchor.outputs[0].type.size
-    if isinstance(steps, int) and steps < LONG:
+    count = anchor.outputs[0].type.size
+    if isinstance(count, int) and count >= MANY:
         return False
-    return not isinstance(count, int) or count < MANY
+    if isinstance(count, int) and count <= FEW and not isinstance(product(asked.dims), int):
+        return True
+    return prod(dim if isinstance(dim, int) else GUESS for dim in asked.dims) >= LONG
 
 
 def _emit_blocks(task: Task, value: Value) -> None:

@@ -59,7 +59,10 @@ def argument_order(entry: Entry) -> tuple[int, ...]:
 
 
 def make_entry(
-    entry: Entry, calls: Sequence[Call], copies: Sequence[tuple[Copy, Any]], places: Mapping[Any, Place]
+    entry: Entry,
+    calls: Sequence[Call],
+    copies: Sequence[tuple[Copy, Any]],
+    places: Mapping[Any, Place],
 ) -> Any:
     """The public PrimFunc named after the entry."""
     with IRBuilder() as builder, T.prim_func():

@@ -182,7 +182,7 @@ class _Grouper:
     def place(self, eqn: Eqn) -> None:
         """Decides where `eqn` is computed, and whether its results are stored."""
         users = [user for out in eqn.outputs for user in self.all_users(out)]
-        drafts = list(dict.fromkeys(d for user in users for d in self.inside[user]))
+        drafts = list(dict.fromkeys(d for user in users for d in self.inside.get(user, ())))
         is_result = any(v in self.results or self.view_is_result(v) for v in eqn.outputs)
         if not drafts and not is_result:
             return
@@ -329,9 +329,7 @@ class _Grouper:
         read = [v for eqn in eqns for v in eqn.inputs if v not in made]
         inputs = tuple(dict.fromkeys(read))
         pointwise = frozenset(v for v in inputs if self.is_pointwise(v, draft))
-        return Group(
-            draft.kind, tuple(eqns), inputs, tuple(draft.outputs), draft.anchor, pointwise
-        )
+        return Group(draft.kind, tuple(eqns), inputs, tuple(draft.outputs), draft.anchor, pointwise)
 
     def is_pointwise(self, value: Value, draft: _Draft) -> bool:
         if value.type.dims != draft.dims:

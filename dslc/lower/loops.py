@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -264,11 +263,12 @@ def _emit_across(task: Task, value: Value, asked: Reduction) -> None:
     def block(index: Index) -> None:
         k = task.k
         with k.nest(dims[len(index) :]) as rest:
-            (*row, number) = (*index, *rest)
+            full = (*index, *rest)
+            row, number = full[:-1], full[-1]
             start = k.binary("mul", number, k.dim(KEPT_LANES), "index")
             left = k.binary("sub", k.dim(last), start, "index")
             size = k.dim(count) if count is not None else tirx.min(left, i64(KEPT_LANES))
-            _accumulate(task, value, tuple(row), start, k.bind(size))
+            _accumulate(task, value, row, start, k.bind(size))
 
     for_rows(task, dims, (), weight * KEPT_LANES, block)
 
@@ -301,7 +301,7 @@ def _emit_scatter(task: Task) -> None:
     if anchor is None:
         raise InternalError("a scatter group without its equation")
     k, value = task.k, anchor.outputs[0]
-    memory = cast(Memory, task.graph.memory[value])
+    memory = task.graph.memory[value]
     zero = k.const(0, value.type.dtype)
     with k.loop(value.type.size) as position:
         flat = Memory(memory.buffer, value.type.with_dims((value.type.size,)))

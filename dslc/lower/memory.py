@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Union
 
 from dslc.ir.core import Entry, Value
 from dslc.ir.dims import Dim
@@ -44,7 +43,7 @@ class InArena:
     size: Dim
 
 
-Place = Union[InArgument, InOutput, InArena]
+Place = InArgument | InOutput | InArena
 
 
 @dataclass(frozen=True, slots=True)

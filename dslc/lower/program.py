@@ -21,8 +21,8 @@ from dslc.lower.entry import Call, entry_dims, make_copy, make_entry
 from dslc.lower.group import Group, Grouping, group
 from dslc.lower.kernel import make_kernel
 from dslc.lower.loops import Task, emit_loops
-from dslc.schedules.cpu import vmath
 from dslc.lower.memory import Copy, Plan, plan
+from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.contract import Machine
 
 

@@ -40,7 +40,7 @@ Math = Callable[[str, tuple[Expr, ...], str], Expr]
 Step = Callable[[str, Expr, Expr, DType], Expr]
 
 
-class _Captured(Exception):  # noqa: N818 (control flow, not an error)
+class _Captured(Exception):
     """Carries a reduction out of the `compute` that asked for it."""
 
     def __init__(self, reduction: Reduction) -> None:
@@ -205,11 +205,6 @@ class ScalarKernels:
         return tirx.const(int(value), COMPUTED[dtype])
 
     def dim(self, dim: Dim) -> Expr:
-        if isinstance(dim, int):
-            key = ("dim", dim)
-            if key not in self._interned:
-                self._interned[key] = self.intern(i64(dim))
-            return self._interned[key]
         key = ("dim", str(dim))
         if key not in self._interned:
             self._interned[key] = self.intern(dim_expression(dim, self._symbols))

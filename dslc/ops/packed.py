@@ -139,7 +139,7 @@ def _compute(
     group_out = attrs.channels // attrs.groups
 
     def place(at: Expr, tap: Expr, axis: int) -> tuple[Expr, Expr]:
-        """The pixel that kernel position `tap` sees for the result at `at`, and whether it is one."""
+        """The pixel that position `tap` sees for the result at `at`, and whether it is one."""
         scaled = k.binary("mul", at, k.dim(attrs.stride[axis]), "index")
         step = k.binary("mul", tap, k.dim(attrs.dilation[axis]), "index")
         seen = k.binary("add", scaled, step, "index")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,35 @@ from dslc_runtime.arrays import tensor
 TARGET = {"kind": "llvm", "mcpu": "x86-64-v3", "opt-level": 1}
 
 
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """Entries compiled into one module."""
+
+    executable: Any
+    entries: Mapping[str, Entry]
+    lowered: Mapping[str, Lowered]
+
+    def call(
+        self, name: str, arrays: Sequence[Any], dims: Mapping[str, int] | None = None
+    ) -> list[Any]:
+        """The entry's outputs, then the new values of what it updates, in fresh arrays."""
+        entry, lowered = self.entries[name], self.lowered[name]
+        env = bind_dims(entry.function.params, list(arrays), dims or {})
+        types = [r.type for r in entry.function.results[: len(entry.outputs)]]
+        outputs = [
+            np.full([int(substitute(d, env)) for d in t.dims], 77, numpy_dtype(t.dtype))
+            for t in types
+        ]
+        held = [np.array(a) for a in arrays]
+        arena = aligned(int(substitute(lowered.arena, env)))
+        arena[:] = 255  # NaN in every float: reading what was not written shows
+        numbers = [int(env[symbol]) for symbol in lowered.dims]
+        ordered = [held[i] for i in argument_order(entry)]
+        self.executable[name](*numbers, *map(_native, [*ordered, *outputs]), arena)
+        position = {a.name: i for i, a in enumerate(entry.arguments)}
+        return [*outputs, *(held[position[update]] for update in entry.updates)]
+
+
 def entry_of(function: Function, name: str = "forward") -> Entry:
     """An entry all of whose parameters are inputs and all of whose results are returned."""
     arguments = tuple(Argument(value.name, "input") for value in function.params)
@@ -27,37 +57,14 @@ def entry_of(function: Function, name: str = "forward") -> Entry:
     return Entry(name, function, arguments, outputs)
 
 
-def compile_all(entries: Sequence[Entry], tasks: int = 1, bits: int = 256) -> tuple[Any, list[Lowered]]:
+def compile_all(entries: Sequence[Entry], tasks: int = 1, bits: int = 256) -> Compiled:
     """One module with all the entries."""
-    lowered = [lower_entry(entry, Machine(vector_bits=bits, tasks=tasks)) for entry in entries]
+    lowered = {e.name: lower_entry(e, Machine(vector_bits=bits, tasks=tasks)) for e in entries}
     functions: dict[Any, Any] = {}
-    for item in lowered:
+    for item in lowered.values():
         functions.update({v: item.module[v] for v in item.module.get_global_vars()})
-    module = tvm.IRModule(functions)
-    return compile_module(module, tvm.target.Target(TARGET)), lowered
-
-
-def call(
-    executable: Any,
-    entry: Entry,
-    lowered: Lowered,
-    arrays: Sequence[Any],
-    dims: Mapping[str, int] | None = None,
-) -> list[Any]:
-    """The entry's outputs, then the new values of what it updates, in fresh arrays."""
-    env = bind_dims(entry.function.params, list(arrays), dims or {})
-    types = [r.type for r in entry.function.results[: len(entry.outputs)]]
-    outputs = [
-        np.full([int(substitute(d, env)) for d in t.dims], 77, numpy_dtype(t.dtype)) for t in types
-    ]
-    held = [np.array(a) for a in arrays]
-    arena = aligned(int(substitute(lowered.arena, env)))
-    arena[:] = 255  # NaN in every float: reading what was not written shows
-    numbers = [int(env[name]) for name in lowered.dims]
-    ordered = [held[i] for i in argument_order(entry)]
-    executable[entry.name](*numbers, *map(_native, [*ordered, *outputs]), arena)
-    position = {a.name: i for i, a in enumerate(entry.arguments)}
-    return [*outputs, *(held[position[name]] for name in entry.updates)]
+    executable = compile_module(tvm.IRModule(functions), tvm.target.Target(TARGET))
+    return Compiled(executable, {entry.name: entry for entry in entries}, lowered)
 
 
 def _native(array: Any) -> Any:
@@ -66,6 +73,7 @@ def _native(array: Any) -> Any:
 
 
 def aligned(size: int) -> Any:
+    """Memory that starts at a multiple of 64 bytes."""
     memory = np.zeros(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size]

@@ -1,0 +1,102 @@
+"""Which equations share a kernel."""
+
+from __future__ import annotations
+
+from lower.native import entry_of
+
+from dslc.ir.builder import Builder
+from dslc.ir.core import Function
+from dslc.ir.types import TensorType
+from dslc.lower.group import Group, Grouping, group
+from dslc.ops import BY_NAME as OPS
+
+
+def f32(*dims: int) -> TensorType:
+    return TensorType("f32", dims)
+
+
+def names(g: Group) -> list[str]:
+    return [eqn.op.name for eqn in g.eqns]
+
+
+def kinds(grouping: Grouping) -> list[str]:
+    return [g.kind for g in grouping.groups]
+
+
+def test_elementwise_chain_is_one_loop() -> None:
+    b = Builder()
+    x, y = b.param("x", f32(4, 5)), b.param("y", f32(4, 5))
+    result = OPS["mul"](b, OPS["exp"](b, OPS["add"](b, x, y)), x)
+    (only,) = group(b.function("f", [result])).groups
+    assert names(only) == ["add", "exp", "mul"]
+    assert only.pointwise == {x, y}
+
+
+def test_consumers_of_a_product_are_its_epilogue() -> None:
+    b = Builder()
+    x, w, bias = b.param("x", f32(4, 5)), b.param("w", f32(5, 3)), b.param("bias", f32(3))
+    wide = OPS["broadcast"](b, bias, dims=(4, 3), axes=(1,))
+    result = OPS["relu"](b, OPS["add"](b, OPS["matmul"](b, x, w), wide))
+    (only,) = group(b.function("f", [result])).groups
+    assert only.kind == "contract"
+    assert names(only) == ["broadcast", "matmul", "add", "relu"]
+    assert only.outputs == (result,)
+
+
+def test_value_needed_twice_is_stored_beside_its_user() -> None:
+    b = Builder()
+    x = b.param("x", f32(4, 5))
+    power = OPS["exp"](b, x)
+    function = b.function("f", [OPS["mul"](b, power, x), power])
+    (only,) = group(function).groups
+    assert set(only.outputs) == set(function.results)
+
+
+def test_operand_of_a_product_is_stored() -> None:
+    b = Builder()
+    x, w = b.param("x", f32(4, 5)), b.param("w", f32(5, 3))
+    result = OPS["matmul"](b, OPS["exp"](b, x), w)
+    assert kinds(group(b.function("f", [result]))) == ["loop", "contract"]
+
+
+def test_expensive_value_is_not_repeated_by_a_broadcast() -> None:
+    b = Builder()
+    x, y = b.param("x", f32(5)), b.param("y", f32(4, 5))
+    wide = OPS["broadcast"](b, OPS["exp"](b, x), dims=(4, 5), axes=(1,))
+    assert kinds(group(b.function("f", [OPS["add"](b, wide, y)]))) == ["loop", "loop"]
+
+
+def test_cheap_value_is_repeated_by_a_broadcast() -> None:
+    b = Builder()
+    x, y = b.param("x", f32(5)), b.param("y", f32(4, 5))
+    wide = OPS["broadcast"](b, OPS["neg"](b, x), dims=(4, 5), axes=(1,))
+    assert kinds(group(b.function("f", [OPS["add"](b, wide, y)]))) == ["loop"]
+
+
+def test_reshape_is_a_view() -> None:
+    b = Builder()
+    x, w = b.param("x", f32(4, 5)), b.param("w", f32(20, 3))
+    flat = OPS["reshape"](b, OPS["exp"](b, x), dims=(1, 20))
+    grouping = group(b.function("f", [OPS["matmul"](b, flat, w)]))
+    assert kinds(grouping) == ["loop", "contract"]
+    assert grouping.base(flat) is grouping.groups[0].outputs[0]
+
+
+def test_producer_is_not_hosted_where_that_makes_a_cycle() -> None:
+    """y is used by the last group directly, and through a product that the last group needs."""
+    b = Builder()
+    x, w = b.param("x", f32(4, 4)), b.param("w", f32(4, 4))
+    y = OPS["exp"](b, x)
+    result = OPS["add"](b, OPS["exp"](b, OPS["matmul"](b, OPS["matmul"](b, y, w), w)), y)
+    grouping = group(b.function("f", [result]))
+    assert kinds(grouping) == ["loop", "contract", "contract"]
+
+
+def test_every_result_is_stored() -> None:
+    b = Builder()
+    x = b.param("x", f32(4))
+    results = [OPS["neg"](b, x), OPS["exp"](b, x), OPS["reduce_sum"](b, x, axes=(0,))]
+    function: Function = b.function("f", results)
+    stored = {value for g in group(function).groups for value in g.outputs}
+    assert stored == set(results)
+    assert entry_of(function).outputs == ("result_0", "result_1", "result_2")

@@ -1,0 +1,112 @@
+"""Where values lie: nothing that lives at the same time shares memory."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from lower.native import compile_all
+
+from dslc.ir.builder import Builder
+from dslc.ir.core import Argument, Entry
+from dslc.ir.dims import Dim, substitute, sym
+from dslc.ir.evaluate import evaluate
+from dslc.ir.types import TensorType
+from dslc.lower.group import group
+from dslc.lower.memory import ALIGNMENT, Block, InArena, InArgument, lay_out, plan
+from dslc.ops import BY_NAME as OPS
+
+N = sym("N")
+SIZES: tuple[Dim, ...] = (0, 4, 64, 100, 4096, N * 4, N * 64, (N + 3) * 8)
+
+
+def f32(*dims: Dim) -> TensorType:
+    return TensorType("f32", dims)
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> list[Block]:
+    made = []
+    for _ in range(draw(st.integers(0, 12))):
+        first = draw(st.integers(0, 9))
+        last = first + draw(st.integers(0, 5))
+        made.append(Block(draw(st.sampled_from(SIZES)), first, last))
+    return made
+
+
+@given(blocks(), st.integers(0, 50))
+def test_living_blocks_do_not_overlap(made: list[Block], n: int) -> None:
+    total = substitute(lay_out(made), {"N": n})
+    placed = [
+        (int(substitute(b.offset, {"N": n})), int(substitute(b.size, {"N": n})), b) for b in made
+    ]
+    for i, (start, size, block) in enumerate(placed):
+        assert start % ALIGNMENT == 0
+        assert start + size <= total
+        for other_start, other_size, other in placed[:i]:
+            if block.first <= other.last and other.first <= block.last:
+                assert start + size <= other_start or other_start + other_size <= start
+
+
+def test_static_blocks_in_turn_share_memory() -> None:
+    assert lay_out([Block(256, step, step + 1) for step in range(0, 20, 2)]) == 256
+
+
+def test_dying_input_is_overwritten_in_place() -> None:
+    b = Builder()
+    x, w = b.param("x", f32(8, 8)), b.param("w", f32(8, 8))
+    value = x
+    for _ in range(4):  # products keep the loops apart
+        value = OPS["matmul"](b, OPS["exp"](b, value), w)
+    entry = Entry(
+        "f", b.function("f", [value]), (Argument("x", "input"), Argument("w", "weight")), ("y",)
+    )
+    assert plan(entry, group(entry.function), {}).size == 2 * 8 * 8 * 4
+
+
+def _update(reads_late: bool) -> Entry:
+    """p <- p - g; with `reads_late`, p^T g is computed from the old p afterwards."""
+    b = Builder()
+    g, p = b.param("g", f32(6, 6)), b.param("p", f32(6, 6))
+    new = OPS["sub"](b, p, g)
+    late = OPS["matmul"](b, OPS["exp"](b, OPS["matmul"](b, new, g)), p)
+    results = [late if reads_late else new, new]
+    arguments = (Argument("g", "input"), Argument("p", "weight"))
+    return Entry("step", b.function("step", results), arguments, ("out",), ("p",))
+
+
+def test_update_waits_for_late_readers() -> None:
+    entry = _update(reads_late=True)
+    planned = plan(entry, group(entry.function), {})
+    assert isinstance(planned.places[entry.function.results[1]], InArena)
+    assert [copy.target for copy in planned.copies] == [InArgument(1)]
+
+
+def test_updates_take_effect_at_the_end() -> None:
+    rng = np.random.default_rng(0)
+    for late in (False, True):
+        entry = _update(late)
+        arrays = [rng.standard_normal((6, 6), dtype=np.float32) for _ in range(2)]
+        for got, want in zip(
+            compile_all([entry]).call("step", arrays), evaluate(entry.function, arrays)
+        ):
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_update_without_late_readers_is_written_in_place() -> None:
+    b = Builder()
+    g, p = b.param("g", f32(6)), b.param("p", f32(6))
+    function = b.function("step", [OPS["sub"](b, p, g)])
+    entry = Entry("step", function, (Argument("g", "input"), Argument("p", "weight")), (), ("p",))
+    planned = plan(entry, group(function), {})
+    assert planned.places[function.results[0]] == InArgument(1)
+    assert not planned.copies
+
+
+def test_parameter_as_result_is_copied() -> None:
+    b = Builder()
+    x = b.param("x", f32(3))
+    entry = Entry("f", b.function("f", [x, x]), (Argument("x", "input"),), ("a", "b"))
+    first, second = compile_all([entry]).call("f", [np.arange(3, dtype=np.float32)])
+    np.testing.assert_array_equal(first, [0, 1, 2])
+    np.testing.assert_array_equal(second, [0, 1, 2])
