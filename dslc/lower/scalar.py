@@ -247,7 +247,7 @@ class ScalarKernels:
             case "not":
                 return tirx.Not(x) if dtype == "bool" else tirx.bitwise_not(x)
             case "isnan":
-                return tirx.NE(x, x) if is_float(dtype) else tirx.const(False, "bool")
+                return tirx.isnan(x) if is_float(dtype) else tirx.const(False, "bool")
             case "isinf":
                 return self._is_infinite(x, dtype)
             case "abs" | "sign" if not is_float(dtype):
@@ -417,7 +417,7 @@ class ScalarKernels:
             order = "gt" if reduction.kind == "argmax" else "lt"
             better = self.compare(order, value, best[0], dtype)
             if is_float(dtype):
-                nan = tirx.And(tirx.NE(value, value), tirx.EQ(best[0], best[0]))
+                nan = tirx.And(tirx.isnan(value), tirx.Not(tirx.isnan(best[0])))
                 better = tirx.Or(better, nan)
             better = tirx.Or(tirx.EQ(i, i64(0)), better)
             with T.If(better), T.Then():
@@ -497,11 +497,11 @@ def _lowest(kind: str, dtype: str) -> Expr:
 
 
 def extremum(name: str, x: Expr, y: Expr, floating: bool) -> Expr:
-    """min or max; for floats a NaN on either side wins."""
-    better = tirx.GT(x, y) if name == "max" else tirx.LT(x, y)
-    if floating:
-        better = tirx.Or(better, tirx.NE(x, x))
-    return tirx.Select(better, x, y)
+    """min or max; for floats a NaN on either side wins. (`x != x` would be folded to false.)"""
+    worse = tirx.LT(x, y) if name == "max" else tirx.GT(x, y)
+    if floating and constant_of(y) is None and not isinstance(y, tirx.FloatImm):
+        worse = tirx.Or(worse, tirx.isnan(y))
+    return tirx.Select(worse, y, x)
 
 
 def _logic(name: str, x: Expr, y: Expr, dtype: str) -> Expr:
@@ -569,7 +569,7 @@ def to_bf16_bits(value: Expr) -> Expr:
     bits = tirx.reinterpret("uint32", value)
     odd = tirx.bitwise_and(tirx.shift_right(bits, _const32(16)), _const32(1))
     rounded = tirx.shift_right(bits + _const32(0x7FFF) + odd, _const32(16))
-    return tirx.Cast("uint16", tirx.Select(tirx.NE(value, value), _const32(0x7FC0), rounded))
+    return tirx.Cast("uint16", tirx.Select(tirx.isnan(value), _const32(0x7FC0), rounded))
 
 
 def from_bf16_bits(bits: Expr) -> Expr:
