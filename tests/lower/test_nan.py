@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from native import call, compile_all, entry_of
+from lower.native import compile_all, entry_of
 
 from dslc.ir.builder import Builder
 from dslc.ir.evaluate import evaluate
@@ -25,8 +25,8 @@ def test_nan_wins(dtype: type) -> None:
     results += [reduce_max(b, x, axes=(1,)), reduce_min(b, x, axes=(0,))]
     results += [argmax(b, x, axis=1), argmin(b, x, axis=1)]
     entry = entry_of(b.function("f", results))
-    executable, (lowered,) = compile_all([entry])
+    compiled = compile_all([entry])
     arrays = [X.astype(dtype), Y.astype(dtype)]
     expected = evaluate(entry.function, arrays)
-    for got, wanted in zip(call(executable, entry, lowered, arrays), expected):
+    for got, wanted in zip(compiled.call(entry.name, arrays, {}), expected):
         np.testing.assert_array_equal(got, wanted)
