@@ -209,6 +209,8 @@ class _Grouper:
         weight = self.costs[eqn].weight
         if weight > CHEAP and any(self.is_repeated(eqn, draft) for draft in drafts):
             return False
+        if self.costs[eqn].window is not None and any(map(self.turns, users)):
+            return False
         return len(drafts) == 1 or weight <= CHEAP
 
     def is_identity(self, eqn: Eqn, draft: _Draft) -> bool:
@@ -238,6 +240,11 @@ class _Grouper:
         if cost.reduction is not None:
             return user.op.name in CONTRACTIONS or user.op.name == "cumsum"
         return not user.op.view or user.outputs[0].type.size != value.type.size
+
+    def turns(self, user: Eqn) -> bool:
+        """Whether `user` walks across its operand's last axis: vectors can't follow there."""
+        perm = getattr(user.attrs, "perm", None)
+        return user.op.view and perm is not None and perm[-1] != len(perm) - 1
 
     def add(self, draft: _Draft, eqn: Eqn) -> None:
         identity = self.is_identity(eqn, draft)
