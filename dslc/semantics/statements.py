@@ -29,16 +29,18 @@ def execute(ctx: Context, body: Sequence[ast.Stmt]) -> None:
     for stmt in body:
         if ctx.frame.result is not None:
             return
-        before = len(ctx.reported)
+        before, wrong = len(ctx.reported), True
         try:
             _execute(ctx, stmt)
+            # Told again in a second walk (training), a mistake is not reported twice.
+            wrong = len(ctx.reported) > before
         except Mistake as mistake:
             ctx.report(mistake.diagnostic)
             _spoil(ctx, stmt)
         except Silent:
             _spoil(ctx, stmt)
         failed = isinstance(stmt, ast.Assert) or ctx.frame.module.library
-        if failed and len(ctx.reported) > before:
+        if failed and wrong:
             # What follows would complain about the same thing.
             ctx.frame.result = BAD
 
