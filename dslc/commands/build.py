@@ -65,9 +65,12 @@ def told(summary: Summary) -> None:
     """Prints what was built."""
     print(f"{summary.parameters:,} parameters")
     for entry in summary.entries:
+        kernels = f"{entry.kernels} kernel{'s' * (entry.kernels != 1)}"
+        if entry.distinct != entry.kernels:
+            kernels += f" ({entry.distinct} distinct)"
         print(
-            f"{entry.target} {entry.name}: {entry.kernels} kernels ({entry.distinct} distinct), "
-            f"{number(entry.flops)} FLOPs, {number(entry.arena)} bytes of arena"
+            f"{entry.target} {entry.name}: {kernels}, {number(entry.flops)} FLOPs, "
+            f"{number(entry.arena)} bytes of arena"
         )
     for line in kernel_table(summary.gpu_kernels):
         print(line)
