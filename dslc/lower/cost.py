@@ -1,7 +1,7 @@
 """What one element of an equation costs, counted by running its `compute` over nothing.
 
-Input: an equation. Output: a `Cost`: operations per element, whether it reduces or scatters, and
-how often it reads each input. Grouping decides by it what is cheap enough to compute twice, and
+Input: an equation. Output: a `Cost`: operations per element, and whether it reduces or
+scatters. Grouping decides by it what is cheap enough to compute twice, and
 the build summary adds it up. Non-goals: time (a cost model of the machine is the schedules').
 """
 
@@ -28,10 +28,9 @@ _PHILOX = 80
 class Cost:
     """Per element of the result. `operations` leaves out what a `Reduction` repeats;
     `reduction` holds the dims of the reduction (None: there is none), `repeated` the operations
-    of one of its steps. `reads` are reads of each input per element (per step when reduced)."""
+    of one of its steps."""
 
     operations: int
-    reads: tuple[int, ...]
     reduction: tuple[Dim, ...] | None = None
     repeated: int = 0
     scatters: bool = False
@@ -118,14 +117,12 @@ class _Counter:
 
 
 class _Read:
-    """An operand that counts how often it is read."""
+    """An operand without elements."""
 
     def __init__(self, type: TensorType) -> None:
         self.type = type
-        self.count = 0
 
     def __call__(self, index: Index) -> Expr:
-        self.count += 1
         return None
 
 
@@ -135,7 +132,7 @@ def cost_of(eqn: Eqn) -> Cost:
     operands = [_Read(value.type) for value in eqn.inputs]
     types = [value.type for value in eqn.outputs]
     if isinstance(eqn.op.compute, NoFacet):
-        return Cost(0, tuple(0 for _ in operands))
+        return Cost(0)
     readers = eqn.op.compute(counter, eqn.attrs, operands, types)
     scatters = isinstance(readers, Scatter)
     if isinstance(readers, Scatter):
@@ -145,8 +142,7 @@ def cost_of(eqn: Eqn) -> Cost:
     else:
         first = readers[0] if isinstance(readers, tuple) else readers
         first((None,) * types[0].rank)
-    reads = tuple(operand.count for operand in operands)
-    return Cost(counter.operations, reads, counter.reduction, counter.repeated, scatters)
+    return Cost(counter.operations, counter.reduction, counter.repeated, scatters)
 
 
 def flops_of(eqn: Eqn) -> Dim:

@@ -15,7 +15,6 @@ Non-goals: where values lie (`memory.py`), how a group runs (`loops.py`, the sch
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -349,8 +348,3 @@ def group(function: Function) -> Grouping:
     """The groups of `function`, in an order that can run. Every result that an equation makes
     is an output of a group or a view; results that are parameters are left to the caller."""
     return _Grouper(function).run()
-
-
-def groups_reading(groups: Iterable[Group], value: Value) -> list[int]:
-    """Positions of the groups that read `value` from memory."""
-    return [i for i, g in enumerate(groups) if value in g.inputs]

@@ -6,14 +6,14 @@ kernels are kept once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tvm
 import tvm_ffi
 
-from dslc.ir.core import Entry, Value
+from dslc.ir.core import Entry
 from dslc.ir.dims import Dim
 from dslc.lower.contract import emit_contraction, scratch_of
 from dslc.lower.cost import flops_of
@@ -119,8 +119,3 @@ def kernel_name(entry: str, position: int, g: Group) -> str:
     named += [e for e in g.eqns if e is not g.anchor and any(o in g.outputs for o in e.outputs)]
     words = list(dict.fromkeys(e.op.name for e in named))[:3]
     return "_".join([entry, str(position), *words])
-
-
-def values_stored(planned: Plan) -> Mapping[Value, Any]:
-    """Where each stored value lies, for tests and dumps."""
-    return planned.places
