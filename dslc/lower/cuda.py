@@ -33,7 +33,8 @@ from dslc.lower.kernel import Kernel, make_kernel
 from dslc.lower.loops import Task, is_flat, unflatten
 from dslc.lower.memory import plan
 from dslc.lower.program import Lowered, assemble
-from dslc.lower.scalar import COMPUTED, Reduction, ScalarKernels, i64, local
+from dslc.lower.scalar import COMPUTED, Reduction, ScalarKernels, local
+from dslc.lower.sizes import i64
 
 THREADS = 256  # of a block
 # A reduction of at least LONG steps (an unknown dim counts as GUESS) gets a block for each of its

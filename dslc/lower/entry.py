@@ -23,7 +23,7 @@ from dslc.ir.op import attrs_symbols
 from dslc.ir.types import ITEMSIZE, DType, TensorType
 from dslc.lower.kernel import Kernel
 from dslc.lower.memory import Copy, InArena, InArgument, InOutput, Place
-from dslc.lower.scalar import dim_expression
+from dslc.lower.sizes import dim_expression
 
 # What the caller's arrays are declared as (the kernels see what is stored).
 _DECLARED: Mapping[DType, str] = {

@@ -13,7 +13,8 @@ from dslc.ir.core import Eqn, Value
 from dslc.ir.op import Expr, Index, NoFacet, Reader, Scatter
 from dslc.ir.types import TensorType
 from dslc.lower.buffers import Memory
-from dslc.lower.scalar import ScalarKernels, identity
+from dslc.lower.expressions import identity
+from dslc.lower.scalar import ScalarKernels
 
 
 class Element:

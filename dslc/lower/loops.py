@@ -27,7 +27,8 @@ from dslc.lower.buffers import Memory
 from dslc.lower.cost import cost_of
 from dslc.lower.graph import Graph
 from dslc.lower.group import Group
-from dslc.lower.scalar import COMPUTED, Reduction, ScalarKernels, i64, local
+from dslc.lower.scalar import COMPUTED, Reduction, ScalarKernels, local
+from dslc.lower.sizes import i64
 
 KEPT_LANES = 64  # neighbouring results that a reduction keeps at a time
 PARALLEL_OPERATIONS = 400_000  # about 50 µs of work: less is not worth waking a thread

@@ -15,15 +15,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import tvm
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
-from dslc.ir.dims import Dim, Extremum, Poly, Quotient, Remainder, Sym
+from dslc.ir.dims import Dim, Poly
 from dslc.ir.op import Expr, Index
 from dslc.ir.types import DType, is_float
+from dslc.lower.bits import from_bf16_bits, philox_number, to_bf16_bits
 from dslc.lower.cost import WINDOW
+from dslc.lower.expressions import (
+    WRITTEN_OUT,
+    box,
+    constant_of,
+    extremum,
+    identity,
+    index_binary,
+    logic,
+    lowest,
+    weight_of,
+)
+from dslc.lower.sizes import dim_expression, i64
 
 # TIR's name of the type a value is computed in.
 COMPUTED: Mapping[str, str] = {
@@ -58,48 +70,10 @@ class Reduction:
         self.kind, self.dims, self.body, self.dtype = kind, dims, body, dtype
 
 
-def i64(value: int) -> Expr:
-    return tirx.IntImm("int64", value)
-
-
 def local(elements: int, dtype: str) -> Any:
     """A few elements on the stack (registers, where LLVM can keep them there)."""
     annotations = {"disable_lower_builtin": True}
     return T.alloc_buffer((elements,), dtype, scope="local", layout=None, annotations=annotations)
-
-
-def identity(value: Expr) -> int:
-    """What tells expression nodes apart (TVM's own hash does not: -1 and -2 have the same)."""
-    return int(value.__chandle__())
-
-
-# TVM's passes write the value of a variable out wherever it is used, so a chain of variables that
-# are each used twice grows exponentially. A variable heavier than this goes through memory (a
-# register in the end), where they don't look.
-WRITTEN_OUT = 64
-
-
-def weight_of(value: Expr, weights: Mapping[int, int]) -> int:
-    """Nodes of an expression with its variables written out; a load counts as one."""
-    match value:
-        case tirx.Var():
-            return weights.get(identity(value), 1)
-        case tvm.ir.Call():
-            return 1 + sum(weight_of(argument, weights) for argument in value.args)
-        case tirx.Select():
-            sides = (value.condition, value.true_value, value.false_value)
-            return 1 + sum(weight_of(side, weights) for side in sides)
-        case tirx.Cast() | tirx.Not():
-            return 1 + weight_of(value.value if isinstance(value, tirx.Cast) else value.a, weights)
-        case tirx.expr.BinaryOpExpr() | tirx.expr.CmpExpr() | tirx.And() | tirx.Or():
-            return 1 + weight_of(value.a, weights) + weight_of(value.b, weights)
-        case _:
-            return 1
-
-
-def constant_of(value: Expr) -> int | None:
-    """The value of a constant integer expression."""
-    return int(value.value) if isinstance(value, tirx.IntImm) else None
 
 
 class ScalarKernels:
@@ -307,13 +281,13 @@ class ScalarKernels:
             case "pow":
                 return self._math("pow", (x, y), COMPUTED[dtype])
             case "and" | "or" | "xor":
-                return _logic(name, x, y, dtype)
+                return logic(name, x, y, dtype)
         raise InternalError(f"unknown binary operation {name!r}")
 
     def _index_binary(self, name: str, x: Expr, y: Expr) -> Expr:
         key = (name, identity(x), identity(y))
         if key not in self._interned:
-            self._interned[key] = self.intern(_index_binary(name, x, y))
+            self._interned[key] = self.intern(index_binary(name, x, y))
         return self._interned[key]
 
     def _divide(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
@@ -398,7 +372,7 @@ class ScalarKernels:
 
     def _emit_window(self, reduction: Reduction) -> Expr:
         total: Expr = None
-        for index in _box([int(dim) for dim in reduction.dims]):  # type: ignore[arg-type]
+        for index in box([int(dim) for dim in reduction.dims]):  # type: ignore[arg-type]
             value = reduction.body(tuple(self.dim(i) for i in index))
             if total is not None:
                 value = self.combine(reduction.kind, total, self.bind(value), reduction.dtype)
@@ -433,7 +407,7 @@ class ScalarKernels:
             case "prod" | "all":
                 return self.const(1, dtype)
             case "max" | "min":
-                return _lowest(kind, COMPUTED[dtype])
+                return lowest(kind, COMPUTED[dtype])
         raise InternalError(f"unknown reduction {kind!r}")
 
     def combine(self, kind: str, x: Expr, y: Expr, dtype: DType) -> Expr:
@@ -443,135 +417,4 @@ class ScalarKernels:
 
     def philox(self, key: Expr, stream: int, step: Expr, counter: Expr) -> Expr:
         """Philox4x32-10; the four words of a block are computed and one is taken."""
-        block = self.bind(tirx.shift_right(counter, i64(2)))
-        words = [_u32(block), _u32(tirx.shift_right(block, i64(32)))]
-        words += [tirx.const(stream & 0xFFFFFFFF, "uint32"), _u32(step)]
-        keys = [_u32(key), _u32(tirx.shift_right(key, i64(32)))]
-        for _ in range(10):
-            words = [self.bind(word) for word in _philox_round(words, keys)]
-            keys = [self.bind(keys[0] + _const32(0x9E3779B9)), keys[1] + _const32(0xBB67AE85)]
-            keys[1] = self.bind(keys[1])
-        word = self.bind(tirx.bitwise_and(counter, i64(3)))
-        low = tirx.Select(tirx.EQ(word, i64(0)), words[0], words[1])
-        high = tirx.Select(tirx.EQ(word, i64(2)), words[2], words[3])
-        return self.bind(tirx.Cast("int64", tirx.Select(tirx.LT(word, i64(2)), low, high)))
-
-
-def _const32(value: int) -> Expr:
-    return tirx.const(value, "uint32")
-
-
-def _u32(value: Expr) -> Expr:
-    return tirx.Cast("uint32", value)
-
-
-def _philox_round(words: list[Expr], keys: list[Expr]) -> list[Expr]:
-    a = tirx.Cast("uint64", words[0]) * tirx.const(0xD2511F53, "uint64")
-    b = tirx.Cast("uint64", words[2]) * tirx.const(0xCD9E8D57, "uint64")
-    shift, low = tirx.const(32, "uint64"), tirx.const(0xFFFFFFFF, "uint64")
-    high_a, high_b = _u32(tirx.shift_right(a, shift)), _u32(tirx.shift_right(b, shift))
-    return [
-        tirx.bitwise_xor(tirx.bitwise_xor(high_b, words[1]), keys[0]),
-        # Masked first: TVM refuses to fold the cast of a constant that doesn't fit.
-        _u32(tirx.bitwise_and(b, low)),
-        tirx.bitwise_xor(tirx.bitwise_xor(high_a, words[3]), keys[1]),
-        _u32(tirx.bitwise_and(a, low)),
-    ]
-
-
-def _box(extents: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    if not extents:
-        yield ()
-        return
-    for first in range(extents[0]):
-        for rest in _box(extents[1:]):
-            yield (first, *rest)
-
-
-def _lowest(kind: str, dtype: str) -> Expr:
-    if dtype == "bool":
-        return tirx.const(kind == "min", "bool")
-    if dtype.startswith("float"):
-        return tirx.const(float("-inf") if kind == "max" else float("inf"), dtype)
-    return tirx.min_value(dtype) if kind == "max" else tirx.max_value(dtype)
-
-
-def extremum(name: str, x: Expr, y: Expr, floating: bool) -> Expr:
-    """min or max; for floats a NaN on either side wins. (`x != x` would be folded to false.)"""
-    worse = tirx.LT(x, y) if name == "max" else tirx.GT(x, y)
-    if floating and constant_of(y) is None and not isinstance(y, tirx.FloatImm):
-        worse = tirx.Or(worse, tirx.isnan(y))
-    return tirx.Select(worse, y, x)
-
-
-def _logic(name: str, x: Expr, y: Expr, dtype: str) -> Expr:
-    if dtype == "bool":
-        if name == "xor":
-            return tirx.NE(tirx.Cast("uint8", x), tirx.Cast("uint8", y))
-        return tirx.And(x, y) if name == "and" else tirx.Or(x, y)
-    operations = {"and": tirx.bitwise_and, "or": tirx.bitwise_or, "xor": tirx.bitwise_xor}
-    return operations[name](x, y)
-
-
-def _index_binary(name: str, x: Expr, y: Expr) -> Expr:
-    a, b = constant_of(x), constant_of(y)
-    match name:
-        case "add":
-            return y if a == 0 else x if b == 0 else x + y
-        case "sub":
-            return x if b == 0 else x - y
-        case "mul":
-            return y if a == 1 else x if b == 1 else x * y
-        case "floordiv":
-            return x if b == 1 else tirx.floordiv(x, y)
-        case "mod":
-            return i64(0) if b == 1 else tirx.floormod(x, y)
-        case "min":
-            return tirx.min(x, y)
-        case "max":
-            return tirx.max(x, y)
-    raise InternalError(f"unknown operation {name!r} on indices")
-
-
-def dim_expression(dim: Dim, symbols: Mapping[str, Expr]) -> Expr:
-    """A dim over the kernel's dim variables, as an int64 expression."""
-    if isinstance(dim, int):
-        return i64(dim)
-    total: Expr = None
-    for monomial, coefficient in dim.terms:
-        term: Expr = None if coefficient == 1 and monomial else i64(coefficient)
-        for atom in monomial:
-            factor = _atom_expression(atom, symbols)
-            term = factor if term is None else term * factor
-        total = term if total is None else total + term
-    return total
-
-
-def _atom_expression(atom: Any, symbols: Mapping[str, Expr]) -> Expr:
-    match atom:
-        case Sym(name):
-            return symbols[name]
-        case Quotient(num, den):
-            return tirx.floordiv(dim_expression(num, symbols), dim_expression(den, symbols))
-        case Remainder(num, den):
-            return tirx.floormod(dim_expression(num, symbols), dim_expression(den, symbols))
-        case Extremum(kind, args):
-            pick = tirx.min if kind == "min" else tirx.max
-            total = dim_expression(args[0], symbols)
-            for arg in args[1:]:
-                total = pick(total, dim_expression(arg, symbols))
-            return total
-    raise InternalError(f"unknown atom {atom!r} in a dim")
-
-
-def to_bf16_bits(value: Expr) -> Expr:
-    """The upper half of a f32, rounded to nearest even; NaN stays NaN. Gives a u16."""
-    bits = tirx.reinterpret("uint32", value)
-    odd = tirx.bitwise_and(tirx.shift_right(bits, _const32(16)), _const32(1))
-    rounded = tirx.shift_right(bits + _const32(0x7FFF) + odd, _const32(16))
-    return tirx.Cast("uint16", tirx.Select(tirx.isnan(value), _const32(0x7FC0), rounded))
-
-
-def from_bf16_bits(bits: Expr) -> Expr:
-    """A f32 of the u16 that holds its upper half."""
-    return tirx.reinterpret("float32", tirx.shift_left(_u32(bits), _const32(16)))
+        return philox_number(self.bind, key, stream, step, counter)

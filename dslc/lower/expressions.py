@@ -1,0 +1,100 @@
+"""Scalar TIR expressions that need no kernel around them: comparison of nodes, extrema, indices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import tvm
+from tvm import tirx
+
+from dslc.diagnostics import InternalError
+from dslc.ir.op import Expr
+from dslc.lower.sizes import i64
+
+
+def identity(value: Expr) -> int:
+    """What tells expression nodes apart (TVM's own hash does not: -1 and -2 have the same)."""
+    return int(value.__chandle__())
+
+
+# TVM's passes write the value of a variable out wherever it is used, so a chain of variables that
+# are each used twice grows exponentially. A variable heavier than this goes through memory (a
+# register in the end), where they don't look.
+WRITTEN_OUT = 64
+
+
+def weight_of(value: Expr, weights: Mapping[int, int]) -> int:
+    """Nodes of an expression with its variables written out; a load counts as one."""
+    match value:
+        case tirx.Var():
+            return weights.get(identity(value), 1)
+        case tvm.ir.Call():
+            return 1 + sum(weight_of(argument, weights) for argument in value.args)
+        case tirx.Select():
+            sides = (value.condition, value.true_value, value.false_value)
+            return 1 + sum(weight_of(side, weights) for side in sides)
+        case tirx.Cast() | tirx.Not():
+            return 1 + weight_of(value.value if isinstance(value, tirx.Cast) else value.a, weights)
+        case tirx.expr.BinaryOpExpr() | tirx.expr.CmpExpr() | tirx.And() | tirx.Or():
+            return 1 + weight_of(value.a, weights) + weight_of(value.b, weights)
+        case _:
+            return 1
+
+
+def constant_of(value: Expr) -> int | None:
+    """The value of a constant integer expression."""
+    return int(value.value) if isinstance(value, tirx.IntImm) else None
+
+
+def box(extents: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    if not extents:
+        yield ()
+        return
+    for first in range(extents[0]):
+        for rest in box(extents[1:]):
+            yield (first, *rest)
+
+
+def lowest(kind: str, dtype: str) -> Expr:
+    if dtype == "bool":
+        return tirx.const(kind == "min", "bool")
+    if dtype.startswith("float"):
+        return tirx.const(float("-inf") if kind == "max" else float("inf"), dtype)
+    return tirx.min_value(dtype) if kind == "max" else tirx.max_value(dtype)
+
+
+def extremum(name: str, x: Expr, y: Expr, floating: bool) -> Expr:
+    """min or max; for floats a NaN on either side wins. (`x != x` would be folded to false.)"""
+    worse = tirx.LT(x, y) if name == "max" else tirx.GT(x, y)
+    if floating and constant_of(y) is None and not isinstance(y, tirx.FloatImm):
+        worse = tirx.Or(worse, tirx.isnan(y))
+    return tirx.Select(worse, y, x)
+
+
+def logic(name: str, x: Expr, y: Expr, dtype: str) -> Expr:
+    if dtype == "bool":
+        if name == "xor":
+            return tirx.NE(tirx.Cast("uint8", x), tirx.Cast("uint8", y))
+        return tirx.And(x, y) if name == "and" else tirx.Or(x, y)
+    operations = {"and": tirx.bitwise_and, "or": tirx.bitwise_or, "xor": tirx.bitwise_xor}
+    return operations[name](x, y)
+
+
+def index_binary(name: str, x: Expr, y: Expr) -> Expr:
+    a, b = constant_of(x), constant_of(y)
+    match name:
+        case "add":
+            return y if a == 0 else x if b == 0 else x + y
+        case "sub":
+            return x if b == 0 else x - y
+        case "mul":
+            return y if a == 1 else x if b == 1 else x * y
+        case "floordiv":
+            return x if b == 1 else tirx.floordiv(x, y)
+        case "mod":
+            return i64(0) if b == 1 else tirx.floormod(x, y)
+        case "min":
+            return tirx.min(x, y)
+        case "max":
+            return tirx.max(x, y)
+    raise InternalError(f"unknown operation {name!r} on indices")
