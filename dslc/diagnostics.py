@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from dslc._frozen import dataclass
 from dslc.source import SourceFile, Span
 
 Severity = Literal["error", "warning"]

@@ -12,7 +12,9 @@ files, lexing.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from dslc._frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,9 +9,10 @@ a pass returns a new Function. `Program` is what a checked `.dl` model becomes: 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from dslc._frozen import dataclass
 from dslc.ir.dims import Dim
 from dslc.ir.op import Attrs, Op
 from dslc.ir.types import TensorType

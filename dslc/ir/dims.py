@@ -11,10 +11,11 @@ Non-goals: assumptions about variables (they are any integers here), solving.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import reduce
 from math import gcd
 from typing import Union
+
+from dslc._frozen import dataclass
 
 Dim = Union[int, "Poly"]
 

@@ -11,9 +11,10 @@ Non-goals: schedules (how to run on a device) and registration: `ops.ALL` is a p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from dslc._frozen import dataclass
 from dslc.ir.dims import Dim, Poly, free_symbols, substitute
 from dslc.ir.types import DType, TensorType
 

@@ -13,11 +13,12 @@ elimination with integer tightening shows. Non-goals: normal forms (`dims.py`), 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import product as choices
 from math import gcd
 from typing import Literal
 
+from dslc._frozen import dataclass
 from dslc.ir.dims import (
     Atom,
     Dim,

@@ -7,9 +7,9 @@ Nothing here knows NumPy: the names of NumPy's dtypes live with the evaluator.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from dslc._frozen import dataclass
 from dslc.ir.dims import Dim, Poly, product
 
 DType = Literal["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool"]

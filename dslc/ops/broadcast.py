@@ -7,9 +7,9 @@ Non-goals: the other reductions (`reduce.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, sym

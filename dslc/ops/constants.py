@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, sym

@@ -9,9 +9,9 @@ or last element, so that no program reads outside of a tensor; of no elements at
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Value

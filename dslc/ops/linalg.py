@@ -8,9 +8,9 @@ summed in f32. The `@` of the language (1-d operands, broadcast batch dims) is b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Value

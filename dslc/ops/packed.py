@@ -14,9 +14,9 @@ Non-goals: packing (ordinary equations do it, see `lower/pack.py`), gradients.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.ir.dims import Dim, sym
 from dslc.ir.op import (

@@ -10,9 +10,9 @@ Box and Muller's transform.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.ir.dims import Dim
 from dslc.ir.op import (

@@ -9,9 +9,10 @@ argmax gives the first of equals (NumPy's).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.ir.core import Eqn, Value
 from dslc.ir.op import Attrs, Expr, Index, Kernels, Op, Operand, Reader, Sample

@@ -6,12 +6,12 @@ Slices and padding are in `slicing.py`, broadcasting in `broadcast.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from operator import mul
 from typing import TYPE_CHECKING, Any, cast
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, sym

@@ -8,9 +8,9 @@ with steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, sym

@@ -6,9 +6,9 @@ and w in this order, whatever the layout.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.ir.dims import Dim
 from dslc.ir.op import (

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import Diagnostic, Reporter, nearest_name
 from dslc.ir.builder import Builder
 from dslc.ir.core import Argument, DimCheck, Entry, Function, Origin, Value, Variable, VariableKind

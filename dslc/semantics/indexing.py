@@ -8,8 +8,8 @@ gathers. Non-goals: static arguments (`statics.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import Label
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim, Poly, maximum, minimum

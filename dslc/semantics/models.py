@@ -7,8 +7,9 @@ A dim of the signature that nothing binds is dynamic: known at each call. Non-go
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from dslc._frozen import dataclass
 from dslc.ir.core import DimRange, Entry, Value
 from dslc.ir.dims import sym
 from dslc.ir.prove import Prover

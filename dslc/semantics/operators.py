@@ -7,8 +7,8 @@ and where it came from. Non-goals: arithmetic on compile-time numbers (`numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError, Label
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim, Poly, free_symbols, product

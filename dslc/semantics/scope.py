@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import Reporter, nearest_name
 from dslc.semantics import errors
 from dslc.source import SourceFile

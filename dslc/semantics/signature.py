@@ -9,8 +9,9 @@ Non-goals: static arguments (`statics.py`), bodies (`calls.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import Diagnostic, Label, nearest_name
 from dslc.ir.dims import Dim, Poly, floordiv, free_symbols, mod, substitute, sym
 from dslc.ir.types import DTYPES, DType, TensorType, is_float

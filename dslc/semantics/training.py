@@ -8,8 +8,9 @@ Input: a `train` block and the model's forward entry. Output: the entries `loss`
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import nearest_name
 from dslc.ir.core import Entry, Function, TrainPlan, Value, Variable
 from dslc.ir.types import TensorType, is_float
@@ -261,6 +262,9 @@ def _updates(
     try:
         code = _optimizer(ctx, item.value)
         made: dict[TensorType, tuple[Function, list[Variable]]] = {}
+        if ctx.discard and code.module.library:
+            # The library's optimizers fit every weight of a dtype if they fit one.
+            trainable = list({variable.type.dtype: variable for variable in trainable}.values())
         for variable in trainable:
             if variable.type not in made:
                 update = _update(ctx, code, variable.type, item.value.span)

@@ -8,9 +8,10 @@ that was reported: whatever it meets becomes `BAD` too, silently. Non-goals: eva
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
+from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
 from dslc.ir.dims import Poly

@@ -14,9 +14,10 @@ What the parser cannot tell apart is one node:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Literal, TypeAlias
 
+from dslc._frozen import dataclass
 from dslc.source import SourceFile, Span
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import NamedTuple
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import Diagnostic
 from dslc.source import SourceFile, Span
 from dslc.syntax import lexical_errors as errors

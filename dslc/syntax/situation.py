@@ -7,9 +7,9 @@ Output: `Situation`, the questions that hints ask about a token and its surround
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import Diagnostic, Label
 from dslc.source import SourceFile, Span
 from dslc.syntax.grammar import tables
