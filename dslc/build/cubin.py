@@ -8,6 +8,7 @@ static shared memory, `.nv.info` the registers (the layout is not documented; `c
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,10 +52,15 @@ class _Section:
 
 
 def kernels_of(library: Path | bytes) -> list[KernelInfo]:
-    """The kernels of every cubin inside, by name, then architecture; empty when there is none."""
+    """The kernels of every cubin inside, by name (numbers in it as numbers), then architecture."""
     data = library if isinstance(library, bytes) else library.read_bytes()
     found = [info for cubin in cubins_of(data) for info in _kernels(cubin)]
-    return sorted(found, key=lambda info: (info.name, info.architecture))
+    return sorted(found, key=lambda info: (_natural(info.name), info.architecture))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts `forward_2_relu` before `forward_10_relu`."""
+    return [(int(p), "") if p.isdecimal() else (0, p) for p in re.split(r"(\d+)", name)]
 
 
 def cubins_of(data: bytes) -> Iterator[bytes]:

@@ -190,7 +190,7 @@ class _Planner:
 
     def share(self, g: Group, step: int, value: Value, last: int) -> Block:
         """A new block, or that of an input that dies here and can be overwritten in place."""
-        for read in g.pointwise:
+        for read in (v for v in g.inputs if v in g.pointwise):  # in order: builds repeat
             base = self.grouping.base(read)
             block = self.blocks.get(base)
             if (

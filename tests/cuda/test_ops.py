@@ -3,28 +3,11 @@ source of the GPU's), and on a GPU where there is one."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from device_process import run
 from emulator import MISSING, gpu_missing
 
 from dslc.ops import ALL
-
-HERE = Path(__file__).parent
-
-
-def run(script: str, folder: Path, *options: str) -> dict[str, str]:
-    """The JSON that a script of this folder prints."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
-    command = [sys.executable, str(HERE / script), str(folder), *options]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    told: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return told
 
 
 @pytest.fixture(scope="module")

@@ -67,13 +67,14 @@ static void each_thread(const unsigned *block, const std::function<void()> &run)
 
 // Threads run in turns from barrier to barrier; all must finish in the same turn.
 static void run_block(const unsigned *block) {
-  std::vector<Fiber> fibers(block[0] * block[1] * block[2]);
+  static std::vector<Fiber> fibers;  // kept from block to block: their stacks are large
+  fibers.resize(block[0] * block[1] * block[2]);
   size_t i = 0;
   each_thread(block, [&] {
     Fiber &f = fibers[i++];
     f.thread = threadIdx;
     f.done = false;
-    f.stack.resize(64 << 10);
+    if (f.stack.empty()) f.stack.resize(64 << 10);
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = f.stack.data();
     f.context.uc_stack.ss_size = f.stack.size();
