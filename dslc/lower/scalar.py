@@ -115,12 +115,25 @@ class ScalarKernels:
             return value
         weight = weight_of(value, self._weights)
         if weight > WRITTEN_OUT:
-            cell = local(1, str(value.ty.dtype))
-            T.buffer_store(cell, value, [0])
-            value, weight = cell[0], 1
+            value, weight = self._stored(value), 1
         variable = T.bind(value)
         self._weights[identity(variable)] = weight
         return variable
+
+    def _stored(self, value: Expr) -> Expr:
+        """`value`, put into memory and loaded from there."""
+        cell = local(1, str(value.ty.dtype))
+        T.buffer_store(cell, value, [0])
+        return cell[0]
+
+    def _function(self, name: str, x: Expr, dtype: str) -> Expr:
+        """A transcendental function: its polynomials write `x` out many times."""
+        if weight_of(x, self._weights) > WRITTEN_OUT:
+            x = self._stored(x)
+        result = self._math(name, (x,), dtype)
+        if isinstance(result, tirx.Var):
+            self._weights[identity(result)] = WRITTEN_OUT + 1
+        return result
 
     def intern(self, value: Expr) -> Expr:
         """One Python object for each index expression."""
@@ -241,7 +254,7 @@ class ScalarKernels:
             case "sqrt":
                 return tirx.sqrt(x)
             case _:
-                return self._math(name, (x,), COMPUTED[dtype])
+                return self._function(name, x, COMPUTED[dtype])
 
     def _is_infinite(self, x: Expr, dtype: DType) -> Expr:
         if not is_float(dtype):
