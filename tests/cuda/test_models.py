@@ -21,7 +21,7 @@ from dslc_runtime.artifact import read_artifact
 SOURCE = """
 model Tiny(image: f32[N, 2, 6, 6]) -> f32[N, 3] {
     return image
-        |> conv: conv2d[4, kernel=3, padding=1] |> norm: batch_norm[] |> relu
+        |> conv: conv2d[4, kernel=3, padding=1, bias=false] |> norm: batch_norm[] |> relu
         |> max_pool2d[2]
         |> flatten
         |> hidden: dense[300] |> gelu |> dropout[0.25]
