@@ -37,7 +37,8 @@ class Module:
     trains: list[ast.TrainDecl] = field(default_factory=list)
     weights: list[ast.WeightsDecl] = field(default_factory=list)
     library: bool = False
-    chunks: dict[str, SourceFile] = field(default_factory=dict)
+    # Where the declarations of a library file stand that are parsed when they are looked up.
+    chunks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def lookup(self, name: str) -> tuple[Module, Named] | Module | None:
         """The declaration called `name` with the module it stands in, or a module."""
@@ -58,7 +59,7 @@ class Module:
         yield from self.modules
 
     def _parse_chunk(self, name: str) -> None:
-        tree, _ = parse(self.chunks[name])
+        tree, _ = parse(self.source, *self.chunks[name])
         for decl in tree.decls:
             if isinstance(decl, Named):
                 self.decls[decl.name.name] = decl
@@ -75,10 +76,7 @@ def library_module(name: str) -> Module | None:
     module = Module(f"std.{name}", SourceFile(path, text), library=True)
     starts = [(match.start(), match[1]) for match in _LIBRARY_DECLARATION.finditer(text)]
     ends = [start for start, _ in starts[1:]] + [len(text)]
-    for (start, decl), end in zip(starts, ends):
-        # Line breaks before it keep line numbers right.
-        lead = "\n" * text.count("\n", 0, start)
-        module.chunks[decl] = SourceFile(path, lead + text[start:end])
+    module.chunks.update({decl: (start, end) for (start, decl), end in zip(starts, ends)})
     return module
 
 

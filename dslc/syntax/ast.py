@@ -647,8 +647,8 @@ class File(Node):
 
 def children(node: Node) -> Iterator[Node]:
     """The nodes directly under one, in the order of their fields."""
-    for item in fields(node):
-        value = getattr(node, item.name)
+    for name in node.__match_args__:
+        value = getattr(node, name)
         if isinstance(value, Node):
             yield value
         elif isinstance(value, tuple):

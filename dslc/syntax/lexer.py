@@ -64,10 +64,10 @@ class Lexed:
     fatal: bool
 
 
-def lex(source: SourceFile) -> Lexed:
-    """Split a file into tokens."""
+def lex(source: SourceFile, start: int = 0, end: int | None = None) -> Lexed:
+    """Split a file, or the part of it from `start` to `end`, into tokens."""
     lexer = _Lexer(source)
-    fatal = not lexer.run()
+    fatal = not lexer.run(start, len(source.text) if end is None else end)
     return Lexed(
         tokens=lexer.tokens,
         comments=tuple(lexer.comments),
@@ -144,13 +144,15 @@ class _Lexer:
         self.misindented: Token | None = None
         self.unclosed: list[tuple[int, int]] = []
 
-    def run(self) -> bool:
-        """Read everything; false if brackets are nested too deeply."""
+    def run(self, begin: int, stop: int) -> bool:
+        """Read from `begin` to `stop`; false if brackets are nested too deeply."""
         text = self.source.text
         table = tables()
         words = {word: table.words[word] for word in table.reserved}
         signs = table.signs
-        for match in _scanner().finditer(text, 1 if text.startswith("\ufeff") else 0):
+        if begin == 0 and text.startswith("\ufeff"):
+            begin = 1
+        for match in _scanner().finditer(text, begin, stop):
             kind = match.lastgroup
             if kind == "WHITESPACE":
                 continue
@@ -171,7 +173,7 @@ class _Lexer:
                     return False
             else:
                 self._other(kind or "UNKNOWN", piece, start, end)
-        self._finish(len(text))
+        self._finish(stop)
         return True
 
     def _span(self, start: int, end: int) -> Span:

@@ -13,13 +13,14 @@ mistakes (hints.py), names and types.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dslc.diagnostics import Diagnostic, InternalError, Reporter
 from dslc.source import SourceFile
 from dslc.syntax import ast, hints
 from dslc.syntax.builder import Builder
-from dslc.syntax.grammar import LIST, SAME, Rule, tables
+from dslc.syntax.grammar import LIST, SAME, tables
 from dslc.syntax.lexer import DECLARATION_WORDS, Lexed, Token, lex
 from dslc.syntax.lexical_errors import too_deep
 from dslc.syntax.situation import Place, Situation, ends_in_operator
@@ -31,9 +32,14 @@ MAX_DIAGNOSTICS = 100
 _AFTER_NAME = frozenset({"EQUAL", "COLON", "COMMA", "LEFT_BRACKET", "LEFT_ARROW"})
 
 
-def parse(source: SourceFile) -> tuple[ast.File, list[Diagnostic]]:
-    """Parse a file. With diagnostics (all of them errors) the tree lacks what was wrong."""
-    lexed = lex(source)
+def parse(
+    source: SourceFile, start: int = 0, end: int | None = None
+) -> tuple[ast.File, list[Diagnostic]]:
+    """Parse a file, or the declarations from offset `start` to `end` of it.
+
+    With diagnostics (all of them errors) the tree lacks what was wrong.
+    """
+    lexed = lex(source, start, end)
     empty = ast.File(source.span(), source, (), lexed.comments)
     if lexed.fatal:
         return empty, lexed.diagnostics[:MAX_DIAGNOSTICS]
@@ -70,19 +76,28 @@ def _too_deep(tree: ast.File) -> list[Diagnostic]:
     return found
 
 
-class _Bound(NamedTuple):
+class _Action(NamedTuple):
     """A rule with the builder's method itself, or nothing where the child is passed on."""
 
     size: int
     symbol: str
-    method: Callable[[list[Any]], Any] | None
+    method: Callable[[Builder, list[Any]], Any] | None
     recipe: Sequence[int | None] | None
 
 
-def _bound(rule: Rule, builder: Builder) -> _Bound:
-    methods = {SAME: None, LIST: list}
-    method = methods[rule.method] if rule.method in methods else getattr(builder, rule.method)
-    return _Bound(rule.size, rule.symbol, method, rule.recipe)
+@lru_cache(maxsize=1)
+def _actions() -> list[_Action]:
+    """The grammar's rules, in the order of the tables."""
+    methods = {SAME: None, LIST: lambda _, children: children}
+    return [
+        _Action(
+            rule.size,
+            rule.symbol,
+            methods[rule.method] if rule.method in methods else getattr(Builder, rule.method),
+            rule.recipe,
+        )
+        for rule in tables().rules
+    ]
 
 
 def _follow(recipe: Sequence[int | None], values: list[Any]) -> list[Any]:
@@ -106,7 +121,8 @@ class _Parser:
         self.source = source
         self.tokens = lexed.tokens
         self.rows = table.rows
-        self.rules = [_bound(rule, builder) for rule in table.rules]
+        self.builder = builder
+        self.rules = _actions()
         self.words = {w: name for w, name in table.words.items() if w not in table.reserved}
         self.end = table.end
         self.states = [table.start]
@@ -156,6 +172,7 @@ class _Parser:
     def _feed(self, kind: str, token: Token) -> bool:
         """Shift a token after the reductions it asks for; false if it cannot stand here."""
         states, values, rows, rules = self.states, self.values, self.rows, self.rules
+        builder = self.builder
         while True:
             action = rows[states[-1]].get(kind)
             if action is None:
@@ -169,7 +186,9 @@ class _Parser:
             if method is not None:
                 children = values[len(values) - size :]
                 del values[len(values) - size :]
-                values.append(method(children if recipe is None else _follow(recipe, children)))
+                if recipe is not None:
+                    children = _follow(recipe, children)
+                values.append(method(builder, children))
             state = rows[states[-1]][symbol]
             states.append(state)
             if state == self.end and kind == "$END":
