@@ -40,7 +40,7 @@ class CudaObjects:
 _X = tirx.transform
 
 
-@tvm.transform.module_pass(opt_level=0)
+@tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
 def _lower(module: Any, _context: Any) -> Any:
     """As the CPU's pipeline (`compiler.py`), without TVM's simplifier, which writes every variable
     out where it is used: a kernel's text would grow exponentially, and NVIDIA's compiler
