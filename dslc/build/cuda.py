@@ -24,6 +24,7 @@ from tvm.tirx.compilation_pipeline import finalize_host_passes
 from dslc.build.cubin import KernelInfo, kernels_of
 from dslc.build.cuda_drivers import check_tvm
 from dslc.build.cuda_toolchain import Toolchain, compile_source, compute_capability
+from dslc.build.errors import BuildError
 from dslc.diagnostics import InternalError
 
 
@@ -80,18 +81,28 @@ def write_objects(
     """
     check_tvm()
     compiled: list[bytes] = []
+    failures: list[BuildError | InternalError] = []
     seconds = 0.0
 
     def compile_kernels(source: str) -> bytes:
         nonlocal seconds
         start = time.perf_counter()
-        compiled.append(compile_source(source, architectures, toolchain))
+        try:
+            compiled.append(compile_source(source, architectures, toolchain))
+        except (BuildError, InternalError) as error:
+            failures.append(error)  # TVM makes a RuntimeError of it on the way
+            raise
         seconds += time.perf_counter() - start
         return compiled[-1]
 
     tvm_ffi.register_global_func("tvm_callback_cuda_compile", compile_kernels, override=True)
     target = tvm.target.Target({"kind": "cuda", "arch": lowest(architectures)}, host=host)
-    library = tvm.compile(module, target=target, tir_pipeline="dslc_cuda").mod
+    try:
+        library = tvm.compile(module, target=target, tir_pipeline="dslc_cuda").mod
+    except RuntimeError:
+        if failures:
+            raise failures[0] from None
+        raise
     if len(compiled) != 1 or len(library.imports) != 1:
         raise InternalError(f"expected one CUDA module, got {len(compiled)}")
     host_object, image_object = folder / "host.o", folder / "kernels.o"

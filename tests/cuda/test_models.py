@@ -81,6 +81,11 @@ def test_no_kernel_spills(built: Path) -> None:
     assert [k.name for k in kernels_of(library) if k.stack_bytes] == []
 
 
+def test_an_architecture_that_the_compiler_does_not_know(built: Path) -> None:
+    with pytest.raises(BuildError, match="the CUDA compiler here does not know sm_11"):
+        session.build_source(SourceFile("tiny.dl", SOURCE), [cuda_target(("sm_11",))])
+
+
 @pytest.mark.skipif(not gpu_missing(), reason="this machine has a GPU")
 def test_loading_without_a_gpu_is_one_clear_sentence(built: Path) -> None:
     with pytest.raises(dslc_runtime.DeviceError) as caught:
