@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import resource
 import statistics
 import subprocess
@@ -18,6 +19,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from benchmarks.run import cpu_name
 
 # Three families in turn, each with its own numbers, so that no two declarations are alike.
 CONVOLUTIONS = """\
@@ -161,7 +164,9 @@ def main() -> None:
     table = "\n".join(rows)
     print(table)
     if args.output:
-        args.output.write_text(f"# `dslc check`, whole process\n\n{table}\n", encoding="utf-8")
+        machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, {cpu_name()}"
+        text = f"# `dslc check`, the whole process\n\n{machine}.\n\n{table}\n"
+        args.output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

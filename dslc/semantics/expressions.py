@@ -48,27 +48,28 @@ def evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None = None) -> Thi
 
 
 def _evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None) -> Thing:
+    # What is frequent comes first: the cases are tried in turn.
     match expr:
-        case ast.Int(_, value) | ast.Float(_, value) | ast.Bool(_, value) | ast.String(_, value):
-            return value
         case ast.Name():
             return resolve(ctx, expr.name, expr.span)
-        case ast.Attribute():
-            return _attribute(ctx, expr)
-        case ast.Member():
-            return _member(ctx, expr)
-        case ast.Subscript():
-            return _subscript(ctx, expr, name)
+        case ast.Int() | ast.Float() | ast.Bool() | ast.String():
+            return expr.value
+        case ast.Binary():
+            return _binary(ctx, expr)
         case ast.Call():
             given = arguments(ctx, expr.args)
             callee = evaluate(ctx, expr.function, name)
             return calls.call(ctx, callee, given, expr.span, name, expr.function.span)
+        case ast.Subscript():
+            return _subscript(ctx, expr, name)
+        case ast.Attribute():
+            return _attribute(ctx, expr)
+        case ast.Member():
+            return _member(ctx, expr)
         case ast.Pipe():
             return _pipe(ctx, expr, name)
         case ast.Unary():
             return _unary(ctx, expr)
-        case ast.Binary():
-            return _binary(ctx, expr)
         case ast.Compare():
             return _compare(ctx, expr)
         case ast.IfExpr():
