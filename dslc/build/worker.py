@@ -107,6 +107,8 @@ def compile_job(job: Job) -> Report:
     if job.target.kind == "cuda":
         # TVM looks for CUDA's libraries when it is imported.
         cuda_drivers.load_drivers(find_linker() or ())
+    # TVM imports PyTorch where it is installed, which takes seconds and is of no use here.
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     # Not at the top: the driver imports this module for `Job` and must stay without TVM.
     from dslc.build import codegen
 

@@ -36,4 +36,8 @@ def cuda_math(name: str, arguments: tuple[Expr, ...], dtype: str) -> Expr:
     if name in _BY_NAME:
         suffix = "f" if dtype == "float32" else ""
         return tirx.call_pure_extern(dtype, _BY_NAME[name] + suffix, *arguments)
+    if name in ("maximum", "minimum"):  # fmaxf and fminf would drop a NaN
+        x, y = arguments
+        worse = tirx.LT(x, y) if name == "maximum" else tirx.GT(x, y)
+        return tirx.Select(tirx.Or(worse, tirx.isnan(y)), y, x)
     raise InternalError(f"no CUDA function for {name!r}")

@@ -63,11 +63,9 @@ def lowest(kind: str, dtype: str) -> Expr:
     return tirx.min_value(dtype) if kind == "max" else tirx.max_value(dtype)
 
 
-def extremum(name: str, x: Expr, y: Expr, floating: bool) -> Expr:
-    """min or max; for floats a NaN on either side wins. (`x != x` would be folded to false.)"""
+def extremum(name: str, x: Expr, y: Expr) -> Expr:
+    """min or max of numbers that can be compared; a NaN in `x` alone wins."""
     worse = tirx.LT(x, y) if name == "max" else tirx.GT(x, y)
-    if floating and constant_of(y) is None and not isinstance(y, tirx.FloatImm):
-        worse = tirx.Or(worse, tirx.isnan(y))
     return tirx.Select(worse, y, x)
 
 

@@ -21,7 +21,7 @@ from tvm.tirx.script import builder as T
 from dslc.diagnostics import InternalError
 from dslc.ir.dims import Dim, Poly
 from dslc.ir.op import Expr, Index
-from dslc.ir.types import DType, is_float
+from dslc.ir.types import FLOATS, DType, is_float
 from dslc.lower.bits import from_bf16_bits, philox_number, to_bf16_bits
 from dslc.lower.cost import WINDOW
 from dslc.lower.expressions import (
@@ -128,7 +128,7 @@ class ScalarKernels:
 
     def _function(self, name: str, x: Expr, dtype: str) -> Expr:
         """A transcendental function: its polynomials write `x` out many times."""
-        if weight_of(x, self._weights) > WRITTEN_OUT:
+        if weight_of(x, self._weights) > ARGUMENT:
             x = self._stored(x)
         result = self._math(name, (x,), dtype)
         if isinstance(result, tirx.Var):
@@ -288,7 +288,10 @@ class ScalarKernels:
             case "floordiv" | "mod":
                 return self._divide(name, x, y, dtype)
             case "min" | "max":
-                return extremum(name, x, y, is_float(dtype))  # type: ignore[arg-type]
+                # A constant is no NaN, so a comparison will do.
+                if dtype in FLOATS and not isinstance(y, tirx.FloatImm):
+                    return self._math(f"{name}imum", (x, y), COMPUTED[dtype])
+                return extremum(name, x, y)
             case "pow" if not is_float(dtype):  # type: ignore[arg-type]
                 return self._integer_power(x, y, dtype)
             case "pow":

@@ -54,7 +54,10 @@ _LIBM = frozenset({"exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "erf"})
 
 def math(name: str, args: Sequence[Expr], dtype: str) -> Expr:
     """`name` of `args`, a scalar expression; dtype float32 or float64. Names: exp log log1p expm1
-    rsqrt sin cos tanh erf sigmoid pow fmod."""
+    rsqrt sin cos tanh erf sigmoid pow fmod maximum minimum; of the last two a NaN wins."""
+    if name in ("maximum", "minimum"):
+        suffix = "f32" if dtype == "float32" else "f64"
+        return tirx.call_llvm_pure_intrin(dtype, f"llvm.{name}.{suffix}", *args)
     if name in ("fmod", "pow"):
         return tirx.call_pure_extern(dtype, f"{name}f" if dtype == "float32" else name, *args)
     if dtype == "float64":
