@@ -21,6 +21,7 @@ def identity(value: Expr) -> int:
 # are each used twice grows exponentially. A variable heavier than this goes through memory (a
 # register in the end), where they don't look.
 WRITTEN_OUT = 64
+ARGUMENT = 4  # the same for the argument of a transcendental function
 
 
 def weight_of(value: Expr, weights: Mapping[int, int]) -> int:

@@ -25,6 +25,7 @@ from dslc.ir.types import FLOATS, DType, is_float
 from dslc.lower.bits import from_bf16_bits, philox_number, to_bf16_bits
 from dslc.lower.cost import WINDOW
 from dslc.lower.expressions import (
+    ARGUMENT,
     WRITTEN_OUT,
     box,
     constant_of,
