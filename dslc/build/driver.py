@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dslc.autodiff.train_step import add_train_step
-from dslc.build import describe
+from dslc.build import cache, describe
 from dslc.build.errors import BuildError
 from dslc.build.link import NO_LINKER, find_linker, link
 from dslc.build.target import Target
@@ -167,7 +167,20 @@ def _text(program: Program, names: Sequence[str]) -> str:
 
 
 def run_jobs(jobs: Sequence[Job]) -> list[Report]:
-    """Runs each job in a process of its own, all at once."""
+    """Runs each job in a process of its own, all at once; what was compiled before is not again."""
+    reports: dict[Job, Report] = {}
+    for job in jobs:
+        if job.wanted == "objects" and (found := cache.find(job)) is not None:
+            reports[job] = found
+    left = [job for job in jobs if job not in reports]
+    for job, report in zip(left, _compile(left)):
+        reports[job] = report
+        if job.wanted == "objects":
+            cache.keep(job, report)
+    return [reports[job] for job in jobs]
+
+
+def _compile(jobs: Sequence[Job]) -> list[Report]:
     command = [sys.executable, "-m", "dslc.build.worker"]
     running: list[subprocess.Popen[str]] = []
     try:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dslc import _cache
 from dslc._lazy import lazy
 from dslc.diagnostics import InternalError
 
@@ -158,26 +158,10 @@ def _recipe(rule: LarkRule) -> list[int | None]:
 
 def _cache_file(grammar: str) -> str | None:
     """Where the tables of a grammar are kept, or nothing where none can be kept safely."""
-    folder = _cache_folder()
+    folder = _cache.folder("grammar")
     if folder is None:
         return None
     return os.path.join(folder, f"dl-{zlib.crc32(grammar.encode()):08x}.json")
-
-
-def _cache_folder() -> str | None:
-    """The user's folder for tables: made with mode 0700, used only if it is theirs alone."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = os.path.join(root, "dslc", "grammar")
-    if not os.path.isabs(folder) or not hasattr(os, "getuid"):
-        return None
-    try:
-        os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        status = os.lstat(folder)
-    except OSError:
-        return None
-    private = stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o700
-    return folder if private and status.st_uid == os.getuid() else None
 
 
 def _read(path: str, grammar: str) -> Tables | None:

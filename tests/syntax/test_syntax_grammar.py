@@ -11,6 +11,7 @@ from pathlib import Path
 import lark
 import pytest
 
+from dslc import _cache
 from dslc.syntax import grammar
 from dslc.syntax.builder import Builder
 
@@ -60,17 +61,17 @@ def test_reserved_words_are_listed_in_their_error_page() -> None:
 
 def test_cache_folder_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = grammar._cache_folder()
+    folder = _cache.folder("grammar")
     assert folder is not None
     assert os.stat(folder).st_mode & 0o777 == 0o700
 
 
 def test_open_cache_folder_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = grammar._cache_folder()
+    folder = _cache.folder("grammar")
     assert folder is not None
     os.chmod(folder, 0o777)
-    assert grammar._cache_folder() is None
+    assert _cache.folder("grammar") is None
 
 
 def test_link_for_a_cache_folder_is_not_used(
@@ -80,13 +81,13 @@ def test_link_for_a_cache_folder_is_not_used(
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (tmp_path / "dslc").mkdir()
     (tmp_path / "dslc" / "grammar").symlink_to(tmp_path / "elsewhere")
-    assert grammar._cache_folder() is None
+    assert _cache.folder("grammar") is None
 
 
 @pytest.mark.parametrize("place", ["relative/path", "/dev/null"])
 def test_no_cache_where_there_can_be_none(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", place)
-    assert grammar._cache_folder() is None
+    assert _cache.folder("grammar") is None
 
 
 def parse_apart(cache: str, more: str = "") -> None:
