@@ -23,6 +23,7 @@ from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index, Scatter
+from dslc.lower.accumulate import TERMS, Accumulators
 from dslc.lower.buffers import Memory
 from dslc.lower.cost import cost_of
 from dslc.lower.graph import Graph
@@ -227,28 +228,38 @@ def _total(task: Task, value: Value, index: Index, lanes: int) -> Expr:
     k = task.k
     asked = _reduction_at(task, value, index)
     kind, dtype, last = asked.kind, asked.dtype, asked.dims[-1]
+    outer = asked.dims[:-1]
     blocks, rest = last // lanes, last % lanes
-    parts = local(lanes, COMPUTED[dtype])
-    with k.loop(lanes) as lane:
-        T.buffer_store(parts, k.identity(kind, dtype), [lane])
+    sums = Accumulators(k, asked, lanes, k.dim(lanes))
 
     def add(r: Index, lane: Expr) -> None:
-        combined = k.combine(kind, parts[lane], asked.body(r), dtype)
-        T.buffer_store(parts, combined, [lane])
+        sums.add(lane, asked.body(r))
 
-    with k.nest(asked.dims[:-1]) as outer:
-        if blocks != 0:
-            with k.loop(blocks) as block:
-                start = k.binary("mul", block, k.dim(lanes), "index")
-                with k.loop(lanes) as lane:
-                    add((*outer, k.binary("add", start, lane, "index")), lane)
+    def block(r: Index) -> None:
+        start = k.binary("mul", r[-1], k.dim(lanes), "index")
+        with k.loop(lanes) as lane:
+            add((*r[:-1], k.binary("add", start, lane, "index")), lane)
+
+    def tail(r: Index) -> None:
         if rest != 0:
             with k.loop(rest) as lane:
-                add((*outer, k.binary("add", k.dim(blocks * lanes), lane, "index")), lane)
+                add((*r, k.binary("add", k.dim(blocks * lanes), lane, "index")), lane)
+
+    def row(r: Index) -> None:
+        if blocks != 0:
+            with k.loop(blocks) as number:
+                block((*r, number))
+        tail(r)
+
+    if isinstance(blocks, int) and blocks < TERMS:
+        sums.over(outer, blocks + 1, row)
+    else:
+        sums.over((*outer, blocks), 1, block)
+        sums.over(outer, 1, tail)
     cell = local(1, COMPUTED[dtype])
     T.buffer_store(cell, k.identity(kind, dtype), [0])
     with k.loop(lanes) as lane:
-        T.buffer_store(cell, k.combine(kind, cell[0], parts[lane], dtype), [0])
+        T.buffer_store(cell, k.combine(kind, cell[0], sums.total(lane), dtype), [0])
     return T.bind(cell[0])
 
 
@@ -282,15 +293,15 @@ def _accumulate(task: Task, value: Value, row: Index, start: Expr, size: Expr) -
         return (*row, k.binary("add", start, lane, "index"))
 
     asked = _reduction_at(task, value, at(k.dim(0)))
-    kind, dtype = asked.kind, asked.dtype
-    parts = local(KEPT_LANES, COMPUTED[dtype])
+    sums = Accumulators(k, asked, KEPT_LANES, size)
+
+    def add(r: Index) -> None:
+        with k.loop(size) as lane:
+            sums.add(lane, _reduction_at(task, value, at(lane)).body(r))
+
+    sums.over(asked.dims, 1, add)
     with k.loop(size) as lane:
-        T.buffer_store(parts, k.identity(kind, dtype), [lane])
-    with k.nest(asked.dims) as r, k.loop(size) as lane:
-        body = _reduction_at(task, value, at(lane)).body
-        T.buffer_store(parts, k.combine(kind, parts[lane], body(r), dtype), [lane])
-    with k.loop(size) as lane:
-        _finish(task, value, at(lane), parts[lane])
+        _finish(task, value, at(lane), sums.total(lane))
 
 
 # --- scatter --------------------------------------------------------------------------------------
