@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NoReturn
 
 from dslc._frozen import dataclass
 from dslc.source import SourceFile, Span
@@ -59,6 +59,11 @@ class CompileError(Exception):
 
 class InternalError(Exception):
     """A bug in dslc, not in the user's program."""
+
+
+def unreachable(value: NoReturn) -> NoReturn:
+    """Ends a `match` over all cases (typing.assert_never is newer than Python 3.10)."""
+    raise InternalError(f"not expected here: {value!r}")
 
 
 class Reporter:

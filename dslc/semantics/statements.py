@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import assert_never
 
-from dslc.diagnostics import Diagnostic, Label
+from dslc.diagnostics import Diagnostic, Label, unreachable
 from dslc.ir.core import DimCheck
 from dslc.ir.dims import Dim, Poly
 from dslc.semantics import errors, instances
@@ -65,7 +64,7 @@ def _spoil(ctx: Context, stmt: ast.Stmt) -> None:
         case ast.NextState() | ast.Yield() | ast.Assert():
             pass
         case _:
-            assert_never(stmt)
+            unreachable(stmt)
 
 
 def _execute(ctx: Context, stmt: ast.Stmt) -> None:
@@ -90,7 +89,7 @@ def _execute(ctx: Context, stmt: ast.Stmt) -> None:
         case ast.Yield():
             raise Mistake(errors.scan_unsupported(stmt.span))
         case _:
-            assert_never(stmt)
+            unreachable(stmt)
 
 
 # --- binding ------------------------------------------------------------------------------------
