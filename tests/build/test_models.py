@@ -23,8 +23,8 @@ from dslc.source import SourceFile
 
 MODELS = {model.name: model for model in CORPUS}
 PARALLEL = (
-    "conv_strided", "conv_dilated_groups", "depthwise", "pools", "open_image", "transformer",
-    "pieces", "rolling", "functions", "statics", "momentum_clip",
+    "conv_strided", "conv_dilated_groups", "depthwise", "pools", "pieces", "rolling", "functions",
+    "statics", "momentum_clip",
 )  # fmt: skip
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.dl"
 
