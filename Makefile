@@ -32,6 +32,7 @@ check: $(VENV)/.installed ## lint and type-check only
 bench: $(VENV)/.installed ## the speed table, side by side with PyTorch
 	$(BIN)/pip install -q 'torch==2.13.0'
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.check --output benchmarks/results/check.md
 
 test-gpu: $(VENV)/.installed ## the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -q -m cuda
