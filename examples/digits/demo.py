@@ -50,7 +50,7 @@ def main() -> None:
     step(
         "Train",
         *("dslc", "train", source, "--data", train, "--val", test),
-        *("--epochs", "20", "--batch", "64", "--seed", "0", "-o", RUN),
+        *("--epochs", "30", "--batch", "64", "--seed", "0", "-o", RUN),
     )
     seconds = time.perf_counter() - started
     told = step("Evaluate", "dslc", "eval", source, "--data", test, "--weights", weights)
