@@ -3,8 +3,9 @@
 import sys
 import time
 
-import dslc_runtime
 import numpy as np
+
+import dslc_runtime
 
 
 def main(model_path: str, data_path: str) -> None:
