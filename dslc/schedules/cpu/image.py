@@ -78,8 +78,9 @@ def plan_strips(
         return Strips(shape, UNKNOWN_STRIP, pixel)
     row_bytes = (width * pixel * shape.stride[0] + out_width * beside) * ITEMSIZE[dtype]
     count = max(1, -(-height * row_bytes // (machine.l2_bytes // 2)))
-    if isinstance(shape.batch, int) and shape.batch:
-        count = max(count, -(-tasks // shape.batch))
+    # A batch that is known only at each call may be one image.
+    batch = shape.batch if isinstance(shape.batch, int) and shape.batch else 1
+    count = max(count, -(-tasks // batch))
     return Strips(shape, max(1, -(-height // count)), pixel)
 
 
