@@ -18,6 +18,7 @@ from dslc.build.describe import dim_expr
 from dslc.build.target import Target
 from dslc.build.worker import EntryReport, Job, Report, object_path
 from dslc.ir import text
+from dslc.ir.core import Entry
 from dslc.lower.cuda import lower_entry_cuda, with_targets
 from dslc.lower.program import Lowered, lower_entry
 from dslc.schedules.cpu.contract import Machine
@@ -29,12 +30,9 @@ OPT_LEVEL = 2
 
 def run(job: Job) -> Report:
     """Compiles the job's entries into one module."""
-    program = text.parse_program(job.program, ops.BY_NAME)
-    entries = [program.entry(name) for name in job.entries]
     if job.target.kind == "cuda":
-        return _run_cuda(job, [lower_entry_cuda(entry) for entry in entries])
-    machine = Machine(vector_bits=job.target.vector_bits, tasks=job.target.tasks)
-    lowered = [lower_entry(entry, machine) for entry in entries]
+        return _run_cuda(job, [lower_entry_cuda(entry) for entry in _entries(job)])
+    lowered = _lower(job)
     module = join(lowered)
     if job.wanted == "tir":
         return Report(_reports(lowered), (), text=str(module.script()))
@@ -44,6 +42,22 @@ def run(job: Job) -> Report:
     path = object_path(job.folder, "_".join(job.entries))
     executable.mod.write_to_file(str(path), "o")
     return Report(_reports(lowered), (str(path),))
+
+
+def run_here(job: Job) -> tuple[Report, Any]:
+    """The job's entries compiled into this process: `module[entry]` is callable. CPU only."""
+    lowered = _lower(job)
+    return Report(_reports(lowered), ()), compile_module(join(lowered), llvm_target(job.target))
+
+
+def _entries(job: Job) -> list[Entry]:
+    program = text.parse_program(job.program, ops.BY_NAME)
+    return [program.entry(name) for name in job.entries]
+
+
+def _lower(job: Job) -> list[Lowered]:
+    machine = Machine(vector_bits=job.target.vector_bits, tasks=job.target.tasks)
+    return [lower_entry(entry, machine) for entry in _entries(job)]
 
 
 def join(lowered: list[Lowered]) -> Any:

@@ -62,12 +62,14 @@ class EntrySummary:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Compiled code and its description; `libraries` by the names in the manifest."""
+    """Compiled code and its description; `libraries` by the names in the manifest. `module` holds
+    the code instead where it was compiled into this process."""
 
     manifest: Manifest
     libraries: Mapping[str, bytes]
     program: Program
     summary: Summary
+    module: Any = None
 
 
 def optimise(program: Program, target: Target, dump: Dump | None = None) -> Program:
@@ -104,14 +106,39 @@ def build_program(
             gpu += made.gpu_kernels
     main = optimised[targets[0].name]
     manifest = make_manifest(main, infos, reports, source_hash)
-    summary = Summary(
-        parameter_count(main),
+    return Built(manifest, libraries, main, _summarised(main, reports, gpu, started))
+
+
+def build_here(
+    program: Program, target: Target, source_hash: str = "", dump: Dump | None = None
+) -> Built:
+    """Compiles into this process, for a CPU: where nothing links, `dslc.compile` still works."""
+    # Not at the top: this process needs TVM in this case alone.
+    from dslc.build import codegen
+
+    started = time.perf_counter()
+    program = optimise(program, target, dump)
+    names = tuple(entry.name for entry in program.entries)
+    report, module = codegen.run_here(Job(_text(program, names), names, target, ""))
+    reports = [(target, entry) for entry in report.entries]
+    infos = [target_info(program, target, report.entries)]
+    manifest = make_manifest(program, infos, reports, source_hash)
+    return Built(manifest, {}, program, _summarised(program, reports, (), started), module)
+
+
+def _summarised(
+    program: Program,
+    reports: Sequence[tuple[Target, EntryReport]],
+    gpu: Sequence[Mapping[str, Any]],
+    started: float,
+) -> Summary:
+    return Summary(
+        parameter_count(program),
         tuple(_summary(target, entry) for target, entry in reports),
         time.perf_counter() - started,
         tuple(dict.fromkeys(note for _, entry in reports for note in entry.notes)),
         tuple(gpu),
     )
-    return Built(manifest, libraries, main, summary)
 
 
 def parameter_count(program: Program) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from dslc.build import describe
-from dslc.build.driver import Built, Dump, build_program
+from dslc.build.driver import Built, Dump, build_here, build_program
+from dslc.build.link import find_linker
 from dslc.build.target import Target
 from dslc.diagnostics import CompileError
 from dslc.ir.core import Program
@@ -52,12 +53,16 @@ def build_source(
     settings: Mapping[str, Setting] | None = None,
     training: bool = False,
     dump: Dump | None = None,
+    here: bool = False,
 ) -> Built:
-    """Compiles a source file. CompileError, BuildError."""
+    """Compiles a source file; `here`: for this process alone, so that on a CPU no linker is needed.
+    CompileError, BuildError."""
     program = program_of(source, model, settings, training=training)
     if dump is not None:
         dump("elaborate", program)
     digest = hashlib.sha256(source.text.encode()).hexdigest()
+    if here and targets[0].kind == "cpu" and find_linker() is None:
+        return build_here(program, targets[0], digest, dump)
     return build_program(program, targets, digest, dump)
 
 
@@ -104,6 +109,8 @@ def load_built(
 ) -> Model:
     """The compiled model in this process."""
     (target,) = built.manifest.targets
-    module = load_library(built.libraries[target.file], built.manifest.model)
+    module = built.module
+    if module is None:
+        module = load_library(built.libraries[target.file], built.manifest.model)
     values = first_values(built.program, weights, seed)
     return Model.from_parts(built.manifest, module, values, threads=threads)
