@@ -151,9 +151,12 @@ def fit(
     steps = math.ceil(data.count / plan.batch)
     started = time.perf_counter()
 
+    def write_history() -> None:
+        _write_text(folder / "history.json", json.dumps(progress.history, indent=1) + "\n")
+
     def save() -> None:
         model.save_checkpoint(checkpoint, {"progress": progress.to_json(plan, data.count)})
-        _write_text(folder / "history.json", json.dumps(progress.history, indent=1) + "\n")
+        write_history()
 
     interrupted = False
     while progress.epoch < plan.epochs and not interrupted:
@@ -161,6 +164,8 @@ def fit(
         if not interrupted:
             _finish_epoch(model, plan, progress, validation, on_event)
         save()
+    # A run that was killed between checkpoint and history, and had nothing left to do, has an old one.
+    write_history()
     model.save_weights(folder / "weights.safetensors")
     return Outcome(progress.history, progress.losses, interrupted, time.perf_counter() - started)
 

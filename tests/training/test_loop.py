@@ -85,6 +85,15 @@ def test_stopped_and_resumed_equals_uninterrupted(
     assert second.history == expected.history
 
 
+def test_an_old_history_is_mended_though_nothing_is_left_to_do(
+    data: Dataset, tmp_path: Path
+) -> None:
+    outcome = fit(Mean(), data, Plan(3, 16), tmp_path)
+    (tmp_path / "history.json").write_text("[]")
+    fit(Mean(), data, Plan(3, 16), tmp_path, resume=True)
+    assert json.loads((tmp_path / "history.json").read_text()) == outcome.history
+
+
 def test_another_seed_gives_another_order(data: Dataset, tmp_path: Path) -> None:
     a = fit(Mean(), data, Plan(1, 16, seed=1), tmp_path / "a")
     b = fit(Mean(), data, Plan(1, 16, seed=2), tmp_path / "b")
