@@ -164,7 +164,7 @@ def fit(
         if not interrupted:
             _finish_epoch(model, plan, progress, validation, on_event)
         save()
-    # A run that was killed between checkpoint and history, and had nothing left to do, has an old one.
+    # One that was killed before it wrote its history, and has nothing left to do, has an old one.
     write_history()
     model.save_weights(folder / "weights.safetensors")
     return Outcome(progress.history, progress.losses, interrupted, time.perf_counter() - started)
