@@ -150,7 +150,7 @@ def bind_arguments(
         named = Given(arg.name, value.thing, value.span)
         with ctx.inside(frame):
             thing = as_declared(ctx, arg.type, named)
-        frame.env[arg.name.name] = argument_noted(ctx, frame, thing, arg)
+            ctx.bind(arg.name, argument_noted(ctx, frame, thing, arg))
 
 
 def argument_noted(ctx: Context, frame: Frame, thing: Thing, arg: ast.Arg) -> Thing:

@@ -21,6 +21,7 @@ from dslc.ir.op import Attrs, Op
 from dslc.ir.prove import Fact, Prover, Relation
 from dslc.ir.types import DType, TensorType
 from dslc.ops import BY_NAME
+from dslc.semantics.facts import Recorder
 from dslc.semantics.scope import Loader, Module
 from dslc.semantics.values import Instance, Note, Tensor, Thing
 from dslc.source import Span
@@ -171,6 +172,20 @@ class Context:
     pending_consts: set[int] = field(default_factory=set)
     reached: set[int] = field(default_factory=set)
     reported: set[tuple[str, Span | None]] = field(default_factory=set)
+    # Takes down what places stand for, for an editor; None in a check, which it costs nothing.
+    facts: Recorder | None = None
+
+    # --- names ---
+
+    def bind(self, name: ast.Ident, thing: Thing) -> None:
+        """`name` stands for `thing` in the frame from here on."""
+        self.frame.env[name.name] = thing
+        self.learn(name.span, thing)
+
+    def learn(self, span: Span, thing: Thing) -> None:
+        """What stands at `span` is `thing`: for the editor."""
+        if self.facts is not None:
+            self.facts.record(span, thing)
 
     # --- mistakes ---
 

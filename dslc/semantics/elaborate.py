@@ -16,7 +16,7 @@ from dslc.semantics import calls, errors, statics
 from dslc.semantics.context import Context, Frame, Mistake
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.models import ModelRun
-from dslc.semantics.scope import Loader, Module
+from dslc.semantics.scope import Loader, Module, Store
 from dslc.semantics.signature import Silent
 from dslc.semantics.statements import execute
 from dslc.semantics.training import check_training, train
@@ -63,10 +63,10 @@ def deep_recursion() -> Iterator[None]:
         sys.setrecursionlimit(before)
 
 
-def new_context(source: SourceFile) -> Context:
+def new_context(source: SourceFile, store: Store | None = None) -> Context:
     """A context whose frame is the top of the file; syntax errors are in its reporter."""
     reporter = Reporter()
-    loader = Loader(reporter)
+    loader = Loader(reporter, store)
     prelude = loader.library("prelude")
     if prelude is None:
         raise InternalError("the library std.prelude is missing from the installation")
@@ -145,19 +145,22 @@ def _statics(
     span = decl.name.span
     given: dict[str, tuple[Thing, Span]] = {}
     params = {p.name.name: p for p in decl.statics}
+    wrong = False
     for name, value in settings.items():
         if name not in params:
             near = nearest_name(name, params)
             why = "it has no such static parameter"
             ctx.report(errors.bad_setting(decl.name.name, name, why, span, near))
+            wrong = True
             continue
         kind = statics.kind_of(ctx, params[name], ctx.frame)
         converted = statics.setting(ctx, name, kind, value)
         if converted is None:
             why = f"it is {statics.KINDS[kind]}, not {value!r}"
             ctx.report(errors.bad_setting(decl.name.name, name, why, params[name].span, None))
+            wrong = True
             continue
         given[name] = converted, params[name].span
-    if ctx.reporter.has_errors:
+    if wrong:
         raise Silent
     return statics.complete(ctx, what, decl.statics, module, given, span, decl.name.name)

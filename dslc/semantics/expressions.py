@@ -39,7 +39,10 @@ from dslc.syntax import ast
 def evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None = None) -> Thing:
     """The value of an expression; `name` is what an instance made by it is bound to."""
     try:
-        return _evaluate(ctx, expr, name)
+        value = _evaluate(ctx, expr, name)
+        if ctx.facts is not None:
+            ctx.facts.record(expr.span, value)
+        return value
     except Mistake as mistake:
         ctx.report(mistake.diagnostic)
     except Silent:
@@ -197,12 +200,15 @@ def _pipe(ctx: Context, expr: ast.Pipe, name: ast.Ident | None) -> Thing:
     for stage in reversed(stages):
         value = _stage(ctx, stage, value, span)
         span = stage.span
+        ctx.learn(span, value)
     return value
 
 
 def _stage(ctx: Context, stage: ast.Pipe, value: Thing, span: Span) -> Thing:
     try:
         callee = evaluate(ctx, stage.function, stage.name)
+        if stage.name is not None:
+            ctx.learn(stage.name.span, callee)
         is_layer = isinstance(callee, Instance | Bad) or (
             isinstance(callee, Code) and isinstance(callee.decl, ast.LayerDecl)
         )

@@ -71,7 +71,7 @@ class ModelRun:
         frame.instance = Instance(code, "", self.decl.name.span)
         with ctx.inside(frame):
             for arg in entry.args:
-                frame.env[arg.name.name] = self._input(ctx, frame, arg)
+                ctx.bind(arg.name, self._input(ctx, frame, arg))
         return frame
 
     def _input(self, ctx: Context, frame: Frame, arg: ast.Arg) -> Thing:
@@ -163,5 +163,6 @@ def _bound(ctx: Context, frame: Frame, dim: ast.BoundedDim, dims: dict[str, DimR
     if low > high:
         raise Mistake(errors.bad_dim(f"one of {low}..{high}", dim.span))
     frame.env[name] = sym(name)
+    ctx.learn(dim.name.span, frame.env[name])
     dims[name] = DimRange(name, low, high)
     ctx.prover = ctx.prover.bound(name, low, high)

@@ -95,6 +95,7 @@ def constant(ctx: Context, module: Module, decl: ast.ConstDecl, span: Span) -> T
     finally:
         ctx.pending_consts.discard(key)
     ctx.consts[key] = value
+    ctx.learn(decl.name.span, value)
     return value
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import field
+from typing import NamedTuple
 
 from dslc._frozen import dataclass
-from dslc.diagnostics import Reporter, nearest_name
+from dslc.diagnostics import Diagnostic, Reporter, nearest_name
 from dslc.semantics import errors
 from dslc.source import SourceFile
 from dslc.syntax import ast
@@ -37,6 +38,7 @@ class Module:
     trains: list[ast.TrainDecl] = field(default_factory=list)
     weights: list[ast.WeightsDecl] = field(default_factory=list)
     library: bool = False
+    tree: ast.File | None = None
     # Where the declarations of a library file stand that are parsed when they are looked up.
     chunks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -80,30 +82,73 @@ def library_module(name: str) -> Module | None:
     return module
 
 
+class _Parsed(NamedTuple):
+    source: SourceFile
+    tree: ast.File
+    found: list[Diagnostic]
+
+
+@dataclass(slots=True, eq=False)
+class Store:
+    """What one check leaves to the next: the library, and files as they were parsed.
+
+    `overlay` gives by its path the text of a file that an editor has changed and not written yet.
+    """
+
+    library: dict[str, Module] = field(default_factory=dict)
+    parsed: dict[str, _Parsed] = field(default_factory=dict)
+    overlay: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self, path: str) -> str:
+        """The text of a file; OSError or UnicodeDecodeError when there is none."""
+        if path in self.overlay:
+            return self.overlay[path]
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+
+    def parse(self, path: str, text: str) -> _Parsed:
+        """The tree of a file with this text, shown under `path`."""
+        known = self.parsed.get(path)
+        if known is None or known.source.text != text:
+            source = SourceFile(path, text)
+            known = self.parsed[path] = _Parsed(source, *parse(source))
+        return known
+
+
 class Loader:
     """Reads files and the library, each once, and finds import cycles."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: Reporter, store: Store | None = None) -> None:
         self.reporter = reporter
+        self.store = store or Store()
         self._loaded: dict[str, Module] = {}
         self._loading: list[str] = []
+        self._tried: dict[str, None] = {}
 
     def library(self, name: str) -> Module | None:
         """The library module `std.<name>`."""
-        key = f"std.{name}"
-        if key not in self._loaded:
+        known = self.store.library
+        if name not in known:
             module = library_module(name)
             if module is None:
                 return None
-            self._loaded[key] = module
-        return self._loaded[key]
+            known[name] = module
+        return known[name]
 
     def load(self, source: SourceFile) -> Module:
         """The module of a source file, with what it imports."""
+        return self._load(_Parsed(source, *parse(source)))
+
+    @property
+    def files(self) -> list[str]:
+        """The paths of the files that were looked for, in canonical form."""
+        return list(self._tried)
+
+    def _load(self, parsed: _Parsed) -> Module:
+        source, tree, found = parsed
         key = _canonical(source.path)
-        tree, found = parse(source)
         self.reporter.extend(found)
-        module = Module(_stem(source.path), source)
+        module = Module(_stem(source.path), source, tree=tree)
         self._loading.append(key)
         for decl in tree.decls:
             self._declare(module, decl)
@@ -167,6 +212,7 @@ class Loader:
         folder, _, _ = module.source.path.rpartition("/")
         shown = f"{folder}/{path.value}" if folder else path.value
         key = _canonical(shown)
+        self._tried[key] = None
         if key in self._loading:
             names = [_stem_file(p) for p in self._loading[self._loading.index(key) :]]
             self.reporter.report(errors.import_cycle([*names, names[0]], path.span))
@@ -174,13 +220,12 @@ class Loader:
         if key in self._loaded:
             return self._loaded[key]
         try:
-            with open(key, encoding="utf-8") as file:
-                text = file.read()
+            text = self.store.text(key)
         except (OSError, UnicodeDecodeError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             self.reporter.report(errors.unreadable_import(shown, path.span, str(reason)))
             return None
-        return self.load(SourceFile(shown, text))
+        return self._load(self.store.parse(shown, text))
 
 
 def _canonical(path: str) -> str:

@@ -103,6 +103,7 @@ def spread_of(ctx: Context, spread: ast.Spread) -> tuple[Dim, ...]:
     if not isinstance(found, TupleOf):
         near = nearest_name(name, ctx.frame.env)
         raise Mistake(errors.unbound_dim(name, spread.span, near))
+    ctx.learn(spread.name.span, found)
     dims = [e for e in found.elements if isinstance(e, int | Poly)]
     if len(dims) != len(found.elements):
         raise Mistake(errors.bad_dim(describe(found), spread.span))

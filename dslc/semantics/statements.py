@@ -70,7 +70,7 @@ def _spoil(ctx: Context, stmt: ast.Stmt) -> None:
 def _execute(ctx: Context, stmt: ast.Stmt) -> None:
     match stmt:
         case ast.ParamStmt() | ast.StateStmt():
-            ctx.frame.env[stmt.name.name] = instances.declare(ctx, stmt)
+            ctx.bind(stmt.name, instances.declare(ctx, stmt))
         case ast.Assign():
             assign(ctx, stmt)
         case ast.NextState():
@@ -109,7 +109,7 @@ def assign(ctx: Context, stmt: ast.Assign) -> None:
         matcher.match(f"`{target.name}`", stmt.type, given)
         matcher.solve()
         value = as_declared(ctx, stmt.type, Given(target, value, stmt.value.span))
-    ctx.frame.env[target.name] = value
+    ctx.bind(target, value)
 
 
 def _subscript_like(expr: ast.Expr) -> bool:
@@ -130,7 +130,7 @@ def _unpack(ctx: Context, stmt: ast.Assign) -> None:
     if not isinstance(value, TupleOf) or len(value.elements) != len(stmt.targets):
         raise Mistake(errors.wrong_unpacking(len(stmt.targets), describe(value), stmt.value.span))
     for target, element in zip(stmt.targets, value.elements):
-        ctx.frame.env[target.name] = element
+        ctx.bind(target, element)
 
 
 # --- loops --------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def _for(ctx: Context, stmt: ast.For) -> None:
     for index in range(start, stop):
         frame.counts.clear()
         frame.counts.update(before)
-        frame.env[stmt.variable.name] = index
+        ctx.bind(stmt.variable, index)
         frame.indices = (*frame.indices, index)
         try:
             execute(ctx, stmt.body)

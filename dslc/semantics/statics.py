@@ -80,6 +80,7 @@ def complete(
             with ctx.inside(frame):
                 default = ctx.evaluate(ctx, param.default)
                 frame.env[name] = convert(ctx, name, kind, default, param.default.span)
+        ctx.learn(param.name.span, frame.env[name])
     return frame.env
 
 

@@ -131,6 +131,7 @@ def _input(ctx: Context, frame: Frame, run: ModelRun, item: ast.TrainInput) -> N
         value = ctx.emission.input(item.name.name, type)
         words = f"the input {item.name.name}"
         run.train_inputs[item.name.name] = ctx.tensor(value, item.name.span, words)
+        ctx.learn(item.name.span, run.train_inputs[item.name.name])
     except Mistake as mistake:
         ctx.report(mistake.diagnostic)
         run.train_inputs[item.name.name] = BAD
