@@ -37,8 +37,8 @@ bench: $(VENV)/.installed ## the speed table, side by side with PyTorch
 test-gpu: $(VENV)/.installed ## the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -q -m cuda
 
-docs: $(VENV)/.installed ## write the generated pages of docs/
-	$(BIN)/python -m docs.generate
+docs: $(VENV)/.installed ## build the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 update: $(VENV)/.installed ## rewrite all golden texts (review the diff)
 	$(BIN)/python -m pytest -q --update -m "not cuda"

@@ -25,6 +25,7 @@ COMMANDS = {
     "show": "any stage of the compiler as text",
     "opt": "run passes on IR text",
     "explain": "what an error code means, with examples",
+    "doc": "the library, built-in functions and your files, explained",
 }
 
 EXIT_WRONG, EXIT_USAGE, EXIT_MACHINE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 3, 70, 130
@@ -57,12 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(unknown_command(name), file=sys.stderr)
         return EXIT_USAGE
     module = importlib.import_module(f"dslc.commands.{name}")
-    parser = argparse.ArgumentParser(prog=f"dslc {name}", description=COMMANDS[name])
-    module.arguments(parser)
-    parser.add_argument(
-        "--traceback", action="store_true", help="show where in dslc an error came from"
-    )
-    args = parser.parse_args(rest)
+    args = command_parser(name).parse_args(rest)
     try:
         return int(module.run(args))
     except BrokenPipeError:
@@ -76,6 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.traceback:
             raise
         return report(error, name)
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """The options of a command."""
+    parser = argparse.ArgumentParser(prog=f"dslc {name}", description=COMMANDS[name])
+    importlib.import_module(f"dslc.commands.{name}").arguments(parser)
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where in dslc an error came from"
+    )
+    return parser
 
 
 def report(error: Exception, command: str) -> int:

@@ -25,6 +25,7 @@ LAYERS: dict[str, list[str]] = {
     "dslc.ir": L0,
     "dslc.ops": [*L0, "dslc.ir"],
     "dslc.semantics": [*L0, "dslc.syntax", "dslc.ir", "dslc.ops"],
+    "dslc.doc": [*L0, "dslc.syntax", "dslc.ir", "dslc.ops", "dslc.semantics"],
     "dslc.passes": [*L0, "dslc.ir", "dslc.ops"],
     "dslc.autodiff": [*L0, "dslc.ir", "dslc.ops"],
     "dslc.schedules": [*L0, "dslc.ir", "dslc.ops"],

@@ -19,19 +19,29 @@ from dslc.ir.text import print_program
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT.dlc")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the .dl file")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT.dlc", help="beside FILE if left out"
+    )
     parser.add_argument("--target", default="cpu", help="cpu or cuda")
-    parser.add_argument("--cpu", help="native, x86-64-v2, x86-64-v3, x86-64-v4; several by commas")
-    parser.add_argument("--arch", help="GPU architectures, such as sm_80,sm_90")
+    parser.add_argument(
+        "--cpu", metavar="LEVELS", help="native, x86-64-v2, x86-64-v3, x86-64-v4; several by commas"
+    )
+    parser.add_argument("--arch", metavar="SM", help="GPU architectures, such as sm_80,sm_90")
     parser.add_argument("--model", help="which model, where the file holds several")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--weights", type=Path, help="a .safetensors file")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a static parameter of the model; may be given again",
+    )
+    parser.add_argument("--weights", type=Path, metavar="W.safetensors", help="the weights")
     parser.add_argument("--seed", type=int, default=0, help="of first weights without --weights")
     parser.add_argument("--train", action="store_true", help="the training step too")
     parser.add_argument("--threads", type=int, help="how many big kernels are cut for")
     parser.add_argument("--dump-ir", type=Path, metavar="DIR", help="write every stage, numbered")
-    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
 
 
 def run(args: argparse.Namespace) -> int:

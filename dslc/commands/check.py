@@ -12,8 +12,10 @@ from dslc.semantics.check import check
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .dl file")
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="for a person or for a program"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,13 +13,21 @@ from dslc.training.loop import evaluate
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE|OUT.dlc")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE|OUT.dlc", help="source, or what build --train wrote"
+    )
     parser.add_argument("--data", type=Path, required=True, help="an .npz, one array per input")
     parser.add_argument("--weights", type=Path, help="a .safetensors file")
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=256, help="examples in one call")
     parser.add_argument("--model", help="which model, where the file holds several")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a static parameter of the model; may be given again",
+    )
+    parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
 
 
 def run(args: argparse.Namespace) -> int:

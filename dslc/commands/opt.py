@@ -15,7 +15,7 @@ from dslc.passes import pipeline
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="IR text; - reads standard input")
-    parser.add_argument("-p", "--passes", default="", metavar="PASS,...")
+    parser.add_argument("-p", "--passes", default="", metavar="PASS,...", help="what to run")
     parser.add_argument("--list", action="store_true", help="list the passes instead")
 
 

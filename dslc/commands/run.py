@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("artifact", type=Path, metavar="OUT.dlc")
+    parser.add_argument("artifact", type=Path, metavar="OUT.dlc", help="what build wrote")
     parser.add_argument(
         "--input",
         action="append",
@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--entry", default="forward", help="which entry to call")
     parser.add_argument("-o", "--output", type=Path, help="an .npy or .npz file for the results")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
 
 
 def run(args: argparse.Namespace) -> int:

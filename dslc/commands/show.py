@@ -19,16 +19,22 @@ STAGES = ("source", "ir", "grad", "optimised", "tir", "cuda", "asm")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("--stage", choices=STAGES, default="ir")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the .dl file")
+    parser.add_argument("--stage", choices=STAGES, default="ir", help="how far to compile")
     parser.add_argument("--entry", help="only this entry, such as forward or train_step")
     parser.add_argument("--target", default="cpu", help="cpu or cuda, of the stages tir and asm")
-    parser.add_argument("--cpu")
-    parser.add_argument("--arch")
+    parser.add_argument("--cpu", metavar="LEVEL", help="native, x86-64-v2, x86-64-v3, x86-64-v4")
+    parser.add_argument("--arch", metavar="SM", help="a GPU architecture, such as sm_80")
     parser.add_argument("--model", help="which model, where the file holds several")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a static parameter of the model; may be given again",
+    )
     parser.add_argument("--train", action="store_true", help="the training step too")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
 
 
 def run(args: argparse.Namespace) -> int:

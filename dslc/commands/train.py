@@ -27,19 +27,27 @@ from dslc.training.loop import Outcome, Plan, fit
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the .dl file")
     parser.add_argument("--data", type=Path, required=True, help="an .npz, one array per input")
     parser.add_argument("--val", type=Path, help="an .npz to measure after each epoch")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--epochs", type=int, default=10, help="how often all examples are seen")
+    parser.add_argument("--batch", type=int, default=64, help="examples in one step")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="for results"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from DIR's checkpoint")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of first weights, order and dropout")
     parser.add_argument("--weights", type=Path, help="a .safetensors file to start from")
     parser.add_argument("--model", help="which model, where the file holds several")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a static parameter of the model; may be given again",
+    )
+    parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -115,6 +115,11 @@ class Store:
         return known
 
 
+def library_names() -> list[str]:
+    """The library's modules, without the `std.` before them, in order."""
+    return sorted(p[:-3] for p in os.listdir(_LIBRARY) if p.endswith(".dl"))
+
+
 class Loader:
     """Reads files and the library, each once, and finds import cycles."""
 
@@ -187,7 +192,7 @@ class Loader:
         parts = [part.name for part in path.parts]
         target = self.library(parts[1]) if len(parts) == 2 and parts[0] == "std" else None
         if target is None:
-            known = [f"std.{p[:-3]}" for p in sorted(os.listdir(_LIBRARY)) if p.endswith(".dl")]
+            known = [f"std.{name}" for name in library_names()]
             self.reporter.report(errors.no_such_module(str(path), path.span, known))
         return target
 

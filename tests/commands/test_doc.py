@@ -1,0 +1,49 @@
+"""`dslc doc` as a process: text, pages, and what it says of names that nothing has."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_overview_and_one_name(dslc) -> None:
+    told = dslc("doc").stdout
+    assert "std.prelude" in told
+    assert "conv2d" in told
+    assert "prim_" not in told
+    assert (
+        dslc("doc", "relu").stdout
+        == "relu(x)\n    max(x, 0); its gradient at 0 is 0.\n    built in\n"
+    )
+
+
+def test_a_file(tiny, dslc) -> None:
+    told = dslc("doc", "tiny.dl", cwd=tiny).stdout
+    assert "model Tiny[hidden=8, drop=0.25](x: f32[N, 4]) -> f32[N, 3]\n    tiny.dl:1\n" in told
+
+
+def test_pages_of_the_library_and_of_a_file(tiny, tmp_path, dslc) -> None:
+    folder = tmp_path / "new" / "pages"
+    told = dslc("doc", "--markdown", "-o", folder).stdout
+    assert f"wrote {folder / 'index.md'}" in told
+    assert "](prelude.md#dense)" in (folder / "index.md").read_text()
+    assert "`dense` { #dense }" in (folder / "prelude.md").read_text()
+    assert not list(folder.glob(".*"))
+    dslc("doc", "tiny.dl", "--markdown", "-o", tmp_path, cwd=tiny)
+    assert (tmp_path / "tiny.md").read_text().startswith("# tiny.dl\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("con2d",), "did you mean 'conv2d'?"),
+        (("E0203",), "`dslc explain E0203`"),
+        (("missing.dl",), "there is no file missing.dl"),
+        (("--markdown",), "--markdown and -o DIR go together"),
+        (("dense", "--markdown", "-o", "out"), "is no file and no module"),
+    ],
+)
+def test_wrong_command_lines(tmp_path, dslc, args, told) -> None:
+    done = dslc("doc", *args, cwd=tmp_path, status=2)
+    assert done.stderr.startswith("error: ")
+    assert told in done.stderr
+    assert list(tmp_path.iterdir()) == []
