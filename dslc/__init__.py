@@ -14,22 +14,36 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dslc.diagnostics import CompileError
+from dslc.diagnostics import CompileError, Diagnostic
 
 if TYPE_CHECKING:
     from dslc.api import check, compile, lower, parse
-    from dslc_runtime import ArgumentError, ArtifactError, DeviceError, Model, Trainer, load
+    from dslc.build.errors import BuildError
+    from dslc.jupyter import load_ipython_extension
+    from dslc_runtime import (
+        ArgumentError,
+        ArtifactError,
+        DeviceError,
+        Model,
+        StepResult,
+        Trainer,
+        load,
+    )
 
 __all__ = [
     "ArgumentError",
     "ArtifactError",
+    "BuildError",
     "CompileError",
     "DeviceError",
+    "Diagnostic",
     "Model",
+    "StepResult",
     "Trainer",
     "check",
     "compile",
     "load",
+    "load_ipython_extension",
     "lower",
     "parse",
 ]
@@ -39,10 +53,13 @@ _HOME = {
     "compile": "dslc.api",
     "lower": "dslc.api",
     "parse": "dslc.api",
+    "BuildError": "dslc.build.errors",
+    "load_ipython_extension": "dslc.jupyter",
     "ArgumentError": "dslc_runtime",
     "ArtifactError": "dslc_runtime",
     "DeviceError": "dslc_runtime",
     "Model": "dslc_runtime",
+    "StepResult": "dslc_runtime",
     "Trainer": "dslc_runtime",
     "load": "dslc_runtime",
 }

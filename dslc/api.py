@@ -1,6 +1,11 @@
 """The Python functions: parse, check, lower, compile.
 
-A source is a path, a string that holds a line break (which is source text), or a `SourceFile`.
+A source is a path, a string that holds a line break (which is source text), a `SourceFile`, or a
+tree that `parse` gave.
+
+>>> program = dslc.parse("fn twice(x: f32[N]) -> f32[N] {\\n    return x + x\\n}")
+>>> program.decls[0].name.name, dslc.check(program)
+('twice', [])
 """
 
 from __future__ import annotations
@@ -21,11 +26,13 @@ from dslc.syntax import ast
 from dslc.syntax import parser as parsing
 from dslc_runtime import Model, Trainer
 
-Source = str | Path | SourceFile
+Source = str | Path | SourceFile | ast.File
 
 
 def source_file(source: Source) -> SourceFile:
     """The source as a file with a name for messages; OSError when it can't be read."""
+    if isinstance(source, ast.File):
+        return source.source
     if isinstance(source, SourceFile):
         return source
     if isinstance(source, str) and "\n" in source:
@@ -35,17 +42,24 @@ def source_file(source: Source) -> SourceFile:
 
 
 def parse(source: Source) -> ast.File:
-    """The syntax tree. CompileError when the text is not a `.dl` program."""
+    """The syntax tree (`dslc.syntax.ast`), each node with its place.
+
+    Names and shapes are not looked at: `check` does that. Raises CompileError when the text does
+    not follow the grammar, OSError when the file can't be read.
+    """
     tree, found = parsing.parse(source_file(source))
     if found:
         raise CompileError(found)
     return tree
 
 
-def check(source: Source | ast.File) -> list[Diagnostic]:
-    """Every error and warning of a program; empty when it is right."""
-    file = source.source if isinstance(source, ast.File) else source_file(source)
-    return list(checking.check(file))
+def check(source: Source) -> list[Diagnostic]:
+    """Every error and warning of a program, imported files included; empty when it is right.
+
+    Nothing is raised for a wrong program: each `Diagnostic` has a code, a title, labels with their
+    places, notes and help. OSError when the file can't be read.
+    """
+    return list(checking.check(source_file(source)))
 
 
 def lower(
@@ -55,7 +69,11 @@ def lower(
     train: bool = False,
     set: Mapping[str, Setting] | None = None,
 ) -> Program:
-    """The program's IR, not yet optimised. CompileError."""
+    """The program's IR, not yet optimised: a `dslc.ir.core.Program`.
+
+    model: which one, where the file holds several. train: the `train` block too. set: the model's
+    static parameters by name. Raises CompileError when the program has errors.
+    """
     return session.program_of(source_file(source), model, set, training=train)
 
 
@@ -94,11 +112,12 @@ def compile(
     seed: int = 0,
     threads: int | None = None,
 ) -> Any:
-    """Compiles a model for this process.
+    """Compiles a model for this process: a `Model`, or a `Trainer` with `train=True`.
 
-    target: "cpu" or "cuda". set: the model's static parameters. weights: a `.safetensors` file or
-    arrays by name; without them the initialisers' values, drawn from `seed`. With `train`, a
-    `Trainer`, whose dropout and the like draw from `seed` too. threads: of its calls.
+    target: "cpu" or "cuda". model: which one, where the file holds several. set: the model's static
+    parameters by name. weights: a `.safetensors` file or arrays by name; without them the
+    initialisers' values, drawn from `seed`. With `train`, dropout and the like draw from `seed`
+    too. threads: of its calls; by default all CPUs that this process may use.
 
     Raises CompileError (the program is wrong), ArgumentError (the weights are), BuildError or
     DeviceError (the machine lacks something).

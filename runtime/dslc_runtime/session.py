@@ -126,6 +126,7 @@ class Model:
 
     @property
     def name(self) -> str:
+        """The model's name in its source."""
         return self.manifest.model
 
     @property
@@ -146,6 +147,7 @@ class Model:
 
     @property
     def info(self) -> ModelInfo:
+        """Facts about this model: target, sizes, working memory."""
         from_dims = {code.entry: code.arena for code in self.target.codes}
         return ModelInfo(
             name=self.name,
@@ -172,6 +174,11 @@ class Model:
         return self.entries[name]
 
     def __call__(self, /, *args: Any, out: Any = None, **named: Any) -> Any:
+        """The results for inputs given in order or by name: an array, or a tuple of them.
+
+        Inputs are NumPy arrays or anything with DLPack, of the dtypes and dims of `signature`; they
+        are not copied. `out`: arrays that take the results. ArgumentError names what does not fit.
+        """
         return self._main(*args, out=out, **named)
 
     def __getattr__(self, name: str) -> Entry:

@@ -45,14 +45,17 @@ class Trainer:
 
     @property
     def name(self) -> str:
+        """The model's name in its source."""
         return self.model.name
 
     @property
     def parameter_count(self) -> int:
+        """Number of weights' elements."""
         return self.model.parameter_count
 
     @property
     def weights(self) -> Weights:
+        """Weights and states by name, as they are now."""
         return self.model.weights
 
     @property
@@ -78,6 +81,9 @@ class Trainer:
     def __call__(self, /, *args: Any, **named: Any) -> Any:
         """The model's own result, with the weights as they are now."""
         return self.model(*args, **named)
+
+    def __repr__(self) -> str:
+        return f"<trainer of {self.name}{self.signature} on {self.model.target.name}>"
 
     def load_weights(self, weights: str | os.PathLike[str] | Mapping[str, Array]) -> None:
         """See `Model.load_weights`; optimiser states stay."""
