@@ -28,16 +28,22 @@ def check(source: SourceFile) -> list[Diagnostic]:
         if any(d.code.startswith("E00") for d in ctx.reporter.diagnostics):
             # The tree lacks what did not parse; what is left would only complain about that.
             return list(ctx.reporter.diagnostics)
-        _check_trains(ctx, module)
-        for decl in list(module.decls.values()):
-            if isinstance(decl, ast.ModelDecl):
-                _check_model(ctx, module, decl)
-        for decl in list(module.decls.values()):
-            _check_rest(ctx, module, decl)
+        check_module(ctx, module)
         return list(ctx.reporter.diagnostics)
 
 
-def _check_trains(ctx: Context, module: Module) -> None:
+def check_module(ctx: Context, module: Module) -> None:
+    """Walk every declaration of a file; what is wrong is reported."""
+    check_trains(ctx, module)
+    for decl in list(module.decls.values()):
+        if isinstance(decl, ast.ModelDecl):
+            check_model(ctx, module, decl)
+    for decl in list(module.decls.values()):
+        check_rest(ctx, module, decl)
+
+
+def check_trains(ctx: Context, module: Module) -> None:
+    """Report `train` blocks that belong to no model, or to one that has another."""
     models = [d.name.name for d in module.decls.values() if isinstance(d, ast.ModelDecl)]
     seen: dict[str, ast.TrainDecl] = {}
     for block in module.trains:
@@ -53,7 +59,8 @@ def _check_trains(ctx: Context, module: Module) -> None:
             seen[name] = block
 
 
-def _check_model(ctx: Context, module: Module, decl: ast.ModelDecl) -> None:
+def check_model(ctx: Context, module: Module, decl: ast.ModelDecl) -> None:
+    """Report what is wrong in a model, its training, and in all that it uses."""
     trained = any(block.name.name == decl.name.name for block in module.trains)
     if any(p.default is None for p in decl.statics):
         # Numbers that `--set` will give: checked for any of them.
@@ -63,7 +70,8 @@ def _check_model(ctx: Context, module: Module, decl: ast.ModelDecl) -> None:
     elaborate_model(ctx, module, decl, {}, training=trained, check_only=True)
 
 
-def _check_rest(ctx: Context, module: Module, decl: ast.Decl) -> None:
+def check_rest(ctx: Context, module: Module, decl: ast.Decl) -> None:
+    """Report what is wrong in a constant, or in a function or layer that no model reached."""
     match decl:
         case ast.ConstDecl():
             try:

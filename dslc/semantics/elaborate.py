@@ -71,6 +71,11 @@ def new_context(source: SourceFile, store: Store | None = None) -> Context:
     if prelude is None:
         raise InternalError("the library std.prelude is missing from the installation")
     module = loader.load(source)
+    return context_of(module, prelude, loader, reporter)
+
+
+def context_of(module: Module, prelude: Module, loader: Loader, reporter: Reporter) -> Context:
+    """A context at the top of a module that is loaded."""
     frame = Frame(module.name, "module", module)
     return Context(reporter, loader, prelude, evaluate, execute, calls.call, frame)
 

@@ -30,7 +30,7 @@ from dslc.source import Span
 from dslc.syntax import ast
 
 _UNSUPPORTED = frozenset({"sort", "top_k"})
-_RANDOM = frozenset({"random_uniform", "random_normal"})
+RANDOM = frozenset({"random_uniform", "random_normal"})
 
 
 def resolve(ctx: Context, name: str, span: Span) -> Thing:
@@ -56,7 +56,7 @@ def resolve(ctx: Context, name: str, span: Span) -> Thing:
         return Builtin(SURFACES[name])
     if name in numbers.FUNCTIONS:
         return NumberFunction(name)
-    if name in _RANDOM:
+    if name in RANDOM:
         return Random(name)
     if name in _UNSUPPORTED:
         raise Mistake(errors.function_unsupported(name, span))

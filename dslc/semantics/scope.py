@@ -258,3 +258,8 @@ _MISSING = Module("missing", SourceFile("", ""))
 
 def is_missing(module: Module) -> bool:
     return module is _MISSING
+
+
+def declare_missing(module: Module, name: str) -> None:
+    """Let `name` stand for something of which nothing is known."""
+    module.imported.setdefault(name, (_MISSING, name))
