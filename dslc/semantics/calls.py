@@ -14,7 +14,7 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Surface, TypeRuleError
 from dslc.ir.types import TensorType
-from dslc.semantics import errors, instances, numbers, operators, statics
+from dslc.semantics import errors, habits, instances, numbers, operators, statics
 from dslc.semantics.context import MOST_CALLS, Context, Frame, Mistake, call_text
 from dslc.semantics.operators import Operand
 from dslc.semantics.signature import Given, Matcher, Silent, as_declared
@@ -24,6 +24,7 @@ from dslc.semantics.values import (
     Builtin,
     Code,
     Constant,
+    Dtype,
     Instance,
     Note,
     NumberFunction,
@@ -58,13 +59,13 @@ def call(
         return BAD
     match callee:
         case Code() if isinstance(callee.decl, ast.LayerDecl):
-            full = Code(callee.decl, callee.module, statics.bind(ctx, callee, (), span))
+            full = Code(callee.decl, callee.module, _no_statics(ctx, callee, given, span))
             made = instances.make(ctx, full, name, span)
             return _run(ctx, full, made, given, span, words)
         case Code():
             bound = callee.statics
             if bound is None:
-                bound = statics.bind(ctx, callee, (), span)
+                bound = _no_statics(ctx, callee, given, span)
             return _run(ctx, Code(callee.decl, callee.module, bound), None, given, span, words)
         case Instance():
             return _run(ctx, callee.code, callee, given, span, words)
@@ -76,7 +77,53 @@ def call(
             return _random(ctx, callee, given, span)
         case Constant():
             return callee.value
-    raise Mistake(errors.not_callable(describe(callee), span))
+    raise Mistake(errors.not_callable(describe(callee), words or span, _calling_help(ctx, callee)))
+
+
+def _calling_help(ctx: Context, callee: Thing) -> str | None:
+    match callee:
+        case Dtype(dtype):
+            return f"cast[{dtype}](x) changes the dtype"
+        case Tensor():
+            return "a part of a tensor is taken by [ ]; a product is written with * or @"
+        case str() if callee.isidentifier():
+            return f"hand in the function itself, without quotes: {callee}"
+        case TupleOf():
+            return "one of its elements is taken by .0, .1, ..."
+    return None
+
+
+def written(given: Sequence[Given]) -> list[habits.Written]:
+    """Arguments as they were written."""
+    return [habits.Written(g.name.name if g.name else None, g.thing, g.span.text) for g in given]
+
+
+def _in_brackets(callee: Thing, given: Sequence[Given], span: Span) -> str | None:
+    """How a call is written whose `( )` hold what belongs in `[ ]`."""
+    names = habits.static_names(callee)
+    if not names or all(isinstance(g.thing, Tensor) for g in given):
+        return None
+    name = callee.surface.name if isinstance(callee, Builtin) else getattr(callee, "name", "")
+    args = written(given)
+    piped = given[0].span.end <= span.start
+    call = habits.in_brackets(name, names, args[1:] if piped else args)
+    takes_tensors = isinstance(callee, Code) or (
+        isinstance(callee, Builtin) and callee.surface.args
+    )
+    if takes_tensors:
+        # `dense(10)(x)`, `x |> dense(10)`: the tensor is given elsewhere.
+        call = call.removesuffix("()")
+    return f"what is known at compile time stands in [ ]: {call}"
+
+
+def _no_statics(ctx: Context, callee: Code, given: Sequence[Given], span: Span) -> dict[str, Thing]:
+    """The static arguments of a function or layer that stands without `[ ]`."""
+    missing = [p for p in callee.decl.statics if p.default is None]
+    help = _in_brackets(callee, given, span) if missing else None
+    if help is not None:
+        name = missing[0].name.name
+        raise Mistake(errors.missing_static(describe(callee), name, span, help))
+    return statics.bind(ctx, callee, (), span)
 
 
 # --- functions and layers -----------------------------------------------------------------------
@@ -92,7 +139,7 @@ def _run(
 ) -> Thing:
     ctx.reached.add(id(code.decl))
     if ctx.frame.depth >= MOST_CALLS:
-        raise Mistake(errors.too_deep(code.name, span))
+        raise Mistake(errors.too_deep(_circle(ctx.frame, code), span, MOST_CALLS))
     frame = Frame(
         code.name,
         "fn" if instance is None else "layer",
@@ -103,7 +150,8 @@ def _run(
         parent=ctx.frame,
         depth=ctx.frame.depth + 1,
     )
-    ordered = arrange(describe(code), [a.name.name for a in code.decl.args], given, span)
+    names = [a.name.name for a in code.decl.args]
+    ordered = arrange(describe(code), names, given, span, _in_brackets(code, given, span))
     bind_arguments(ctx, frame, code.decl.args, ordered)
     if instance is not None:
         instance.calls += 1
@@ -113,8 +161,21 @@ def _run(
     return _noted(ctx, result, span, words or span)
 
 
-def arrange(what: str, names: Sequence[str], given: Sequence[Given], span: Span) -> list[Given]:
-    """The arguments in the order of the parameters; every parameter has one."""
+def _circle(frame: Frame, code: Code) -> list[str]:
+    """The functions from a call of `code` around it to here; none if it is not around."""
+    names = [code.name]
+    around: Frame | None = frame
+    while around is not None and around.name != code.name:
+        names.insert(1, around.name)
+        around = around.parent
+    return names if around is not None else []
+
+
+def arrange(
+    what: str, names: Sequence[str], given: Sequence[Given], span: Span, help: str | None = None
+) -> list[Given]:
+    """The arguments in the order of the parameters; every parameter has one. `help` is for those
+    that are none."""
     out: dict[str, Given] = {}
     position = 0
     for argument in given:
@@ -122,11 +183,12 @@ def arrange(what: str, names: Sequence[str], given: Sequence[Given], span: Span)
             name = argument.name.name
             if name not in names:
                 near = nearest_name(name, names)
-                raise Mistake(errors.unknown_argument(what, name, argument.name.span, near))
+                raise Mistake(errors.unknown_argument(what, name, argument.name.span, near, help))
         else:
             if position >= len(names):
-                wanted = f"{len(names)} argument{'s' * (len(names) != 1)}"
-                raise Mistake(errors.argument_count(what, wanted, len(given), argument.span))
+                wanted = errors.counted(names)
+                count = errors.argument_count(what, wanted, len(given), argument.span, help)
+                raise Mistake(count)
             name = names[position]
             position += 1
         if name in out:
@@ -134,7 +196,7 @@ def arrange(what: str, names: Sequence[str], given: Sequence[Given], span: Span)
         out[name] = argument
     for name in names:
         if name not in out:
-            raise Mistake(errors.missing_argument(what, name, span))
+            raise Mistake(errors.missing_argument(what, name, span, names))
     return [out[name] for name in names]
 
 
@@ -165,7 +227,8 @@ def finish(ctx: Context, written: ast.TypeExpr, name: ast.Ident) -> Thing:
     frame = ctx.frame
     result = frame.result
     if result is None:
-        ctx.report(errors.no_return(f"`{name.name}`", name.span))
+        promised = Label(written.span, "this is promised", primary=False)
+        ctx.report(errors.no_return(f"`{name.name}`", name.span, promised))
         return BAD
     span = frame.result_span or name.span
     try:
@@ -226,9 +289,10 @@ def _builtin(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) 
             if number is not None:
                 return number
     bound = callee.statics
+    help = _in_brackets(callee, given, span)
     if bound is None:
-        bound = statics.bind_builtin(ctx, surface, (), span)
-    ordered = _arrange_builtin(what, surface, given, span)
+        bound = statics.bind_builtin(ctx, surface, (), span, help)
+    ordered = _arrange_builtin(what, surface, given, span, help)
     operands = [Operand(g.thing, g.span) for g in ordered]
     values = _operand_values(ctx, surface, operands)
     if surface.name == "reshape":
@@ -237,11 +301,14 @@ def _builtin(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) 
 
 
 def _arrange_builtin(
-    what: str, surface: Surface, given: Sequence[Given], span: Span
+    what: str, surface: Surface, given: Sequence[Given], span: Span, help: str | None
 ) -> Sequence[Given]:
     variadic = surface.args and surface.args[-1].endswith("...")
     if not variadic:
-        return arrange(what, surface.args, given, span)
+        return arrange(what, surface.args, given, span, help)
+    named = next((g.name for g in given if g.name is not None), None)
+    if named is not None:
+        raise Mistake(errors.unknown_argument(what, named.name, named.span, None, help))
     if len(given) < len(surface.args):
         wanted = f"at least {len(surface.args)} arguments"
         raise Mistake(errors.argument_count(what, wanted, len(given), span))

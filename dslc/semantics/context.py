@@ -7,7 +7,7 @@ Non-goals: what the forms of the language mean (`expressions.py`, `statements.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field, replace
 from typing import Any, Literal
@@ -169,7 +169,8 @@ class Context:
     # In a layer checked on its own: dims that its user chooses, static parameters above all.
     open_dims: set[str] = field(default_factory=set)
     consts: dict[int, Thing] = field(default_factory=dict)
-    pending_consts: set[int] = field(default_factory=set)
+    # Constants being evaluated, in the order in which one needed the next.
+    pending_consts: dict[int, str] = field(default_factory=dict)
     reached: set[int] = field(default_factory=set)
     reported: set[tuple[str, Span | None]] = field(default_factory=set)
     # Takes down what places stand for, for an editor; None in a check, which it costs nothing.
@@ -231,11 +232,11 @@ class Context:
             frame = frame.parent
         return tuple(reversed(names))
 
-    def nearest(self, name: str) -> str | None:
-        """The name in scope that `name` may be a slip of."""
+    def nearest(self, name: str, more: Iterable[str] = ()) -> str | None:
+        """The name in scope, or among `more`, that `name` may be a slip of."""
         if len(name) < 3:
             return None
-        names = [*self.frame.env, *self.frame.module.names(), *self.prelude.names()]
+        names = [*self.frame.env, *self.frame.module.names(), *self.prelude.names(), *more]
         return nearest_name(name, names)
 
     # --- building ---

@@ -10,10 +10,19 @@ from collections.abc import Sequence
 
 from dslc.diagnostics import Label, nearest_name
 from dslc.ir.dims import Poly
-from dslc.semantics import calls, errors, indexing, instances, numbers, operators, statics
+from dslc.semantics import (
+    calls,
+    errors,
+    habits,
+    indexing,
+    instances,
+    numbers,
+    operators,
+    statics,
+)
 from dslc.semantics.context import Context, Mistake
 from dslc.semantics.operators import Operand
-from dslc.semantics.resolve import declared, resolve
+from dslc.semantics.resolve import declared, is_callable, resolve
 from dslc.semantics.scope import Module
 from dslc.semantics.signature import Given, Silent, dims_of
 from dslc.semantics.values import (
@@ -61,7 +70,7 @@ def _evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None) -> Thing:
             return _binary(ctx, expr)
         case ast.Call():
             given = arguments(ctx, expr.args)
-            callee = evaluate(ctx, expr.function, name)
+            callee = _callee(ctx, expr.function, given, name)
             return calls.call(ctx, callee, given, expr.span, name, expr.function.span)
         case ast.Subscript():
             return _subscript(ctx, expr, name)
@@ -89,7 +98,22 @@ def _evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None) -> Thing:
 # --- names -------------------------------------------------------------------------------------
 
 
-def _attribute(ctx: Context, expr: ast.Attribute) -> Thing:
+def _callee(
+    ctx: Context, function: ast.Expr, given: Sequence[Given], name: ast.Ident | None
+) -> Thing:
+    """What a call calls; a method of a tensor is told how it is written as a function."""
+    if not isinstance(function, ast.Attribute):
+        return evaluate(ctx, function, name)
+    try:
+        return _attribute(ctx, function, given)
+    except Mistake as mistake:
+        ctx.report(mistake.diagnostic)
+    except Silent:
+        pass
+    return BAD
+
+
+def _attribute(ctx: Context, expr: ast.Attribute, given: Sequence[Given] | None = None) -> Thing:
     inside = _module_path(ctx, expr)
     if inside is not None:
         return inside
@@ -101,7 +125,8 @@ def _attribute(ctx: Context, expr: ast.Attribute) -> Thing:
         case Tensor():
             if name.name == "T":
                 return indexing.transposed(ctx, value, expr.span)
-            raise Mistake(errors.no_attribute(describe(value), name.name, name.span, None))
+            help = _method_help(ctx, value, expr, given)
+            raise Mistake(errors.no_attribute(describe(value), name.name, name.span, None, help))
         case Instance():
             return instances.attribute(ctx, value, name)
         case Module():
@@ -119,8 +144,21 @@ def _attribute(ctx: Context, expr: ast.Attribute) -> Thing:
     raise Mistake(diagnostic)
 
 
+def _method_help(
+    ctx: Context, tensor: Tensor, expr: ast.Attribute, given: Sequence[Given] | None
+) -> str | None:
+    def static_names(function: str) -> list[str] | None:
+        if not is_callable(ctx, function):
+            return None
+        return habits.static_names(resolve(ctx, function, expr.span))
+
+    args = None if given is None else calls.written(given)
+    owner, dims = expr.value.span.text, tensor.type.dims
+    return habits.method_help(owner, expr.name.name, dims, args, static_names)
+
+
 def _module_path(ctx: Context, expr: ast.Attribute) -> Module | None:
-    """`std.vision` as an imported module."""
+    """`std.vision` as an imported module; a module of Python is a mistake."""
     parts = [expr.name.name]
     inner: ast.Expr = expr.value
     while isinstance(inner, ast.Attribute):
@@ -128,7 +166,21 @@ def _module_path(ctx: Context, expr: ast.Attribute) -> Module | None:
         inner = inner.value
     if not isinstance(inner, ast.Name) or inner.name in ctx.frame.env:
         return None
+    if inner.name in habits.MODULES and ctx.frame.module.lookup(inner.name) is None:
+        raise _foreign_module(ctx, inner, expr)
     return ctx.frame.module.modules.get(".".join([inner.name, *reversed(parts)]))
+
+
+def _foreign_module(ctx: Context, root: ast.Name, path: ast.Attribute) -> Exception:
+    """`torch.relu`: told once for the whole path, and not where its import was told already."""
+    if root.name in ctx.frame.module.imported:
+        return Silent()
+    name = path.name.name
+    target = name if is_callable(ctx, name) else None
+    target = target or habits.other_name(name, lambda other: is_callable(ctx, other))
+    help = f"write `{target}`: layers and functions need no module in front" if target else None
+    near = habits.sentence(name) or habits.name_help(root.name, lambda _: False)
+    return Mistake(errors.unknown_name(root.name, path.span, None, help or near))
 
 
 def _member(ctx: Context, expr: ast.Member) -> Thing:
@@ -144,7 +196,10 @@ def _member(ctx: Context, expr: ast.Member) -> Thing:
         sibling = ctx.frame.instance.children.get(f"{short}.{expr.index}")
         if sibling is not None:
             return sibling
-    raise Mistake(errors.no_element(expr.index, describe(value), expr.span))
+    help = None
+    if isinstance(value, Tensor):
+        help = f"a part of a tensor is taken by [ ]: {expr.value.span.text}[{expr.index}]"
+    raise Mistake(errors.no_element(expr.index, describe(value), expr.span, help))
 
 
 # --- brackets and calls -------------------------------------------------------------------------

@@ -36,7 +36,9 @@ class _Cut:
 def element(ctx: Context, value: TupleOf, index: int, span: Span) -> Thing:
     """Element `index` of a tuple; negative ones count from the end."""
     if not -len(value.elements) <= index < len(value.elements):
-        raise Mistake(errors.no_element(index, describe(value), span))
+        last = len(value.elements) - 1
+        help = f"its elements are .0 to .{last}" if last > 0 else None
+        raise Mistake(errors.no_element(index, describe(value), span, help))
     return value.elements[index]
 
 
@@ -130,7 +132,10 @@ def _item_value(ctx: Context, item: ast.Argument) -> int | Poly | Tensor:
     if isinstance(found, Tensor) and is_integer(found.type.dtype):
         return found
     message = f"an index is a whole number, a slice or a tensor of integers, not {describe(found)}"
-    raise Mistake(errors.bad_index(message, item.span, ""))
+    help = None
+    if isinstance(found, Tensor) and found.type.dtype == "bool":
+        help = "a result has one size: where(condition, a, b) chooses element by element"
+    raise Mistake(errors.bad_index(message, item.span, "", help))
 
 
 def _element(ctx: Context, at: int | Poly, dim: Dim, span: Span, tensor: Tensor, axis: int) -> _Cut:

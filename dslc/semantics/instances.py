@@ -219,7 +219,10 @@ def set_next(ctx: Context, stmt: ast.NextState) -> None:
     short = _indexed(stmt.name.name, ctx.frame)
     full = owner.params.get(short) if owner and short in ctx.frame.declared else None
     variable = ctx.variables.found.get(full) if full else None
-    if variable is None or variable.kind == "weight":
+    if variable is not None and variable.kind == "weight":
+        declared = ctx.frame.declared[short]
+        raise Mistake(errors.weight_as_state(stmt.name.name, stmt.name.span, declared))
+    if variable is None:
         states = list(owner.params) if owner else []
         near = nearest_name(stmt.name.name, states)
         raise Mistake(errors.not_a_state(stmt.name.name, stmt.name.span, near))

@@ -6,10 +6,9 @@ that was probably meant. Non-goals: attributes (`expressions.py`), dims of signa
 
 from __future__ import annotations
 
-from dslc.diagnostics import nearest_name
 from dslc.ir.types import DTYPES
 from dslc.ops import SURFACES
-from dslc.semantics import errors, numbers, statics
+from dslc.semantics import errors, habits, numbers, statics
 from dslc.semantics.context import Context, Frame, Mistake
 from dslc.semantics.scope import Module, Named, is_missing
 from dslc.semantics.signature import Silent
@@ -60,9 +59,32 @@ def resolve(ctx: Context, name: str, span: Span) -> Thing:
         return Random(name)
     if name in _UNSUPPORTED:
         raise Mistake(errors.function_unsupported(name, span))
-    known = [*SURFACES, *numbers.FUNCTIONS, *DTYPES, "training"]
-    near = ctx.nearest(name) or nearest_name(name, known)
-    raise Mistake(errors.unknown_name(name, span, near))
+    raise unknown(ctx, name, span)
+
+
+def unknown(ctx: Context, name: str, span: Span) -> Mistake:
+    """The mistake of a name that stands for nothing, with what was probably meant."""
+    help = habits.name_help(name, lambda other: is_callable(ctx, other))
+    module = ctx.loader.declaring(name)
+    if module is not None:
+        help = f"the library has it: from {module} import {name}"
+    near = ctx.nearest(name, (*_built_in(), "training"))
+    notes = []
+    if ctx.frame.kind == "train" and near is None and help is None:
+        notes = [
+            "a `train` block sees the model's inputs, dims and static parameters, and `output`"
+        ]
+    return Mistake(errors.unknown_name(name, span, near, help, notes))
+
+
+def is_callable(ctx: Context, name: str) -> bool:
+    """Whether a function or layer of this name can be called here."""
+    modules = (ctx.frame.module, ctx.prelude)
+    return name in _built_in() or any(module.lookup(name) is not None for module in modules)
+
+
+def _built_in() -> tuple[str, ...]:
+    return (*SURFACES, *numbers.FUNCTIONS, *_RANDOM, *DTYPES)
 
 
 def declared(ctx: Context, found: tuple[Module, Named] | Module, span: Span) -> Thing:
@@ -86,14 +108,14 @@ def constant(ctx: Context, module: Module, decl: ast.ConstDecl, span: Span) -> T
     if key in ctx.consts:
         return ctx.consts[key]
     if key in ctx.pending_consts:
-        raise Mistake(errors.circular_const(decl.name.name, span))
-    ctx.pending_consts.add(key)
+        raise Mistake(errors.circular_const(list(ctx.pending_consts.values()), span))
+    ctx.pending_consts[key] = decl.name.name
     frame = Frame(decl.name.name, "module", module, call=span, parent=ctx.frame)
     try:
         with ctx.inside(frame):
             value = _constant_value(ctx, decl)
     finally:
-        ctx.pending_consts.discard(key)
+        del ctx.pending_consts[key]
     ctx.consts[key] = value
     ctx.learn(decl.name.span, value)
     return value
@@ -108,7 +130,8 @@ def _constant_value(ctx: Context, decl: ast.ConstDecl) -> Thing:
         if decl.kind is not None and not isinstance(value, Bad):
             param = ast.StaticParam(decl.span, decl.name, decl.kind, None)
             kind = statics.kind_of(ctx, param, ctx.frame)
-            return statics.convert(ctx, decl.name.name, kind, value, decl.value.span)
+            what = f"the constant `{decl.name.name}`"
+            return statics.convert(ctx, what, kind, value, decl.value.span)
     except Mistake as mistake:
         ctx.report(mistake.diagnostic)
         return BAD

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from dslc._frozen import dataclass
 from dslc.diagnostics import Diagnostic, Reporter, nearest_name
 from dslc.semantics import errors
+from dslc.semantics.duplicates import without_duplicates
 from dslc.source import SourceFile
 from dslc.syntax import ast
 from dslc.syntax.parser import parse
@@ -156,7 +157,7 @@ class Loader:
         module = Module(_stem(source.path), source, tree=tree)
         self._loading.append(key)
         for decl in tree.decls:
-            self._declare(module, decl)
+            self._declare(module, without_duplicates(decl, self.reporter.report))
         self._loading.pop()
         self._loaded[key] = module
         return module
@@ -182,6 +183,8 @@ class Loader:
     def _import(self, module: Module, decl: ast.Import) -> None:
         target = self._find_library(decl.module)
         if target is None:
+            name = (decl.alias or decl.module.parts[0]).name
+            module.imported[name] = (_MISSING, name)
             return
         if decl.alias is not None:
             module.modules[decl.alias.name] = target
@@ -195,6 +198,14 @@ class Loader:
             known = [f"std.{name}" for name in library_names()]
             self.reporter.report(errors.no_such_module(str(path), path.span, known))
         return target
+
+    def declaring(self, name: str) -> str | None:
+        """The module of the library that declares `name`."""
+        for module in library_names():
+            found = self.library(module)
+            if found is not None and (name in found.chunks or name in found.decls):
+                return f"std.{module}"
+        return None
 
     def _import_names(self, module: Module, decl: ast.FromImport) -> None:
         if isinstance(decl.module, ast.String):

@@ -128,7 +128,9 @@ def _unpack(ctx: Context, stmt: ast.Assign) -> None:
     if isinstance(value, Bad):
         raise Silent
     if not isinstance(value, TupleOf) or len(value.elements) != len(stmt.targets):
-        raise Mistake(errors.wrong_unpacking(len(stmt.targets), describe(value), stmt.value.span))
+        names = [target.name for target in stmt.targets]
+        targets = stmt.targets[0].span.to(stmt.targets[-1].span)
+        raise Mistake(errors.wrong_unpacking(names, describe(value), targets, stmt.value.span))
     for target, element in zip(stmt.targets, value.elements):
         ctx.bind(target, element)
 
@@ -188,6 +190,8 @@ def _demand(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> None:
     if isinstance(held, Tensor):
         notes = ["an assertion is about sizes and static parameters"]
         raise Mistake(errors.undecided(f"`{condition.span.text}`", condition.span, notes))
+    if isinstance(held, TupleOf):
+        raise Mistake(errors.parenthesised_assert(condition.span))
     if not isinstance(held, bool):
         if ctx.choices is not None:
             return

@@ -12,11 +12,13 @@ from typing import Any
 from dslc.diagnostics import Diagnostic, nearest_name
 from dslc.ir.dims import Dim, Poly
 from dslc.ir.op import StaticParam, Surface
-from dslc.semantics import errors
+from dslc.ops import SURFACES
+from dslc.semantics import errors, habits
 from dslc.semantics.context import Context, Frame, Mistake, Undecidable
 from dslc.semantics.scope import Module
 from dslc.semantics.signature import Silent, spread_of
 from dslc.semantics.values import (
+    BAD,
     UNKNOWN,
     Bad,
     Builtin,
@@ -52,7 +54,7 @@ KINDS = {
 def bind(ctx: Context, code: Code, items: Sequence[ast.Item], span: Span) -> dict[str, Thing]:
     """The static arguments of a `fn` or `layer` given in the current frame."""
     what = describe(code)
-    given = _by_name(ctx, what, code.decl.statics, items, span)
+    given = _by_name(ctx, what, code.name, code.decl.statics, items)
     return complete(ctx, what, code.decl.statics, code.module, given, span, code.name)
 
 
@@ -69,17 +71,23 @@ def complete(
     frame = Frame(example, "module", module, call=span, parent=ctx.frame)
     for param in params:
         name = param.name.name
-        kind = kind_of(ctx, param, frame)
+        try:
+            kind = kind_of(ctx, param, frame)
+        except Silent:
+            # Told at the declaration; the rest is still to be looked at.
+            frame.env[name] = BAD
+            continue
         if name in given:
             thing, place = given[name]
-            frame.env[name] = convert(ctx, name, kind, thing, place)
+            frame.env[name] = convert(ctx, _static(name), kind, thing, place)
         elif param.default is None:
             shown = f"{example}[{', '.join(_example(p) for p in params if p.default is None)}]"
-            raise Mistake(errors.missing_static(what, name, span, shown))
+            raise Mistake(errors.missing_static(what, name, span, f"write {shown}"))
         else:
             with ctx.inside(frame):
                 default = ctx.evaluate(ctx, param.default)
-                frame.env[name] = convert(ctx, name, kind, default, param.default.span)
+                place = param.default.span
+                frame.env[name] = convert(ctx, _static(name), kind, default, place)
         ctx.learn(param.name.span, frame.env[name])
     return frame.env
 
@@ -119,8 +127,8 @@ def kind_of(ctx: Context, param: ast.StaticParam, frame: Frame) -> str:
     return "int"
 
 
-def convert(ctx: Context, name: str, kind: str, thing: Thing, span: Span) -> Thing:
-    """The value as its kind has it; `Mistake` when it is of another."""
+def convert(ctx: Context, what: str, kind: str, thing: Thing, span: Span) -> Thing:
+    """The value as its kind has it; `Mistake` when it is of another. `what` has it."""
     if isinstance(thing, Bad):
         raise Silent
     match kind:
@@ -147,36 +155,53 @@ def convert(ctx: Context, name: str, kind: str, thing: Thing, span: Span) -> Thi
                 return Constant(thing)
             if isinstance(thing, Code | Instance | Builtin | Random | NumberFunction | Constant):
                 return thing
-    raise Mistake(_wrong_kind(name, kind, thing, span))
+    raise Mistake(_wrong_kind(ctx, what, kind, thing, span))
 
 
-def _wrong_kind(name: str, kind: str, thing: Thing, span: Span) -> Diagnostic:
+def _wrong_kind(ctx: Context, what: str, kind: str, thing: Thing, span: Span) -> Diagnostic:
     help = None
     if isinstance(thing, Tensor):
         help = "what stands in [ ] is known at compile time; tensors go in ( )"
     elif kind == "int" and isinstance(thing, float):
-        help = "// divides whole numbers"
-    return errors.static_kind(name, KINDS[kind], describe(thing), span, help)
+        whole = thing == int(thing) and "/" not in span.text
+        help = f"write {int(thing)}" if whole else "// divides whole numbers"
+    elif kind == "bool" and thing in (0, 1):
+        help = f"write {'true' if thing else 'false'}"
+    elif kind == "fn" and isinstance(thing, str) and _is_callable(ctx, thing):
+        help = f"hand in the function itself, without quotes: {thing}"
+    return errors.static_kind(what, KINDS[kind], describe(thing), span, help)
+
+
+def _is_callable(ctx: Context, name: str) -> bool:
+    modules = (ctx.frame.module, ctx.prelude)
+    return name in SURFACES or any(module.lookup(name) is not None for module in modules)
+
+
+def _static(name: str) -> str:
+    return f"the static parameter `{name}`"
 
 
 def _by_name(
     ctx: Context,
     what: str,
+    example: str,
     params: Sequence[ast.StaticParam],
     items: Sequence[ast.Item],
-    span: Span,
 ) -> dict[str, tuple[Thing, Span]]:
     names = [p.name.name for p in params]
     given: dict[str, tuple[Thing, Span]] = {}
-    position = 0
+    position, wrong = 0, False
+    if items and not params:
+        raise _takes_none(ctx, what, example, items)
     for item in items:
         if not isinstance(item, ast.Argument):
-            raise Mistake(errors.no_statics(what, item.span))
+            raise _no_argument(what, item)
         if item.name is not None:
             name = item.name.name
             if name not in names:
-                near = nearest_name(name, names)
-                raise Mistake(errors.unknown_static(what, name, item.name.span, near))
+                _report_unknown(ctx, what, item.name, names)
+                wrong = True
+                continue
         else:
             if position >= len(names):
                 raise Mistake(errors.too_many_statics(what, len(names), item.span))
@@ -185,35 +210,69 @@ def _by_name(
         if name in given:
             raise Mistake(errors.static_twice(name, item.span))
         given[name] = (ctx.evaluate(ctx, item.value), item.value.span)
+    if wrong:
+        raise Silent
     return given
+
+
+def _report_unknown(ctx: Context, what: str, name: ast.Ident, names: Sequence[str]) -> None:
+    near = nearest_name(name.name, names) or habits.other_static(name.name, names)
+    notes = [] if near else [f"it has {', '.join(names)}"]
+    ctx.report(errors.unknown_static(what, name.name, name.span, near, notes))
+
+
+def _takes_none(ctx: Context, what: str, name: str, items: Sequence[ast.Item]) -> Mistake:
+    """`relu[x]`: a tensor where nothing stands, perhaps in the wrong brackets."""
+    values = [item.value for item in items if isinstance(item, ast.Argument)]
+    things = [ctx.evaluate(ctx, value) for value in values]
+    help = None
+    if any(isinstance(thing, Tensor) for thing in things):
+        help = f"tensors stand in ( ): {name}({', '.join(value.span.text for value in values)})"
+    return Mistake(errors.no_statics(what, items[0].span, help))
+
+
+def _no_argument(what: str, item: ast.Item) -> Mistake:
+    if isinstance(item, ast.Slice):
+        return Mistake(errors.slice_in_statics(what, item.span))
+    return Mistake(errors.no_static_argument(what, item.span))
 
 
 # --- built-in functions -----------------------------------------------------------------------
 
 
 def bind_builtin(
-    ctx: Context, surface: Surface, items: Sequence[ast.Item], span: Span
+    ctx: Context,
+    surface: Surface,
+    items: Sequence[ast.Item],
+    span: Span,
+    help: str | None = None,
 ) -> dict[str, Any]:
-    """The static arguments of a built-in as plain values, by the kinds of `ir.op.StaticParam`."""
+    """The static arguments of a built-in as plain values, by the kinds of `ir.op.StaticParam`.
+
+    `help` is for those that are missing.
+    """
     what = f"the function {surface.name}"
     params = {p.name: p for p in surface.statics}
     if not params and items:
-        raise Mistake(errors.no_statics(what, items[0].span))
+        raise _takes_none(ctx, what, surface.name, items)
+    wrong = False
     positional: list[tuple[Thing, Span]] = []
     named: dict[str, tuple[Thing, Span]] = {}
     for item in items:
         if isinstance(item, ast.Spread):
             positional += [(dim, item.span) for dim in spread_of(ctx, item)]
         elif not isinstance(item, ast.Argument):
-            raise Mistake(errors.no_statics(what, item.span))
+            raise _no_argument(what, item)
         elif item.name is None:
             positional.append((ctx.evaluate(ctx, item.value), item.value.span))
         elif item.name.name not in params:
-            near = nearest_name(item.name.name, params)
-            raise Mistake(errors.unknown_static(what, item.name.name, item.name.span, near))
+            _report_unknown(ctx, what, item.name, list(params))
+            wrong = True
         else:
             named[item.name.name] = (ctx.evaluate(ctx, item.value), item.value.span)
-    return _fill(ctx, what, surface, positional, named, span)
+    if wrong:
+        raise Silent
+    return _fill(ctx, what, surface, positional, named, span, help)
 
 
 def _fill(
@@ -223,6 +282,7 @@ def _fill(
     positional: list[tuple[Thing, Span]],
     named: Mapping[str, tuple[Thing, Span]],
     span: Span,
+    help: str | None,
 ) -> dict[str, Any]:
     out: dict[str, Any] = {}
     left = list(positional)
@@ -239,8 +299,8 @@ def _fill(
             thing, place = left.pop(0)
             out[param.name] = _plain(ctx, param, thing, place, signed)
         elif param.required:
-            example = f"{surface.name}[{param.name}=...]"
-            raise Mistake(errors.missing_static(what, param.name, span, example))
+            example = f"write {surface.name}[{param.name}=...]"
+            raise Mistake(errors.missing_static(what, param.name, span, help or example))
         else:
             out[param.name] = param.default
     if left:
@@ -266,7 +326,7 @@ _WANTED = {
 
 def _plain(ctx: Context, param: StaticParam, thing: Thing, span: Span, signed: bool) -> Any:
     """The value as the built-in's `build` takes it; `signed` sizes may be negative."""
-    if isinstance(thing, Bad):
+    if isinstance(thing, Bad) or (isinstance(thing, TupleOf) and BAD in thing.elements):
         raise Silent
     if ctx.choices is not None and _open(thing) and param.kind not in ("dims", "dim"):
         if param.kind in ("float", "number"):
@@ -284,7 +344,7 @@ def _plain(ctx: Context, param: StaticParam, thing: Thing, span: Span, signed: b
         help = None
         if isinstance(thing, Poly):
             help = f"{thing} is known only when the model is called"
-        raise Mistake(errors.static_kind(param.name, wanted, describe(thing), span, help))
+        raise Mistake(errors.static_kind(_static(param.name), wanted, describe(thing), span, help))
     return result
 
 

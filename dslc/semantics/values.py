@@ -171,6 +171,9 @@ def describe(thing: Thing) -> str:
         case Tensor():
             return f"a tensor {show_type(thing.type)}"
         case TupleOf(elements):
+            if elements and all(isinstance(e, Tensor) for e in elements):
+                shown = [show_type(e.type) for e in elements if isinstance(e, Tensor)]
+                return f"a tuple ({', '.join(shown)})"
             return f"a tuple of {len(elements)}"
         case Dtype(dtype):
             return f"the dtype {dtype}"

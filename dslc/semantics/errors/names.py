@@ -5,14 +5,19 @@ Wording only: others find the mistakes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dslc.diagnostics import Diagnostic
 from dslc.semantics.errors.make import also, did_you_mean, make
 from dslc.source import Span
 from dslc.syntax import ast
 
 
-def unknown_name(name: str, span: Span, near: str | None) -> Diagnostic:
-    return make("E0101", f"there is no `{name}` here", span, help=did_you_mean(near))
+def unknown_name(
+    name: str, span: Span, near: str | None, help: str | None = None, notes: Sequence[str] = ()
+) -> Diagnostic:
+    title = f"there is no `{name}` here"
+    return make("E0101", title, span, notes=notes, help=help or did_you_mean(near))
 
 
 def declared_twice(name: ast.Ident, first: Span) -> Diagnostic:
@@ -25,12 +30,24 @@ def declared_twice(name: ast.Ident, first: Span) -> Diagnostic:
     )
 
 
+def same_name(what: str, name: ast.Ident, first: Span) -> Diagnostic:
+    return make(
+        "E0112",
+        f"{what} called `{name.name}`",
+        name.span,
+        others=[also(first, "the first one")],
+        help="give one of them another name",
+    )
+
+
 def not_a_value(what: str, span: Span, help: str | None = None) -> Diagnostic:
     return make("E0103", f"{what} is not a value", span, help=help)
 
 
-def no_attribute(what: str, name: str, span: Span, near: str | None) -> Diagnostic:
-    return make("E0104", f"{what} has no `{name}`", span, help=did_you_mean(near))
+def no_attribute(
+    what: str, name: str, span: Span, near: str | None, help: str | None = None
+) -> Diagnostic:
+    return make("E0104", f"{what} has no `{name}`", span, help=help or did_you_mean(near))
 
 
 def instance_twice(path: str, span: Span, first: Span) -> Diagnostic:
@@ -76,13 +93,29 @@ def not_a_state(name: str, span: Span, near: str | None) -> Diagnostic:
         "E0109",
         f"`{name}` is not a state of this layer",
         span,
-        notes=["`<-` sets the next value of a `state` declared in the same layer"],
+        notes=["`<-` sets the next value of a `state` declared above it in the same layer"],
         help=did_you_mean(near),
     )
 
 
-def circular_const(name: str, span: Span) -> Diagnostic:
-    return make("E0110", f"the value of `{name}` depends on itself", span)
+def weight_as_state(name: str, span: Span, declared: Span) -> Diagnostic:
+    return make(
+        "E0109",
+        f"`{name}` is a weight, not a state",
+        span,
+        others=[also(declared, "declared here")],
+        notes=["weights are changed by training, states by `<-`"],
+        help=f"declare it as a state: state {name}: ... = 0",
+    )
+
+
+def circular_const(names: Sequence[str], span: Span) -> Diagnostic:
+    return make(
+        "E0110",
+        f"the value of `{names[0]}` depends on itself",
+        span,
+        notes=[f"to know it: {' -> '.join([*names, names[0]])}"],
+    )
 
 
 def named_function(name: ast.Ident, what: str) -> Diagnostic:
@@ -91,4 +124,14 @@ def named_function(name: ast.Ident, what: str) -> Diagnostic:
         f"`{name.name}:` would name an instance, but {what} makes none",
         name.span,
         help="only a layer has weights to name; leave the name out",
+    )
+
+
+def parenthesised_assert(span: Span) -> Diagnostic:
+    inner = " ".join(span.text.split()).removeprefix("(").removesuffix(")").strip()
+    return make(
+        "E0113",
+        "the condition of this `assert` is a tuple",
+        span,
+        help=f"`assert` is no function: assert {inner}",
     )

@@ -12,19 +12,19 @@ from dslc.semantics.errors.make import did_you_mean, make
 from dslc.source import Span
 
 
-def unknown_static(what: str, name: str, span: Span, near: str | None) -> Diagnostic:
-    return make("E0301", f"{what} has no static parameter `{name}`", span, help=did_you_mean(near))
+def unknown_static(
+    what: str, name: str, span: Span, near: str | None, notes: Sequence[str] = ()
+) -> Diagnostic:
+    title = f"{what} has no static parameter `{name}`"
+    return make("E0301", title, span, notes=notes, help=did_you_mean(near))
 
 
-def missing_static(what: str, name: str, span: Span, example: str) -> Diagnostic:
-    return make(
-        "E0302", f"{what} needs the static parameter `{name}`", span, help=f"write {example}"
-    )
+def missing_static(what: str, name: str, span: Span, help: str) -> Diagnostic:
+    return make("E0302", f"{what} needs the static parameter `{name}`", span, help=help)
 
 
-def static_kind(name: str, wanted: str, found: str, span: Span, help: str | None) -> Diagnostic:
-    title = f"the static parameter `{name}` is {wanted}, not {found}"
-    return make("E0303", title, span, help=help)
+def static_kind(what: str, wanted: str, found: str, span: Span, help: str | None) -> Diagnostic:
+    return make("E0303", f"{what} is {wanted}, not {found}", span, help=help)
 
 
 def too_many_statics(what: str, most: int, span: Span) -> Diagnostic:
@@ -77,5 +77,15 @@ def unknown_kind(name: str, span: Span, near: str | None) -> Diagnostic:
     )
 
 
-def no_statics(what: str, span: Span) -> Diagnostic:
-    return make("E0311", f"{what} takes nothing in [ ]", span)
+def no_statics(what: str, span: Span, help: str | None = None) -> Diagnostic:
+    return make("E0311", f"{what} takes nothing in [ ]", span, help=help)
+
+
+def slice_in_statics(what: str, span: Span) -> Diagnostic:
+    name, _, value = (part.strip() for part in span.text.partition(":"))
+    help = f"a static argument is named with `=`: {name}={value}" if name.isidentifier() else None
+    return make("E0311", f"{what} takes no slice in [ ]", span, help=help)
+
+
+def no_static_argument(what: str, span: Span) -> Diagnostic:
+    return make("E0311", f"{what} can't take this in [ ]", span)

@@ -43,17 +43,29 @@ def cannot_prove(left: str, right: str, labels: Sequence[Label], where: str) -> 
     )
 
 
-def argument_count(what: str, wanted: str, found: int, span: Span) -> Diagnostic:
+def counted(names: Sequence[str]) -> str:
+    """The arguments of a function in words: "2 arguments (a, b)"."""
+    listed = f" ({', '.join(names)})" if names else ""
+    return f"{len(names) or 'no'} argument{'s' * (len(names) != 1)}{listed}"
+
+
+def argument_count(
+    what: str, wanted: str, found: int, span: Span, help: str | None = None
+) -> Diagnostic:
     were = "argument was" if found == 1 else "arguments were"
-    return make("E0209", f"{what} takes {wanted}, {found} {were} given", span)
+    return make("E0209", f"{what} takes {wanted}, {found} {were} given", span, help=help)
 
 
-def unknown_argument(what: str, name: str, span: Span, near: str | None) -> Diagnostic:
-    return make("E0209", f"{what} has no argument `{name}`", span, help=did_you_mean(near))
+def unknown_argument(
+    what: str, name: str, span: Span, near: str | None, help: str | None = None
+) -> Diagnostic:
+    title = f"{what} has no argument `{name}`"
+    return make("E0209", title, span, help=help or did_you_mean(near))
 
 
-def missing_argument(what: str, name: str, span: Span) -> Diagnostic:
-    return make("E0209", f"{what} needs the argument `{name}`", span)
+def missing_argument(what: str, name: str, span: Span, names: Sequence[str] = ()) -> Diagnostic:
+    notes = [f"it takes {counted(names)}"] if names else []
+    return make("E0209", f"{what} needs the argument `{name}`", span, notes=notes)
 
 
 def argument_twice(what: str, name: str, span: Span) -> Diagnostic:
@@ -81,8 +93,14 @@ def dynamic_weight(path: str, type: str, symbol: str, span: Span) -> Diagnostic:
     )
 
 
-def no_return(what: str, span: Span) -> Diagnostic:
-    return make("E0212", f"{what} ends without `return`", span)
+def no_return(what: str, span: Span, promised: Label | None = None) -> Diagnostic:
+    return make(
+        "E0212",
+        f"{what} ends without `return`",
+        span,
+        others=[promised] if promised is not None else [],
+        help="end its body with: return ...",
+    )
 
 
 def not_static(what: str, found: str, span: Span) -> Diagnostic:
@@ -96,8 +114,8 @@ def not_static(what: str, found: str, span: Span) -> Diagnostic:
     )
 
 
-def not_callable(what: str, span: Span) -> Diagnostic:
-    return make("E0214", f"{what} can't be called", span)
+def not_callable(what: str, span: Span, help: str | None = None) -> Diagnostic:
+    return make("E0214", f"{what} can't be called", span, help=help)
 
 
 def run_time_in_initialiser(span: Span, note: Label) -> Diagnostic:
@@ -109,13 +127,18 @@ def run_time_in_initialiser(span: Span, note: Label) -> Diagnostic:
     )
 
 
-def wrong_unpacking(wanted: int, found: str, span: Span) -> Diagnostic:
-    names = "name" if wanted == 1 else "names"
-    return make("E0216", f"{wanted} {names} for {found}", span)
+def wrong_unpacking(names: Sequence[str], found: str, targets: Span, span: Span) -> Diagnostic:
+    return make(
+        "E0216",
+        f"{len(names)} names for {found}",
+        targets,
+        f"{len(names)} names",
+        others=[also(span, found)],
+    )
 
 
-def no_element(index: int, found: str, span: Span) -> Diagnostic:
-    return make("E0216", f"{found} has no element {index}", span)
+def no_element(index: int, found: str, span: Span, help: str | None = None) -> Diagnostic:
+    return make("E0216", f"{found} has no element {index}", span, help=help)
 
 
 def bad_index(message: str, span: Span, note: str, help: str | None = None) -> Diagnostic:
@@ -141,12 +164,15 @@ def unknown_type(name: str, span: Span, near: str | None) -> Diagnostic:
     )
 
 
-def too_deep(name: str, span: Span) -> Diagnostic:
+def too_deep(circle: Sequence[str], span: Span, most: int) -> Diagnostic:
+    if not circle:
+        return make("E0221", f"more than {most} calls are inside one another", span)
     return make(
         "E0221",
-        f"calls are nested too deep at `{name}`",
+        f"`{circle[0]}` calls itself without an end",
         span,
-        help="does it call itself without an end?",
+        notes=[f"the calls: {' -> '.join([*circle, circle[0]])}"] if len(circle) > 1 else [],
+        help="a static `if` must end it: if depth > 0 { ... }",
     )
 
 

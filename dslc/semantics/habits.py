@@ -1,0 +1,284 @@
+"""What people used to Python, NumPy and PyTorch write, and how it is written here.
+
+Input: a name, a method or a call that means nothing. Output: the `help` of its diagnostic, or None
+where no habit explains it. Non-goals: finding the mistakes, slips of spelling (`nearest_name`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from dslc.ir.dims import Dim
+from dslc.semantics.values import Builtin, Code, Instance, Random, Tensor, Thing
+
+MODULES = frozenset(
+    [
+        "torch",
+        "nn",
+        "F",
+        "np",
+        "numpy",
+        "jnp",
+        "jax",
+        "tf",
+        "keras",
+        "math",
+        "functional",
+        "optim",
+        "losses",
+        "torchvision",
+        "einops",
+    ]
+)
+
+# What is called otherwise here.
+_NAMES = {
+    "Linear": "dense",
+    "linear": "dense",
+    "Dense": "dense",
+    "CrossEntropyLoss": "cross_entropy",
+    "MSELoss": "mse",
+    "mse_loss": "mse",
+    "L1Loss": "mae",
+    "l1_loss": "mae",
+    "view": "reshape",
+    "squeeze": "reshape",
+    "unsqueeze": "reshape",
+    "permute": "transpose",
+    "swapaxes": "transpose",
+    "cat": "concat",
+    "concatenate": "concat",
+    "hstack": "concat",
+    "chunk": "split",
+    "swish": "silu",
+    "pow": "**",
+    "power": "**",
+    "matmul": "@",
+    "mm": "@",
+    "bmm": "@",
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "detach": "stop_gradient",
+    "no_grad": "stop_gradient",
+    "masked_fill": "where",
+    "amax": "max",
+    "amin": "min",
+    "float": "cast[f32]",
+    "double": "cast[f64]",
+    "half": "cast[f16]",
+    "bfloat16": "cast[bf16]",
+    "long": "cast[i64]",
+    "int": "cast[i64]",
+    "bool": "cast[bool]",
+    "astype": "cast",
+    "AdaptiveAvgPool2d": "global_avg_pool2d",
+}
+_SENTENCES = {
+    "None": "there is no value for nothing: leave it out, or hand in a static bool",
+    "Sequential": "a chain is a pipe: x |> first: dense[64] |> relu |> last: dense[10]",
+    "ModuleList": "a loop makes them: for i in 0..n { x = x |> blocks: block[...] }",
+    "Module": "what owns weights is a `layer`",
+    "Parameter": "weights are declared in a layer: param name: f32[...] ~ normal",
+    "super": "there are no classes; a layer's body declares all that it owns",
+    "einsum": "write the formula with its indices: y[i, j] = sum[k](a[i, k] * b[k, j])",
+    "std": "sqrt(var(x))",
+    "clamp": "minimum(maximum(x, low), high)",
+    "expand": "element-wise operators broadcast by themselves",
+    "contiguous": "a tensor needs no such call: leave it out",
+    "cuda": "where a program runs is chosen when it is built: dslc build --target cuda",
+    "to": "cast[...] changes the dtype; where a program runs is chosen when it is built",
+    "device": "where a program runs is chosen when it is built: dslc build --target cuda",
+    "backward": "gradients are made by the compiler: say how the model is trained in `train`",
+    "grad": "gradients are made by the compiler: say how the model is trained in `train`",
+    "parameters": "the optimizer gets all weights that no `freeze` names",
+    "zeros_like": "write zeros[...]() with the sizes",
+    "ones_like": "write ones[...]() with the sizes",
+    "randn": "in training: random_normal[...]()",
+    "rand": "in training: random_uniform[...]()",
+}
+_STATICS = {
+    "dim": ("axis", "axes"),
+    "dims": ("axis", "axes"),
+    "axes": ("axis",),
+    "axis": ("dim", "axes"),
+    "keepdim": ("keepdims",),
+    "kernel_size": ("kernel",),
+    "filters": ("out", "units"),
+    "out_channels": ("out",),
+    "out_features": ("units", "out"),
+    "channels": ("out",),
+    "features": ("units", "out"),
+    "hidden_size": ("hidden", "units"),
+    "num_embeddings": ("count",),
+    "vocab_size": ("count",),
+    "embedding_dim": ("dim",),
+    "num_heads": ("heads",),
+    "n_heads": ("heads",),
+    "nhead": ("heads",),
+    "num_groups": ("groups",),
+    "rate": ("p",),
+    "prob": ("p",),
+    "dropout": ("p", "drop"),
+    "negative_slope": ("slope",),
+    "learning_rate": ("lr",),
+    "wd": ("weight_decay",),
+    "betas": ("beta1",),
+    "epsilon": ("eps",),
+    "use_bias": ("bias",),
+    "activation": ("act",),
+    "padding_mode": ("padding",),
+    "dtype": ("dtype",),
+}
+DTYPES = {
+    "float16": "f16",
+    "half": "f16",
+    "bfloat16": "bf16",
+    "float32": "f32",
+    "float64": "f64",
+    "double": "f64",
+    "int8": "i8",
+    "int16": "i16",
+    "short": "i16",
+    "int32": "i32",
+    "int64": "i64",
+    "long": "i64",
+    "int": "i64",
+    "uint8": "u8",
+    "byte": "u8",
+    "boolean": "bool",
+}
+_OPERATORS = frozenset(["@", "**", "+", "-", "*", "/"])
+
+
+def other_name(name: str, known: Callable[[str], bool]) -> str | None:
+    """What `name` is called here, if it stands for something under that name."""
+    target = _NAMES.get(name) or _snake_case(name)
+    if target in _OPERATORS or (target != name and known(target.partition("[")[0])):
+        return target
+    return None
+
+
+def sentence(name: str) -> str | None:
+    """What to do instead, where no other name will do."""
+    return _SENTENCES.get(name)
+
+
+def name_help(name: str, known: Callable[[str], bool]) -> str | None:
+    """The help for a name of another language."""
+    if name in ("True", "False"):
+        return f"write `{name.lower()}`"
+    if name in MODULES:
+        return "layers and functions need no module in front: write `relu`, not `torch.relu`"
+    target = other_name(name, known)
+    if target is None:
+        return sentence(name)
+    if target in _OPERATORS:
+        return f"write `a {target} b`"
+    return f"here it is called `{target}`"
+
+
+def _snake_case(name: str) -> str:
+    """`BatchNorm2d` as `batch_norm`, `Conv2d` as `conv2d`, `ReLU` as `relu`."""
+    if not re.search("[A-Z]", name):
+        return name
+    if name.upper() == name or re.fullmatch(r"[A-Z][a-z]?[A-Z]+", name):
+        return name.lower()
+    words = re.findall(r"[A-Z]+(?=[A-Z][a-z]|$)|[A-Z][a-z0-9]*", name)
+    snake = "_".join(word.lower() for word in words)
+    return re.sub(r"norm[123]d$", "norm", snake)
+
+
+def other_static(name: str, names: Sequence[str]) -> str | None:
+    """What the static parameter `name` of other libraries is called in `names`."""
+    return next((n for n in _STATICS.get(name, ()) if n in names), None)
+
+
+# --- brackets -----------------------------------------------------------------------------------
+
+
+class Written(NamedTuple):
+    """An argument as it was written: its name, its value, its text."""
+
+    name: str | None
+    thing: Thing
+    text: str
+
+
+def static_names(callee: Thing) -> list[str]:
+    """The names of what stands in the `[ ]` of a function or layer."""
+    match callee:
+        case Code():
+            return [p.name.name for p in callee.decl.statics]
+        case Builtin(surface):
+            return [p.name for p in surface.statics]
+        case Instance():
+            return static_names(callee.code)
+        case Random():
+            return ["dims"]
+    return []
+
+
+def in_brackets(callee: str, names: Sequence[str], args: Sequence[Written], owner: str = "") -> str:
+    """A call as it should be written: `softmax[axis=-1](x)` for `softmax(x, axis=-1)`.
+
+    `names` are the static parameters; `owner` is a tensor in front of the others.
+    """
+    statics, tensors = [], [owner] if owner else []
+    for name, thing, text in args:
+        if isinstance(thing, Tensor):
+            tensors.append(f"{name}={text}" if name else text)
+        elif name is None:
+            statics.append(text)
+        else:
+            statics.append(f"{other_static(name, names) or name}={text}")
+    brackets = f"[{', '.join(statics)}]" if statics else ""
+    return f"{callee}{brackets}({', '.join(tensors)})"
+
+
+# --- methods and attributes of tensors ----------------------------------------------------------
+
+
+def method_help(
+    owner: str,
+    name: str,
+    dims: Sequence[Dim],
+    args: Sequence[Written] | None,
+    statics: Callable[[str], Sequence[str] | None],
+) -> str | None:
+    """The help for `owner.name` of a tensor; `args` are those of the call, if it is one.
+
+    `statics` gives the static parameters of a function, or None if there is none of a name.
+    """
+    if name in ("shape", "size", "ndim", "dim", "numel"):
+        shown = ", ".join(map(str, dims))
+        return f"its sizes have the names of its type, [{shown}]: use them" if dims else None
+    if name in ("t", "mT", "H"):
+        return f"write {owner}.T"
+    if name in ("transpose", "permute") and args:
+        return _transposition(owner, len(dims), args)
+    own = statics(name) is not None
+    target = name if own else other_name(name, lambda n: statics(n) is not None)
+    if target is None:
+        return sentence(name)
+    if target in _OPERATORS:
+        return f"write {owner} {target} {args[0].text if args else '...'}"
+    if args is None or "[" in target:
+        return f"a function stands before its tensor: {target}({owner})"
+    written = in_brackets(target, statics(target) or (), args, owner)
+    return f"a function stands before its tensor: {written}"
+
+
+def _transposition(owner: str, rank: int, args: Sequence[Written]) -> str:
+    """`x.transpose(1, 2)` with all axes in their new order."""
+    axes = [arg.thing for arg in args if isinstance(arg.thing, int)]
+    order = list(range(rank))
+    if len(axes) == 2 and all(-rank <= axis < rank for axis in axes):
+        a, b = (axis % rank for axis in axes)
+        order[a], order[b] = order[b], order[a]
+    elif len(axes) == rank:
+        order = axes
+    return f"all axes stand in their new order: transpose{order}({owner})"
