@@ -84,7 +84,7 @@ def is_callable(ctx: Context, name: str) -> bool:
 
 
 def _built_in() -> tuple[str, ...]:
-    return (*SURFACES, *numbers.FUNCTIONS, *_RANDOM, *DTYPES)
+    return (*SURFACES, *numbers.FUNCTIONS, *RANDOM, *DTYPES)
 
 
 def declared(ctx: Context, found: tuple[Module, Named] | Module, span: Span) -> Thing:
