@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dslc.ir.dims import Poly
-from dslc.ir.op import Attrs
+from dslc.ir.op import Attrs, Nested
 from dslc.ir.tokens import Cursor
 from dslc.ir.types import DTYPES, TensorType
 
@@ -22,10 +22,14 @@ from dslc.ir.types import DTYPES, TensorType
 
 
 def print_attrs(attrs: Attrs) -> str:
-    """`[name=value, ...]` of the attributes that are not their defaults, or nothing."""
+    """`[name=value, ...]` of the attributes that are not their defaults, or nothing. A loop's body
+    is left out: it stands behind the inputs."""
     parts = []
     for field in fields(attrs):  # type: ignore[arg-type]
-        text = print_attr(getattr(attrs, field.name))
+        value = getattr(attrs, field.name)
+        if isinstance(value, Nested):
+            continue
+        text = print_attr(value)
         if text != _default_text(field):
             parts.append(f"{field.name}={text}")
     return f"[{', '.join(parts)}]" if parts else ""
@@ -65,6 +69,18 @@ def print_attr(value: object) -> str:
 
 def parse_attrs(cursor: Cursor, kind: type[Attrs]) -> Attrs:
     """`[name=value, ...]`; what is left out takes its default."""
+    line = cursor.token.line
+    return make_attrs(cursor, kind, parse_fields(cursor, kind), line)
+
+
+def has_body(kind: type[Attrs]) -> bool:
+    """Whether the attributes are a loop's, with a `body` to be read behind the inputs."""
+    hint = _declared(kind).get("body")  # type: ignore[arg-type]  # a class hashes
+    return isinstance(hint, type) and issubclass(hint, Nested)
+
+
+def parse_fields(cursor: Cursor, kind: type[Attrs]) -> dict[str, Any]:
+    """The attributes that stand in `[name=value, ...]`."""
     hints = _declared(kind)  # type: ignore[arg-type]  # a class hashes, whatever its instances do
     line = cursor.token.line
     given: dict[str, Any] = {}
@@ -79,6 +95,11 @@ def parse_attrs(cursor: Cursor, kind: type[Attrs]) -> Attrs:
 
     if cursor.accept("["):
         cursor.items(attribute, "]")
+    return given
+
+
+def make_attrs(cursor: Cursor, kind: type[Attrs], given: dict[str, Any], line: int) -> Attrs:
+    """The attributes, from what was read of them at `line`."""
     needed = [f.name for f in fields(kind) if _default_text(f) is None]  # type: ignore[arg-type]
     if missing := [name for name in needed if name not in given]:
         cursor.fail(f"missing attributes: {', '.join(missing)}", line)

@@ -9,12 +9,12 @@ a pass returns a new Function. `Program` is what a checked `.dl` model becomes: 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Literal
 
 from dslc._frozen import dataclass
-from dslc.ir.dims import Dim
-from dslc.ir.op import Attrs, Op
+from dslc.ir.dims import Dim, free_symbols, substitute
+from dslc.ir.op import Attrs, Nested, Op, attrs_symbols, substitute_attrs
 from dslc.ir.types import TensorType
 from dslc.source import Span
 
@@ -55,13 +55,60 @@ class Eqn:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Function:
-    """Equations in an order in which each uses only what stands before it."""
+class Function(Nested):
+    """Equations in an order in which each uses only what stands before it.
+
+    A loop's body is one, too: it stands among the attributes of its equation and is closed, for
+    what it uses of the function around it are parameters; only dim variables are shared.
+    """
 
     name: str
     params: tuple[Value, ...]
     eqns: tuple[Eqn, ...]
     results: tuple[Value, ...]
+
+    def substitute(self, env: Mapping[str, Dim]) -> Function:
+        """The function with dim variables replaced; all its values are new."""
+        made: dict[Value, Value] = {}
+
+        def new(values: tuple[Value, ...]) -> tuple[Value, ...]:
+            for value in values:
+                dims = tuple(substitute(dim, env) for dim in value.type.dims)
+                made[value] = Value(value.name, value.type.with_dims(dims))
+            return tuple(made[value] for value in values)
+
+        params = new(self.params)
+        eqns = tuple(
+            Eqn(
+                eqn.op,
+                tuple(made[value] for value in eqn.inputs),
+                substitute_attrs(eqn.attrs, env),
+                new(eqn.outputs),
+                eqn.origin,
+            )
+            for eqn in self.eqns
+        )
+        return Function(self.name, params, eqns, tuple(made[value] for value in self.results))
+
+    def symbols(self) -> frozenset[str]:
+        """Names of the dim variables in types and attributes."""
+        values = (*self.params, *(value for eqn in self.eqns for value in eqn.outputs))
+        return frozenset().union(
+            *(free_symbols(dim) for value in values for dim in value.type.dims),
+            *(attrs_symbols(eqn.attrs) for eqn in self.eqns),
+        )
+
+
+def body_of(eqn: Eqn) -> Function | None:
+    """The function that the equation runs, if it is a loop."""
+    body = getattr(eqn.attrs, "body", None)
+    return body if isinstance(body, Function) else None
+
+
+def with_body(eqn: Eqn, body: Function) -> Eqn:
+    """The loop with another body, which takes and gives the same types."""
+    attrs = replace(eqn.attrs, body=body)  # type: ignore[type-var]
+    return Eqn(eqn.op, eqn.inputs, attrs, eqn.outputs, eqn.origin)
 
 
 Role = Literal["input", "weight", "state", "prepared"]

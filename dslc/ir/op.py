@@ -35,9 +35,24 @@ Reader = Callable[[Index], Expr]
 
 
 class Attrs:
-    """Base of every op's attributes: a frozen dataclass of ints, dims, strings, tuples of them."""
+    """Base of every op's attributes: a frozen dataclass of ints, dims, strings, tuples of them; a
+    loop's hold its body too."""
 
     __slots__ = ()
+
+
+class Nested:
+    """Base of what an attribute may hold besides data: the `Function` that is a loop's body."""
+
+    __slots__ = ()
+
+    def substitute(self, env: Mapping[str, Dim]) -> Nested:
+        """With dim variables replaced."""
+        raise NotImplementedError
+
+    def symbols(self) -> frozenset[str]:
+        """Names of the dim variables inside."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +274,8 @@ def _substitute_field(value: Any, env: Mapping[str, Dim]) -> Any:
         return value if all(a is b for a, b in zip(new, value)) else new
     if isinstance(value, Attrs) and is_dataclass(value):
         return substitute_attrs(value, env)
+    if isinstance(value, Nested):
+        return value.substitute(env)
     return value
 
 
@@ -277,6 +294,8 @@ def attrs_symbols(attrs: Attrs) -> frozenset[str]:
         elif isinstance(value, Attrs):
             for f in fields(value):  # type: ignore[arg-type]
                 walk(getattr(value, f.name))
+        elif isinstance(value, Nested):
+            out.update(value.symbols())
 
     walk(attrs)
     return frozenset(out)

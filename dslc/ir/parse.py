@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, cast, get_args
 
-from dslc.ir.attr_text import parse_attrs
+from dslc.ir.attr_text import has_body, make_attrs, parse_fields
 from dslc.ir.core import (
     Argument,
     DimCheck,
@@ -102,7 +102,7 @@ def _value_name(cursor: Cursor) -> str:
 
 
 def _eqn(cursor: Cursor, ops: Ops, scope: dict[str, Value]) -> Eqn:
-    """`%out: type, ... = op[attrs](inputs)`."""
+    """`%out: type, ... = op[attrs](inputs)`, and the `func` that is a loop's body."""
     line = cursor.token.line
     defined: dict[str, Value] = {}
     outputs = [_definition(cursor, defined)]
@@ -110,9 +110,12 @@ def _eqn(cursor: Cursor, ops: Ops, scope: dict[str, Value]) -> Eqn:
         outputs.append(_definition(cursor, defined))
     cursor.expect("=")
     op = _op(cursor, ops)
-    attrs = parse_attrs(cursor, op.attrs)
+    given = parse_fields(cursor, op.attrs)
     cursor.expect("(")
     inputs = cursor.items(lambda: _use(cursor, scope), ")")
+    if has_body(op.attrs):
+        given["body"] = _function(cursor, ops)
+    attrs = make_attrs(cursor, op.attrs, given, line)
     _check_types(cursor, op, attrs, inputs, outputs, line)
     if again := sorted(set(defined) & set(scope)):
         cursor.fail(f"%{again[0]} is defined twice", line)

@@ -20,7 +20,7 @@ from itertools import chain
 
 from dslc.diagnostics import InternalError
 from dslc.ir.builder import Builder
-from dslc.ir.core import Eqn, Function, Value
+from dslc.ir.core import Eqn, Function, Value, body_of, with_body
 from dslc.ir.text import print_eqn, print_function
 
 MAX_ROUNDS = 50
@@ -55,9 +55,10 @@ Rule = Callable[[Eqn, Builder, Context], "Value | Sequence[Value] | None"]
 def rewrite(function: Function, rules: Sequence[Rule]) -> Function:
     """Applies the rules, in their order at each equation, until none applies any more.
 
-    Replacements have the types of what they replace and the origin of its equation. Equations
+    Bodies of loops come first. Replacements have the types of what they replace and the origin of its equation. Equations
     that nothing needs any more are dropped. InternalError when rules undo each other for ever.
     """
+    function = map_bodies(function, lambda body: rewrite(body, rules))
     for _ in range(MAX_ROUNDS):
         changed, function = _walk(function, rules)
         if not changed:
@@ -99,6 +100,20 @@ def _apply(
             raise InternalError(f"{rule.__name__} turned {print_eqn(eqn)} into {types}")
         return new
     return None
+
+
+def map_bodies(function: Function, change: Callable[[Function], Function]) -> Function:
+    """The function with the body of each loop changed; what a body takes and gives must stay."""
+    eqns = tuple(_with_changed_body(eqn, change) for eqn in function.eqns)
+    if all(new is old for new, old in zip(eqns, function.eqns)):
+        return function
+    return Function(function.name, function.params, eqns, function.results)
+
+
+def _with_changed_body(eqn: Eqn, change: Callable[[Function], Function]) -> Eqn:
+    body = body_of(eqn)
+    changed = None if body is None else change(body)
+    return eqn if changed is None or changed is body else with_body(eqn, changed)
 
 
 def with_inputs(eqn: Eqn, replaced: Mapping[Value, Value]) -> Eqn:

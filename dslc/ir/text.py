@@ -5,7 +5,13 @@
       return %add
     }
 
-Attributes that equal their defaults are left out. Printing what was parsed gives the same text;
+Attributes that equal their defaults are left out. A loop's body stands behind its inputs, a `func`
+of its own:
+
+    %scan: f32[T] = scan[length=T, elements=1, carries=1](%x, %y) func body(...) -> (...) {
+      ...
+    }
+ Printing what was parsed gives the same text;
 source positions are not kept (`origins=True` shows them as comments).
 """
 
@@ -28,6 +34,7 @@ from dslc.ir.core import (
     TrainPlan,
     Value,
     Variable,
+    body_of,
 )
 from dslc.ir.parse import TextError as TextError
 from dslc.ir.parse import parse_functions as parse_functions
@@ -58,7 +65,7 @@ def print_program(program: Program, origins: bool = False) -> str:
 
 
 def print_eqn(eqn: Eqn) -> str:
-    """One equation as one line."""
+    """One equation as one line, without the body of a loop."""
     outputs = ", ".join(map(_typed, eqn.outputs))
     inputs = ", ".join(map(value_text, eqn.inputs))
     return f"{outputs} = {eqn.op.name}{print_attrs(eqn.attrs)}({inputs})"
@@ -95,10 +102,18 @@ def _function_lines(function: Function, origins: bool) -> list[str]:
         f") -> ({', '.join(str(r.type) for r in function.results)}) {{",
     )
     for eqn in function.eqns:
-        note = _origin_text(eqn.origin) if origins else ""
-        lines.append(f"  {print_eqn(eqn)}{note}")
+        lines += _indented(_eqn_lines(eqn, origins))
     results = ", ".join(map(value_text, function.results))
     return [*lines, f"  return {results}".rstrip(), "}"]
+
+
+def _eqn_lines(eqn: Eqn, origins: bool) -> list[str]:
+    note = _origin_text(eqn.origin) if origins else ""
+    body = body_of(eqn)
+    if body is None:
+        return [f"{print_eqn(eqn)}{note}"]
+    first, *rest = _function_lines(body, origins)
+    return [f"{print_eqn(eqn)} {first}{note}", *rest]
 
 
 def _wrapped(before: str, items: list[str], after: str) -> list[str]:

@@ -19,6 +19,7 @@ from dslc.ir.core import (
     TrainPlan,
     Value,
     VariableKind,
+    body_of,
 )
 from dslc.ir.dims import Poly, free_symbols
 from dslc.ir.op import TypeRuleError, attrs_symbols
@@ -34,12 +35,15 @@ ROLE_KINDS: dict[Role, tuple[VariableKind, ...]] = {
 }
 
 
-def verify(function: Function, after: str = "construction") -> None:
+def verify(
+    function: Function, after: str = "construction", outside: frozenset[str] = frozenset()
+) -> None:
     """Each value is defined once and before its use, names are unique, types are the type rules',
-    and every dim variable stands in a parameter's type."""
+    and every dim variable stands in a parameter's type (or, for the body of a loop, `outside`).
+    Holds for the bodies of loops, too."""
     names: set[str] = set()
     defined: set[Value] = set()
-    symbols = frozenset[str]().union(*(type_symbols(p.type) for p in function.params))
+    symbols = outside.union(*(type_symbols(p.type) for p in function.params))
 
     def fail(why: str, eqn: Eqn | None = None) -> NoReturn:
         _fail(after, function, why, eqn)
@@ -61,6 +65,8 @@ def verify(function: Function, after: str = "construction") -> None:
         if unknown := sorted(_eqn_symbols(eqn) - symbols):
             fail(f"no parameter tells the dim {', '.join(unknown)}", eqn)
         define(eqn.outputs, eqn)
+        if (body := body_of(eqn)) is not None:
+            verify(body, after, symbols)
     for result in function.results:
         if result not in defined:
             fail(f"the result {result} is not defined")

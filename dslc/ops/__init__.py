@@ -18,6 +18,7 @@ from dslc.ops import (
     packed,
     pool,
     random,
+    recurrent,
     reduce,
     shape,
     slicing,
@@ -39,6 +40,7 @@ ALL: tuple[Op, ...] = (
     *pool.OPS,
     *index.OPS,
     *random.OPS,
+    *recurrent.OPS,
 )
 BY_NAME: dict[str, Op] = {op.name: op for op in ALL}
 SURFACES: dict[str, Surface] = {

@@ -8,13 +8,15 @@ Non-goals: knowing that `a + b` is `b + a`.
 from __future__ import annotations
 
 from dslc.ir.attr_text import print_attrs
-from dslc.ir.core import Eqn, Function, Value
-from dslc.ir.rewrite import with_inputs
+from dslc.ir.core import Eqn, Function, Value, body_of
+from dslc.ir.rewrite import map_bodies, with_inputs
+from dslc.ir.text import print_function
 
 Key = tuple[str, str, tuple[Value, ...]]
 
 
 def cse(function: Function) -> Function:
+    function = map_bodies(function, cse)
     seen: dict[Key, Eqn] = {}
     replaced: dict[Value, Value] = {}
     kept: list[Eqn] = []
@@ -31,4 +33,5 @@ def cse(function: Function) -> Function:
 
 def _key(eqn: Eqn) -> Key:
     # Attributes as text: as values, 0.0 equals -0.0 and True equals 1, and NaN not itself.
-    return eqn.op.name, print_attrs(eqn.attrs), eqn.inputs
+    text, body = print_attrs(eqn.attrs), body_of(eqn)
+    return eqn.op.name, text if body is None else f"{text} {print_function(body)}", eqn.inputs

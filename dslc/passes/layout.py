@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.op import Attrs, Op
-from dslc.ir.rewrite import drop_dead
+from dslc.ir.rewrite import drop_dead, map_bodies
 from dslc.ops import conv, pool, reduce, shape, slicing
 from dslc.ops.broadcast import broadcast, reduce_sum
 from dslc.ops.constants import constant, relabel
@@ -49,6 +49,7 @@ T = TypeVar("T")
 
 
 def layout(function: Function) -> Function:
+    function = map_bodies(function, layout)
     if not any(eqn.op in CONVOLUTIONS and _is_nchw(eqn.attrs) for eqn in function.eqns):
         return function
     walk = _Walk(Builder.over(function), {p: p for p in function.params})
