@@ -55,8 +55,9 @@ Rule = Callable[[Eqn, Builder, Context], "Value | Sequence[Value] | None"]
 def rewrite(function: Function, rules: Sequence[Rule]) -> Function:
     """Applies the rules, in their order at each equation, until none applies any more.
 
-    Bodies of loops come first. Replacements have the types of what they replace and the origin of its equation. Equations
-    that nothing needs any more are dropped. InternalError when rules undo each other for ever.
+    Bodies of loops come first. Replacements have the types of what they replace and the origin of
+    its equation. Equations that nothing needs any more are dropped. InternalError when rules undo
+    each other for ever.
     """
     function = map_bodies(function, lambda body: rewrite(body, rules))
     for _ in range(MAX_ROUNDS):

@@ -3,10 +3,10 @@
     %hs: f32[T, H], %last: f32[H] = scan[length=T, elements=1, carries=1](%xs, %h, %w) func body(
       %x: f32[H], %h: f32[H], %w: f32[H]) -> (f32[H], f32[H]) { ... return %next, %next }
 
-Inputs: the scanned tensors (their first axis is the steps), the first carries, and whatever else the
-body uses; the body's parameters stand beside them. The body gives what is stacked, then the next
-carries; the equation gives the stacks, then the last carries. `reverse` starts at the last slice;
-what a step gives still stands in the stack where the step's slice stands.
+Inputs: the scanned tensors (their first axis is the steps), the first carries, and whatever else
+the body uses; the body's parameters stand beside them. The body gives what is stacked, then the
+next carries; the equation gives the stacks, then the last carries. `reverse` starts at the last
+slice; what a step gives still stands in the stack where the step's slice stands.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dslc._lazy import lazy
 from dslc.ir.builder import Builder
 from dslc.ir.core import Function, Value
 from dslc.ir.dims import Dim, sym
-from dslc.ir.evaluate import evaluate, numpy_dtype
+from dslc.ir.evaluate import concrete, evaluate, numpy_dtype
 from dslc.ir.op import Attrs, NoFacet, Op, Sample, TypeRuleError
 from dslc.ir.types import TensorType
 from dslc.ops.elementwise import add, mul, tanh
@@ -81,7 +81,7 @@ def _scan_reference(attrs: ScanAttrs, *arrays: Any) -> tuple[Any, ...]:
     steps = range(attrs.length)  # type: ignore[arg-type]  # an int by now
     kept = attrs.body.results[: attrs.yields]
     stacks = [
-        np.empty((attrs.length, *value.type.dims), numpy_dtype(value.type.dtype))  # type: ignore[arg-type]
+        np.empty([len(steps), *concrete(value.type, {})], numpy_dtype(value.type.dtype))
         for value in kept
     ]
     for step in reversed(steps) if attrs.reverse else steps:

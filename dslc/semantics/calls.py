@@ -15,7 +15,7 @@ from dslc.ir.dims import Dim, product
 from dslc.ir.op import Surface, TypeRuleError
 from dslc.ir.types import TensorType
 from dslc.semantics import errors, habits, instances, numbers, operators, statics
-from dslc.semantics.context import MOST_CALLS, Context, Frame, Mistake, call_text
+from dslc.semantics.context import MOST_CALLS, Context, Emission, Frame, Mistake, call_text
 from dslc.semantics.operators import Operand
 from dslc.semantics.signature import Given, Matcher, Silent, as_declared
 from dslc.semantics.values import (
@@ -218,7 +218,7 @@ def bind_arguments(
 def argument_noted(ctx: Context, frame: Frame, thing: Thing, arg: ast.Arg) -> Thing:
     """The argument with its name as its origin; in the library it keeps the caller's words."""
     if isinstance(thing, Tensor) and not frame.module.library:
-        return ctx.tensor(thing.value, arg.name.span, f"the argument {arg.name.name}")
+        return Tensor(thing.value, Note(arg.name.span, f"the argument {arg.name.name}"), thing.home)
     return thing
 
 
@@ -401,14 +401,21 @@ def _random(ctx: Context, callee: Random, given: Sequence[Given], span: Span) ->
     if given:
         what = f"the function {callee.name}"
         raise Mistake(errors.argument_count(what, "no arguments", len(given), given[0].span))
-    emission = ctx.emission
-    if emission.seed is None:
+    if ctx.emission.root.seed is None:
         raise Mistake(errors.no_random_numbers(ctx.user_span(span)))
-    if emission.step is None:
-        emission.step = ctx.emit("constant", (), span, value=0, type=TensorType("i64"))
-    stream = emission.stream
-    emission.stream += _RANDOM_OFFSET if emission.fixed_stream else 1
-    inputs = (emission.seed, emission.step)
-    dims = callee.dims or ()
-    value = ctx.emit(callee.name, inputs, span, dims=dims, stream=stream)
+    value = _drawn(ctx, ctx.emission, callee.name, callee.dims or (), span)
     return ctx.tensor(value, span, f"from {callee.name}")
+
+
+def _drawn(ctx: Context, emission: Emission, name: str, dims: tuple[Dim, ...], span: Span) -> Value:
+    """Random numbers in the function that `emission` builds. Those of a scan's body are drawn for
+    all steps before it."""
+    if emission.outer is not None:
+        return emission.feed(_drawn(ctx, emission.outer, name, (emission.length, *dims), span))
+    with ctx.building(emission):
+        if emission.step is None:
+            emission.step = ctx.emit("constant", (), span, value=0, type=TensorType("i64"))
+        stream = emission.stream
+        emission.stream += _RANDOM_OFFSET if emission.fixed_stream else 1
+        inputs = [value for value in (emission.seed, emission.step) if value is not None]
+        return ctx.emit(name, inputs, span, dims=dims, stream=stream)

@@ -44,6 +44,15 @@ class Undecidable(Exception):
 
 
 @dataclass(slots=True, eq=False)
+class ScanBody:
+    """What the `yield` in the body of a scan gave, and where it stands."""
+
+    value: Thing | None = None
+    value_span: Span | None = None
+    span: Span | None = None
+
+
+@dataclass(slots=True, eq=False)
 class Frame:
     """One call: its names, the instance whose weights it owns, and who called it from where."""
 
@@ -63,6 +72,8 @@ class Frame:
     declared: dict[str, Span] = field(default_factory=dict)
     result: Thing | None = None
     result_span: Span | None = None
+    # The innermost scan whose body is being walked in this call.
+    scan: ScanBody | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +90,35 @@ class Emission:
     # The next Philox stream; each use of random numbers draws from its own.
     stream: int = 0
     fixed_stream: bool = False
+    # In the body of a scan: the function around it, the number of steps, and what the body takes
+    # from there, as parameters of the body: slice by slice (`fed`), or whole (`captured`).
+    outer: Emission | None = None
+    length: Dim = 0
+    fed: dict[Value, Value] = field(default_factory=dict)
+    captured: dict[Value, Value] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Emission:
+        """The entry or initialiser that all scans around are in."""
+        return self if self.outer is None else self.outer.root
+
+    def bring(self, value: Value, home: Builder) -> Value | None:
+        """A value of the function that `home` builds, as one of this function's; None if that is
+        not a function around this one."""
+        if home is self.builder:
+            return value
+        outside = None if self.outer is None else self.outer.bring(value, home)
+        if outside is None:
+            return None
+        if outside not in self.captured:
+            self.captured[outside] = self.builder.param(outside.name, outside.type)
+        return self.captured[outside]
+
+    def feed(self, value: Value) -> Value:
+        """The step's slice of a value of the function around."""
+        slice_type = value.type.with_dims(value.type.dims[1:])
+        self.fed[value] = self.builder.param(value.name, slice_type)
+        return self.fed[value]
 
     def input(self, name: str, type: TensorType) -> Value:
         """A parameter that the caller hands in."""

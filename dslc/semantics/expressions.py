@@ -18,6 +18,7 @@ from dslc.semantics import (
     instances,
     numbers,
     operators,
+    scans,
     statics,
 )
 from dslc.semantics.context import Context, Mistake
@@ -90,7 +91,7 @@ def _evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None) -> Thing:
         case ast.Tuple():
             return TupleOf(tuple(evaluate(ctx, element) for element in expr.elements))
         case ast.Scan():
-            raise Mistake(errors.scan_unsupported(expr.span))
+            return scans.scan(ctx, expr)
         case ast.ElseRead():
             raise Mistake(errors.index_notation_unsupported(expr.span))
 

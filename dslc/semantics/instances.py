@@ -8,7 +8,7 @@ Non-goals: calling them (`calls.py`).
 
 from __future__ import annotations
 
-from dslc.diagnostics import Diagnostic, Label, nearest_name
+from dslc.diagnostics import Diagnostic, InternalError, Label, nearest_name
 from dslc.ir.core import Argument, Function, Value, Variable
 from dslc.ir.dims import Poly, free_symbols
 from dslc.ir.types import TensorType
@@ -122,8 +122,9 @@ def _check_constant(ctx: Context, full: str, type: TensorType, span: Span) -> No
 
 
 def read(ctx: Context, variable: Variable) -> Value:
-    """The variable's value in the function being built: one parameter, made at first use."""
-    emission = ctx.emission
+    """The variable's value in the function being built: one parameter of its entry, made at first
+    use."""
+    emission = ctx.emission.root
     value = emission.variables.get(variable.name)
     if value is None:
         value = emission.builder.param(variable.name, variable.type)
@@ -132,7 +133,10 @@ def read(ctx: Context, variable: Variable) -> Value:
             Argument(variable.name, "weight" if role == "weight" else "state")
         )
         emission.variables[variable.name] = value
-    return value
+    inside = ctx.emission.bring(value, emission.builder)
+    if inside is None:
+        raise InternalError(f"{variable.name} is of another function")
+    return inside
 
 
 def _new_variable(
@@ -226,6 +230,8 @@ def set_next(ctx: Context, stmt: ast.NextState) -> None:
         states = list(owner.params) if owner else []
         near = nearest_name(stmt.name.name, states)
         raise Mistake(errors.not_a_state(stmt.name.name, stmt.name.span, near))
+    if ctx.emission.outer is not None:
+        raise Mistake(errors.state_in_scan(stmt.name.name, stmt.span))
     thing = ctx.evaluate(ctx, stmt.value)
     if isinstance(thing, Bad):
         raise Silent

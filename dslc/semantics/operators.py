@@ -137,11 +137,13 @@ def to_tensor(ctx: Context, thing: Thing, dtype: DType, span: Span) -> Value:
 
 
 def own(ctx: Context, tensor: Tensor, span: Span) -> Value:
-    """The tensor's value, which must belong to the function being built."""
-    if tensor.home is not ctx.emission.builder:
+    """The tensor's value in the function being built, which must be that of the tensor or stand
+    inside it."""
+    value = ctx.emission.bring(tensor.value, tensor.home)
+    if value is None:
         note = Label(tensor.note.span, tensor.note.words, primary=False)
         raise Mistake(errors.run_time_in_initialiser(span, note))
-    return tensor.value
+    return value
 
 
 def natural_dtype(thing: Thing) -> DType:

@@ -367,7 +367,7 @@ def as_declared(ctx: Context, written: ast.TypeExpr, given: Given) -> Thing:
         own(ctx, thing, given.span)
         return thing
     value = ctx.emit("relabel", (own(ctx, thing, given.span),), given.span, dims=type.dims)
-    return Tensor(value, thing.note, thing.home)
+    return Tensor(value, thing.note, ctx.emission.builder)
 
 
 def _literal(

@@ -1,7 +1,7 @@
 """Statements: what they bind, declare, unroll and demand.
 
 Input: a body and a `Context`; a mistake is reported and the next statement follows. Output: the
-frame's names and result. Non-goals: `scan` and index notation (one clear error each).
+frame's names and result. Non-goals: `scan` (`scans.py`); index notation (one clear error).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dslc.diagnostics import Diagnostic, Label, unreachable
 from dslc.ir.core import DimCheck
 from dslc.ir.dims import Dim, Poly
-from dslc.semantics import errors, instances
+from dslc.semantics import errors, instances, scans
 from dslc.semantics.context import Context, Mistake
 from dslc.semantics.expressions import decide, evaluate
 from dslc.semantics.signature import Given, Matcher, Silent, as_declared
@@ -76,6 +76,8 @@ def _execute(ctx: Context, stmt: ast.Stmt) -> None:
         case ast.NextState():
             instances.set_next(ctx, stmt)
         case ast.Return():
+            if ctx.frame.scan is not None:
+                raise Mistake(errors.return_in_scan(stmt.span))
             ctx.frame.result = evaluate(ctx, stmt.value)
             ctx.frame.result_span = stmt.value.span
         case ast.If():
@@ -87,7 +89,7 @@ def _execute(ctx: Context, stmt: ast.Stmt) -> None:
         case ast.IndexAssign():
             raise Mistake(errors.index_notation_unsupported(stmt.span))
         case ast.Yield():
-            raise Mistake(errors.scan_unsupported(stmt.span))
+            scans.yield_(ctx, stmt)
         case _:
             unreachable(stmt)
 

@@ -10,10 +10,6 @@ from dslc.semantics.errors.make import make
 from dslc.source import Span
 
 
-def scan_unsupported(span: Span) -> Diagnostic:
-    return make("E0901", "`scan` is part of the language but can't be compiled yet", span)
-
-
 def index_notation_unsupported(span: Span) -> Diagnostic:
     return make(
         "E0902",
