@@ -20,7 +20,7 @@ setup(
         "dslc_runtime": "runtime/dslc_runtime",
     },
     package_data={
-        "dslc": ["py.typed", "std/*.dl", "explain/*.md", "build/standin/*"],
+        "dslc": ["py.typed", "std/*.dl", "explain/*.md", "build/standin/*", "template/*"],
         "dslc.grammar": ["*.lark"],
         "dslc_runtime": ["py.typed", "*.c"],
     },

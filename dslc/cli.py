@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dslc.diagnostics import CompileError, InternalError
 
 COMMANDS = {
+    "new": "a small project that works: model, data, commands",
     "check": "all errors and warnings of .dl files, in a blink",
     "build": "compile a .dl file into one artifact (.dlc)",
     "run": "call an artifact on arrays from files",
