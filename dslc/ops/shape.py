@@ -238,10 +238,21 @@ def _concat_type(attrs: ConcatAttrs, *types: TensorType) -> TensorType:
         if wrong:
             notes = [f"dim {j} differs ({x} and {y})" for j, x, y in wrong]
             what = f"cannot concatenate {first} and {type} along axis {attrs.axis}"
-            raise TypeRuleError(what, notes=notes, inputs=(0, i))
+            help = _concat_help(first, type)
+            raise TypeRuleError(what, notes=notes, inputs=(0, i), help=help)
     total: Dim = sum((type.dims[attrs.axis] for type in types), start=0)
     dims = tuple(total if j == attrs.axis else d for j, d in enumerate(first.dims))
     return first.with_dims(dims)
+
+
+def _concat_help(a: TensorType, b: TensorType) -> str | None:
+    """The axis along which the two would fit, if only one dim differs."""
+    differing = [axis for axis, (x, y) in enumerate(zip(a.dims, b.dims)) if x != y]
+    return (
+        f"they fit along axis {differing[0]}: concat[axis={differing[0]}]"
+        if len(differing) == 1
+        else None
+    )
 
 
 def _concat_gradient(b: Builder, eqn: Eqn, g: Value) -> Cotangents:

@@ -7,6 +7,7 @@ Input: what is called and the values it is given. Output: the value of the call.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from dslc.diagnostics import Label, nearest_name
@@ -14,10 +15,10 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Surface, TypeRuleError
 from dslc.ir.types import TensorType
-from dslc.semantics import errors, habits, instances, numbers, operators, statics
+from dslc.semantics import errors, habits, instances, numbers, operators, repairs, statics
 from dslc.semantics.context import MOST_CALLS, Context, Emission, Frame, Mistake, call_text
 from dslc.semantics.operators import Operand
-from dslc.semantics.signature import Given, Matcher, Silent, as_declared
+from dslc.semantics.signature import Given, Matcher, Silent, as_declared, could_be
 from dslc.semantics.values import (
     BAD,
     Bad,
@@ -205,14 +206,39 @@ def bind_arguments(
 ) -> None:
     """Bind the names and dims of a signature in the callee's frame."""
     matcher = Matcher(ctx, frame)
-    for arg, value in zip(args, given):
-        matcher.match(arg.name.name, arg.type, value)
-    matcher.solve()
+    try:
+        for arg, value in zip(args, given):
+            matcher.match(arg.name.name, arg.type, value)
+        matcher.solve()
+    except Mistake as mistake:
+        help = _other_order(frame.name, args, given)
+        if help is not None:
+            raise Mistake(errors.instead(mistake.diagnostic, help)) from None
+        raise
     for arg, value in zip(args, given):
         named = Given(arg.name, value.thing, value.span)
         with ctx.inside(frame):
             thing = as_declared(ctx, arg.type, named)
             ctx.bind(arg.name, argument_noted(ctx, frame, thing, arg))
+
+
+def _other_order(name: str, args: Sequence[ast.Arg], given: Sequence[Given]) -> str | None:
+    """The call with two arguments exchanged, if these fit only so."""
+    if any(g.name is not None for g in given):
+        return None
+    for i, j in combinations(range(len(args)), 2):
+        wrong = not (
+            could_be(args[i].type, given[i].thing) and could_be(args[j].type, given[j].thing)
+        )
+        if (
+            wrong
+            and could_be(args[i].type, given[j].thing)
+            and could_be(args[j].type, given[i].thing)
+        ):
+            texts = [" ".join(g.span.text.split()) for g in given]
+            texts[i], texts[j] = texts[j], texts[i]
+            return f"the arguments stand the other way round: {name}({', '.join(texts)})"
+    return None
 
 
 def argument_noted(ctx: Context, frame: Frame, thing: Thing, arg: ast.Arg) -> Thing:
@@ -319,10 +345,12 @@ def _operand_values(ctx: Context, surface: Surface, operands: Sequence[Operand])
     for operand in operands:
         if isinstance(operand.thing, TupleOf):
             found = describe(operand.thing)
-            raise Mistake(errors.no_value(found, operand.span))
+            help = repairs.value_help(operators.shown([operand]))
+            raise Mistake(errors.no_value(found, operand.span, help))
         if not isinstance(operand.thing, Tensor) and not operators.is_static_number(operand.thing):
             message = f"{surface.name} takes tensors, not {describe(operand.thing)}"
-            raise Mistake(errors.bad_operands(message, [Label(operand.span)]))
+            help = repairs.value_help(operators.shown([operand]))
+            raise Mistake(errors.bad_operands(message, [Label(operand.span)], help))
     if surface.broadcast:
         # The condition of `where` is no number beside the others.
         skip = (0,) if surface.name == "where" else ()
@@ -374,7 +402,9 @@ def _reshape(
         new[new.index(-1)] = -1 if known == 0 else size // known
     wanted = product(new)
     if wanted != size and all(d != -1 for d in new):
-        same = ctx.same(size, wanted)
+        same = False if repairs.never_equal(size, wanted) else ctx.same(size, wanted)
+        if same is False:
+            raise _wrong_size(dims, value, operand, wanted)
         if same is None:
             where = f"to reshape {show_type(value.type)} to [{', '.join(map(str, dims))}]"
             labels = operators.operand_labels([operand])
@@ -386,6 +416,18 @@ def _reshape(
         ctx, (operand,), lambda: ctx.emit("reshape", (value,), span, dims=tuple(new))
     )
     return ctx.tensor(result, span, "from reshape")
+
+
+def _wrong_size(dims: Sequence[Dim], value: Value, operand: Operand, wanted: Dim) -> Mistake:
+    new = f"[{', '.join(map(str, dims))}]"
+    message = f"cannot reshape {show_type(value.type)} to {new}"
+    notes = [f"it has {value.type.size} elements, {new} has {wanted}"]
+    help = None
+    if len(dims) > 1 and value.type.dims[:1] == tuple(dims[:1]):
+        rest = ", ".join(["-1" if i == len(dims) - 1 else str(d) for i, d in enumerate(dims)])
+        help = f"-1 stands for what is left: reshape[{rest}]"
+    labels = operators.operand_labels([operand])
+    return Mistake(errors.op_mismatch("E0203", message, labels, notes, help))
 
 
 def _number_function(ctx: Context, name: str, given: Sequence[Given], span: Span) -> Thing:

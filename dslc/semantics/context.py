@@ -39,6 +39,15 @@ class Mistake(Exception):
         self.diagnostic = diagnostic
 
 
+@dataclass(frozen=True, slots=True)
+class DimOrigin:
+    """The argument that a dim of a signature took its value from, as it was given."""
+
+    argument: str
+    span: Span
+    type: TensorType
+
+
 class Undecidable(Exception):
     """A layer checked on its own needs a number that only a use of it would give."""
 
@@ -65,6 +74,8 @@ class Frame:
     parent: Frame | None = None
     depth: int = 0
     float_dtype: DType | None = None
+    # Which argument said what each dim of the signature is.
+    dim_origins: dict[str, DimOrigin] = field(default_factory=dict)
     # Instances made so far by name, and the indices of the loops around.
     counts: dict[str, int] = field(default_factory=dict)
     indices: tuple[int, ...] = ()

@@ -7,7 +7,7 @@ file (`scope.py`), instances and weights (`instances.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -20,21 +20,21 @@ Named = TypeVar("Named", ast.StaticParam, ast.Arg, ast.Entry)
 
 
 def without_duplicates(decl: ast.Decl, report: Report) -> ast.Decl:
-    """`decl` with each name once; the same node where nothing was twice."""
+    """`decl` with each argument, entry and item once; the same node where none was twice."""
     found: list[Diagnostic] = []
     seen: dict[str, ast.Ident] = {}
     clean = decl
     match decl:
         case ast.FnDecl() | ast.LayerDecl():
-            statics = _once(decl.statics, seen, found.append)
-            clean = replace(decl, statics=statics, args=_once(decl.args, seen, found.append))
+            _once(decl.statics, seen, found.append)
+            clean = replace(decl, args=_once(decl.args, seen, found.append))
         case ast.ModelDecl():
-            statics = _once(decl.statics, seen, found.append)
+            _once(decl.statics, seen, found.append)
             entries = [
                 replace(entry, args=_once(entry.args, dict(seen), found.append))
                 for entry in _once(decl.entries, {}, found.append)
             ]
-            clean = replace(decl, statics=statics, entries=tuple(entries))
+            clean = replace(decl, entries=tuple(entries))
         case ast.TrainDecl():
             clean = replace(decl, items=_train_items(decl.items, found.append))
         case _:
@@ -44,16 +44,16 @@ def without_duplicates(decl: ast.Decl, report: Report) -> ast.Decl:
     return clean if found else decl
 
 
-def _once(items: Iterable[Named], seen: dict[str, ast.Ident], report: Report) -> tuple[Named, ...]:
+def _once(items: Sequence[Named], seen: dict[str, ast.Ident], report: Report) -> tuple[Named, ...]:
     kept = []
     for item in items:
         first = seen.get(item.name.name)
-        if first is None:
-            seen[item.name.name] = item.name
-            kept.append(item)
-        else:
+        if first is not None:
             what = "two entries are" if isinstance(item, ast.Entry) else "two parameters are"
             report(errors.same_name(what, item.name, first.span))
+        if first is None or first not in [other.name for other in items]:
+            seen[item.name.name] = item.name
+            kept.append(item)
     return tuple(kept)
 
 

@@ -18,6 +18,7 @@ from dslc.semantics import (
     instances,
     numbers,
     operators,
+    repairs,
     scans,
     statics,
 )
@@ -326,7 +327,8 @@ def _binary(ctx: Context, expr: ast.Binary) -> Thing:
         return operators.binary(ctx, expr.op, a, b, expr.span)
     verb = operators.VERBS.get(expr.op, "multiply")
     message = f"cannot {verb} {describe(left)} and {describe(right)}"
-    raise Mistake(errors.bad_operands(message, [Label(a.span), Label(b.span, primary=False)]))
+    help = repairs.value_help(operators.shown([a, b]))
+    raise Mistake(errors.bad_operands(message, [Label(a.span), Label(b.span, primary=False)], help))
 
 
 def _with_dims(ctx: Context, expr: ast.Binary, a: Operand, b: Operand) -> Tensor:

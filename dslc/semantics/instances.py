@@ -27,6 +27,7 @@ from dslc.semantics.values import (
     Thing,
     describe,
     is_static,
+    show_type,
 )
 from dslc.source import Span
 from dslc.syntax import ast
@@ -210,11 +211,9 @@ def _fitting(ctx: Context, thing: Thing, type: TensorType, span: Span, name: str
         return value
     if value.type.rank == 0 and value.type.dtype == type.dtype:
         return expand(ctx, value, type.dims, span)
-    raise Mistake(
-        errors.declared_type(
-            f"`{name}`", str(type), str(value.type), span, str(value.type), Label(span), ()
-        )
-    )
+    found = show_type(value.type)
+    given, declared = Label(span, found), Label(span)
+    raise Mistake(errors.declared_type(f"`{name}`", show_type(type), found, given, declared, ()))
 
 
 def set_next(ctx: Context, stmt: ast.NextState) -> None:
@@ -252,13 +251,12 @@ def _next_value(ctx: Context, thing: Thing, variable: Variable, stmt: ast.NextSt
     for a, b in zip(value.type.dims, variable.type.dims):
         same = same and ctx.same(a, b) is True
     if not same:
-        found, wanted = str(value.type), str(variable.type)
+        found, wanted = show_type(value.type), show_type(variable.type)
         place = variable.span or stmt.name.span
         declared = Label(place, "declared here", primary=False)
         what = f"the state `{stmt.name.name}`"
-        raise Mistake(
-            errors.declared_type(what, wanted, found, stmt.value.span, found, declared, ())
-        )
+        given = Label(stmt.value.span, f"{found}, {thing.note.words}")
+        raise Mistake(errors.declared_type(what, wanted, found, given, declared, ()))
     return expand(ctx, value, variable.type.dims, stmt.value.span)
 
 

@@ -15,7 +15,7 @@ from dslc.ir.dims import Dim, Poly, free_symbols, product
 from dslc.ir.op import TypeRuleError
 from dslc.ir.types import DType, TensorType, is_float
 from dslc.ops import OPERATORS
-from dslc.semantics import errors
+from dslc.semantics import errors, repairs
 from dslc.semantics.context import Context, Mistake, Undecidable
 from dslc.semantics.values import Tensor, Thing, Unknown, describe, is_number, show_type
 from dslc.source import Span
@@ -81,7 +81,15 @@ def rule_mistake(ctx: Context, error: TypeRuleError, operands: Sequence[Operand]
         raise Undecidable
     blamed = [i for i in error.inputs if i < len(operands)] or range(len(operands))
     labels = operand_labels([operands[i] for i in blamed])
-    return Mistake(errors.op_mismatch(error.code, error.message, labels, error.notes, error.help))
+    help = error.help
+    if help is not None and error.code == "E0204" and not ctx.frame.module.library:
+        help = repairs.cast_help(shown([operands[i] for i in blamed]), help)
+    return Mistake(errors.op_mismatch(error.code, error.message, labels, error.notes, help))
+
+
+def shown(operands: Sequence[Operand]) -> list[repairs.Shown]:
+    """The operands with their texts, for messages."""
+    return [repairs.Shown(o.thing, repairs.one_line(o.span.text)) for o in operands]
 
 
 def _is_open(ctx: Context, thing: Thing) -> bool:
@@ -102,7 +110,10 @@ def operand_labels(operands: Sequence[Operand]) -> list[Label]:
             continue
         told = f"{show_type(thing.type)}, {thing.note.words}"
         here = thing.note.span.position[0] == span.position[0]
-        if first or here or thing.note.span.file is not span.file:
+        if thing.note.span.file is not span.file:
+            labels.append(Label(span, show_type(thing.type), primary=first))
+            labels.append(Label(thing.note.span, told, primary=False))
+        elif first or here:
             labels.append(Label(span, _with_place(told, thing.note.span, span), primary=first))
         else:
             labels.append(Label(span, primary=False))
@@ -111,7 +122,7 @@ def operand_labels(operands: Sequence[Operand]) -> list[Label]:
 
 
 def _with_place(told: str, source: Span, span: Span) -> str:
-    if source.position[0] == span.position[0] or source.file is not span.file:
+    if source.position[0] == span.position[0]:
         return told
     line, column = source.position
     return f"{told} at {line}:{column}"
@@ -170,7 +181,8 @@ def _check_literal(operand: Operand, dtype: DType, verb: str, operands: Sequence
         return
     other = next(o for o in operands if isinstance(o.thing, Tensor))
     wanted = "f32" if isinstance(thing, float) else ("bool" if is_bool else "i64")
-    help = f"cast the tensor: cast[{wanted}](...)"
+    (_, text), *_ = shown([other])
+    help = f"cast the tensor: cast[{wanted}]({text})"
     message = f"cannot {verb} {describe(thing)} and {dtype} values"
     raise Mistake(errors.op_mismatch("E0204", message, operand_labels([operand, other]), (), help))
 
@@ -185,7 +197,8 @@ def broadcast(
     for operand in operands:
         if not isinstance(operand.thing, Tensor) and not is_static_number(operand.thing):
             message = f"cannot {verb} {' and '.join(describe(o.thing) for o in operands)}"
-            raise Mistake(errors.bad_operands(message, operand_labels(operands)))
+            help = repairs.value_help(shown(operands))
+            raise Mistake(errors.bad_operands(message, operand_labels(operands), help))
     rest = [o for i, o in enumerate(operands) if i not in skip]
     dtype = literal_dtype(rest)
     values = []
@@ -243,14 +256,12 @@ def _cannot_broadcast(
         _, x, y = next((p for p in pairs if ctx.same(p[1], p[2]) is None), pairs[0])
         where = f"to {verb} {show_type(a)} and {show_type(b)}"
         return Mistake(errors.cannot_prove(str(x), str(y), labels, where))
-    if a.rank == b.rank:
-        told = [f"dim {axis} differs ({x} and {y})" for axis, x, y in pairs]
-    else:
-        told = [f"dim {axis} from the end differs ({x} and {y})" for axis, x, y in pairs]
-        told.append("dims are matched from the last one on")
-    notes = ["; ".join(told)] if a.rank == b.rank else told
+    told = "; ".join(f"dim {axis} differs ({x} and {y})" for axis, x, y in pairs)
     message = f"cannot {verb} {show_type(a)} and {show_type(b)}"
-    return Mistake(errors.op_mismatch("E0203", message, labels, notes, None))
+    help = None
+    if not ctx.frame.module.library:
+        help = repairs.shape_help(ctx, verb, *shown([operands[other], operands[position]]))
+    return Mistake(errors.op_mismatch("E0203", message, labels, [told], help))
 
 
 def _misfits(ctx: Context, a: Sequence[Dim], b: Sequence[Dim]) -> list[tuple[int, Dim, Dim]]:
@@ -287,7 +298,8 @@ def matmul(ctx: Context, left: Operand, right: Operand, span: Span) -> Tensor:
     for operand in (left, right):
         if not isinstance(operand.thing, Tensor):
             message = f"cannot multiply matrices: {describe(operand.thing)} is not a tensor"
-            raise Mistake(errors.bad_operands(message, operand_labels([left, right])))
+            help = repairs.value_help(shown([left, right]))
+            raise Mistake(errors.bad_operands(message, operand_labels([left, right]), help))
     a = to_tensor(ctx, left.thing, "f32", left.span)
     b = to_tensor(ctx, right.thing, "f32", right.span)
     operands = (left, right)

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import field
 
 from dslc._frozen import dataclass
-from dslc.diagnostics import Diagnostic, Label, nearest_name
+from dslc.diagnostics import Label, nearest_name
 from dslc.ir.dims import Dim, Poly, floordiv, free_symbols, mod, substitute, sym
 from dslc.ir.types import DTYPES, DType, TensorType, is_float
-from dslc.semantics import errors
-from dslc.semantics.context import Context, Frame, Mistake
+from dslc.semantics import errors, habits
+from dslc.semantics.context import Context, DimOrigin, Frame, Mistake
 from dslc.semantics.operators import own
 from dslc.semantics.values import (
     BAD,
@@ -56,7 +56,8 @@ def dtype_of(ctx: Context, name: ast.Ident) -> DType:
             return dtype
     if name.name == "float":
         return ctx.frame.float_dtype or "f32"
-    raise Mistake(errors.unknown_type(name.name, name.span, nearest_name(name.name, _TYPES)))
+    near = habits.DTYPES.get(name.name) or nearest_name(name.name, _TYPES)
+    raise Mistake(errors.unknown_type(name.name, name.span, near))
 
 
 def dim_of(ctx: Context, expr: ast.Expr) -> Dim:
@@ -172,8 +173,9 @@ class Matcher:
                 fits = dtype_of(self.ctx, written.dtype) == actual
         if not fits:
             wanted = self.frame.float_dtype or "float" if word == "float" else word
-            note = f"the dtype differs ({wanted} and {actual}); cast[...] changes it"
-            raise self._wrong(name, written, given, show_type(tensor.type), (note,))
+            note = f"the dtype differs ({wanted} and {actual})"
+            help = _dtype_help(wanted, written, given, tensor)
+            raise self._wrong(name, written, given, show_type(tensor.type), (note,), help)
 
     def _match_dims(
         self, name: str, written: ast.TensorTypeExpr, given: Given, tensor: Tensor
@@ -197,6 +199,7 @@ class Matcher:
             )
             if isinstance(expr, ast.Name) and self.is_free(expr.name):
                 self.frame.env[expr.name] = actual[axis]
+                self.frame.dim_origins[expr.name] = DimOrigin(name, given.span, tensor.type)
             else:
                 self.equations.append(
                     _Equation(expr, actual[axis], name, written, tensor, given.span, axis)
@@ -212,6 +215,8 @@ class Matcher:
         spread: ast.Spread,
         dims: tuple[Dim, ...],
     ) -> None:
+        if spread.name.name not in self.frame.env:
+            self.frame.dim_origins[spread.name.name] = DimOrigin(name, given.span, tensor.type)
         bound = self.frame.env.setdefault(spread.name.name, TupleOf(dims))
         if not isinstance(bound, TupleOf):
             raise Silent
@@ -220,8 +225,15 @@ class Matcher:
             same = same and isinstance(a, int | Poly) and self.ctx.same(a, b) is True
         if not same:
             before = ", ".join(str(e) for e in bound.elements)
-            note = f"*{spread.name.name} is [{before}] in an argument before"
+            note = f"*{spread.name.name} is [{before}]{self._since(spread.name.name)}"
             raise self._wrong(name, written, given, show_type(tensor.type), (note,))
+
+    def _since(self, dim: str) -> str:
+        """Which argument said what a dim is: ", because `x` is f32[N, 8]"."""
+        origin = self.frame.dim_origins.get(dim)
+        if origin is None:
+            return ""
+        return f", because `{origin.argument}` is {show_type(origin.type)}"
 
     def is_free(self, name: str) -> bool:
         """Whether nothing says yet what the dim `name` is."""
@@ -282,7 +294,9 @@ class Matcher:
             where = f"dim {equation.axis} of {told}"
             raise Mistake(errors.cannot_prove(str(wanted), str(equation.actual), labels, where))
         note = f"dim {equation.axis} differs ({wanted} and {equation.actual})"
-        raise self._wrong(equation.name, equation.declared, given, found, (note,))
+        names = [n for n in sorted(_names(equation.expr)) if n in self.frame.env]
+        known = [f"{n} is {self.frame.env[n]}{self._since(n)}" for n in names]
+        raise self._wrong(equation.name, equation.declared, given, found, (note, *known))
 
     def _labels(self, given: Given, found: str, declared: ast.TypeExpr) -> list[Label]:
         told = found
@@ -291,31 +305,49 @@ class Matcher:
         return [Label(given.span, told), Label(declared.span, "declared here", primary=False)]
 
     def _wrong(
-        self, name: str, written: ast.TypeExpr, given: Given, found: str, notes: Sequence[str]
+        self,
+        name: str,
+        written: ast.TypeExpr,
+        given: Given,
+        found: str,
+        notes: Sequence[str],
+        help: str | None = None,
     ) -> Mistake:
         wanted = self._wanted(written)
         main, declared = self._labels(given, found, written)
-        if self.what == "argument":
-            whose = f"`{name}` of {self.frame.name}"
-            diagnostic = errors.argument_type(whose, wanted, found, given.span, declared, notes)
-            return Mistake(_with_message(diagnostic, main.message))
-        return Mistake(
-            errors.declared_type(name, wanted, found, given.span, main.message, declared, notes)
-        )
+        if isinstance(given.thing, TupleOf) and isinstance(written, ast.TensorTypeExpr):
+            help = f"take one of its elements: {given.span.text}.0"
+        if self.what != "argument":
+            return Mistake(errors.declared_type(name, wanted, found, main, declared, notes, help))
+        name = f"`{name}` of {self.frame.name}"
+        return Mistake(errors.argument_type(name, wanted, found, main, declared, notes, help))
 
     def _wanted(self, written: ast.TypeExpr) -> str:
         return " ".join(written.span.text.split())
 
 
-def _with_message(diagnostic: Diagnostic, message: str) -> Diagnostic:
-    first, *rest = diagnostic.labels
-    return Diagnostic(
-        diagnostic.code,
-        diagnostic.title,
-        (Label(first.span, message), *rest),
-        diagnostic.notes,
-        diagnostic.help,
-    )
+def _dtype_help(
+    wanted: str, written: ast.TensorTypeExpr, given: Given, tensor: Tensor
+) -> str | None:
+    """How the dtype is changed: by a cast, or where the value was declared."""
+    dtype = "f32" if wanted == "float" else wanted
+    changed = f"cast[{dtype}]({given.span.text})"
+    note = tensor.note
+    if note.words.startswith(("the input", "the argument")) and note.span.file is given.span.file:
+        declared = show_type(TensorType(dtype, tensor.type.dims))  # type: ignore[arg-type]
+        return f"declare it so, {note.span.text}: {declared}, or cast it: {changed}"
+    return f"cast it: {changed}"
+
+
+def could_be(written: ast.TypeExpr, thing: Thing) -> bool:
+    """Whether a value has the dtype and the number of dims of a type, whatever the sizes."""
+    if not isinstance(written, ast.TensorTypeExpr) or not isinstance(thing, Tensor):
+        return False
+    word, dtype = written.dtype.name, thing.type.dtype
+    spreads = sum(isinstance(dim, ast.Spread) for dim in written.dims)
+    least = len(written.dims) - spreads
+    fits = thing.type.rank >= least if spreads else thing.type.rank == least
+    return fits and (is_float(dtype) if word == "float" else word == dtype)
 
 
 def _count(dims: int) -> str:
@@ -385,7 +417,8 @@ def _literal(
         declared = Label(written.span, "declared here", primary=False)
         wanted = " ".join(written.span.text.split())
         name = f"`{given.name.name}` of {ctx.frame.name}" if given.name else "here"
-        raise Mistake(errors.argument_type(name, wanted, describe(thing), given.span, declared, ()))
+        main = Label(given.span)
+        raise Mistake(errors.argument_type(name, wanted, describe(thing), main, declared, ()))
     if isinstance(number, Poly):
         value = ctx.emit("dim_value", (), given.span, dim=number)
         if type.dtype != "i64":

@@ -8,6 +8,7 @@ Non-goals: finding the mistakes.
 from __future__ import annotations
 
 from dslc.semantics.errors.make import (
+    instead,
     with_help,
     with_label,
 )
@@ -136,6 +137,7 @@ __all__ = [
     "import_cycle",
     "index_notation_unsupported",
     "instance_twice",
+    "instead",
     "lost_in_scan",
     "missing_argument",
     "missing_in_train",

@@ -42,3 +42,8 @@ def with_help(diagnostic: Diagnostic, help: str) -> Diagnostic:
 def with_label(diagnostic: Diagnostic, label: Label) -> Diagnostic:
     """The diagnostic with another place."""
     return replace(diagnostic, labels=(*diagnostic.labels, label))
+
+
+def instead(diagnostic: Diagnostic, help: str) -> Diagnostic:
+    """The diagnostic with this proposal and no other."""
+    return replace(diagnostic, help=(help,))

@@ -13,17 +13,33 @@ from dslc.source import Span
 
 
 def argument_type(
-    name: str, wanted: str, found: str, span: Span, declared: Label, notes: Sequence[str]
+    name: str,
+    wanted: str,
+    found: str,
+    given: Label,
+    declared: Label,
+    notes: Sequence[str],
+    help: str | None = None,
 ) -> Diagnostic:
     title = f"the argument {name} must be {wanted}, not {found}"
-    return make("E0201", title, span, found, others=[declared], notes=notes)
+    return make(
+        "E0201", title, given.span, given.message, others=[declared], notes=notes, help=help
+    )
 
 
 def declared_type(
-    what: str, wanted: str, found: str, span: Span, note: str, declared: Label, notes: Sequence[str]
+    what: str,
+    wanted: str,
+    found: str,
+    given: Label,
+    declared: Label,
+    notes: Sequence[str],
+    help: str | None = None,
 ) -> Diagnostic:
     title = f"{what} is declared {wanted} but is {found}"
-    return make("E0202", title, span, note, others=[declared], notes=notes)
+    return make(
+        "E0202", title, given.span, given.message, others=[declared], notes=notes, help=help
+    )
 
 
 def op_mismatch(
@@ -157,10 +173,10 @@ def unbound_dim(name: str, span: Span, near: str | None, notes: Sequence[str] = 
 def unknown_type(name: str, span: Span, near: str | None) -> Diagnostic:
     return make(
         "E0220",
-        f"there is no type `{name}`",
+        f"there is no dtype `{name}`",
         span,
-        notes=["types: f64 f32 f16 bf16 i64 i32 i16 i8 u8 bool, and float in a signature"],
-        help=did_you_mean(near),
+        notes=["dtypes: f64 f32 f16 bf16 i64 i32 i16 i8 u8 bool, and float in a signature"],
+        help=did_you_mean(near) or "a type is a dtype with its dims: f32[N, 3], f32",
     )
 
 
@@ -180,5 +196,5 @@ def bad_dim(found: str, span: Span) -> Diagnostic:
     return make("E0222", f"a dim is a whole number that is not negative, not {found}", span)
 
 
-def no_value(what: str, span: Span) -> Diagnostic:
-    return make("E0223", f"one tensor is needed here, not {what}", span)
+def no_value(what: str, span: Span, help: str | None = None) -> Diagnostic:
+    return make("E0223", f"one tensor is needed here, not {what}", span, help=help)
