@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
+from itertools import pairwise
 from math import gcd
 from typing import Union
 
@@ -81,6 +82,10 @@ def _atom(atom: Atom) -> str:
     return f"({atom})" if isinstance(atom, Quotient | Remainder) else str(atom)
 
 
+def _degree(term: tuple[Monomial, int]) -> int:
+    return -len(term[0])
+
+
 def _monomial_key(monomial: Monomial) -> tuple[int, str]:
     return (-len(monomial), "*".join(map(str, monomial)))
 
@@ -137,9 +142,9 @@ class Poly:
         for monomial, coefficient in self.terms:
             sign = "-" if coefficient < 0 else "+"
             size = abs(coefficient)
-            factors = [_atom(a) for a in monomial]
-            if len(self.terms) == 1 and len(monomial) == 1 and coefficient == 1:
-                factors = [str(monomial[0])]  # the whole dim is one atom: no parentheses
+            alone = len(self.terms) == 1 and len(monomial) == 1 and coefficient == 1
+            # A dim that is one atom as a whole stands without parentheses.
+            factors = [str(a) if alone else _atom(a) for a in monomial]
             body = " * ".join(([str(size)] if size != 1 or not factors else []) + factors)
             parts.append(f" {sign} {body}" if parts else (f"-{body}" if sign == "-" else body))
         return "".join(parts)
@@ -160,7 +165,11 @@ def _make(terms: Iterable[tuple[Monomial, int]]) -> Dim:
     total: dict[Monomial, int] = {}
     for monomial, coefficient in terms:
         total[monomial] = total.get(monomial, 0) + coefficient
-    kept = sorted(((m, c) for m, c in total.items() if c), key=lambda term: _monomial_key(term[0]))
+    kept = [(m, c) for m, c in total.items() if c]
+    if len(kept) > 1:
+        kept.sort(key=_degree)
+        if any(len(a[0]) == len(b[0]) for a, b in pairwise(kept)):  # texts are costly
+            kept.sort(key=lambda term: _monomial_key(term[0]))
     if not kept:
         return 0
     if len(kept) == 1 and not kept[0][0]:
@@ -173,28 +182,63 @@ def _of_atom(atom: Atom) -> Dim:
 
 
 def _split_multiple(num: Dim, den: int) -> tuple[Dim, Dim]:
-    """`(a, b)` with `num == den * a + b`, `b` holding what `den` does not divide."""
-    whole = [(m, c // den) for m, c in _terms(num) if c % den == 0 or not m]
-    rest = [(m, c if m else c % den) for m, c in _terms(num) if c % den != 0]
+    """`(a, b)` with `num == den * a + b`; coefficients of `b` are smaller than `den`, its constant
+    is from 0 to `den - 1`."""
+    whole: list[tuple[Monomial, int]] = []
+    rest: list[tuple[Monomial, int]] = []
+    for monomial, c in _terms(num):
+        times = c // den if c >= 0 or not monomial else -(-c // den)
+        whole.append((monomial, times))
+        rest.append((monomial, c - times * den))
     return _make(whole), _make(rest)
 
 
-def _divide_exactly(num: Poly, den: Poly) -> Dim | None:
-    """The polynomial quotient of `num` by a one-term `den`, if it has no remainder."""
-    if len(den.terms) != 1:
-        return None
-    (monomial, coefficient) = den.terms[0]
-    out: list[tuple[Monomial, int]] = []
-    for m, c in num.terms:
-        left = list(m)
-        for atom in monomial:
-            if atom not in left:
-                return None
-            left.remove(atom)
-        if c % coefficient:
+def _split_by(num: Poly, den: Poly) -> tuple[Dim, Dim]:
+    """`(a, b)` with `num == den * a + b`, where `a` is not 0 only if that is simpler: the terms
+    that a `den` of one term divides, or all of them."""
+    if len(den.terms) == 1:
+        monomial, coefficient = den.terms[0]
+        whole: list[tuple[Monomial, int]] = []
+        rest: list[tuple[Monomial, int]] = []
+        for m, c in num.terms:
+            left = _without(m, monomial)
+            if left is None or c % coefficient:
+                rest.append((m, c))
+            else:
+                whole.append((left, c // coefficient))
+        return _make(whole), _make(rest)
+    exact = _divide_exactly(num, den)
+    return (0, num) if exact is None else (exact, 0)
+
+
+def _without(monomial: Monomial, factors: Monomial) -> Monomial | None:
+    """What is left of a product without some of its factors; None if it lacks one."""
+    left = list(monomial)
+    for atom in factors:
+        if atom not in left:
             return None
-        out.append((tuple(left), c // coefficient))
-    return _make(out)
+        left.remove(atom)
+    return tuple(left)
+
+
+def _degree_order(term: tuple[Monomial, int]) -> tuple[int, list[str]]:
+    """Keeps its order when both sides are multiplied by a monomial: what division needs."""
+    return -len(term[0]), [str(atom) for atom in term[0]]
+
+
+def _divide_exactly(num: Poly, den: Poly) -> Dim | None:
+    """The polynomial quotient of `num` by `den`, if it has no remainder."""
+    monomial, coefficient = min(den.terms, key=_degree_order)
+    quotient: Dim = 0
+    rest: Dim = num
+    while isinstance(rest, Poly):
+        m, c = min(rest.terms, key=_degree_order)
+        left = _without(m, monomial)
+        if left is None or c % coefficient:
+            return None
+        part = _make([(left, c // coefficient)])
+        quotient, rest = quotient + part, rest - part * den
+    return quotient if rest == 0 else None
 
 
 def floordiv(num: Dim, den: Dim) -> Dim:
@@ -212,12 +256,24 @@ def floordiv(num: Dim, den: Dim) -> Dim:
         common = _content(rest, den)
         if common > 1:
             rest, den = _scale_down(rest, common), den // common
-        return whole + _of_atom(Quotient(rest, den))
-    if num == 0:
-        return 0
-    if isinstance(num, Poly) and (exact := _divide_exactly(num, den)) is not None:
-        return exact
-    return _of_atom(Quotient(num, den))
+        inner = _inner_quotient(rest)
+        if inner is not None and den > 1:
+            under = inner.num + (rest - _of_atom(inner)) * inner.den
+            return whole + floordiv(under, inner.den * den)
+        return whole + (rest if den == 1 else _of_atom(Quotient(rest, den)))
+    if isinstance(num, int):
+        return 0 if num == 0 else _of_atom(Quotient(num, den))
+    whole, rest = _split_by(num, den)
+    return whole if rest == 0 else whole + _of_atom(Quotient(rest, den))
+
+
+def _inner_quotient(dim: Poly) -> Quotient | None:
+    """The `n // d`, `d` a number, in `n // d + rest`: `(n // d + rest) // e` is one division."""
+    for monomial, coefficient in dim.terms:
+        atom = monomial[0] if len(monomial) == 1 and coefficient == 1 else None
+        if isinstance(atom, Quotient) and isinstance(atom.den, int):
+            return atom
+    return None
 
 
 def _content(poly: Poly, den: int) -> int:
@@ -238,13 +294,27 @@ def mod(num: Dim, den: Dim) -> Dim:
             raise ZeroDivisionError("a dim modulo zero")
         if den < 0:
             return num - floordiv(num, den) * den
-        _, rest = _split_multiple(num, den)
-        return rest % den if isinstance(rest, int) else _of_atom(Remainder(rest, den))
-    if num == 0:
-        return 0
-    if isinstance(num, Poly) and _divide_exactly(num, den) is not None:
-        return 0
-    return _of_atom(Remainder(num, den))
+        _, rest = _split_multiple(_without_remainders(num, den), den)
+        if isinstance(rest, int):
+            return rest % den
+        common = _content(rest, den)
+        if common == den:
+            return 0
+        return common * _of_atom(Remainder(_scale_down(rest, common), den // common))
+    if isinstance(num, int):
+        return 0 if num == 0 else _of_atom(Remainder(num, den))
+    _, rest = _split_by(num, den)
+    return 0 if rest == 0 else _of_atom(Remainder(rest, den))
+
+
+def _without_remainders(num: Poly, den: int) -> Dim:
+    """A dim with the same `% den`: `c * (n % d)` is `c * n` where `den` divides `c * d`."""
+    total: Dim = num
+    for monomial, c in num.terms:
+        atom = monomial[0] if len(monomial) == 1 else None
+        if isinstance(atom, Remainder) and isinstance(atom.den, int) and c * atom.den % den == 0:
+            total = total + (atom.num - _of_atom(atom)) * c
+    return total
 
 
 def minimum(*args: Dim) -> Dim:

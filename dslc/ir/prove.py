@@ -4,19 +4,17 @@ Input: bounds of dim variables and facts (what `assert` says). Output: True or F
 or fails for all sizes that fit them, else None. Sound: what is answered is so; incomplete: None
 may be answered for anything.
 
-Method: every product of atoms is a variable of a linear system; atoms bring what defines them
-(`q = n // d` gives `d*q <= n <= d*q + d - 1`, a minimum is at most each of its arguments and is one
-of them). `e >= 0` holds if the system with `e <= -1` has no solution, which Fourier-Motzkin
-elimination with integer tightening shows. Non-goals: normal forms (`dims.py`), solving.
+Method: facts first replace variables (`facts.py`). Then every product of atoms is a variable of a
+linear system; atoms bring what defines them (`q = n // d` gives `d*q <= n <= d*q + d - 1`, a
+minimum is at most each of its arguments and is one of them). `e >= 0` holds if the system with
+`e <= -1` has no solution (`linear.py`). Non-goals: normal forms (`dims.py`), solving.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
-from itertools import product as choices
 from math import gcd
-from typing import Literal
 
 from dslc._frozen import dataclass
 from dslc.ir.dims import (
@@ -29,54 +27,18 @@ from dslc.ir.dims import (
     Remainder,
     Sym,
     floordiv,
+    maximum,
+    minimum,
     mod,
 )
+from dslc.ir.facts import Bounds, Fact, Known, Relation, learn
+from dslc.ir.linear import Effort, Row, contradictory, row
 
-Relation = Literal["==", "!=", "<", "<=", ">", ">="]
-Bounds = tuple[int, "int | None"]
+__all__ = ["Bounds", "Fact", "Prover", "Relation"]
 
-# A system that grows beyond this is given up, and so is one with more cases.
-_MOST_CONSTRAINTS = 400
-_MOST_CASES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """`left op right`, taken to hold."""
-
-    left: Dim
-    op: Relation
-    right: Dim
-
-
-# `sum of coefficient * monomial + constant >= 0`
-@dataclass(frozen=True, slots=True)
-class _AtLeastZero:
-    coefficients: tuple[tuple[Monomial, int], ...]
-    constant: int
-
-
-def _row(terms: Mapping[Monomial, int], constant: int) -> _AtLeastZero:
-    """The constraint over integers, divided by what its coefficients have in common."""
-    common = 0
-    for coefficient in terms.values():
-        common = gcd(common, coefficient)
-    if common > 1:
-        terms = {m: c // common for m, c in terms.items()}
-        constant //= common  # integers: rounding down loses no solution
-    return _AtLeastZero(tuple(terms.items()), constant)
-
-
-def _dim_row(dim: Dim) -> _AtLeastZero:
-    """`dim >= 0`."""
-    if isinstance(dim, int):
-        return _AtLeastZero((), dim)
-    terms = {m: c for m, c in dim.terms if m}
-    return _row(terms, next((c for m, c in dim.terms if not m), 0))
-
-
-def _monomial(monomial: Monomial) -> Dim:
-    return Poly(((monomial, 1),)) if monomial else 1
+# Rows of linear systems that one question may cost, and monomials that it may be about.
+_MOST_WORK = 2500
+_MOST_MONOMIALS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,38 +64,72 @@ class Prover:
             case "!=":
                 return _negated(self.equal(left, right))
             case "<=":
-                return self._at_most(left, right)
+                return self._at_least(right - left, 0)
             case "<":
-                return self._at_most(left + 1, right)
+                return self._at_least(right - left, 1)
             case ">=":
-                return self._at_most(right, left)
+                return self._at_least(left - right, 0)
             case ">":
-                return self._at_most(right + 1, left)
+                return self._at_least(left - right, 1)
 
     def equal(self, left: Dim, right: Dim) -> bool | None:
         """Whether both are the same number."""
-        difference = self._rewritten(left - right)
+        difference = left - right
         if isinstance(difference, int):
             return difference == 0
+        try:
+            return _Question(learn(self.bounds, self.facts)).is_zero(difference)
+        except ZeroDivisionError:
+            return None
+
+    def _at_least(self, dim: Dim, low: int) -> bool | None:
+        if isinstance(dim, int):
+            return dim >= low
+        try:
+            return _Question(learn(self.bounds, self.facts)).is_positive(dim - low)
+        except ZeroDivisionError:
+            return None
+
+
+def _negated(answer: bool | None) -> bool | None:
+    return None if answer is None else not answer
+
+
+class _Question:
+    """Answers about one dim by what is known."""
+
+    def __init__(self, known: Known) -> None:
+        self.known = known
+        self.sizes = _Sizes(known.bounds)
+        self.effort = Effort(_MOST_WORK)
+        self.facts = [
+            Fact(self.sizes.simpler(f.left), f.op, self.sizes.simpler(f.right)) for f in known.facts
+        ]
+        self.rules = [rule for fact in self.facts for rule in _rules(fact)]
+
+    def is_zero(self, dim: Dim) -> bool | None:
+        """Whether `dim == 0`."""
+        dim = self._rewritten(dim)
+        if isinstance(dim, int):
+            return dim == 0
         common, constant = 0, 0
-        for monomial, coefficient in difference.terms:
+        for monomial, coefficient in dim.terms:
             if monomial:
                 common = gcd(common, coefficient)
             else:
                 constant = coefficient
         if constant % common:
             return False
-        below, above = self._positive(difference), self._positive(-difference)
+        below, above = self._positive(dim), self._positive(-dim)
         if below is True and above is True:
             return True
         return False if below is False or above is False else None
 
-    def _at_most(self, left: Dim, right: Dim) -> bool | None:
-        return self._positive(right - left)
+    def is_positive(self, dim: Dim) -> bool | None:
+        """Whether `dim >= 0`."""
+        return self._positive(self._rewritten(dim))
 
     def _positive(self, dim: Dim) -> bool | None:
-        """Whether `dim >= 0`."""
-        dim = self._rewritten(dim)
         if isinstance(dim, int):
             return dim >= 0
         if self._impossible(-dim - 1):
@@ -141,42 +137,52 @@ class Prover:
         return False if self._impossible(dim) else None
 
     def _rewritten(self, dim: Dim) -> Dim:
-        """`dim` with the equal facts put in, products included: `D % 4 == 0` makes `D * N`
-        `4 * (D // 4) * N`."""
-        rules = [rule for fact in self.facts for rule in _rules(fact)]
-        for atom, value in rules:
+        """`dim` with the values of variables and the equal facts put in."""
+        dim = self.sizes.simpler(self.known.put_in(dim))
+        for atom, value in self.rules:
             dim = _replace(dim, atom, value)
         return dim
 
     def _impossible(self, dim: Dim) -> bool:
         """Whether `dim >= 0` has no solution."""
-        system = _System(self)
+        system = _System(self.sizes, self.effort)
         system.require(dim)
         for fact in self.facts:
             system.require_fact(fact)
         return system.has_no_solution()
 
+
+class _Sizes:
+    """Lower and upper bounds of dims, from bounds of variables alone: cheap."""
+
+    def __init__(self, bounds: Mapping[str, Bounds]) -> None:
+        self.bounds = bounds
+
     def is_positive(self, dim: Dim) -> bool:
-        """Whether `dim >= 1` from bounds alone; cheap, so that atoms may ask it."""
+        """Whether `dim >= 1`."""
+        low = self.least(dim)
+        return low is not None and low >= 1
+
+    def least(self, dim: Dim) -> int | None:
+        """A lower bound, at least 0, of a dim; None if it may be negative."""
         if isinstance(dim, int):
-            return dim >= 1
+            return dim if dim >= 0 else None
         low = 0
         for monomial, coefficient in dim.terms:
-            least = self._least(monomial)
-            if coefficient < 0 or least is None:
-                return False
-            low += coefficient * least
-        return low >= 1
+            part = self._least_product(monomial)
+            if part is None or (coefficient < 0 and monomial):
+                return None
+            low += coefficient * part
+        return low if low >= 0 else None
 
-    def _least(self, monomial: Monomial) -> int | None:
-        """A lower bound, at least 0, of a product of atoms."""
-        least = 1
+    def _least_product(self, monomial: Monomial) -> int | None:
+        total = 1
         for atom in monomial:
             low = self.least_of(atom)
             if low is None:
                 return None
-            least *= low
-        return least
+            total *= low
+        return total
 
     def least_of(self, atom: Atom) -> int | None:
         """A lower bound, at least 0, of an atom; None if it may be negative."""
@@ -185,33 +191,67 @@ class Prover:
                 low = self.bounds.get(name, (0, None))[0]
                 return low if low >= 0 else None
             case Quotient(num, den):
-                return 0 if self.is_positive(den) and self._is_natural(num) else None
+                low_num = self.least(num) if self.is_positive(den) else None
+                if low_num is None:
+                    return None
+                return low_num // den if isinstance(den, int) else 0
             case Remainder(_, den):
                 return 0 if self.is_positive(den) else None
             case Extremum(kind, args):
-                lows = [self._least_dim(arg) for arg in args]
+                lows = [self.least(arg) for arg in args]
                 known = [low for low in lows if low is not None]
                 if kind == "max":
                     return max(known, default=None)
                 return min(known) if len(known) == len(args) else None
 
-    def _least_dim(self, dim: Dim) -> int | None:
+    def most_of(self, atom: Atom) -> int | None:
+        """An upper bound of an atom, where one is easily seen."""
+        match atom:
+            case Sym(name):
+                return self.bounds.get(name, (0, None))[1]
+            case Remainder(_, int(den)):
+                return den - 1
+        return None
+
+    def simpler(self, dim: Dim) -> Dim:
+        """`dim` with `n // a // b` as `n // (a * b)` where `b` is positive (of one term each: sums
+        would multiply out)."""
         if isinstance(dim, int):
-            return dim if dim >= 0 else None
-        low = 0
+            return dim
+        total: Dim = 0
         for monomial, coefficient in dim.terms:
-            least = self._least(monomial)
-            if coefficient < 0 or least is None:
-                return None
-            low += coefficient * least
-        return low
+            term: Dim = coefficient
+            for atom in monomial:
+                term = term * self._simpler_atom(atom)
+            total = total + term
+        return total
 
-    def _is_natural(self, dim: Dim) -> bool:
-        return self._least_dim(dim) is not None
+    def _simpler_atom(self, atom: Atom) -> Dim:
+        match atom:
+            case Quotient(num, den):
+                num, den = self.simpler(num), self.simpler(den)
+                if not isinstance(den, Poly) or len(den.terms) > 1 or not self.is_positive(den):
+                    return floordiv(num, den)
+                for m, c in num.terms if isinstance(num, Poly) else ():
+                    inner = m[0] if len(m) == 1 and c == 1 else None
+                    if isinstance(inner, Quotient) and _is_term(inner.den):
+                        whole = inner.num + (num - _monomial(m)) * inner.den
+                        return floordiv(whole, inner.den * den)
+                return floordiv(num, den)
+            case Remainder(num, den):
+                return mod(self.simpler(num), self.simpler(den))
+            case Extremum(kind, args):
+                values = [self.simpler(arg) for arg in args]
+                return minimum(*values) if kind == "min" else maximum(*values)
+        return _monomial((atom,))
 
 
-def _negated(answer: bool | None) -> bool | None:
-    return None if answer is None else not answer
+def _is_term(dim: Dim) -> bool:
+    return isinstance(dim, int) or len(dim.terms) == 1
+
+
+def _monomial(monomial: Monomial) -> Dim:
+    return Poly(((monomial, 1),)) if monomial else 1
 
 
 def _rules(fact: Fact) -> Iterator[tuple[Atom, Dim]]:
@@ -259,22 +299,25 @@ def _replace(dim: Dim, atom: Atom, value: Dim) -> Dim:
 
 
 class _System:
-    """Constraints `row >= 0`, and alternatives of which one must hold."""
+    """Rows that are 0 or at least 0, and alternatives of which one must hold."""
 
-    def __init__(self, prover: Prover) -> None:
-        self.prover = prover
-        self.rows: list[_AtLeastZero] = []
-        self.cases: list[list[list[_AtLeastZero]]] = []
-        self.seen: set[Monomial] = set()
+    def __init__(self, sizes: _Sizes, effort: Effort) -> None:
+        self.sizes = sizes
+        self.effort = effort
+        self.zero: list[Row] = []
+        self.least: list[Row] = []
+        self.cases: list[list[tuple[list[Row], list[Row]]]] = []
+        self.variables: dict[Monomial, int] = {}
+        self.defined: set[Monomial] = set()
         self.atoms: set[Atom] = set()
 
     def require(self, dim: Dim) -> None:
         """Add `dim >= 0` and what defines its atoms."""
-        self.rows.append(_dim_row(dim))
+        self.least.append(self._row(dim))
         self._define(dim)
 
     def require_equal(self, dim: Dim) -> None:
-        self.rows += [_dim_row(dim), _dim_row(-dim)]
+        self.zero.append(self._row(dim))
         self._define(dim)
 
     def require_fact(self, fact: Fact) -> None:
@@ -291,52 +334,57 @@ class _System:
             case ">":
                 self.require(difference - 1)
             case "!=":
-                self.cases.append([[_dim_row(difference - 1)], [_dim_row(-difference - 1)]])
+                more, less = self._row(difference - 1), self._row(-difference - 1)
+                self.cases.append([([], [more]), ([], [less])])
                 self._define(difference)
 
-    def _define(self, dim: Dim) -> None:
+    def _row(self, dim: Dim) -> Row:
         if isinstance(dim, int):
-            return
-        for monomial, _ in dim.terms:
-            self._define_monomial(monomial)
+            return Row((), dim)
+        variables = self.variables
+        terms = {variables.setdefault(m, len(variables)): c for m, c in dim.terms if m}
+        return row(terms, next((c for m, c in dim.terms if not m), 0))
 
-    def _define_monomial(self, monomial: Monomial) -> None:
-        if not monomial or monomial in self.seen or len(self.rows) > _MOST_CONSTRAINTS:
-            return
-        self.seen.add(monomial)
-        for atom in monomial:
-            if atom not in self.atoms:
-                self.atoms.add(atom)
-                self._define_atom(atom)
-        if len(monomial) > 1:
-            self._bound_product(monomial)
+    def _define(self, dim: Dim) -> None:
+        for monomial, _ in dim.terms if isinstance(dim, Poly) else ():
+            if monomial and monomial not in self.defined and len(self.defined) < _MOST_MONOMIALS:
+                self.defined.add(monomial)
+                for atom in monomial:
+                    if atom not in self.atoms:
+                        self.atoms.add(atom)
+                        self._define_atom(atom)
+                if len(monomial) > 1:
+                    self._bound_product(monomial)
 
     def _bound_product(self, monomial: Monomial) -> None:
-        """`a * rest >= least(a) * rest` where all factors are known not to be negative."""
-        lows = [self.prover.least_of(atom) for atom in monomial]
+        """`a * rest` is from `least(a) * rest` to `most(a) * rest`, if no factor is negative."""
+        lows = [self.sizes.least_of(atom) for atom in monomial]
         if any(low is None for low in lows):
             return
         whole = _monomial(monomial)
         self.require(whole)
         for index, low in enumerate(lows):
+            high = self.sizes.most_of(monomial[index])
+            rest = _monomial(monomial[:index] + monomial[index + 1 :])
             if low:
-                rest = _monomial(monomial[:index] + monomial[index + 1 :])
                 self.require(whole - low * rest)
+            if high is not None:
+                self.require(high * rest - whole)
 
     def _define_atom(self, atom: Atom) -> None:
         match atom:
             case Sym(name):
-                low, high = self.prover.bounds.get(name, (0, None))
-                self.rows.append(_row({(atom,): 1}, -low))
+                low, high = self.sizes.bounds.get(name, (0, None))
+                self.require(_monomial((atom,)) - low)
                 if high is not None:
-                    self.rows.append(_row({(atom,): -1}, high))
+                    self.require(high - _monomial((atom,)))
             case Quotient(num, den) | Remainder(num, den):
                 self._define_division(num, den)
             case Extremum(kind, args):
                 self._define_extremum(kind, atom, args)
 
     def _define_division(self, num: Dim, den: Dim) -> None:
-        if not self.prover.is_positive(den):
+        if not self.sizes.is_positive(den):
             return
         rest = mod(num, den)
         self.require_equal(num - den * floordiv(num, den) - rest)
@@ -348,70 +396,18 @@ class _System:
         sign = 1 if kind == "max" else -1
         for arg in args:
             self.require(sign * (value - arg))
-        self.cases.append([[_dim_row(value - arg), _dim_row(arg - value)] for arg in args])
+        self.cases.append([([self._row(value - arg)], []) for arg in args])
 
     def has_no_solution(self) -> bool:
-        count = 1
-        for case in self.cases:
-            count *= len(case)
-        if count > _MOST_CASES:
-            return _contradictory(self.rows)
-        return all(
-            _contradictory([*self.rows, *(row for rows in chosen for row in rows)])
-            for chosen in choices(*self.cases)
-        )
+        """Whether there is none, in each of the cases. False when that is too much work."""
+        return self._fails(self.zero, self.least, 0)
 
-
-def _contradictory(rows: Iterable[_AtLeastZero]) -> bool:
-    """Fourier-Motzkin: whether no integers fit. False when it gets too large."""
-    live = set(rows)
-    while True:
-        if any(not row.coefficients and row.constant < 0 for row in live):
+    def _fails(self, zero: list[Row], least: list[Row], position: int) -> bool:
+        if contradictory(zero, least, self.effort):
             return True
-        live = {row for row in live if row.coefficients}
-        if not live or len(live) > _MOST_CONSTRAINTS:
+        if position == len(self.cases) or self.effort.left <= 0:
             return False
-        live = _eliminate(live, _cheapest(live))
-
-
-def _cheapest(rows: Iterable[_AtLeastZero]) -> Monomial:
-    """The variable whose elimination makes the fewest new rows."""
-    ups: dict[Monomial, int] = {}
-    downs: dict[Monomial, int] = {}
-    for row in rows:
-        for monomial, coefficient in row.coefficients:
-            side = ups if coefficient > 0 else downs
-            side[monomial] = side.get(monomial, 0) + 1
-
-    def cost(monomial: Monomial) -> tuple[int, str]:
-        up, down = ups.get(monomial, 0), downs.get(monomial, 0)
-        return up * down - up - down, str(monomial)
-
-    return min(ups.keys() | downs.keys(), key=cost)
-
-
-def _eliminate(rows: Iterable[_AtLeastZero], variable: Monomial) -> set[_AtLeastZero]:
-    out: set[_AtLeastZero] = set()
-    lower: list[tuple[int, _AtLeastZero]] = []
-    upper: list[tuple[int, _AtLeastZero]] = []
-    for row in rows:
-        coefficient = next((c for m, c in row.coefficients if m == variable), 0)
-        if coefficient > 0:
-            lower.append((coefficient, row))
-        elif coefficient < 0:
-            upper.append((-coefficient, row))
-        else:
-            out.add(row)
-    for a, low in lower:
-        for b, high in upper:
-            total: dict[Monomial, int] = {}
-            for factor, row in ((b, low), (a, high)):
-                for monomial, c in row.coefficients:
-                    total[monomial] = total.get(monomial, 0) + factor * c
-            kept = {m: c for m, c in sorted(total.items(), key=_by_name) if c}
-            out.add(_row(kept, b * low.constant + a * high.constant))
-    return out
-
-
-def _by_name(item: tuple[Monomial, int]) -> str:
-    return "*".join(map(str, item[0]))
+        return all(
+            self._fails([*zero, *equal], [*least, *more], position + 1)
+            for equal, more in self.cases[position]
+        )
