@@ -18,6 +18,7 @@ from dslc.ops import (
     packed,
     pool,
     random,
+    reads,
     recurrent,
     reduce,
     shape,
@@ -39,6 +40,7 @@ ALL: tuple[Op, ...] = (
     *packed.OPS,
     *pool.OPS,
     *index.OPS,
+    *reads.OPS,
     *random.OPS,
     *recurrent.OPS,
 )

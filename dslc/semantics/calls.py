@@ -139,6 +139,8 @@ def _run(
     words: Span | None,
 ) -> Thing:
     ctx.reached.add(id(code.decl))
+    if instance is not None and ctx.emission.is_formula:
+        raise Mistake(errors.not_of_scalars(describe(code), words or span))
     if ctx.frame.depth >= MOST_CALLS:
         raise Mistake(errors.too_deep(_circle(ctx.frame, code), span, MOST_CALLS))
     frame = Frame(

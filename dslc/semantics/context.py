@@ -22,6 +22,7 @@ from dslc.ir.prove import Fact, Prover, Relation
 from dslc.ir.types import DType, TensorType
 from dslc.ops import BY_NAME
 from dslc.semantics.facts import Recorder
+from dslc.semantics.formulas.formula import Formula
 from dslc.semantics.scope import Loader, Module
 from dslc.semantics.values import Instance, Note, Tensor, Thing
 from dslc.source import Span
@@ -85,6 +86,8 @@ class Frame:
     result_span: Span | None = None
     # The innermost scan whose body is being walked in this call.
     scan: ScanBody | None = None
+    # The formula of index notation whose right side is being evaluated in this frame.
+    formula: Formula | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -107,6 +110,7 @@ class Emission:
     length: Dim = 0
     fed: dict[Value, Value] = field(default_factory=dict)
     captured: dict[Value, Value] = field(default_factory=dict)
+    is_formula: bool = False  # the scalars of a formula of index notation
 
     @property
     def root(self) -> Emission:

@@ -23,6 +23,7 @@ from dslc.semantics import (
     statics,
 )
 from dslc.semantics.context import Context, Mistake
+from dslc.semantics.formulas.scalars import scalar
 from dslc.semantics.operators import Operand
 from dslc.semantics.resolve import declared, is_callable, resolve
 from dslc.semantics.scope import Module
@@ -50,7 +51,10 @@ from dslc.syntax import ast
 def evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None = None) -> Thing:
     """The value of an expression; `name` is what an instance made by it is bound to."""
     try:
-        value = _evaluate(ctx, expr, name)
+        if ctx.frame.formula is None:
+            value = _evaluate(ctx, expr, name)
+        else:
+            value = scalar(ctx, expr, lambda: _evaluate(ctx, expr, name))
         if ctx.facts is not None:
             ctx.facts.record(expr.span, value)
         return value
@@ -94,7 +98,7 @@ def _evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None) -> Thing:
         case ast.Scan():
             return scans.scan(ctx, expr)
         case ast.ElseRead():
-            raise Mistake(errors.index_notation_unsupported(expr.span))
+            raise Mistake(errors.else_outside_formula(expr.span))
 
 
 # --- names -------------------------------------------------------------------------------------

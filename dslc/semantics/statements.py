@@ -1,7 +1,7 @@
 """Statements: what they bind, declare, unroll and demand.
 
 Input: a body and a `Context`; a mistake is reported and the next statement follows. Output: the
-frame's names and result. Non-goals: `scan` (`scans.py`); index notation (one clear error).
+frame's names and result. Non-goals: `scan` (`scans.py`), index notation (`formulas/`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dslc.ir.dims import Dim, Poly
 from dslc.semantics import errors, instances, scans
 from dslc.semantics.context import Context, Mistake
 from dslc.semantics.expressions import decide, evaluate
+from dslc.semantics.formulas.statement import assign_formula
 from dslc.semantics.signature import Given, Matcher, Silent, as_declared
 from dslc.semantics.values import BAD, Bad, Code, Instance, Tensor, Thing, TupleOf, describe
 from dslc.syntax import ast
@@ -87,7 +88,7 @@ def _execute(ctx: Context, stmt: ast.Stmt) -> None:
         case ast.Assert():
             check(ctx, stmt)
         case ast.IndexAssign():
-            raise Mistake(errors.index_notation_unsupported(stmt.span))
+            assign_formula(ctx, stmt)
         case ast.Yield():
             scans.yield_(ctx, stmt)
         case _:

@@ -262,7 +262,7 @@ Expr: TypeAlias = (
     | Tuple
     | Scan
 )
-Item: TypeAlias = Argument | Slice | Ellipsis | Spread
+Item: TypeAlias = "Argument | Slice | Ellipsis | Spread | BoundedDim"
 
 
 # --- types ------------------------------------------------------------------------------------
@@ -270,7 +270,8 @@ Item: TypeAlias = Argument | Slice | Ellipsis | Spread
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class BoundedDim(Node):
-    """`N in low..high` in a model's signature; both ends are included."""
+    """`N in low..high` in a model's signature, where both ends are included; or an index of a
+    reduction in index notation, `sum[k in 0..3](...)`, whose range ends before `high`."""
 
     name: Ident
     low: Expr

@@ -10,15 +10,6 @@ from dslc.semantics.errors.make import make
 from dslc.source import Span
 
 
-def index_notation_unsupported(span: Span) -> Diagnostic:
-    return make(
-        "E0902",
-        "index notation is part of the language but can't be compiled yet",
-        span,
-        help="use @, sum[axis=...] and broadcasting",
-    )
-
-
 def weights_unsupported(span: Span) -> Diagnostic:
     return make(
         "E0903",

@@ -1,0 +1,7 @@
+"""Index notation: `y[n, o] = sum[k](x[n, k] * w[k, o])`, from syntax to IR.
+
+The right side is evaluated like any expression, over scalars, into a function of its own: an index,
+and an element read from a tensor, are its parameters (`scalars.py`). Then the ranges of the indices
+are known and the reads are proven to be inside (`ranges.py`), and each scalar becomes a tensor with
+an axis for each index that it depends on (`lowering.py`). `statement.py` puts these together.
+"""

@@ -1,0 +1,370 @@
+"""Scalars of a formula as tensors: each gets an axis for every index that it depends on.
+
+Input: a formula whose indices have ranges and whose reads are proven. Output: equations in the
+function around, and the tensor of the left side. A read whose positions each walk one index is a
+view (slices and transposes); any other is a `read`. Arithmetic is element by element over the
+indices of both sides. Nothing is stored between: `lower/group.py` fuses it into one loop nest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dslc._frozen import dataclass
+from dslc.diagnostics import InternalError
+from dslc.ir.core import Eqn, Value
+from dslc.ir.dims import Dim, Extremum, Poly, Quotient, Remainder, Sym, free_symbols
+from dslc.ir.types import TensorType
+from dslc.ops.surface_math import mean
+from dslc.semantics import errors
+from dslc.semantics.context import Context, Mistake, call_text
+from dslc.semantics.formulas.formula import Formula, Index, Inside, Position, Read, Reduction
+from dslc.source import Span
+
+# Ops that a rank of 0 makes do nothing.
+_IDENTITIES = frozenset(["broadcast", "reshape", "relabel"])
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A scalar as a tensor: dim i is the size of `axes[i]`."""
+
+    value: Value
+    axes: tuple[Index, ...] = ()
+
+
+class Lowering:
+    """The state of lowering one formula. `order` says which index is an outer loop of which, where
+    nothing else does; what is lowered is remembered."""
+
+    def __init__(self, ctx: Context, formula: Formula) -> None:
+        self.ctx, self.formula = ctx, formula
+        self.producers = formula.producers()
+        self.symbols = {index.symbol: index for index in formula.indices}
+        self.order: tuple[Index, ...] = tuple(formula.indices)
+        self.span: Span = formula.span
+        self._cells: dict[Value, Cell] = {}
+
+    def emit(self, name: str, inputs: Sequence[Value], **attrs: object) -> Value:
+        return self.ctx.emit(name, inputs, self.span, **attrs)
+
+    # --- scalars --------------------------------------------------------------------------------
+
+    def cell(self, value: Value) -> Cell:
+        """The tensor that a scalar of the formula is."""
+        if value not in self._cells:
+            self._cells[value] = self._cell(value)
+        return self._cells[value]
+
+    def _cell(self, value: Value) -> Cell:
+        meaning = self.formula.meanings.get(value)
+        match meaning:
+            case Index():
+                return self.index(meaning)
+            case Read():
+                return self.read(meaning)
+            case Inside():
+                return self._inside(meaning.read)
+            case Reduction():
+                return self.reduced(meaning)
+            case Value():
+                return Cell(meaning)
+        return self._equation(self.producers[value])
+
+    def index(self, index: Index) -> Cell:
+        value = self.emit("iota", (), dims=(index.size,), axis=0)
+        if index.low != 0:
+            low = self.emit("dim_value", (), dim=index.low)
+            low = self.emit("broadcast", (low,), dims=(index.size,), axes=())
+            value = self.emit("add", (value, low))
+        return Cell(value, (index,))
+
+    def _equation(self, eqn: Eqn) -> Cell:
+        builder = self.ctx.emission.builder
+        if not all(v.type.rank == 0 for v in (*eqn.inputs, *eqn.outputs)):
+            raise _not_of_scalars(eqn, self.span)
+        cells = [self.cell(value) for value in eqn.inputs]
+        if eqn.op.name in _IDENTITIES:
+            return cells[0]
+        axes = self.union(cells)
+        if axes and not eqn.op.elementwise:
+            raise _not_of_scalars(eqn, self.span)
+        values = [self.placed(cell, axes) for cell in cells]
+        return Cell(builder.emit(eqn.op, values, eqn.attrs, eqn.origin)[0], axes)
+
+    # --- axes -----------------------------------------------------------------------------------
+
+    def union(self, cells: Sequence[Cell]) -> tuple[Index, ...]:
+        """The axes of what is computed from `cells`, in the order of one that has them all."""
+        every = {axis for cell in cells for axis in cell.axes}
+        for cell in cells:
+            if len(cell.axes) == len(every):
+                return cell.axes
+        return self.sorted(every)
+
+    def sorted(self, axes: set[Index]) -> tuple[Index, ...]:
+        return tuple(index for index in self.order if index in axes)
+
+    def placed(self, cell: Cell, axes: Sequence[Index]) -> Value:
+        """The cell with all of `axes`, in this order."""
+        wanted = [axis for axis in axes if axis in cell.axes]
+        value = self.transposed(cell.value, [cell.axes.index(axis) for axis in wanted])
+        if len(wanted) == len(axes):
+            return value
+        dims = tuple(axis.size for axis in axes)
+        places = tuple(i for i, axis in enumerate(axes) if axis in cell.axes)
+        return self.emit("broadcast", (value,), dims=dims, axes=places)
+
+    def transposed(self, value: Value, perm: Sequence[int]) -> Value:
+        if list(perm) == list(range(len(perm))):
+            return value
+        return self.emit("transpose", (value,), perm=tuple(perm))
+
+    def reshaped(self, value: Value, dims: tuple[Dim, ...]) -> Value:
+        return value if value.type.dims == dims else self.emit("reshape", (value,), dims=dims)
+
+    def relabelled(self, value: Value, dims: tuple[Dim, ...]) -> Value:
+        return value if value.type.dims == dims else self.emit("relabel", (value,), dims=dims)
+
+    # --- reductions -----------------------------------------------------------------------------
+
+    def reduced(self, reduction: Reduction) -> Cell:
+        """Any reduction, by its definition."""
+        before, self.order = self.order, self.loops(reduction)
+        cell = self.cell(reduction.body)
+        self.order = before
+        return self.reduce(reduction.kind, cell, reduction.indices)
+
+    def reduce(self, kind: str, cell: Cell, indices: Sequence[Index]) -> Cell:
+        missing = [index for index in indices if index not in cell.axes]
+        if missing:  # it was used in something that does not depend on it: 0 * k
+            every = (*cell.axes, *missing)
+            cell = Cell(self.placed(cell, every), every)
+        axes = tuple(i for i, axis in enumerate(cell.axes) if axis in indices)
+        kept = tuple(axis for axis in cell.axes if axis not in indices)
+        value, builder = cell.value, self.ctx.emission.builder
+        if kind == "mean":
+            with builder.at(self.ctx.origin(self.span)):
+                return Cell(mean(builder, value, axes, False), kept)
+        if kind == "sum" and value.type.dtype == "bool":
+            value = self.emit("cast", (value,), dtype="i64")
+        return Cell(self.emit(f"reduce_{kind}", (value,), axes=axes), kept)
+
+    def loops(self, reduction: Reduction) -> tuple[Index, ...]:
+        """The indices in a good order for the loops of a reduction: the reduced ones innermost if
+        they walk the last dims of what is read, else outermost."""
+        kept = [index for index in self.order if index not in reduction.indices]
+        along = 0
+        for read in self.reads_below(reduction.body):
+            last = read.positions[-1].at if read.positions else 0
+            symbols = free_symbols(last) if not isinstance(last, Value) else frozenset()
+            inner = any(index.symbol in symbols for index in reduction.indices)
+            outer = any(index.symbol in symbols for index in kept)
+            along += int(inner) - int(outer)
+        if along > 0:
+            return (*kept, *reduction.indices)
+        return (*reduction.indices, *kept)
+
+    def reads_below(self, value: Value) -> list[Read]:
+        """The reads that a scalar is computed from, but for those in reductions."""
+        meaning = self.formula.meanings.get(value)
+        if isinstance(meaning, Read):
+            return [meaning]
+        if meaning is not None:
+            return []
+        return [read for x in self.producers[value].inputs for read in self.reads_below(x)]
+
+    # --- reads ----------------------------------------------------------------------------------
+
+    def read(self, read: Read) -> Cell:
+        """An element of a tensor for each of the indices that its position depends on."""
+        view = self._view(read)
+        return view if view is not None else self._general(read)
+
+    def walked(self, position: Position) -> tuple[Index, int, Dim] | None:
+        """(index, step, offset) of a position that walks one index by a constant step."""
+        if isinstance(position.at, Value):
+            return None
+        parts = self.affine(position.at)
+        if parts is None or len(parts[1]) != 1:
+            return None
+        ((index, step),) = parts[1].items()
+        return (index, step, parts[0]) if isinstance(step, int) else None
+
+    def affine(self, at: Dim) -> tuple[Dim, dict[Index, Dim]] | None:
+        """`at` as an offset and a step for each index; None if it is not affine."""
+        offset, steps, rest = self._parts(at)
+        return (offset, steps) if rest == 0 else None
+
+    def _parts(self, at: Dim) -> tuple[Dim, dict[Index, Dim], Dim]:
+        """Offset and steps of `at`, and what is not affine of it."""
+        if isinstance(at, int):
+            return at, {}, 0
+        offset: Dim = 0
+        rest: Dim = 0
+        steps: dict[Index, Dim] = {}
+        for monomial, coefficient in at.terms:
+            term = Poly(((monomial, coefficient),)) if monomial else coefficient
+            moving = [a for a in monomial if self.symbols.keys() & free_symbols(_dim(a))]
+            if not moving:
+                offset = offset + term
+            elif len(moving) == 1 and isinstance(moving[0], Sym):
+                index = self.symbols[moving[0].name]
+                others = [a for a in monomial if a is not moving[0]]
+                factor: Dim = coefficient
+                for atom in others:
+                    factor = factor * _dim(atom)
+                steps[index] = steps.get(index, 0) + factor
+            else:
+                rest = rest + term
+        return offset, steps, rest
+
+    def _view(self, read: Read) -> Cell | None:
+        """The read as slices of the tensor, if each axis walks an index of its own by a constant
+        step, or none, and nothing is outside."""
+        if read.guarded:
+            return None
+        dims = read.source.type.dims
+        starts: list[Dim] = []
+        stops: list[Dim] = []
+        steps: list[int] = []
+        axes: list[Index] = []
+        for position in read.positions:
+            walked = self.walked(position)
+            if walked is not None:
+                index, step, offset = walked
+                plain = isinstance(index.size, int) and index.size > 0
+                if index in axes or (step not in (1, -1) and not plain):
+                    return None
+                axes.append(index)
+                last = offset + (index.size - 1) * step
+                starts.append(offset)
+                stops.append(last + (1 if step > 0 else -1))
+                steps.append(step)
+            elif isinstance(position.at, Value) or self.symbols.keys() & free_symbols(position.at):
+                return None
+            else:
+                starts.append(position.at)
+                stops.append(position.at + 1)
+                steps.append(1)
+        value = read.source
+        if not self._whole(starts, stops, steps, dims):
+            value = self.emit(
+                "slice", (value,), starts=tuple(starts), stops=tuple(stops), steps=tuple(steps)
+            )
+        value = self.reshaped_to(value, read, axes)
+        return Cell(value, tuple(axes))
+
+    def _whole(
+        self,
+        starts: Sequence[Dim],
+        stops: Sequence[Dim],
+        steps: Sequence[int],
+        dims: Sequence[Dim],
+    ) -> bool:
+        """Whether the slices are provably all of the tensor."""
+        return all(
+            start == 0 and step == 1 and (stop == dim or self.ctx.prover.equal(stop, dim) is True)
+            for start, stop, step, dim in zip(starts, stops, steps, dims)
+        )
+
+    def reshaped_to(self, value: Value, read: Read, axes: Sequence[Index]) -> Value:
+        """Without the axes that walk no index, and with the sizes of those that do."""
+        if len(axes) < value.type.rank:
+            kept = [self.walked(position) is not None for position in read.positions]
+            dims = tuple(dim for dim, keep in zip(value.type.dims, kept) if keep)
+            value = self.reshaped(value, dims)
+        return self.relabelled(value, tuple(axis.size for axis in axes))
+
+    def _general(self, read: Read) -> Cell:
+        parts = [
+            (0, {}, self.cell(p.at)) if isinstance(p.at, Value) else self._parts(p.at)
+            for p in read.positions
+        ]
+        rests = [
+            rest if isinstance(rest, Cell) else None if rest == 0 else self._computed(rest)
+            for _, _, rest in parts
+        ]
+        every = {index for _, steps, _ in parts for index in steps}
+        every.update(axis for rest in rests if rest is not None for axis in rest.axes)
+        axes = self.sorted(every)
+        inputs = [self.placed(rest, axes) for rest in rests if rest is not None]
+        value = self.emit(
+            "read",
+            (read.source, *inputs),
+            dims=tuple(axis.size for axis in axes),
+            offsets=tuple(offset for offset, _, _ in parts),
+            steps=tuple(tuple(steps.get(axis, 0) for axis in axes) for _, steps, _ in parts),
+            indexed=tuple(i for i, rest in enumerate(rests) if rest is not None),
+            guarded=read.guarded,
+            value=0 if read.outside is None else read.outside,
+        )
+        return Cell(value, axes)
+
+    # --- positions as integers ------------------------------------------------------------------
+
+    def _computed(self, at: Dim) -> Cell:
+        """A position as an integer tensor."""
+        if not self.symbols.keys() & free_symbols(at):
+            return Cell(self.emit("dim_value", (), dim=at))
+        if isinstance(at, int):
+            raise InternalError("a number depends on no index")
+        total: Cell | None = None
+        for monomial, coefficient in at.terms:
+            term: Cell | None = None
+            for atom in monomial:
+                factor = self._of_atom(atom)
+                term = factor if term is None else self._binary("mul", term, factor)
+            if term is None:
+                term = self._computed(coefficient)
+            elif coefficient != 1:
+                term = self._binary("mul", term, self._computed(coefficient))
+            total = term if total is None else self._binary("add", total, term)
+        if total is None:
+            raise InternalError("a position without terms")
+        return total
+
+    def _of_atom(self, atom: Sym | Quotient | Remainder | Extremum) -> Cell:
+        match atom:
+            case Sym(name):
+                if name in self.symbols:
+                    index = self.symbols[name]
+                    return Cell(self.emit("iota", (), dims=(index.size,), axis=0), (index,))
+                return Cell(self.emit("dim_value", (), dim=_dim(atom)))
+            case Quotient(num, den):
+                return self._binary("floordiv", self._computed(num), self._computed(den))
+            case Remainder(num, den):
+                return self._binary("mod", self._computed(num), self._computed(den))
+        total = self._computed(atom.args[0])
+        for arg in atom.args[1:]:
+            total = self._binary(f"{atom.kind}imum", total, self._computed(arg))
+        return total
+
+    def _binary(self, name: str, x: Cell, y: Cell) -> Cell:
+        axes = self.union((x, y))
+        return Cell(self.emit(name, (self.placed(x, axes), self.placed(y, axes))), axes)
+
+    def _inside(self, read: Read) -> Cell:
+        """Whether the read is inside of its tensor."""
+        total: Cell | None = None
+        for axis in read.guarded:
+            at = read.positions[axis].at
+            place = self.cell(at) if isinstance(at, Value) else self._computed(at)
+            low = self._binary("ge", place, self._computed(0))
+            high = self._binary("lt", place, self._computed(read.source.type.dims[axis]))
+            both = self._binary("and", low, high)
+            total = both if total is None else self._binary("and", total, both)
+        if total is None:
+            return Cell(self.emit("constant", (), value=True, type=TensorType("bool")))
+        return total
+
+
+def _dim(atom: Sym | Quotient | Remainder | Extremum) -> Dim:
+    return Poly((((atom,), 1),))
+
+
+def _not_of_scalars(eqn: Eqn, span: Span) -> Mistake:
+    """An equation of the formula makes or takes a tensor."""
+    place = eqn.origin.span or span
+    what = eqn.origin.library[-1] if eqn.origin.library else call_text(place)
+    return Mistake(errors.not_of_scalars(f"`{what}`", place))
