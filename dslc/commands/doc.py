@@ -20,7 +20,7 @@ from dslc.commands.source import read_source, use_colour
 from dslc.doc import markdown, terminal
 from dslc.doc.builtins import builtins
 from dslc.doc.data import FileDoc, file_doc
-from dslc.doc.library import PRELUDE, find, library, nearest
+from dslc.doc.library import find, library, nearest, needs_import
 
 LIBRARY_OPENING = """\
 The library is written in `.dl`: reading it is a way to learn the language. What `std.prelude`
@@ -93,7 +93,7 @@ def overview(width: int) -> list[terminal.Line]:
     """The modules and what is in them, names alone."""
     lines: list[terminal.Line] = []
     for file in library():
-        note = "" if file.name == PRELUDE else f"from {file.name} import ..."
+        note = f"from {file.name} import ..." if needs_import(file) else ""
         lines += [((file.name, "bold"), (f"  {note}" if note else "  needs no import", "dim"))]
         lines += [*terminal.names_lines(file.sections, width), (("", ""),)]
     lines.append((("built in", "bold"),))

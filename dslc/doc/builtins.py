@@ -63,6 +63,7 @@ _NUMBER_FUNCTIONS: tuple[tuple[str, str, str], ...] = (
     ("prod", "prod(a, ...)", "The product of numbers, dims, or one tuple of them: `prod(S)`."),
     ("len", "len(t)", "How many elements a tuple has: `len(S)` is the number of leading dims."),
     ("pair", "pair(k)", "`(k, k)` of a number; a pair stays as it is."),
+    ("triple", "triple(k)", "`(k, k, k)` of a number; a tuple of three stays as it is."),
     ("repeat", "repeat(v, n)", "A tuple of n times v."),
     ("range", "range(a, b)", "The tuple of a, a + 1, ... b - 1."),
 )

@@ -11,19 +11,23 @@ from collections.abc import Iterator
 from dslc.diagnostics import InternalError, nearest_name
 from dslc.doc.builtins import builtins
 from dslc.doc.data import FileDoc, Item, file_doc
-from dslc.semantics.scope import library_module, library_names
-
-PRELUDE = "std.prelude"
+from dslc.semantics.scope import library_module, library_names, prelude_names
 
 
 def library() -> Iterator[FileDoc]:
-    """The modules of the library, the one that needs no import first."""
-    names = sorted(library_names(), key=lambda name: (f"std.{name}" != PRELUDE, name))
-    for name in names:
+    """The modules of the library, those that need no import first. The prelude, which only lists
+    their names, is none of them."""
+    common = prelude_names()
+    for name in (*common, *(n for n in library_names() if n not in (*common, "prelude"))):
         module = library_module(name)
         if module is None:
             raise InternalError(f"the library lists std.{name} and does not have it")
         yield file_doc(module.source, module.name)
+
+
+def needs_import(file: FileDoc) -> bool:
+    """Whether a module's declarations are to be imported: the prelude does not have them."""
+    return file.name.removeprefix("std.") not in prelude_names()
 
 
 def find(name: str) -> FileDoc | list[Item]:

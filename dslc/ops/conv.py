@@ -38,7 +38,8 @@ else:
     np = lazy("numpy")
 
 
-def _kernel(w: TensorType) -> tuple[int, int]:
+def kernel_size(w: TensorType) -> tuple[int, int]:
+    """(height, width) of a weight; TypeRuleError when they are not constant."""
     kh, kw = w.dims[2:]
     if not isinstance(kh, int) or not isinstance(kw, int):
         raise TypeRuleError(f"the kernel of a convolution needs constant height and width: {w}")
@@ -99,7 +100,7 @@ def _conv2d_type(attrs: ConvAttrs, x: TensorType, w: TensorType) -> TensorType:
             notes=[f"{out} output channels can't be split into {attrs.groups} groups"],
             inputs=(1,),
         )
-    kernel = _kernel(w)
+    kernel = kernel_size(w)
     oh, ow = conv_size(attrs, h, width, kernel)
     if any(isinstance(size, int) and size < 1 for size in (oh, ow)):
         raise TypeRuleError(
@@ -233,7 +234,7 @@ def _conv2d_gradient(
         return None, None
     return (
         conv2d_input_gradient(b, g, w, size=_size(attrs, x), **_base(attrs)),
-        conv2d_weight_gradient(b, x, g, kernel=_kernel(w.type), **_base(attrs)),
+        conv2d_weight_gradient(b, x, g, kernel=kernel_size(w.type), **_base(attrs)),
     )
 
 
@@ -246,7 +247,7 @@ def _input_gradient_gradient(
         return None, None
     return (
         conv2d(b, d, w, **_base(attrs)),
-        conv2d_weight_gradient(b, d, g, kernel=_kernel(w.type), **_base(attrs)),
+        conv2d_weight_gradient(b, d, g, kernel=kernel_size(w.type), **_base(attrs)),
     )
 
 

@@ -247,18 +247,51 @@ def sides(value: Any) -> tuple[int, int, int, int]:
     return cast("tuple[int, int, int, int]", given)
 
 
+def _conv_statics(statics: Statics, w: TensorType) -> dict[str, Any]:
+    """The attributes of a convolution with a weight of type `w`; "same" and "valid" as PyTorch has
+    them: with "same" an odd element of padding stands at the end."""
+    stride, dilation = pair("stride", statics["stride"]), pair("dilation", statics["dilation"])
+    padding = statics["padding"]
+    if padding == "same":
+        if stride != (1, 1):
+            raise bad_static(f'padding="same" is for a stride of 1, not {stride}')
+        whole = [step * (size - 1) for step, size in zip(dilation, conv.kernel_size(w))]
+        padding = tuple(side for total in whole for side in (total // 2, total - total // 2))
+    return {
+        "stride": stride,
+        "padding": sides(0 if padding == "valid" else padding),
+        "dilation": dilation,
+        "groups": statics["groups"],
+    }
+
+
 def _conv2d(b: Builder, statics: Statics, args: Args) -> Value:
-    return cast(
-        Value,
-        conv.conv2d(
-            b,
-            *args,
-            stride=pair("stride", statics["stride"]),
-            padding=sides(statics["padding"]),
-            dilation=pair("dilation", statics["dilation"]),
-            groups=statics["groups"],
-        ),
+    return cast(Value, conv.conv2d(b, *args, **_conv_statics(statics, args[1].type)))
+
+
+def _conv2d_transpose(b: Builder, statics: Statics, args: Args) -> Value:
+    """The adjoint of the convolution that takes the result's size to the image's."""
+    image, weight = (x.type for x in args)
+    attrs = _conv_statics(statics, weight)
+    if image.rank != 4 or weight.rank != 4:
+        raise wrong_rank("convolve", (image, weight), "four dims are needed")
+    extra = pair("output_padding", statics["output_padding"])
+    stride, dilation = attrs["stride"], attrs["dilation"]
+    if any(not 0 <= e < s for e, s in zip(extra, stride)):
+        raise bad_static(f"output_padding {extra} must be less than the stride {stride}")
+    top, bottom, left, right = attrs["padding"]
+    size = tuple(
+        (count - 1) * s + d * (k - 1) + 1 + e - padding
+        for count, s, d, k, e, padding in zip(
+            image.dims[2:],
+            stride,
+            dilation,
+            conv.kernel_size(weight),
+            extra,
+            (top + bottom, left + right),
+        )
     )
+    return cast(Value, conv.conv2d_input_gradient(b, *args, size=size, **attrs))
 
 
 def _pool_statics(statics: Statics) -> dict[str, Any]:
@@ -292,6 +325,12 @@ def _random(op: Any) -> Any:
 
 _DIMS = StaticParam("dims", "dims", required=True)
 _PADDING = StaticParam("padding", "ints", 0)
+_CONVOLUTION = (
+    StaticParam("stride", "ints", 1),
+    StaticParam("padding", "padding", 0),
+    StaticParam("dilation", "ints", 1),
+    StaticParam("groups", "int", 1),
+)
 _WINDOW = (StaticParam("kernel", "ints", required=True), StaticParam("stride", "ints"), _PADDING)
 _DRAW = (_DIMS, StaticParam("stream", "int", 0))
 _DIAGONAL = (StaticParam("diagonal", "int", 0),)
@@ -374,13 +413,15 @@ SURFACES: tuple[Surface, ...] = (
         "prim_conv2d",
         ("x", "weight"),
         _conv2d,
-        (
-            StaticParam("stride", "ints", 1),
-            _PADDING,
-            StaticParam("dilation", "ints", 1),
-            StaticParam("groups", "int", 1),
-        ),
+        _CONVOLUTION,
         doc="2-d convolution of (N, C, H, W) with (O, C / groups, KH, KW).",
+    ),
+    Surface(
+        "prim_conv2d_transpose",
+        ("x", "weight"),
+        _conv2d_transpose,
+        (*_CONVOLUTION, StaticParam("output_padding", "ints", 0)),
+        doc="Transposed 2-d convolution of (N, C, H, W) with (C, O / groups, KH, KW).",
     ),
     Surface("prim_max_pool2d", ("x",), _max_pool2d, _WINDOW, doc="Maxima of windows."),
     Surface(

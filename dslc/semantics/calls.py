@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from dslc.diagnostics import Label, nearest_name
 from dslc.ir.core import Value
-from dslc.ir.dims import Dim, product
+from dslc.ir.dims import Dim, Poly, product
 from dslc.ir.op import Surface, TypeRuleError
 from dslc.ir.types import TensorType
 from dslc.semantics import errors, habits, instances, numbers, operators, repairs, statics
-from dslc.semantics.context import MOST_CALLS, Context, Emission, Frame, Mistake, call_text
+from dslc.semantics.context import (
+    MOST_CALLS,
+    Context,
+    Emission,
+    Frame,
+    Mistake,
+    Undecidable,
+    call_text,
+)
 from dslc.semantics.operators import Operand
-from dslc.semantics.signature import Given, Matcher, Silent, as_declared, could_be
+from dslc.semantics.signature import Given, Matcher, Silent, as_declared, could_be, tensor_type
 from dslc.semantics.values import (
     BAD,
     Bad,
@@ -153,8 +161,8 @@ def _run(
         parent=ctx.frame,
         depth=ctx.frame.depth + 1,
     )
-    names = [a.name.name for a in code.decl.args]
-    ordered = arrange(describe(code), names, given, span, _in_brackets(code, given, span))
+    help = _in_brackets(code, given, span)
+    ordered = arrange(describe(code), code.decl.args, given, span, help)
     bind_arguments(ctx, frame, code.decl.args, ordered)
     if instance is not None:
         instance.calls += 1
@@ -175,10 +183,25 @@ def _circle(frame: Frame, code: Code) -> list[str]:
 
 
 def arrange(
-    what: str, names: Sequence[str], given: Sequence[Given], span: Span, help: str | None = None
-) -> list[Given]:
-    """The arguments in the order of the parameters; every parameter has one. `help` is for those
-    that are none."""
+    what: str,
+    args: Sequence[ast.Arg],
+    given: Sequence[Given],
+    span: Span,
+    help: str | None = None,
+) -> list[Given | None]:
+    """The arguments in the order of the parameters; None where the default stands in. `help` is
+    for those that are none."""
+    names = [a.name.name for a in args]
+    out = _arranged(what, names, given, help)
+    for arg in args:
+        if arg.name.name not in out and arg.default is None:
+            raise Mistake(errors.missing_argument(what, arg.name.name, span, names))
+    return [out.get(name) for name in names]
+
+
+def _arranged(
+    what: str, names: Sequence[str], given: Sequence[Given], help: str | None = None
+) -> dict[str, Given]:
     out: dict[str, Given] = {}
     position = 0
     for argument in given:
@@ -197,31 +220,62 @@ def arrange(
         if name in out:
             raise Mistake(errors.argument_twice(what, name, argument.span))
         out[name] = argument
-    for name in names:
-        if name not in out:
-            raise Mistake(errors.missing_argument(what, name, span, names))
-    return [out[name] for name in names]
+    return out
 
 
 def bind_arguments(
-    ctx: Context, frame: Frame, args: Sequence[ast.Arg], given: Sequence[Given]
+    ctx: Context, frame: Frame, args: Sequence[ast.Arg], given: Sequence[Given | None]
 ) -> None:
-    """Bind the names and dims of a signature in the callee's frame."""
+    """Bind the names and dims of a signature in the callee's frame: first what is given, then the
+    defaults of the rest, which may use what stands before them."""
     matcher = Matcher(ctx, frame)
+    pairs = [(arg, value) for arg, value in zip(args, given) if value is not None]
     try:
-        for arg, value in zip(args, given):
+        for arg, value in pairs:
             matcher.match(arg.name.name, arg.type, value)
         matcher.solve()
     except Mistake as mistake:
-        help = _other_order(frame.name, args, given)
+        help = _other_order(frame.name, *zip(*pairs))
         if help is not None:
             raise Mistake(errors.instead(mistake.diagnostic, help)) from None
         raise
-    for arg, value in zip(args, given):
+    for arg, value in pairs:
         named = Given(arg.name, value.thing, value.span)
         with ctx.inside(frame):
             thing = as_declared(ctx, arg.type, named)
             ctx.bind(arg.name, argument_noted(ctx, frame, thing, arg))
+    for arg, argument in zip(args, given):
+        if argument is None and arg.default is not None:
+            with ctx.inside(frame):
+                ctx.bind(arg.name, _default(ctx, matcher, arg, arg.default))
+
+
+def _default(ctx: Context, matcher: Matcher, arg: ast.Arg, default: ast.Expr) -> Thing:
+    """The value of an argument that is not given, in the callee's frame (the current one). A
+    number fills the declared type, whose dims are known by then; `*S` that nothing bound is none.
+    """
+    thing = ctx.evaluate(ctx, default)
+    if isinstance(thing, Bad):
+        raise Silent
+    given = Given(arg.name, thing, default.span)
+    if not operators.is_static_number(thing) or isinstance(arg.type, ast.TupleTypeExpr):
+        matcher.match(arg.name.name, arg.type, given)
+        matcher.solve()
+        return as_declared(ctx, arg.type, given)
+    for node in ast.walk(arg.type):
+        match node:
+            case ast.Spread():
+                ctx.frame.env.setdefault(node.name.name, TupleOf(()))
+            case ast.Name() if matcher.is_free(node.name) and not is_function(node.name):
+                notes = [f"a number for `{arg.name.name}` does not say it"]
+                raise Mistake(errors.unbound_dim(node.name, node.span, None, notes))
+    scalar = ast.TensorTypeExpr(arg.type.span, arg.type.dtype, ())
+    number = as_declared(ctx, scalar, given)
+    if not isinstance(number, Tensor):
+        raise Silent
+    dims = tensor_type(ctx, arg.type).dims
+    value = operators.expand(ctx, number.value, dims, default.span)
+    return ctx.tensor(value, default.span, f"the default of {arg.name.name}")
 
 
 def _other_order(name: str, args: Sequence[ast.Arg], given: Sequence[Given]) -> str | None:
@@ -333,7 +387,7 @@ def _arrange_builtin(
 ) -> Sequence[Given]:
     variadic = surface.args and surface.args[-1].endswith("...")
     if not variadic:
-        return arrange(what, surface.args, given, span, help)
+        return _arrange_all(what, surface.args, given, span, help)
     named = next((g.name for g in given if g.name is not None), None)
     if named is not None:
         raise Mistake(errors.unknown_argument(what, named.name, named.span, None, help))
@@ -341,6 +395,16 @@ def _arrange_builtin(
         wanted = f"at least {len(surface.args)} arguments"
         raise Mistake(errors.argument_count(what, wanted, len(given), span))
     return given
+
+
+def _arrange_all(
+    what: str, names: Sequence[str], given: Sequence[Given], span: Span, help: str | None
+) -> list[Given]:
+    out = _arranged(what, names, given, help)
+    for name in names:
+        if name not in out:
+            raise Mistake(errors.missing_argument(what, name, span, names))
+    return [out[name] for name in names]
 
 
 def _operand_values(ctx: Context, surface: Surface, operands: Sequence[Operand]) -> Sequence[Value]:
@@ -434,11 +498,18 @@ def _wrong_size(dims: Sequence[Dim], value: Value, operand: Operand, wanted: Dim
 
 def _number_function(ctx: Context, name: str, given: Sequence[Given], span: Span) -> Thing:
     result = numbers.apply(ctx, name, [g.thing for g in given], span)
+    if result is None and ctx.choices is not None and (name == "?" or _are_dims(given)):
+        raise Undecidable
     if result is None:
         found = ", ".join(describe(g.thing) for g in given) or "nothing"
         what = f"{name}(...) takes numbers known at compile time, not {found}"
         raise Mistake(errors.bad_operands(what, [Label(span)]))
     return result
+
+
+def _are_dims(given: Sequence[Given]) -> bool:
+    """Whether numbers stand where only a use of a layer tells if they are numbers or tuples."""
+    return all(isinstance(g.thing, Poly) for g in given)
 
 
 def _random(ctx: Context, callee: Random, given: Sequence[Given], span: Span) -> Tensor:

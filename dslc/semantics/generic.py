@@ -8,6 +8,8 @@ mistakes; a use finds the rest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dslc.ir.dims import sym
 from dslc.ir.prove import Prover
 from dslc.ir.types import TensorType
@@ -41,20 +43,34 @@ def check_alone(ctx: Context, module: Module, decl: ast.FnDecl | ast.LayerDecl) 
     for training in (False, True):
         if training and not ctx.reads_training:
             break
-        ctx.choices = Choices()
-        for _ in ctx.choices.runs():
-            try:
-                _run(ctx, module, decl, training=training)
-            except Undecidable:
-                pass
-            except Mistake as mistake:
-                ctx.report(mistake.diagnostic)
-            except Silent:
-                pass
+        for args in _ways_to_call(decl):
+            ctx.choices = Choices()
+            for _ in ctx.choices.runs():
+                try:
+                    _run(ctx, module, decl, args, training=training)
+                except Undecidable:
+                    pass
+                except Mistake as mistake:
+                    ctx.report(mistake.diagnostic)
+                except Silent:
+                    pass
     ctx.choices = None
 
 
-def _run(ctx: Context, module: Module, decl: ast.FnDecl | ast.LayerDecl, *, training: bool) -> None:
+def _ways_to_call(decl: ast.FnDecl | ast.LayerDecl) -> list[tuple[ast.Arg, ...]]:
+    """With all arguments, and with only those that have no default."""
+    needed = tuple(arg for arg in decl.args if arg.default is None)
+    return [decl.args] if len(needed) == len(decl.args) else [decl.args, needed]
+
+
+def _run(
+    ctx: Context,
+    module: Module,
+    decl: ast.FnDecl | ast.LayerDecl,
+    args: Sequence[ast.Arg],
+    *,
+    training: bool,
+) -> None:
     ctx.prover = Prover()
     ctx.open_dims.clear()
     emission = Emission(training=training)
@@ -63,19 +79,21 @@ def _run(ctx: Context, module: Module, decl: ast.FnDecl | ast.LayerDecl, *, trai
     frame = Frame(decl.name.name, "module", module)
     try:
         with ctx.inside(frame), ctx.building(emission):
-            _call(ctx, module, decl)
+            _call(ctx, module, decl, args)
     finally:
         ctx.variables = variables
 
 
-def _call(ctx: Context, module: Module, decl: ast.FnDecl | ast.LayerDecl) -> None:
+def _call(
+    ctx: Context, module: Module, decl: ast.FnDecl | ast.LayerDecl, args: Sequence[ast.Arg]
+) -> None:
     code = Code(decl, module)
     bound = _static_arguments(ctx, code)
     full = Code(decl, module, bound)
     signature = Frame(decl.name.name, "module", module, env=dict(bound))
     given = []
     with ctx.inside(signature):
-        for arg in decl.args:
+        for arg in args:
             given.append(Given(arg.name, _argument(ctx, signature, arg.type), arg.name.span))
     callee: Thing = full
     if isinstance(decl, ast.LayerDecl):
@@ -97,7 +115,7 @@ def _static_arguments(ctx: Context, code: Code) -> dict[str, Thing]:
 
 def _static(ctx: Context, name: str, kind: str) -> Thing:
     match kind:
-        case "int" | "ints":
+        case "int" | "ints" | "padding":
             ctx.prover = ctx.prover.bound(name, 1, None)
             ctx.open_dims.add(name)
             return sym(name)

@@ -78,6 +78,8 @@ class ModelRun:
         try:
             if isinstance(arg.type, ast.TupleTypeExpr):
                 raise Mistake(errors.no_value("a tuple", arg.type.span))
+            if arg.default is not None:
+                ctx.report(errors.default_of_input(arg.name.name, arg.default.span))
             if arg.name.name in frame.env:
                 first = frame.declared.get(arg.name.name, self.decl.name.span)
                 raise Mistake(errors.weight_twice(arg.name.name, arg.name.span, first))

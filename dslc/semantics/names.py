@@ -163,6 +163,8 @@ class _Walker:
         for arg in args:
             self.type(arg.type, scope, dims=dims or scope)
         for arg in args:
+            if arg.default is not None:
+                self.expression(arg.default, scope)
             self.bind(arg.name, "argument", arg, scope, arg.span.end, owner)
         self.type(result, scope, dims=dims or scope)
 

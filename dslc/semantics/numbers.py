@@ -36,6 +36,7 @@ FUNCTIONS = frozenset(
         "prod",
         "sum",
         "pair",
+        "triple",
         "repeat",
         "range",
     ]
@@ -148,8 +149,8 @@ def apply(ctx: Context, name: str, args: Sequence[Thing], span: Span) -> Thing |
         values += arg.elements if several and isinstance(arg, TupleOf) else [arg]
     if name == "len" and len(args) == 1 and isinstance(args[0], TupleOf):
         return len(args[0].elements)
-    if name == "pair" and len(args) == 1:
-        return _pair(args[0])
+    if name in ("pair", "triple") and len(args) == 1:
+        return _several(args[0], 2 if name == "pair" else 3)
     if name in ("repeat", "range"):
         return _sequence(name, args)
     if any(isinstance(v, Unknown) for v in values):
@@ -169,10 +170,11 @@ def apply(ctx: Context, name: str, args: Sequence[Thing], span: Span) -> Thing |
         raise Mistake(errors.bad_arithmetic(f"{name}({shown}) is no number", span)) from None
 
 
-def _pair(value: Thing) -> Thing | None:
+def _several(value: Thing, count: int) -> Thing | None:
+    """`(value, value)` for a number; a tuple of `count` as it is."""
     if is_number(value):
-        return TupleOf((value, value))
-    return value if isinstance(value, TupleOf) and len(value.elements) == 2 else None
+        return TupleOf((value,) * count)
+    return value if isinstance(value, TupleOf) and len(value.elements) == count else None
 
 
 def _sequence(name: str, args: Sequence[Thing]) -> Thing | None:

@@ -24,6 +24,7 @@ from dslc.syntax.parser import parse
 Named = ast.ConstDecl | ast.FnDecl | ast.LayerDecl | ast.ModelDecl
 
 _LIBRARY = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "std")
+_LIBRARY_IMPORT = re.compile(r"^from std\.(\w+) import ([\w, ]+|\([\w,\s]+\))$", re.MULTILINE)
 _LIBRARY_DECLARATION = re.compile(r"^(?:##.*\n)*(?:fn|layer|const) (\w+)", re.MULTILINE)
 
 
@@ -121,6 +122,13 @@ def library_names() -> list[str]:
     return sorted(p[:-3] for p in os.listdir(_LIBRARY) if p.endswith(".dl"))
 
 
+def prelude_names() -> list[str]:
+    """The modules whose declarations every file sees, in the prelude's order."""
+    prelude = library_module("prelude")
+    text = "" if prelude is None else prelude.source.text
+    return [match[1] for match in _LIBRARY_IMPORT.finditer(text)]
+
+
 class Loader:
     """Reads files and the library, each once, and finds import cycles."""
 
@@ -139,7 +147,16 @@ class Loader:
             if module is None:
                 return None
             known[name] = module
+            self._import_library(module)
         return known[name]
+
+    def _import_library(self, module: Module) -> None:
+        """What a library file imports from others of the library."""
+        for match in _LIBRARY_IMPORT.finditer(module.source.text):
+            target = self.library(match[1])
+            for name in re.findall(r"\w+", match[2]):
+                if target is not None:
+                    module.imported[name] = (target, name)
 
     def load(self, source: SourceFile) -> Module:
         """The module of a source file, with what it imports."""

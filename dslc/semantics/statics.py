@@ -40,6 +40,7 @@ from dslc.syntax import ast
 KINDS = {
     "int": "an int",
     "ints": "an int or a tuple of ints",
+    "padding": 'an int, a tuple of ints, "same" or "valid"',
     "float": "a float",
     "bool": "true or false",
     "str": "a text",
@@ -135,7 +136,9 @@ def convert(ctx: Context, what: str, kind: str, thing: Thing, span: Span) -> Thi
         case "int":
             if isinstance(thing, int | Poly | Unknown) and not isinstance(thing, bool):
                 return thing
-        case "ints":
+        case "padding" if thing in ("same", "valid"):
+            return thing
+        case "ints" | "padding":
             elements = thing.elements if isinstance(thing, TupleOf) else (thing,)
             if all(isinstance(e, int | Poly) and not isinstance(e, bool) for e in elements):
                 return thing
@@ -311,6 +314,7 @@ def _fill(
 _WANTED = {
     "int": "an int",
     "ints": "an int or a tuple of ints",
+    "padding": KINDS["padding"],
     "float": "a number",
     "number": "a number",
     "bool": "true or false",
@@ -360,6 +364,10 @@ def _converted(kind: str, thing: Thing) -> Any:
             return thing
         case "str", str():
             return thing
+        case "padding", "same" | "valid":
+            return thing
+        case "padding", int() | TupleOf():
+            return _converted("ints", thing)
         case "dtype", Dtype(dtype):
             return dtype
         case _, bool() | str():
@@ -405,10 +413,12 @@ def setting(ctx: Context, name: str, kind: str, value: Thing) -> Thing | None:
     match kind, value:
         case "float", int() | float() if not isinstance(value, bool):
             return float(value)
-        case "int" | "ints", int() if not isinstance(value, bool):
+        case "int" | "ints" | "padding", int() if not isinstance(value, bool):
             return value
         case "bool", bool():
             return value
         case "str", str():
+            return value
+        case "padding", "same" | "valid":
             return value
     return None

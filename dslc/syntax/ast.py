@@ -409,10 +409,11 @@ class StaticParam(Node):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Arg(Node):
-    """`name: type` in a signature's `( )`."""
+    """`name: type` or `name: type = default` in a signature's `( )`."""
 
     name: Ident
     type: TypeExpr
+    default: Expr | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

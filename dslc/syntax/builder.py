@@ -149,7 +149,7 @@ class Builder:
         return self._ident(c[0])
 
     def arg(self, c: Children) -> ast.Arg:
-        return ast.Arg(self._span(c), self._ident(c[0]), c[2])
+        return ast.Arg(self._span(c), self._ident(c[0]), c[2], c[4])
 
     # --- train and weights --------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dslc.diagnostics import CompileError
 from dslc.doc import markdown, terminal
 from dslc.doc.builtins import builtins
 from dslc.doc.data import FileDoc, Item, file_doc
-from dslc.doc.library import find, library, nearest
+from dslc.doc.library import find, library, nearest, needs_import
 from dslc.ops import SURFACES
 from dslc.semantics import numbers
 from dslc.semantics.check import check
@@ -147,8 +147,9 @@ def test_markdown_page(net: FileDoc) -> None:
 
 def test_the_library_is_documented() -> None:
     files = list(library())
-    assert files[0].name == "std.prelude"
-    assert {file.name for file in files} == {f"std.{name}" for name in library_names()}
+    assert files[0].name == "std.layers"
+    assert {file.name for file in files} == {f"std.{n}" for n in library_names() if n != "prelude"}
+    assert not needs_import(files[0])
     for file in files:
         assert file.doc, f"{file.name} does not say what it is for"
         assert [i.place for i in file.items if not i.doc] == []
@@ -181,12 +182,12 @@ def test_signatures_of_built_in_functions(name: str, signature: str) -> None:
 
 
 def test_names_are_found() -> None:
-    prelude = find("std.prelude")
-    assert isinstance(prelude, FileDoc)
-    assert find("prelude") == prelude
-    (dense,) = [i for i in prelude.items if i.name == "dense"]
-    assert find("dense") == find("std.prelude.dense") == [dense]
-    assert find("std.prelude.sum") == find("nonsense") == []
+    layers = find("std.layers")
+    assert isinstance(layers, FileDoc)
+    assert find("layers") == layers
+    (dense,) = [i for i in layers.items if i.name == "dense"]
+    assert find("dense") == find("std.layers.dense") == [dense]
+    assert find("std.layers.sum") == find("nonsense") == []
     both = find("sqrt")
     assert isinstance(both, list)
     assert [i.kind for i in both] == ["function", "number function"]
@@ -196,8 +197,8 @@ def test_names_are_found() -> None:
     ("slip", "meant"),
     [
         ("con2d", "conv2d"),
-        ("std.preluded", "std.prelude"),
-        ("std.prelude.dens", "std.prelude.dense"),
+        ("std.losse", "std.losses"),
+        ("std.layers.dens", "std.layers.dense"),
         ("xyzzy", None),
     ],
 )

@@ -33,7 +33,7 @@ def test_every_declaration_is_documented(path: Path) -> None:
 
 
 def test_a_declaration_parsed_alone_keeps_its_place() -> None:
-    module = library_module("prelude")
+    module = library_module("losses")
     assert module is not None
     found = module.lookup("cross_entropy")
     assert isinstance(found, tuple)

@@ -72,7 +72,7 @@ def unknown_kind(name: str, span: Span, near: str | None) -> Diagnostic:
         "E0310",
         f"there is no kind `{name}` of static parameter",
         span,
-        notes=["kinds: int, ints, float, bool, str, dtype, fn"],
+        notes=["kinds: int, ints, padding, float, bool, str, dtype, fn"],
         help=did_you_mean(near),
     )
 

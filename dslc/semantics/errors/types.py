@@ -196,5 +196,15 @@ def bad_dim(found: str, span: Span) -> Diagnostic:
     return make("E0222", f"a dim is a whole number that is not negative, not {found}", span)
 
 
+def default_of_input(name: str, span: Span) -> Diagnostic:
+    return make(
+        "E0260",
+        f"the input `{name}` of a model can't have a default value",
+        span,
+        notes=["every call of a model gives all its inputs"],
+        help="leave the default out, or make it a static parameter in [ ]",
+    )
+
+
 def no_value(what: str, span: Span, help: str | None = None) -> Diagnostic:
     return make("E0223", f"one tensor is needed here, not {what}", span, help=help)
