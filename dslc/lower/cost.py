@@ -14,6 +14,7 @@ from dslc.ir.core import Eqn
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index, NoFacet, Scatter
 from dslc.ir.types import DType, TensorType
+from dslc.ops.recurrent import ScanAttrs
 
 WINDOW = 32  # reductions over no more (constant) elements are written out as one expression
 
@@ -146,7 +147,12 @@ def cost_of(eqn: Eqn) -> Cost:
 
 
 def flops_of(eqn: Eqn) -> Dim:
-    """Arithmetic operations of the whole equation."""
+    """Arithmetic operations of the whole equation; all steps of a scan."""
+    if isinstance(eqn.attrs, ScanAttrs):
+        step: Dim = 0
+        for inner in eqn.attrs.body.eqns:
+            step = step + flops_of(inner)
+        return eqn.attrs.length * step
     cost = cost_of(eqn)
     steps = product(cost.reduction) if cost.reduction is not None else 0
     return eqn.outputs[0].type.size * (steps * cost.repeated + cost.operations)

@@ -28,11 +28,10 @@ from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index, Scatter
 from dslc.lower.cost import passed_through
 from dslc.lower.cuda_math import cuda_math
-from dslc.lower.group import Group, group
+from dslc.lower.group import Group
 from dslc.lower.kernel import Kernel, make_kernel
 from dslc.lower.loops import Task, is_flat, unflatten
-from dslc.lower.memory import plan
-from dslc.lower.program import Lowered, assemble
+from dslc.lower.program import Layout, Lowered, assemble
 from dslc.lower.scalar import COMPUTED, Reduction, ScalarKernels, local
 from dslc.lower.sizes import i64
 
@@ -48,20 +47,14 @@ FEW = 1 << 10
 
 def lower_entry_cuda(entry: Entry) -> Lowered:
     """The whole entry as one TIR module for a GPU; its functions carry no targets yet."""
-    grouping = group(entry.function)
-    planned = plan(entry, grouping, {})
 
     def emit(task: Task, _: Any) -> None:
         emit_device(task)
 
-    def make(name: str, g: Group, position: int) -> Kernel:
-        return make_kernel(name, g, grouping, planned, position, 1, cuda_math, emit)
+    def make(name: str, g: Group, layout: Layout, position: int) -> Kernel:
+        return make_kernel(name, g, layout.grouping, layout.plan, position, 1, cuda_math, emit)
 
-    lowered = assemble(entry, grouping, planned, make, ())
-    for variable in lowered.module.get_global_vars():
-        if variable.name_hint == f"{entry.name}_copy":
-            lowered.module[variable] = make_device_copy(variable.name_hint)
-    return lowered
+    return assemble(entry, lambda g: 0, make, make_device_copy)
 
 
 def with_targets(lowered: Lowered, device: Any, host: Any) -> Any:

@@ -2,14 +2,15 @@
 
 `entry(dims..., inputs..., variables..., outputs..., arena)`: dims are i64, in the order of
 `entry_dims`; inputs and variables are the function's parameters (`argument_order`); outputs are
-written; the arena is a 64-byte aligned u8 array of the planned size.
+written; the arena is a 64-byte aligned u8 array of the planned size. A scan is a loop in it: the
+kernels of its body are called once for each step, with addresses that move along.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import tirx
@@ -19,11 +20,11 @@ from tvm.tirx.script import builder as T
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Entry
 from dslc.ir.dims import Dim, free_symbols
-from dslc.ir.op import attrs_symbols
+from dslc.ir.op import Expr, attrs_symbols
 from dslc.ir.types import ITEMSIZE, DType, TensorType
 from dslc.lower.kernel import Kernel
-from dslc.lower.memory import Copy, InArena, InArgument, InOutput, Place
-from dslc.lower.sizes import dim_expression
+from dslc.lower.memory import InArena, InArgument, InCarry, InOutput, OfScan, Place, Slots
+from dslc.lower.sizes import dim_expression, i64
 
 # What the caller's arrays are declared as (the kernels see what is stored).
 _DECLARED: Mapping[DType, str] = {
@@ -38,6 +39,35 @@ class Call:
 
     kernel: Kernel
     function: Any  # GlobalVar
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CopyCall:
+    """So many bytes from one place to another, by the kernel `function`."""
+
+    source: Place
+    target: Place
+    size: Dim
+    function: Any  # GlobalVar
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loop:
+    """A scan: `before` once, `steps` for each slice, `after` once, all in terms of the places of
+    its body. `region`, `inputs` and `outputs` are places of the function around."""
+
+    length: Dim
+    reverse: bool
+    region: Place
+    inputs: tuple[Place, ...]
+    outputs: tuple[Place, ...]
+    carries: tuple[Slots, ...]
+    before: tuple[CopyCall, ...]
+    steps: tuple[Step, ...]
+    after: tuple[CopyCall, ...]
+
+
+Step: TypeAlias = Call | CopyCall | Loop
 
 
 def entry_dims(entry: Entry) -> tuple[str, ...]:
@@ -58,12 +88,7 @@ def argument_order(entry: Entry) -> tuple[int, ...]:
     return tuple(sorted(places, key=lambda i: (entry.arguments[i].role != "input", i)))
 
 
-def make_entry(
-    entry: Entry,
-    calls: Sequence[Call],
-    copies: Sequence[tuple[Copy, Any]],
-    places: Mapping[Any, Place],
-) -> Any:
+def make_entry(entry: Entry, steps: Sequence[Step]) -> Any:
     """The public PrimFunc named after the entry."""
     with IRBuilder() as builder, T.prim_func():
         T.func_name(entry.name)
@@ -79,32 +104,105 @@ def make_entry(
         ]
         bytes_ = tirx.Var("arena_size", "int64")
         arena = T.arg("arena", T.buffer((bytes_,), "uint8", align=1))
-
-        def pointer(place: Place) -> Any:
-            match place:
-                case InArgument(position):
-                    return params[position].data
-                case InOutput(position):
-                    return outputs[position].data
-                case InArena(offset, _):
-                    return tirx.address_of(arena[dim_expression(offset, symbols)])
-            raise InternalError(f"unknown place {place!r}")
-
-        for call in calls:
-            arguments = [pointer(place) for place in call.kernel.pointers]
-            arguments += [symbols[name] for name in call.kernel.symbols]
-            returned = tvm.ir.PrimType("int32" if call.kernel.parallel else "void")
-            T.evaluate(T.Call(call.function, arguments, ret_ty=returned))
-        for copy, function in copies:
-            source = places[copy.source]
-            arguments = [pointer(source), pointer(copy.target)]
-            size = dim_expression(_nbytes(copy), symbols)
-            T.evaluate(T.Call(function, [*arguments, size], ret_ty=tvm.ir.PrimType("void")))
+        _Emitter(symbols, params, outputs, arena).emit(steps)
     return builder.get()
 
 
-def _nbytes(copy: Copy) -> Dim:
-    return copy.source.type.nbytes
+@dataclass(frozen=True, slots=True, eq=False)
+class Address:
+    """`offset` bytes (None: none) into the arena or an argument's buffer."""
+
+    buffer: Any
+    offset: Expr | None = None
+
+    def plus(self, offset: Expr) -> Address:
+        return Address(self.buffer, offset if self.offset is None else self.offset + offset)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Emitter:
+    """Emits steps of an entry, or of the body of a scan, whose `loop` stands in `around`: `turn`
+    counts its steps as they are taken."""
+
+    symbols: Mapping[str, Any]
+    params: Mapping[int, Any]
+    outputs: Sequence[Any]
+    arena: Any
+    around: _Emitter | None = None
+    loop: Loop | None = None
+    turn: Expr = None
+
+    def emit(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            match step:
+                case Call(kernel, function):
+                    arguments = [self.pointer(place) for place in kernel.pointers]
+                    arguments += [self.symbols[name] for name in kernel.symbols]
+                    returned = tvm.ir.PrimType("int32" if kernel.parallel else "void")
+                    T.evaluate(T.Call(function, arguments, ret_ty=returned))
+                case CopyCall(source, target, size, function):
+                    arguments = [self.pointer(source), self.pointer(target), self.dim(size)]
+                    T.evaluate(T.Call(function, arguments, ret_ty=tvm.ir.PrimType("void")))
+                case Loop():
+                    self.run(step)
+
+    def run(self, loop: Loop) -> None:
+        """The scan's steps, one after the other."""
+        self.inside(loop, i64(0)).emit(loop.before)
+        with T.serial(i64(0), self.dim(loop.length)) as turn:
+            self.inside(loop, turn).emit(loop.steps)
+        self.inside(loop, self.dim(loop.length)).emit(loop.after)
+
+    def inside(self, loop: Loop, turn: Expr) -> _Emitter:
+        return replace(self, around=self, loop=loop, turn=turn)
+
+    def dim(self, dim: Dim) -> Expr:
+        return dim_expression(dim, self.symbols)
+
+    def pointer(self, place: Place) -> Any:
+        """The place's address as a kernel's argument."""
+        at = self.address(place)
+        if at.offset is None:
+            return at.buffer.data
+        if at.buffer is self.arena:
+            return tirx.address_of(self.arena[at.offset])
+        size = tvm.DataType(at.buffer.dtype).itemsize
+        flat = T.decl_buffer((i64(1),), at.buffer.dtype, data=at.buffer.data, layout=None)
+        return tirx.address_of(flat[tirx.floordiv(at.offset, i64(size))])
+
+    def address(self, place: Place) -> Address:
+        match place:
+            case InArgument(position):
+                return Address(self.params[position])
+            case InOutput(position):
+                return Address(self.outputs[position])
+            case InArena(offset, _):
+                return self.region().plus(self.dim(offset))
+            case OfScan() | InCarry() if self.around is not None and self.loop is not None:
+                return self.of_scan(place, self.around, self.loop)
+        raise InternalError(f"unknown place {place!r}")
+
+    def region(self) -> Address:
+        """Where the arena of this function begins."""
+        if self.around is None or self.loop is None:
+            return Address(self.arena)
+        return self.around.address(self.loop.region)
+
+    def of_scan(self, place: OfScan | InCarry, around: _Emitter, loop: Loop) -> Address:
+        if isinstance(place, InCarry):
+            slots = loop.carries[place.position]
+            start = self.region().plus(self.dim(slots.offset))
+            if slots.slots == 1:
+                return start
+            turn = self.turn + i64(1) if place.following else self.turn
+            return start.plus(tirx.floormod(turn, i64(2)) * self.dim(slots.size))
+        places = loop.inputs if place.of == "input" else loop.outputs
+        whole = around.address(places[place.position])
+        if isinstance(place.stride, int) and place.stride == 0:
+            return whole
+        last = self.dim(loop.length) - i64(1)
+        step = last - self.turn if loop.reverse else self.turn
+        return whole.plus(step * self.dim(place.stride))
 
 
 def _declare(name: str, type: TensorType, symbols: Mapping[str, Any]) -> Any:

@@ -10,6 +10,8 @@ that uses it, or stored. A stored value can still be computed inside a user's gr
 it element by element: it becomes one more output. Contractions and reductions are the anchors
 of their groups; what reads their result element by element is their epilogue.
 
+A scan is a group of its own; its body has a grouping of its own.
+
 Non-goals: where values lie (`memory.py`), how a group runs (`loops.py`, the schedules).
 """
 
@@ -23,7 +25,7 @@ from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim
 from dslc.lower.cost import Cost, cost_of
 
-Kind = Literal["loop", "reduce", "scatter", "contract"]
+Kind = Literal["loop", "reduce", "scatter", "contract", "scan"]
 
 CONTRACTIONS = (
     "matmul",
@@ -33,12 +35,14 @@ CONTRACTIONS = (
     "conv2d_weight_gradient",
 )
 VIEWS = ("reshape",)
+# What reads its operands from memory.
+STORES_INPUTS = (*CONTRACTIONS, "scan")
 CHEAP = 4  # operations that may be repeated rather than stored
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Equations that one kernel computes. `outputs` are stored; `inputs` are read from memory,
+    """Equations that one kernel computes, or a scan. `outputs` are stored; `inputs` are read from memory,
     `pointwise` those of them that are read only at the index that is being written."""
 
     kind: Kind
@@ -140,7 +144,7 @@ class _Grouper:
 
     def must_be_stored(self, value: Value) -> bool:
         return value in self.results or any(
-            eqn.op.name in CONTRACTIONS for eqn in self.users.get(value, ())
+            eqn.op.name in STORES_INPUTS for eqn in self.users.get(value, ())
         )
 
     def all_users(self, value: Value) -> list[Eqn]:
@@ -185,7 +189,9 @@ class _Grouper:
         is_result = any(v in self.results or self.view_is_result(v) for v in eqn.outputs)
         if not drafts and not is_result:
             return
-        if self.is_anchor(eqn):
+        if eqn.op.name == "scan":
+            self.place_scan(eqn, drafts)
+        elif self.is_anchor(eqn):
             self.place_anchor(eqn, drafts, is_result)
         elif not is_result and self.can_inline(eqn, users, drafts):
             for draft in drafts:
@@ -198,7 +204,7 @@ class _Grouper:
         (out, *more) = eqn.outputs
         if more or self.has_view(out):
             return False
-        if any(user.op.name in CONTRACTIONS for user in users):
+        if any(user.op.name in STORES_INPUTS for user in users):
             return False
         if not eqn.inputs:
             return True
@@ -299,6 +305,13 @@ class _Grouper:
         host.anchor = eqn
         host.kind = self.kind(eqn)
         host.after.update(draft for draft in drafts if draft is not host)
+
+    def place_scan(self, eqn: Eqn, drafts: list[_Draft]) -> None:
+        """A scan is a group of its own, which stores all its results."""
+        alone = self.new_draft(eqn)
+        alone.outputs.extend(eqn.outputs)
+        alone.anchor, alone.kind = eqn, "scan"
+        alone.after.update(drafts)
 
     def kind(self, eqn: Eqn) -> Kind:
         if self.costs[eqn].scatters:

@@ -1,22 +1,28 @@
 """Decides where every stored value lies: in an argument, in a result's buffer, or in the arena.
 
-Input: an Entry and its Grouping. Output: a `Plan`. Values whose lifetimes don't meet share memory;
+Input: an Entry, or the body of a scan, and its Grouping. Output: a `Plan`. Values whose lifetimes don't meet share memory;
 a group that reads a dying value only at the index it writes works in place. Static sizes are laid
 out exactly, first fit, largest first; values with dynamic sizes share only slots of equal size
 expressions, behind the static part. Offsets are multiples of 64 bytes.
 
 An update (the next value of a weight or state) goes straight into the variable when nothing reads
 the old value later; otherwise it is kept aside and copied at the end.
+
+The body of a scan has a region of the arena to itself; its carries live there, in two slots that are
+read and written in turn, or in one where the next value can be written over the old one. What it
+yields is written straight into the stack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from dslc.ir.core import Entry, Value
+from dslc.ir.core import Entry, Function, Value
 from dslc.ir.dims import Dim
 from dslc.lower.group import Group, Grouping
+from dslc.ops.recurrent import ScanAttrs
 
 ALIGNMENT = 64
 
@@ -43,26 +49,55 @@ class InArena:
     size: Dim
 
 
-Place = InArgument | InOutput | InArena
+@dataclass(frozen=True, slots=True)
+class OfScan:
+    """In the body of a scan: the memory of the scan's input (or output) `position`, wherever the
+    function around has it; with a `stride`, the step's slice: so many bytes for each."""
+
+    of: Literal["input", "output"]
+    position: int
+    stride: Dim = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InCarry:
+    """In the body of a scan: carry `position` as the step reads it, or as the `following` does."""
+
+    position: int
+    following: bool = False
+
+
+Place = InArgument | InOutput | InArena | OfScan | InCarry
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """After all groups: the bytes of `source` go to `target`."""
+    """After all groups (of a scan's step): the bytes of `source` go to `target`."""
 
     source: Value
     target: Place
 
 
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Where a carry lives in its body's region: `slots` times `size` bytes from `offset`."""
+
+    offset: Dim
+    size: Dim
+    slots: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """`places` holds every stored value that is not a view; `scratch[i]` is the scratch memory of
-    group i, if it asked for some; `size` is the arena's size in bytes."""
+    group i, if it asked for some; `size` is the arena's size in bytes (for the body of a scan, its
+    region's, and `carries` has where the carries live in it)."""
 
     places: Mapping[Value, Place]
     scratch: Mapping[int, InArena]
     copies: tuple[Copy, ...]
     size: Dim
+    carries: tuple[Slots, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -125,14 +160,20 @@ def _first_fit(block: Block, placed: Iterable[Block]) -> int:
 
 
 class _Planner:
-    """The state of planning one entry."""
+    """The state of planning one function. `targets[i]` are the places where result i may be
+    computed, the best first; it is copied to one of them at the end if it can be in none."""
 
-    def __init__(self, entry: Entry, grouping: Grouping) -> None:
-        self.entry, self.grouping = entry, grouping
-        self.places: dict[Value, Place] = {
-            value: InArgument(i) for i, value in enumerate(entry.function.params)
-        }
-        self.position = {a.name: i for i, a in enumerate(entry.arguments)}
+    def __init__(
+        self,
+        function: Function,
+        grouping: Grouping,
+        params: Sequence[Place],
+        targets: Sequence[tuple[Place, ...]],
+    ) -> None:
+        self.function, self.grouping, self.targets = function, grouping, targets
+        self.places: dict[Value, Place] = dict(zip(function.params, params))
+        self.holders = {place: value for value, place in self.places.items()}
+        self.result_bases = {grouping.base(result) for result in function.results}
         self.made_in = {v: i for i, g in enumerate(grouping.groups) for v in g.outputs}
         self.last_read: dict[Value, int] = {}
         for i, g in enumerate(grouping.groups):
@@ -142,7 +183,7 @@ class _Planner:
         self.blocks: dict[Value, Block] = {}
         self.kept: set[Value] = set()  # read by a copy at the end
 
-    def run(self, scratch: Mapping[int, Dim]) -> Plan:
+    def run(self, scratch: Mapping[int, Dim], carries: Sequence[Value] = ()) -> Plan:
         self.place_results()
         steps = len(self.grouping.groups)
         for i, g in enumerate(self.grouping.groups):
@@ -151,33 +192,50 @@ class _Planner:
                     last = steps if value in self.kept else self.last_read.get(value, i)
                     self.blocks[value] = self.share(g, i, value, last)
         extra = {i: Block(size, i, i) for i, size in scratch.items()}
-        size = lay_out([*dict.fromkeys(self.blocks.values()), *extra.values()])
+        slots = [Block(self.slot_size(i, value), -1, steps) for i, value in enumerate(carries)]
+        size = lay_out([*dict.fromkeys(self.blocks.values()), *extra.values(), *slots])
         for value, block in self.blocks.items():
             self.places[value] = InArena(block.offset, block.size)
         places = {i: InArena(b.offset, b.size) for i, b in extra.items()}
-        return Plan(self.places, places, tuple(self.copies), size)
+        carried = tuple(
+            Slots(block.offset, align(value.type.nbytes), self.slots(i))
+            for i, (block, value) in enumerate(zip(slots, carries))
+        )
+        return Plan(self.places, places, tuple(self.copies), size, carried)
+
+    def slots(self, carry: int) -> int:
+        """How many slots a carry needs: two if its next value is not written over it."""
+        written = {*self.places.values(), *(copy.target for copy in self.copies)}
+        return 2 if InCarry(carry, following=True) in written else 1
+
+    def slot_size(self, carry: int, value: Value) -> Dim:
+        return align(value.type.nbytes) * self.slots(carry)
 
     def place_results(self) -> None:
-        count = len(self.entry.outputs)
-        for i, result in enumerate(self.entry.function.results):
-            target: Place = InOutput(i)
-            if i >= count:
-                target = InArgument(self.position[self.entry.updates[i - count]])
+        for result, targets in zip(self.function.results, self.targets):
             base = self.grouping.base(result)
-            if base in self.made_in and base not in self.places and self.writable(base, target):
-                self.places[base] = target
-            elif self.places.get(base) != target:
-                self.copies.append(Copy(result, target))
+            if base in self.made_in and base not in self.places:
+                place = next((t for t in targets if self.writable(base, t)), None)
+                if place is not None:
+                    self.places[base] = place
+                    continue
+            if self.places.get(base) not in targets[:1]:
+                self.copies.append(Copy(result, self.copy_target(targets)))
                 self.kept.add(base)
+
+    def copy_target(self, targets: tuple[Place, ...]) -> Place:
+        """The first target whose old contents no copy reads."""
+        free = (t for t in targets if self.holders.get(t) not in self.result_bases)
+        return next(free, targets[-1])
 
     def writable(self, value: Value, target: Place) -> bool:
         """Whether `value` may be computed straight into `target`: the old contents of a variable
-        must not be needed any more then."""
-        if not isinstance(target, InArgument):
+        or carry must not be needed any more then."""
+        old = self.holders.get(target)
+        if old is None:
             return True
-        old = self.entry.function.params[target.position]
         maker = self.made_in[value]
-        if any(self.grouping.base(r) is old for r in self.entry.function.results):
+        if old in self.result_bases:
             return False
         last = self.last_read.get(old, -1)
         return last < maker or (last == maker and self.in_place(maker, old))
@@ -208,4 +266,29 @@ class _Planner:
 
 def plan(entry: Entry, grouping: Grouping, scratch: Mapping[int, Dim]) -> Plan:
     """Where everything lies. `scratch` gives bytes of working memory that a group asked for."""
-    return _Planner(entry, grouping).run(scratch)
+    position = {argument.name: i for i, argument in enumerate(entry.arguments)}
+    params = [InArgument(i) for i in range(len(entry.arguments))]
+    targets: list[tuple[Place, ...]] = [(InOutput(i),) for i in range(len(entry.outputs))]
+    targets += [(InArgument(position[name]),) for name in entry.updates]
+    return _Planner(entry.function, grouping, params, targets).run(scratch)
+
+
+def plan_body(attrs: ScanAttrs, grouping: Grouping, scratch: Mapping[int, Dim]) -> Plan:
+    """Where everything in the body of a scan lies, in one step of it."""
+    body, count = attrs.body, attrs.elements
+    params: list[Place] = []
+    for i, param in enumerate(body.params):
+        carry = i - count
+        if i < count:
+            params.append(OfScan("input", i, param.type.nbytes))
+        elif carry < attrs.carries:
+            params.append(InCarry(carry))
+        else:
+            params.append(OfScan("input", i))
+    targets: list[tuple[Place, ...]] = [
+        (OfScan("output", i, result.type.nbytes),)
+        for i, result in enumerate(body.results[: attrs.yields])
+    ]
+    targets += [(InCarry(i), InCarry(i, following=True)) for i in range(attrs.carries)]
+    carries = body.params[count : count + attrs.carries]
+    return _Planner(body, grouping, params, targets).run(scratch, carries)

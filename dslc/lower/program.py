@@ -1,27 +1,30 @@
 """Lowers an entry: groups, memory plan, kernels and the host function, as one TIR module.
 
 Input: an optimised Entry and a `Machine`. Output: a `Lowered`, which `build` compiles. Equal
-kernels are kept once.
+kernels are kept once. The body of a scan is laid out like an entry, in a region of its own; its
+kernels are called in a loop of the host function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import tvm
 import tvm_ffi
 
-from dslc.ir.core import Entry
+from dslc.diagnostics import InternalError
+from dslc.ir.core import Entry, Eqn, Value
 from dslc.ir.dims import Dim
 from dslc.lower.contract import emit_contraction, scratch_of
 from dslc.lower.cost import flops_of
-from dslc.lower.entry import Call, entry_dims, make_copy, make_entry
+from dslc.lower.entry import Call, CopyCall, Loop, Step, entry_dims, make_copy, make_entry
 from dslc.lower.group import Group, Grouping, group
-from dslc.lower.kernel import make_kernel
+from dslc.lower.kernel import Kernel, make_kernel
 from dslc.lower.loops import Task, emit_loops
-from dslc.lower.memory import Copy, Plan, plan
+from dslc.lower.memory import InArena, InCarry, OfScan, Place, Plan, plan, plan_body
+from dslc.ops.recurrent import ScanAttrs
 from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.contract import Machine
 
@@ -43,16 +46,23 @@ class Lowered:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """A function's groups, where its values lie, and the same for the bodies of its scans, by the
+    number of their group."""
+
+    grouping: Grouping
+    plan: Plan
+    bodies: Mapping[int, Layout]
+
+
+Scratch = Callable[[Group], Dim]
+Make = Callable[[str, Group, Layout, int], Kernel]
+
+
 def lower_entry(entry: Entry, machine: Machine) -> Lowered:
     """The whole entry as one TIR module for a CPU."""
-    grouping = group(entry.function)
     notes: list[str] = []
-    scratch = {
-        i: size
-        for i, g in enumerate(grouping.groups)
-        if g.kind == "contract" and (size := scratch_of(g, machine)) != 0
-    }
-    planned = plan(entry, grouping, scratch)
 
     def emit(task: Task, memory: Any) -> None:
         if task.group.kind == "contract":
@@ -62,55 +72,126 @@ def lower_entry(entry: Entry, machine: Machine) -> Lowered:
         else:
             emit_loops(task)
 
-    def make(name: str, g: Group, position: int) -> Any:
-        math = vmath.math
-        return make_kernel(name, g, grouping, planned, position, machine.tasks, math, emit)
+    def make(name: str, g: Group, layout: Layout, position: int) -> Kernel:
+        return make_kernel(
+            name, g, layout.grouping, layout.plan, position, machine.tasks, vmath.math, emit
+        )
 
-    return assemble(entry, grouping, planned, make, notes)
+    def scratch(g: Group) -> Dim:
+        return scratch_of(g, machine) if g.kind == "contract" else 0
+
+    return assemble(entry, scratch, make, make_copy, notes)
 
 
 def assemble(
     entry: Entry,
-    grouping: Grouping,
-    planned: Plan,
-    make: Callable[[str, Group, int], Any],
-    notes: Sequence[str],
+    scratch: Scratch,
+    make: Make,
+    make_copy: Callable[[str], Any],
+    notes: Sequence[str] = (),
 ) -> Lowered:
-    """Makes every kernel by `make(name, group, position)`, shares equal ones, and joins them."""
-    functions: dict[Any, Any] = {}
-    shared: dict[int, tuple[Any, Any]] = {}
-    calls: list[Call] = []
-    names: list[str] = []
-    for i, g in enumerate(grouping.groups):
-        name = kernel_name(entry.name, i, g)
-        kernel = make(name, g, i)
-        key = tvm_ffi.structural_hash(kernel.function)
-        known = shared.get(key)
-        if known is None or not tvm_ffi.structural_equal(known[1], kernel.function):
-            variable = tvm.ir.GlobalVar(name)
-            functions[variable] = kernel.function
-            known = shared[key] = (variable, kernel.function)
-        names.append(known[0].name_hint)
-        calls.append(Call(kernel, known[0]))
-    copies = _copies(entry, planned, functions)
-    places = {copy.source: planned.places[grouping.base(copy.source)] for copy, _ in copies}
-    host = make_entry(entry, calls, copies, places)
-    functions[tvm.ir.GlobalVar(entry.name)] = host
+    """Lays the entry out, makes its kernels by `make(name, group, layout, position)`, shares equal
+    ones, and joins them. `scratch` tells the bytes of working memory that a group wants."""
+    grouping = group(entry.function)
+    bodies, wanted = _bodies(grouping, scratch)
+    layout = Layout(grouping, plan(entry, grouping, wanted), bodies)
+    joined = _Joined(entry, make, make_copy)
+    host = make_entry(entry, joined.steps(layout, entry.name))
+    joined.functions[tvm.ir.GlobalVar(entry.name)] = host
     flops: Dim = 0
     for eqn in entry.function.eqns:
         flops = flops + flops_of(eqn)
     return Lowered(
-        entry.name, tvm.IRModule(functions), entry_dims(entry), planned.size, tuple(names),
-        len(functions) - 1, flops, tuple(notes),
+        entry.name, tvm.IRModule(joined.functions), entry_dims(entry), layout.plan.size,
+        tuple(joined.names), len(joined.functions) - 1, flops, tuple(notes),
     )  # fmt: skip
 
 
-def _copies(entry: Entry, planned: Plan, functions: dict[Any, Any]) -> list[tuple[Copy, Any]]:
-    if not planned.copies:
-        return []
-    variable = tvm.ir.GlobalVar(f"{entry.name}_copy")
-    functions[variable] = make_copy(variable.name_hint)
-    return [(copy, variable) for copy in planned.copies]
+def _bodies(grouping: Grouping, scratch: Scratch) -> tuple[dict[int, Layout], dict[int, Dim]]:
+    """The layouts of the scans' bodies, and what memory each group wants, by its number."""
+    bodies: dict[int, Layout] = {}
+    wanted: dict[int, Dim] = {}
+    for i, g in enumerate(grouping.groups):
+        if g.kind == "scan":
+            bodies[i] = _body_layout(scan_attrs(g), scratch)
+            wanted[i] = bodies[i].plan.size
+        else:
+            wanted[i] = scratch(g)
+    return bodies, {i: size for i, size in wanted.items() if size != 0}
+
+
+def _body_layout(attrs: ScanAttrs, scratch: Scratch) -> Layout:
+    grouping = group(attrs.body)
+    bodies, wanted = _bodies(grouping, scratch)
+    return Layout(grouping, plan_body(attrs, grouping, wanted), bodies)
+
+
+def scan_attrs(g: Group) -> ScanAttrs:
+    """The attributes of a scan's group."""
+    if g.anchor is None or not isinstance(g.anchor.attrs, ScanAttrs):
+        raise InternalError("a group of kind scan without its equation")
+    return g.anchor.attrs
+
+
+class _Joined:
+    """The functions of an entry while they are made, equal kernels once."""
+
+    def __init__(self, entry: Entry, make: Make, make_copy: Callable[[str], Any]) -> None:
+        self.entry, self.make, self.make_copy = entry, make, make_copy
+        self.functions: dict[Any, Any] = {}
+        self.names: list[str] = []
+        self.shared: dict[int, tuple[Any, Any]] = {}
+        self.copier: Any = None
+
+    def steps(self, layout: Layout, prefix: str) -> list[Step]:
+        """What the host function does for the groups of one function, and the copies behind."""
+        steps: list[Step] = []
+        for i, g in enumerate(layout.grouping.groups):
+            if g.kind == "scan":
+                steps.append(self.loop(layout, i, f"{prefix}_{i}"))
+            else:
+                steps.append(self.call(layout, i, kernel_name(prefix, i, g)))
+        for copy in layout.plan.copies:
+            source = layout.plan.places[layout.grouping.base(copy.source)]
+            steps.append(self.copy(source, copy.target, copy.source.type.nbytes))
+        return steps
+
+    def call(self, layout: Layout, position: int, name: str) -> Call:
+        kernel = self.make(name, layout.grouping.groups[position], layout, position)
+        key = tvm_ffi.structural_hash(kernel.function)
+        known = self.shared.get(key)
+        if known is None or not tvm_ffi.structural_equal(known[1], kernel.function):
+            variable = tvm.ir.GlobalVar(name)
+            self.functions[variable] = kernel.function
+            known = self.shared[key] = (variable, kernel.function)
+        self.names.append(known[0].name_hint)
+        return Call(kernel, known[0])
+
+    def copy(self, source: Place, target: Place, size: Dim) -> CopyCall:
+        if self.copier is None:
+            self.copier = tvm.ir.GlobalVar(f"{self.entry.name}_copy")
+            self.functions[self.copier] = self.make_copy(self.copier.name_hint)
+        return CopyCall(source, target, size, self.copier)
+
+    def loop(self, layout: Layout, position: int, prefix: str) -> Loop:
+        """A scan: its carries are copied into their slots before the first step, and out of them
+        after the last."""
+        body, g = layout.bodies[position], layout.grouping.groups[position]
+        attrs, anchor = scan_attrs(g), cast(Eqn, g.anchor)
+        before, after = [], []
+        for i, value in enumerate(anchor.inputs[attrs.elements :][: attrs.carries]):
+            size = value.type.nbytes
+            before.append(self.copy(OfScan("input", attrs.elements + i), InCarry(i), size))
+            after.append(self.copy(InCarry(i), OfScan("output", attrs.yields + i), size))
+
+        def places(values: Sequence[Value]) -> tuple[Place, ...]:
+            return tuple(layout.plan.places[layout.grouping.base(value)] for value in values)
+
+        return Loop(
+            attrs.length, attrs.reverse, layout.plan.scratch.get(position, InArena(0, 0)),
+            places(anchor.inputs), places(anchor.outputs), body.plan.carries,
+            tuple(before), tuple(self.steps(body, prefix)), tuple(after),
+        )  # fmt: skip
 
 
 def kernel_name(entry: str, position: int, g: Group) -> str:
