@@ -11,7 +11,7 @@ import numpy as np
 from ops.cases import accepts, cases, concrete, environments, function_of, random_inputs, reference
 
 from dslc.ir.core import Argument, Entry
-from dslc.ir.op import NoFacet, Op, Sample
+from dslc.ir.op import Op, Sample
 
 
 def entry_of(op: Op, sample: Sample, number: int) -> Entry:
@@ -22,7 +22,7 @@ def entry_of(op: Op, sample: Sample, number: int) -> Entry:
 
 
 def main() -> None:
-    chosen = [(op, s) for op, s in cases() if not isinstance(op.compute, NoFacet)]
+    chosen = cases()
     entries = [entry_of(op, sample, i) for i, (op, sample) in enumerate(chosen)]
     library = device.Library(entries)
     print(json.dumps({e.name: check(library, e, *case) for e, case in zip(entries, chosen)}))

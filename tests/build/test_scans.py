@@ -1,0 +1,128 @@
+"""Models with a `scan`, compiled, against `evaluate`: all lengths, directions, axes, nests of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from build.corpus import Model
+from build.lockstep import Lockstep
+
+from dslc.lower import loops
+from dslc.schedules.cpu import contract
+
+RNN = """
+layer rnn[hidden](x: float[N, T, I]) -> (float[N, T, hidden], float[N, hidden]) {
+    param w_hh: float[hidden, hidden] ~ uniform[-1 / sqrt(hidden), 1 / sqrt(hidden)]
+    param w_xh: float[hidden, I] ~ uniform[-1 / sqrt(hidden), 1 / sqrt(hidden)]
+    param b_h: float[hidden] ~ uniform[-1, 1]
+    hs, last = scan x_t in x along 1, h = zeros[N, hidden]() {
+        h = tanh(h @ w_hh.T + x_t @ w_xh.T + b_h)
+        yield h
+    }
+    return hs, last
+}
+model M(x: f32[N, T, 5]) -> (f32[N, T, 3], f32[N, 18]) {
+    hs, last = x |> first: rnn[18]
+    more, end = hs |> second: rnn[18]
+    return (more |> out: dense[3]), last + end
+}
+"""
+BACK = """
+fn back(x: f64[T, N]) -> (f64[T, N], f64[N], f64[N]) {
+    ys, s, q = scan x_t in x along 0 reversed, s = ones[N, dtype=f64](), q = ones[N, dtype=f64]() {
+        s = 0.5 * s + x_t
+        q = q * s / (1 + abs(q))
+        yield s - q
+    }
+    return ys, s, q
+}
+model M(x: f64[T, N]) -> (f64[T, N], f64[N], f64[N]) { return back(x) }
+"""
+# The next values of the carries are each other's old ones, the yield is a carry's old value.
+SWAPS = """
+model M(x: f32[A, T in 1..9, B]) -> (f32[A, T, B], f32[A, T], f32[A, B], f32[A, B], i64) {
+    ys, sums, a, b, n = scan x_t in x along 1, a = x[:, 0], b = zeros[A, B](), n = cast[i64](0) {
+        yield a, sum[axis=-1](a * x_t)
+        c = a
+        a = b + x_t
+        b = c
+        n = n + 1
+    }
+    return ys, sums, a, b, n
+}
+"""
+NESTED = """
+model M(x: f32[A, B, 4], w: f32[4, 4]) -> (f32[A, B, 4], f32[A, B], f32[4]) {
+    table, sums, above = scan row in x along 0, above = zeros[4]() {
+        inner, counts, count, last = scan e in row along 0 reversed, n = 0, h = above {
+            h = tanh(h @ w + e @ w)
+            n = n + sum(h * above)
+            yield h, n
+        }
+        above = above * 0.5 + last * count
+        yield inner, counts
+    }
+    return table, sums, above
+}
+"""
+# A state goes through; what is yielded does not depend on a carry, or is the element itself.
+STATE = """
+layer counted(x: f32[T, 7]) -> (f32[T, 7], f32[T, 7], f32[T, 7]) {
+    state seen: f32[7] = 1
+    xs, doubled, sums, total = scan x_t in x along 0, s = seen {
+        s = s + x_t
+        yield x_t, 2 * x_t, s
+    }
+    seen <- total
+    return xs, doubled, sums
+}
+model M(x: f32[T, 7]) -> (f32[T, 7], f32[T, 7], f32[T, 7]) { return counted(x) }
+"""
+# Reductions and a softmax over what came before; values of several dtypes in one body.
+ATTEND = """
+model M(x: f32[N, T, 6]) -> (f32[N, T, 6], f32[N, 6], bool[N]) {
+    ys, m, hit = scan x_t in x along 1, m = zeros[N, 6](), hit = zeros[N, dtype=bool]() {
+        p = softmax[axis=-1](m * x_t)
+        m = m + p * max[axis=-1, keepdims=true](x_t)
+        hit = hit or argmax[axis=-1](m) == 2
+        yield where(reshape[N, 1](hit), m, -x_t)
+    }
+    return ys, m, hit
+}
+"""
+LENGTHS = tuple({"T": t, "N": n} for t, n in ((0, 2), (1, 1), (2, 3), (7, 2)))
+MODELS = [
+    Model("rnn", RNN, sizes=LENGTHS),
+    Model("back", BACK, sizes=LENGTHS),
+    Model("swaps", SWAPS, sizes=({"T": 1, "A": 2, "B": 3}, {"T": 6, "A": 1, "B": 5})),
+    Model("nested", NESTED, sizes=({"A": 3, "B": 2}, {"A": 1, "B": 5}, {"A": 2, "B": 0})),
+    Model("state", STATE, sizes=({"T": 0}, {"T": 1}, {"T": 4})),
+    Model("attend", ATTEND, sizes=LENGTHS),
+]  # fmt: skip
+BY_NAME = {model.name: model for model in MODELS}
+
+
+@pytest.fixture(scope="module")
+def serial() -> Lockstep:
+    return Lockstep(MODELS, tasks=1)
+
+
+@pytest.fixture(scope="module")
+def parallel() -> Iterator[Lockstep]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops, "PARALLEL_OPERATIONS", 1)
+        patch.setattr(contract, "PARALLEL_WORK", 1)
+        yield Lockstep([BY_NAME["rnn"], BY_NAME["swaps"]], tasks=2)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_one_task(serial: Lockstep, name: str) -> None:
+    for sizes in BY_NAME[name].sizes:
+        serial.check(BY_NAME[name], sizes)
+
+
+@pytest.mark.parametrize("name", ["rnn", "swaps"])
+def test_kernels_of_a_body_may_run_in_parallel(parallel: Lockstep, name: str) -> None:
+    for sizes in BY_NAME[name].sizes:
+        parallel.check(BY_NAME[name], sizes)
