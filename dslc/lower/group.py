@@ -42,8 +42,8 @@ CHEAP = 4  # operations that may be repeated rather than stored
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Equations that one kernel computes, or a scan. `outputs` are stored; `inputs` are read from memory,
-    `pointwise` those of them that are read only at the index that is being written."""
+    """Equations that one kernel computes, or a scan. `outputs` are stored; `inputs` are read from
+    memory, `pointwise` those of them that are read only at the index that is being written."""
 
     kind: Kind
     eqns: tuple[Eqn, ...]

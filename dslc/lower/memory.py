@@ -1,16 +1,16 @@
 """Decides where every stored value lies: in an argument, in a result's buffer, or in the arena.
 
-Input: an Entry, or the body of a scan, and its Grouping. Output: a `Plan`. Values whose lifetimes don't meet share memory;
-a group that reads a dying value only at the index it writes works in place. Static sizes are laid
-out exactly, first fit, largest first; values with dynamic sizes share only slots of equal size
-expressions, behind the static part. Offsets are multiples of 64 bytes.
+Input: an Entry, or the body of a scan, and its Grouping. Output: a `Plan`. Values whose lifetimes
+don't meet share memory; a group that reads a dying value only at the index it writes works in
+place. Static sizes are laid out exactly, first fit, largest first; values with dynamic sizes share
+only slots of equal size expressions, behind the static part. Offsets are multiples of 64 bytes.
 
 An update (the next value of a weight or state) goes straight into the variable when nothing reads
 the old value later; otherwise it is kept aside and copied at the end.
 
-The body of a scan has a region of the arena to itself; its carries live there, in two slots that are
-read and written in turn, or in one where the next value can be written over the old one. What it
-yields is written straight into the stack.
+The body of a scan has a region of the arena to itself; its carries live there, in two slots that
+are read and written in turn, or in one where the next value can be written over the old one. What
+it yields is written straight into the stack.
 """
 
 from __future__ import annotations

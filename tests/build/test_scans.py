@@ -1,4 +1,4 @@
-"""Models with a `scan`, compiled, against `evaluate`: all lengths, directions, axes, nests of them."""
+"""Models with a `scan`, compiled, against `evaluate`: lengths, directions, axes, nests."""
 
 from __future__ import annotations
 
