@@ -20,6 +20,7 @@ from mkdocs.structure.files import File, Files
 
 from dslc.cli import COMMANDS, command_parser
 from dslc.commands.doc import LIBRARY_OPENING
+from dslc.commands.explain import FAMILIES
 from dslc.diagnostics import render_all
 from dslc.doc import markdown
 from dslc.doc.builtins import builtins
@@ -29,14 +30,6 @@ from dslc.source import SourceFile
 
 ROOT = Path(__file__).parent.parent
 EXPLAIN = ROOT / "dslc" / "explain"
-FAMILIES = {
-    "E00": "Syntax",
-    "E01": "Names",
-    "E02": "Types and shapes",
-    "E03": "Static arguments and compile-time numbers",
-    "E04": "Imports, models and training",
-    "E09": "What the compiler does not do yet",
-}
 
 # --- what mkdocs calls ------------------------------------------------------------------------
 

@@ -28,7 +28,12 @@ def run(args: argparse.Namespace) -> int:
         print(render_all(found, color=use_colour(sys.stdout)))
     errors = sum(d.severity == "error" for d in found)
     if args.format == "text":
-        files = f"{len(args.files)} file{'s' * (len(args.files) != 1)}"
-        told = f"{errors} error{'s' * (errors != 1)}" if errors else "no errors"
-        print(f"{told} in {files}", file=sys.stderr)
+        told = _counted(errors, "error")
+        if len(found) > errors:
+            told += f" and {_counted(len(found) - errors, 'warning')}"
+        print(f"{told} in {_counted(len(args.files), 'file')}", file=sys.stderr)
     return 1 if errors else 0
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count or 'no'} {noun}{'s' * (count != 1)}"

@@ -13,8 +13,10 @@ from dslc.semantics.context import Context, Mistake
 from dslc.semantics.elaborate import deep_recursion, elaborate_model, new_context
 from dslc.semantics.generic import check_alone
 from dslc.semantics.models import as_layer
+from dslc.semantics.partial import expect_missing, tainted, worth_telling
 from dslc.semantics.resolve import constant
 from dslc.semantics.scope import Module
+from dslc.semantics.warnings import warnings
 from dslc.source import SourceFile
 from dslc.syntax import ast
 
@@ -25,11 +27,16 @@ def check(source: SourceFile) -> list[Diagnostic]:
         ctx = new_context(source)
         ctx.discard = True
         module = ctx.frame.module
-        if any(d.code.startswith("E00") for d in ctx.reporter.diagnostics):
-            # The tree lacks what did not parse; what is left would only complain about that.
-            return list(ctx.reporter.diagnostics)
+        syntax = [d for d in ctx.reporter.diagnostics if d.code.startswith("E00")]
+        own = [d.span for d in syntax if d.span is not None and d.span.file is source]
+        if own:
+            expect_missing(module, source)
         check_module(ctx, module)
-        return list(ctx.reporter.diagnostics)
+        found = ctx.reporter.diagnostics
+        if syntax and module.tree is not None:
+            suspects = tainted(module.tree, own)
+            return list(worth_telling(found, module.tree, syntax, suspects))
+        return [*found] if ctx.reporter.has_errors else [*found, *warnings(module)]
 
 
 def check_module(ctx: Context, module: Module) -> None:
@@ -51,7 +58,7 @@ def check_trains(ctx: Context, module: Module) -> None:
         if name not in models:
             if not ctx.reporter.has_errors:
                 near = nearest_name(name, models)
-                ctx.report(errors.train_without_model(block.name, near))
+                ctx.report(errors.train_without_model(block.name, models, near))
         elif name in seen:
             what = f"the training of {name}"
             ctx.report(errors.given_twice(what, block.name.span, seen[name].name.span))

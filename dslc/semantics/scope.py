@@ -213,7 +213,8 @@ class Loader:
         target = self.library(parts[1]) if len(parts) == 2 and parts[0] == "std" else None
         if target is None:
             known = [f"std.{name}" for name in library_names()]
-            self.reporter.report(errors.no_such_module(str(path), path.span, known))
+            near = nearest_name(str(path), known)
+            self.reporter.report(errors.no_such_module(str(path), path.span, known, near))
         return target
 
     def declaring(self, name: str) -> str | None:

@@ -238,8 +238,10 @@ def _trainable(ctx: Context, items: _Items, weights: Sequence[Variable]) -> list
     for pattern in items.freeze:
         found = [v.name for v in weights if matches(pattern, v.name)]
         if not found:
-            near = nearest_name(pattern.span.text, _prefixes(weights))
-            ctx.report(errors.freeze_nothing(pattern.span.text, pattern.span, near))
+            text, names = pattern.span.text, [v.name for v in weights]
+            inside = any(name.startswith(f"{text}.") for name in names)
+            near = f"{text}.*" if inside else nearest_name(text, _prefixes(weights))
+            ctx.report(errors.freeze_nothing(text, pattern.span, near, names))
         frozen.update(found)
     return [v for v in weights if v.name not in frozen]
 

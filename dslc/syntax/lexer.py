@@ -108,6 +108,13 @@ def _scanner() -> re.Pattern[str]:
     return re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in kinds.items()))
 
 
+@lru_cache(maxsize=1)
+def _texts() -> dict[str, str]:
+    """The text of each sign and word."""
+    table = tables()
+    return {name: text for text, name in (*table.signs.items(), *table.words.items())}
+
+
 @dataclass(slots=True)
 class _Open:
     """A bracket waiting for its partner; `newlines` are the line breaks dropped inside it."""
@@ -255,6 +262,7 @@ class _Lexer:
             case "SIGN":
                 self._report(errors.foreign_sign(span))
                 kind = errors.FOREIGN_SIGNS[piece].type
+                piece = _texts().get(kind, piece)
             case _:
                 kind = "BAD"
                 if self._continues_bad(start):

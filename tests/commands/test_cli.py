@@ -60,7 +60,7 @@ def test_check_as_json(tmp_path, dslc) -> None:
         (("build", "tiny.dl", "--weights", "none.safetensors"), 1, "cannot read none.safetensors"),
         (("run", "tiny.dl"), 1, "not a whole .dlc artifact"),
         (("train", "tiny.dl", "--data", "none.npz", "-o", "out"), 1, "no file none.npz"),
-        (("explain", "E9999"), 2, "there is no error code 'E9999'"),
+        (("explain", "E9999"), 2, "there is no code 'E9999'"),
         (("show", "tiny.dl", "--entry", "back"), 2, "there is no entry 'back'"),
         (("opt", "tiny.dl", "-p", "nonsense"), 2, "there is no pass 'nonsense'"),
     ],
@@ -72,8 +72,7 @@ def test_a_wrong_command_line_is_one_clear_message(tiny, dslc, args, status, tol
 
 
 def test_explain_prints_the_page(dslc) -> None:
-    assert "E0203" in dslc("explain", "E0203").stdout
-    assert len(dslc("explain", "list").stdout.splitlines()) > 40
+    assert dslc("explain", "e203").stdout.startswith("# E0203: ")
 
 
 @pytest.mark.parametrize("stage", ["source", "ir", "grad", "optimised", "tir", "asm"])

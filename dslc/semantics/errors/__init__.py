@@ -132,6 +132,12 @@ from dslc.semantics.errors.unsupported import (
     function_unsupported,
     weights_unsupported,
 )
+from dslc.semantics.errors.warnings import (
+    state_rebound,
+    unreachable_statements,
+    unused_import,
+    unused_name,
+)
 
 __all__ = [
     "argument_count",
@@ -218,6 +224,7 @@ __all__ = [
     "shared_differently",
     "slice_in_statics",
     "state_in_scan",
+    "state_rebound",
     "static_kind",
     "static_twice",
     "too_deep",
@@ -231,8 +238,11 @@ __all__ = [
     "unknown_name",
     "unknown_static",
     "unknown_type",
+    "unreachable_statements",
     "unreadable_import",
+    "unused_import",
     "unused_index",
+    "unused_name",
     "weight_as_state",
     "weight_twice",
     "weights_in_fn",

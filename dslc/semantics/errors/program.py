@@ -12,15 +12,24 @@ from dslc.semantics.errors.make import also, did_you_mean, make
 from dslc.source import Span
 from dslc.syntax import ast
 
+MOST_LISTED = 6
 
-def no_such_module(name: str, span: Span, known: Sequence[str]) -> Diagnostic:
-    return make(
-        "E0401",
-        f"there is no module {name}",
-        span,
-        notes=[f"the library has {', '.join(known)}"],
-        help='a file is imported by its path: from "blocks.dl" import block',
-    )
+
+_PYTHON = frozenset(["torch", "numpy", "jax", "tensorflow", "keras", "math", "torchvision", "nn"])
+
+
+def no_such_module(name: str, span: Span, known: Sequence[str], near: str | None) -> Diagnostic:
+    root, _, rest = name.partition(".")
+    stem = root if not rest or rest == "dl" else name.replace(".", "/")
+    notes = [f"the library has {', '.join(known)}"]
+    if root in _PYTHON:
+        help: str | None = "leave the import out: layers and functions of the library need none"
+        notes = ["a .dl file imports .dl files, not Python's modules"]
+    elif near is not None:
+        help = did_you_mean(near)
+    else:
+        help = f'a file is imported by its path: from "{stem}.dl" import ...'
+    return make("E0401", f"there is no module {name}", span, notes=notes, help=help)
 
 
 def no_such_import(name: ast.Ident, path: str, near: str | None) -> Diagnostic:
@@ -40,10 +49,10 @@ def unreadable_import(path: str, span: Span, reason: str) -> Diagnostic:
     return make("E0404", f"cannot read {path}: {reason}", span)
 
 
-def train_without_model(name: ast.Ident, near: str | None) -> Diagnostic:
-    return make(
-        "E0405", f"there is no model `{name.name}` to train", name.span, help=did_you_mean(near)
-    )
+def train_without_model(name: ast.Ident, models: Sequence[str], near: str | None) -> Diagnostic:
+    notes = [f"the file's models: {', '.join(models)}"] if models and not near else []
+    title = f"there is no model `{name.name}` to train"
+    return make("E0405", title, name.span, notes=notes, help=did_you_mean(near))
 
 
 def given_twice(what: str, span: Span, first: Span) -> Diagnostic:
@@ -75,8 +84,12 @@ def not_an_optimizer(found: str, span: Span) -> Diagnostic:
     )  # fmt: skip
 
 
-def freeze_nothing(pattern: str, span: Span, near: str | None) -> Diagnostic:
-    return make("E0410", f"no weight is called `{pattern}`", span, help=did_you_mean(near))
+def freeze_nothing(pattern: str, span: Span, near: str | None, names: Sequence[str]) -> Diagnostic:
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    listed = ", ".join(names[:MOST_LISTED]) + more
+    notes = [f"the weights: {listed}" if names else "the model has no weights"]
+    title = f"no weight is called `{pattern}`"
+    return make("E0410", title, span, notes=[] if near else notes, help=did_you_mean(near))
 
 
 def bad_training_number(what: str, wanted: str, found: str, span: Span) -> Diagnostic:
