@@ -25,7 +25,7 @@ def no_such_module(name: str, span: Span, known: Sequence[str], near: str | None
     if root in _PYTHON:
         help: str | None = "leave the import out: layers and functions of the library need none"
         notes = ["a .dl file imports .dl files, not Python's modules"]
-    elif near is not None:
+    elif near is not None or root == "std":
         help = did_you_mean(near)
     else:
         help = f'a file is imported by its path: from "{stem}.dl" import ...'
