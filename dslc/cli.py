@@ -26,6 +26,7 @@ COMMANDS = {
     "show": "any stage of the compiler as text",
     "opt": "run passes on IR text",
     "explain": "what an error code means, with examples",
+    "lsp": "the language server, for editors",
     "doc": "the library, built-in functions and your files, explained",
 }
 

@@ -320,7 +320,9 @@ def finish(ctx: Context, written: ast.TypeExpr, name: ast.Ident) -> Thing:
         if not _contains_bad(result):
             matcher.match(f"the result of `{name.name}`", written, given)
             matcher.solve()
-            return as_declared(ctx, written, Given(name, result, span))
+            result = as_declared(ctx, written, Given(name, result, span))
+            ctx.learn(written.span, result)
+            return result
     except Mistake as mistake:
         ctx.report(mistake.diagnostic)
     except Silent:

@@ -61,6 +61,8 @@ class _Walker:
                 self.train(decl)
             case ast.WeightsDecl():
                 self.references.use(decl.name.name, decl.name.span, self.scope)
+                for rule in decl.rules:
+                    self.pattern(rule.pattern, decl.name)
             case ast.Import():
                 self.import_module(decl)
             case ast.FromImport():
@@ -110,8 +112,14 @@ class _Walker:
                     self.expression(item.value, scope)
                 case ast.Assign():
                     self.statement(item, scope)
+                case ast.Freeze():
+                    for pattern in item.patterns:
+                        self.pattern(pattern, decl.name)
                 case _:
                     self.parts(item, scope)
+
+    def pattern(self, pattern: ast.Pattern, model: ast.Ident) -> None:
+        self.references.patterns.append((pattern, self.module.decls.get(model.name)))
 
     def import_module(self, decl: ast.Import) -> None:
         name = decl.alias.name if decl.alias is not None else str(decl.module)

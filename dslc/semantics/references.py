@@ -12,8 +12,8 @@ from dslc.ir.types import DTYPES
 from dslc.ops import SURFACES
 from dslc.semantics import numbers
 from dslc.semantics.resolve import RANDOM
-from dslc.semantics.scope import Module
-from dslc.semantics.symbols import Kind, Occurrence, Scope, Symbol
+from dslc.semantics.scope import Module, Named
+from dslc.semantics.symbols import Kind, Occurrence, Scope, Symbol, top_symbol
 from dslc.semantics.values import Code, Instance, Thing
 from dslc.source import Span
 from dslc.syntax import ast
@@ -21,12 +21,6 @@ from dslc.syntax import ast
 Things = Callable[[int, int], Sequence[Thing]]
 Owner = ast.FnDecl | ast.LayerDecl
 
-_KINDS: dict[type[ast.Node], Kind] = {
-    ast.FnDecl: "function",
-    ast.LayerDecl: "layer",
-    ast.ModelDecl: "model",
-    ast.ConstDecl: "const",
-}
 _OTHER_BUILT_INS = frozenset({"training", *RANDOM})
 
 
@@ -60,6 +54,16 @@ def members(owner: ast.Node) -> Iterator[tuple[Kind, ast.Ident, ast.Node]]:
                 pass
 
 
+def made_by(node: ast.Node) -> str | None:
+    """The name of the layer that a stage or an assignment makes an instance of."""
+    expr: ast.Expr | None = node.function if isinstance(node, ast.Pipe) else None
+    if isinstance(node, ast.Assign):
+        expr = node.value
+    while isinstance(expr, ast.Subscript | ast.Call):
+        expr = expr.value if isinstance(expr, ast.Subscript) else expr.function
+    return expr.name if isinstance(expr, ast.Name) else None
+
+
 class References:
     """The names said so far, and the uses that wait to be looked up."""
 
@@ -74,15 +78,13 @@ class References:
         self.pending: list[tuple[str, Span, Scope]] = []
         self.labels: list[tuple[ast.Ident, ast.Expr, bool]] = []
         self.paths: list[ast.Attribute] = []
+        self.patterns: list[tuple[ast.Pattern, ast.Node | None]] = []
 
-    def of(self, module: Module, decl: ast.Node) -> Symbol:
-        """The symbol of a declaration at the top of a file."""
+    def of(self, module: Module, decl: Named) -> Symbol:
+        """The symbol of a declaration at the top of a file, one for all uses."""
         known = self.declared.get(id(decl))
         if known is None:
-            name = getattr(decl, "name")  # noqa: B009
-            kind = _KINDS[type(decl)]
-            known = Symbol(name.name, kind, name.span, decl, module=module)
-            self.declared[id(decl)] = known
+            known = self.declared[id(decl)] = top_symbol(module, decl)
         return known
 
     def of_module(self, module: Module) -> Symbol:
@@ -109,6 +111,9 @@ class References:
             self.attribute(attribute)
         for label, function, static in self.labels:
             self.label(label, function, static)
+        for pattern, model in self.patterns:
+            self.pattern(pattern, model)
+        self.patterns.clear()
         self.pending.clear()
         self.paths.clear()
         self.labels.clear()
@@ -159,6 +164,20 @@ class References:
             if known is not None:
                 return known
         return Symbol(name.name, kind, name.span, node)
+
+    def pattern(self, pattern: ast.Pattern, model: ast.Node | None) -> None:
+        """`blocks.{0..3}.attention.*` in `freeze` and `weights`: names of a model's parts."""
+        module, owner = self.module, model
+        for part in pattern.parts:
+            if not isinstance(part, ast.Ident) or part.name.isdigit():
+                continue
+            found = None if owner is None else member(owner, part.name)
+            if found is None:
+                return
+            kind, name, node = found
+            self.say(part.span, self.of_member(kind, name, node))
+            there = module.lookup(made_by(node) or "") or self.prelude.lookup(made_by(node) or "")
+            module, owner = there if isinstance(there, tuple) else (module, None)
 
     def label(self, label: ast.Ident, function: ast.Expr, static: bool) -> None:
         """`kernel` in `conv2d[32, kernel=3]`, `mask` in `attend(x, mask=m)`."""

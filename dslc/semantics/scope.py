@@ -69,6 +69,13 @@ class Module:
                 self.decls[decl.name.name] = decl
 
 
+def library_path(shown: str) -> str | None:
+    """The file that is shown as `std/<name>.dl`, or nothing if there is none."""
+    folder, _, name = shown.partition("/")
+    path = os.path.join(_LIBRARY, name)
+    return path if folder == "std" and "/" not in name and os.path.isfile(path) else None
+
+
 def library_module(name: str) -> Module | None:
     """`std.<name>` or nothing; its declarations are parsed when they are looked up."""
     place = os.path.join(_LIBRARY, f"{name}.dl")
@@ -167,9 +174,14 @@ class Loader:
         """The paths of the files that were looked for, in canonical form."""
         return list(self._tried)
 
+    @property
+    def sources(self) -> list[SourceFile]:
+        """The files that were read, in the order in which they were done with."""
+        return [module.source for module in self._loaded.values()]
+
     def _load(self, parsed: _Parsed) -> Module:
         source, tree, found = parsed
-        key = _canonical(source.path)
+        key = canonical(source.path)
         self.reporter.extend(found)
         module = Module(_stem(source.path), source, tree=tree)
         self._loading.append(key)
@@ -245,7 +257,7 @@ class Loader:
     def _find_file(self, module: Module, path: ast.String) -> Module | None:
         folder, _, _ = module.source.path.rpartition("/")
         shown = f"{folder}/{path.value}" if folder else path.value
-        key = _canonical(shown)
+        key = canonical(shown)
         self._tried[key] = None
         if key in self._loading:
             names = [_stem_file(p) for p in self._loading[self._loading.index(key) :]]
@@ -262,7 +274,7 @@ class Loader:
         return self._load(self.store.parse(shown, text))
 
 
-def _canonical(path: str) -> str:
+def canonical(path: str) -> str:
     """A path without `.` and `a/..`, so that one file has one key."""
     parts: list[str] = []
     for part in path.split("/"):

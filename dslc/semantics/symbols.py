@@ -13,7 +13,7 @@ from dataclasses import field
 from typing import Literal
 
 from dslc._frozen import dataclass
-from dslc.semantics.scope import Module
+from dslc.semantics.scope import Module, Named
 from dslc.source import Span
 from dslc.syntax import ast
 
@@ -65,6 +65,19 @@ class Symbol:
             return self.target.span
         held = [span for begins, span in self.bindings if begins <= at]
         return held[-1] if held else self.span
+
+
+_KINDS: dict[type[Named], Kind] = {
+    ast.FnDecl: "function",
+    ast.LayerDecl: "layer",
+    ast.ModelDecl: "model",
+    ast.ConstDecl: "const",
+}
+
+
+def top_symbol(module: Module, decl: Named) -> Symbol:
+    """The symbol of a declaration at the top of a file."""
+    return Symbol(decl.name.name, _KINDS[type(decl)], decl.name.span, decl, module=module)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

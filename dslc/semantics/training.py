@@ -237,7 +237,8 @@ def _trainable(ctx: Context, items: _Items, weights: Sequence[Variable]) -> list
     frozen: set[str] = set()
     for pattern in items.freeze:
         found = [v.name for v in weights if matches(pattern, v.name)]
-        if not found:
+        # After another mistake the walk may not have met all weights.
+        if not found and not ctx.reporter.has_errors:
             text, names = pattern.span.text, [v.name for v in weights]
             inside = any(name.startswith(f"{text}.") for name in names)
             near = f"{text}.*" if inside else nearest_name(text, _prefixes(weights))

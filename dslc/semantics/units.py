@@ -149,9 +149,11 @@ class Units:
         """All that the walk of a unit depends on, to be compared with the next version's."""
         texts, imported = self.layout.texts, self.module.imported
         own = tuple((name, texts[name]) for name in mentioned if name in texts)
-        others = tuple((name, imported[name][0]) for name in mentioned if name in imported)
-        modules = tuple(self.module.modules.items())
-        return own, tuple((name, id(module.source)) for name, module in (*others, *modules))
+        others = [(name, *imported[name]) for name in mentioned if name in imported]
+        modules = tuple(self.module.modules)
+        files = [file for file in self.ctx.loader.sources if file is not self.module.source]
+        found = tuple((name, module.source, original) for name, module, original in others)
+        return own, found, modules, tuple(files)
 
     def _walk(
         self, name: str, decl: ast.Decl, inputs: tuple[object, ...], names: tuple[str, ...]

@@ -64,10 +64,18 @@ class Lexed:
     fatal: bool
 
 
-def lex(source: SourceFile, start: int = 0, end: int | None = None) -> Lexed:
-    """Split a file, or the part of it from `start` to `end`, into tokens."""
+def lex(
+    source: SourceFile, start: int = 0, end: int | None = None, *, leave_open: bool = False
+) -> Lexed:
+    """Split a file, or the part of it from `start` to `end`, into tokens.
+
+    With `leave_open` the text is meant to go on: brackets that are open at its end stay open.
+    """
     lexer = _Lexer(source)
-    fatal = not lexer.run(start, len(source.text) if end is None else end)
+    end = len(source.text) if end is None else end
+    fatal = not lexer.run(start, end)
+    if not fatal:
+        lexer.finish(end, leave_open=leave_open)
     return Lexed(
         tokens=lexer.tokens,
         comments=tuple(lexer.comments),
@@ -180,7 +188,6 @@ class _Lexer:
                     return False
             else:
                 self._other(kind or "UNKNOWN", piece, start, end)
-        self._finish(stop)
         return True
 
     def _span(self, start: int, end: int) -> Span:
@@ -217,8 +224,10 @@ class _Lexer:
             if line_start and _NAME_FOLLOWS.match(self.source.text, end):
                 self._close_all(start)
 
-    def _finish(self, end: int) -> None:
-        self._close_all(end)
+    def finish(self, end: int, *, leave_open: bool) -> None:
+        """End the tokens, after closing what is open."""
+        if not leave_open:
+            self._close_all(end)
         self.tokens.append(Token("$END", "", end, end))
 
     # --- tokens -----------------------------------------------------------------------------

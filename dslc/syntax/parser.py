@@ -54,6 +54,16 @@ def parse(
     return (empty if any(d.code == "E0006" for d in found) else tree), found
 
 
+def expected_at(source: SourceFile, offset: int) -> tuple[frozenset[str], Place, list[Token]]:
+    """The terminals that could stand at an offset, the kind of block it is in, and the tokens
+    before it; what is wrong before it is passed over."""
+    lexed = lex(source, 0, offset, leave_open=True)
+    parser = _Parser(source, lexed, Builder(source, lexed))
+    if lexed.fatal:
+        return frozenset(), "file", lexed.tokens
+    return *parser.expected_at_end(), lexed.tokens[:-1]
+
+
 def _longest_statement(tokens: list[Token]) -> int:
     """The most tokens between line breaks; no expression is nested deeper than that."""
     longest = begin = 0
@@ -131,7 +141,12 @@ class _Parser:
         self.unclosed = sorted(lexed.unclosed)
         self.lines = {d.span.position[0] for d in lexed.diagnostics if d.span and d.code != "E0003"}
 
-    def run(self) -> ast.File | None:
+    def expected_at_end(self) -> tuple[frozenset[str], Place]:
+        """What could stand behind the last token, and in which kind of block."""
+        self.run(until_end=True)
+        return self._expected(), _place(self.rows[self.states[self._restart()]])
+
+    def run(self, *, until_end: bool = False) -> ast.File | None:
         """Parse to the end; nothing if the text is so wrong that the rest was given up."""
         tokens, words = self.tokens, self.words
         index = 0
@@ -140,6 +155,8 @@ class _Parser:
             kind = token.type
             if kind == "NAME" and token.text in words:
                 kind = self._word(index)
+            if until_end and kind == "$END":
+                return None
             if self._feed(kind, token):
                 if kind == "$END":
                     return self._result()

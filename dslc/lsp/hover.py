@@ -1,0 +1,94 @@
+"""What is shown under the pointer: types, values, signatures, documentation.
+
+Input: an analysis and an offset. Output: Markdown and the span that it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dslc.lsp import describe, words
+from dslc.lsp.describe import code_block
+from dslc.ops import SURFACES
+from dslc.semantics.analysis import Analysis
+from dslc.semantics.symbols import Occurrence, Symbol
+from dslc.semantics.values import Instance, Tensor, Thing, TupleOf
+from dslc.source import Span
+from dslc.syntax.lexer import lex
+
+_LITERALS = frozenset({"INT", "FLOAT", "STRING", "TRUE", "FALSE"})
+
+
+def hover(analysis: Analysis, offset: int) -> tuple[str, Span] | None:
+    """What is known of the place at an offset."""
+    found = analysis.names.at(offset)
+    if found is not None:
+        text = _of_name(analysis, found)
+        return None if not text else (text, found.span)
+    return _of_token(analysis, offset)
+
+
+def _of_name(analysis: Analysis, found: Occurrence) -> str:
+    symbol = found.symbol.target or found.symbol
+    things = analysis.facts.things(found.span.start, found.span.end)
+    if not things and symbol.span is not None and symbol.span.file is analysis.source:
+        known = symbol.definition(found.span.start) or symbol.span
+        things = analysis.facts.things(known.start, known.end)
+    parts = [code_block(line) for line in _lines(symbol, things)]
+    parts += _given(analysis, symbol, found.span)
+    parts.append(describe.documentation(symbol))
+    if symbol.kind in ("dim", "output", "input", "metric", "static"):
+        parts.append(f"*{describe.KIND_WORDS[symbol.kind]}*")
+    if symbol.module is not None and symbol.module.library and symbol.kind != "module":
+        parts.append(f"*of {symbol.module.name}*")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _lines(symbol: Symbol, things: Sequence[Thing]) -> list[str]:
+    """The code that says what a symbol is."""
+    name = symbol.name
+    if symbol.kind in ("function", "layer", "model", "entry"):
+        written = describe.signature(symbol.node) if symbol.node is not None else None
+        return [written or name]
+    if symbol.kind == "built-in" and name in SURFACES:
+        return [describe.surface_signature(SURFACES[name])]
+    if symbol.kind in ("module", "dtype"):
+        return [name]
+    values = describe.values_text(things)
+    if not values and symbol.node is not None:
+        written = describe.signature(symbol.node)
+        return [written] if written is not None else [name]
+    tensors = any(isinstance(thing, Tensor | TupleOf | Instance) for thing in things)
+    values = [value for value in values if value != name]
+    sign = ": " if tensors else " = "
+    return ["\n".join(f"{name}{sign}{value}" for value in values) or name]
+
+
+def _given(analysis: Analysis, symbol: Symbol, span: Span) -> list[str]:
+    """What the static parameters of a function or layer are at this place."""
+    if symbol.kind not in ("function", "layer"):
+        return []
+    shown: dict[str, None] = {}
+    for start, end in analysis.facts.around(span.end):
+        if start == span.start:
+            for text in describe.values_text(analysis.facts.things(start, end)):
+                if text.startswith(f"{symbol.name}["):
+                    shown[f"here `{text}`"] = None
+    return list(shown)
+
+
+def _of_token(analysis: Analysis, offset: int) -> tuple[str, Span] | None:
+    """The type of the smallest expression around an operator; what a keyword means."""
+    token = next((t for t in lex(analysis.source).tokens if t.start <= offset < t.end), None)
+    if token is None or token.type in _LITERALS or token.type in ("NEWLINE", "BAD"):
+        return None
+    span = Span(analysis.source, token.start, token.end)
+    if token.text in words.KEYWORDS:
+        return words.KEYWORDS[token.text], span
+    if token.text.isidentifier():
+        return None
+    for start, end in analysis.facts.around(offset):
+        text = analysis.facts.text(start, end)
+        if text is not None and start <= token.start and token.end <= end:
+            return code_block(text), Span(analysis.source, start, end)
+    return None
