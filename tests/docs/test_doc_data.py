@@ -57,7 +57,7 @@ model Counter[step=1] {
     entry tick(
         by: i64
     ) -> i64 {
-        count <- count + by
+        count <- count + step * by
         return count
     }
 }

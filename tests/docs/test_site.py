@@ -37,7 +37,7 @@ def test_every_page_is_there(site: Path) -> None:
     written = {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
     assert {name.removesuffix(".md") + ".html" for name in written} <= pages
     codes = {path.stem for path in (ROOT / "dslc" / "explain").glob("*.md")}
-    assert codes == {p.stem for p in (site / "errors").glob("E*.html")}
+    assert codes == {p.stem for p in (site / "errors").glob("[EW]*.html")}
     assert {"library/index.html", "library/layers.html", "language/grammar.html"} <= pages
     assert not list(site.rglob("*.py"))
 
