@@ -19,6 +19,7 @@ from dslc.diagnostics import CompileError, InternalError
 COMMANDS = {
     "new": "a small project that works: model, data, commands",
     "check": "all errors and warnings of .dl files, in a blink",
+    "fmt": "put .dl files into the one style",
     "build": "compile a .dl file into one artifact (.dlc)",
     "run": "call an artifact on arrays from files",
     "train": "train a model on an .npz file",

@@ -11,10 +11,14 @@ from dslc.cli import EXIT_USAGE, UserError
 from dslc.source import SourceFile
 
 
-def read_source(path: Path) -> SourceFile:
-    """The file as source; UserError when it can't be read or is not UTF-8 text."""
+def read_source(path: Path, newline: str | None = None) -> SourceFile:
+    """The file as source; UserError when it can't be read or is not UTF-8 text.
+
+    newline: as in `open`; `""` keeps the file's own line ends.
+    """
     try:
-        return SourceFile(str(path), path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8", newline=newline) as file:
+            return SourceFile(str(path), file.read())
     except FileNotFoundError:
         raise UserError(f"there is no file {path}", EXIT_USAGE) from None
     except UnicodeDecodeError:

@@ -29,7 +29,7 @@ MAX_DEPTH = 200
 MAX_DIAGNOSTICS = 100
 
 # After these a word at the start of a statement is a name, whatever else it may be.
-_AFTER_NAME = frozenset({"EQUAL", "COLON", "COMMA", "LEFT_BRACKET", "LEFT_ARROW"})
+AFTER_NAME = frozenset({"EQUAL", "COLON", "COMMA", "LEFT_BRACKET", "LEFT_ARROW"})
 
 
 def parse(
@@ -182,7 +182,7 @@ class _Parser:
         keyword = self.words[token.text]
         if keyword not in row:
             return "NAME"
-        if "NAME" in row and self.tokens[index + 1].type in _AFTER_NAME:
+        if "NAME" in row and self.tokens[index + 1].type in AFTER_NAME:
             return "NAME"
         return keyword
 
