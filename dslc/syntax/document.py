@@ -98,6 +98,8 @@ Doc: TypeAlias = str | Break | Concat | Nest | Group | IfBroken | Above | Behind
 
 LINE = Break(False, True, False, False, " ", False)
 SOFT = Break(False, True, False, False, "", False)
+# Before a closing bracket that is there only if it breaks: no reason to break by itself.
+SOFT_END = Break(False, False, False, False, "", False)
 HARD = Break(True, True, False, False, "", False)
 BLANK = Break(True, True, False, False, "", True)
 COMMA = IfBroken(False, False, False, False, ",")

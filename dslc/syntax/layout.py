@@ -18,6 +18,7 @@ from dslc.syntax.document import (
     HARD,
     LINE,
     SOFT,
+    SOFT_END,
     Doc,
     concat,
     group,
@@ -95,15 +96,16 @@ class _Layout(ExpressionLayout):
     # --- declarations -------------------------------------------------------------------------
 
     def _from_decl(self, c: Sequence[Node]) -> Doc:
+        """Names fill the lines between brackets where they don't fit behind `import`."""
         head = joined(chain.from_iterable((self._part(node), " ") for node in c[:3]))
         names = c[3:]
-        if isinstance(names[0], Token):
-            if self.has_comments(names[0], names[-1]) or _ends_in_comma(names[:-1]):
-                return concat(head, self.bracketed(names))
-            names = names[1:-1]
-        opener, closer = if_broken("("), if_broken(")")
-        inner = nest(concat(SOFT, self.listed(names)))
-        return concat(head, group(concat(opener, inner, SOFT, closer)))
+        if not isinstance(names[0], Token):
+            inner = nest(concat(SOFT, self.listed(names, fill=True)))
+            return concat(head, group(concat(if_broken("("), inner, SOFT_END, if_broken(")"))))
+        if self.has_comments(names[0], names[-1]):
+            return concat(head, self.bracketed(names))
+        remark = self.comment_behind(first_leaf(names[-1]))
+        return concat(self._from_decl([*c[:3], *names[1:-1]]), remark)
 
     def _imported_name(self, c: Sequence[Node]) -> Doc:
         return self._words(Tree("imported_name", c))
@@ -262,7 +264,3 @@ def _rule_width(node: Node) -> int:
 
 def _text_width(node: Node) -> int:
     return sum(len(token.text) for token in leaves(node))
-
-
-def _ends_in_comma(nodes: Sequence[Node]) -> bool:
-    return isinstance(nodes[-1], Token) and nodes[-1].type == "COMMA"

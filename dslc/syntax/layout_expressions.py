@@ -17,6 +17,7 @@ from dslc.syntax.document import (
     HARD,
     LINE,
     SOFT,
+    SOFT_END,
     Doc,
     above,
     behind,
@@ -31,11 +32,12 @@ from dslc.syntax.lexer import Token
 _SUFFIXES = frozenset({"attribute", "member", "subscript", "call"})
 _OPERATORS = frozenset({"binary", "compare"})
 # Left operands of the same level stand in one chain.
+_PRODUCT = 3
 _LEVELS = {
     **dict.fromkeys(("OR",), 0),
     **dict.fromkeys(("AND",), 1),
     **dict.fromkeys(("PLUS", "MINUS"), 2),
-    **dict.fromkeys(("STAR", "SLASH", "DOUBLE_SLASH", "PERCENT", "MATMUL"), 3),
+    **dict.fromkeys(("STAR", "SLASH", "DOUBLE_SLASH", "PERCENT", "MATMUL"), _PRODUCT),
 }
 
 
@@ -86,7 +88,8 @@ class ExpressionLayout:
             return closer.text
         return concat(closer.text, behind(trivia.behind))
 
-    def _comment_behind(self, token: Token) -> Doc:
+    def comment_behind(self, token: Token) -> Doc:
+        """The comment behind a token that is left out."""
         trivia = self.tree.trivia.get(token.start)
         return EMPTY if trivia is None or trivia.behind is None else behind(trivia.behind)
 
@@ -127,7 +130,7 @@ class ExpressionLayout:
             opener, inner, closer = node.children
             if self.has_comments(opener, closer):
                 break
-            remarks.append(self._comment_behind(first_leaf(closer)))
+            remarks.append(self.comment_behind(first_leaf(closer)))
             node = inner
         return node, joined(reversed(remarks))
 
@@ -140,7 +143,7 @@ class ExpressionLayout:
         if one:
             return concat(self.expr(node.children[0], free=False), self.inside(node.children[1]))
         inner = nest(concat(SOFT, self.listed(node.children)))
-        return group(concat(if_broken("("), inner, SOFT, if_broken(")")))
+        return group(concat(if_broken("("), inner, SOFT_END, if_broken(")")))
 
     def inside(self, node: Node) -> Doc:
         """An item of a bracketed list."""
@@ -214,26 +217,35 @@ class ExpressionLayout:
                 if isinstance(opening, str)
                 else concat(opening, HARD, closing)
             )
-        docs: list[Doc] = [SOFT, self.listed(items, last_comma)] if items else [HARD]
+        fill = any(isinstance(node, Tree) and node.kind == "slice_" for node in items)
+        listed = self.listed(items, last_comma=last_comma, fill=fill)
+        docs: list[Doc] = [SOFT, listed] if items else [HARD]
         if last is not EMPTY:
             docs += [HARD, last] if items else [last]
         lines = concat(opening, nest(joined(docs)), SOFT if last is EMPTY else HARD, closing)
-        kept = len(items) > 2 and self.is_token(items[-1], "COMMA")
-        return group(lines, forced=kept) if own_group or kept else lines
+        return group(lines) if own_group else lines
 
-    def listed(self, items: Sequence[Node], last_comma: bool = True) -> Doc:
-        """Items with commas between them, and one at the end where a list of several is broken."""
+    def listed(self, items: Sequence[Node], *, last_comma: bool = True, fill: bool = False) -> Doc:
+        """Items with commas between them: on one line, or one to a line with a comma at the end.
+
+        With `fill` each line takes as many as fit. A comma at the end that was written, of a list
+        of several, keeps them on lines of their own.
+        """
+        forced = len(items) > 2 and self.is_token(items[-1], "COMMA")
         docs: list[Doc] = []
         last = len(items) - 1
         end = COMMA if last_comma and len(items) > 2 else EMPTY
+        space: Doc = EMPTY
         for index, node in enumerate(items):
             if not self.is_token(node, "COMMA"):
-                docs.append(concat(self.inside(node), end if index == last else EMPTY))
+                item = concat(space, self.inside(node), end if index == last else EMPTY)
+                docs.append(group(item) if fill else item)
             elif index == last:
-                docs.append(concat(end, self._comment_behind(first_leaf(node))))
+                docs.append(concat(end, self.comment_behind(first_leaf(node))))
             else:
-                docs += [self.inside(node), LINE]
-        return joined(docs)
+                docs.append(self.inside(node))
+                space = LINE
+        return joined(docs) if fill else group(joined(docs), forced)
 
     # --- expressions --------------------------------------------------------------------------
 
@@ -300,8 +312,11 @@ class ExpressionLayout:
         gap = " " if self.is_token(sign, "NOT") else ""
         return concat(self.inside(sign), gap, self.expr(operand, free))
 
-    def _chain(self, node: Tree, free: bool) -> Doc:
-        """Operands of one level; broken, each but the first stands behind its operator."""
+    def _chain(self, node: Tree, free: bool, inner: bool = False) -> Doc:
+        """Operands of one level; broken, each but the first stands behind its operator.
+
+        The lines of a chain that is `inner`, an operand of another, are indented.
+        """
         if self.is_token(node.children[1], "DOUBLE_STAR"):
             left, sign, right = node.children
             tail = concat(" ", self.inside(sign), " ", self.expr(right, free))
@@ -312,20 +327,32 @@ class ExpressionLayout:
         while isinstance(base, Tree) and base.kind == node.kind and _level(base) == level:
             base, sign, right = base.children
             rest.append((sign, right))
-        first = self._operand(base)
-        docs = [
-            concat(LINE, self.inside(sign), " ", self._operand(right))
-            for sign, right in reversed(rest)
-        ]
-        lines = concat(first, *docs)
+        rest.reverse()
+        if level == _PRODUCT and _ends_in_brackets(rest[-1][1]):
+            # The brackets open where the line ends; no break before them.
+            sign, last = rest.pop()
+            tail = concat(" ", self.inside(sign), " ", self.expr(last, free))
+            return concat(self._operands(base, rest, free, inner), tail)
+        return self._operands(base, rest, free, inner)
+
+    def _operands(
+        self, base: Node, rest: Sequence[tuple[Node, Node]], free: bool, inner: bool
+    ) -> Doc:
+        if not rest:
+            return self.expr(base, free)
+        docs = [concat(LINE, self.inside(s), " ", self._operand(right)) for s, right in rest]
+        more = nest(joined(docs)) if inner else joined(docs)
+        lines = group(concat(self._operand(base), more))
         if free:
-            return group(lines)
-        return group(concat(if_broken("("), nest(concat(SOFT, group(lines))), SOFT, if_broken(")")))
+            return lines
+        bracketed = nest(concat(SOFT, lines))
+        return group(concat(if_broken("("), bracketed, SOFT_END, if_broken(")")))
 
     def _operand(self, node: Node) -> Doc:
-        """An operand in a chain: a chain of another level is indented where it breaks."""
-        doc = self.expr(node, free=True)
-        return nest(doc) if isinstance(node, Tree) and node.kind in _OPERATORS else doc
+        """An operand in a chain."""
+        if isinstance(node, Tree) and node.kind in _OPERATORS:
+            return self._chain(node, free=True, inner=True)
+        return self.expr(node, free=True)
 
     def _pipe(self, node: Tree, free: bool) -> Doc:
         """Stages. Breaks before them that were written stay, and then the first has one too."""
@@ -412,6 +439,16 @@ def _level(node: Tree) -> int:
     sign = node.children[1]
     assert isinstance(sign, Token)
     return -1 if node.kind == "compare" else _LEVELS.get(sign.type, -2)
+
+
+def _ends_in_brackets(node: Node) -> bool:
+    """Whether an operand ends in brackets with something in them."""
+    return (
+        isinstance(node, Tree)
+        and node.kind in ("group", "call", "subscript")
+        and isinstance(node.children[-2], Tree | Token)
+        and first_leaf(node.children[-2]).type not in ("LEFT_PAREN", "LEFT_BRACKET")
+    )
 
 
 def _last_text(node: Node) -> str:

@@ -21,10 +21,11 @@ from dslc.syntax.parser import parse
 ROOT = Path(__file__).parents[2]
 PAGES = [Path(__file__).parent / "format.md", ROOT / "docs" / "language" / "style.md"]
 CASE = re.compile(
-    r"^```dl before\n(?P<before>.*?)^```\n(?:(?P<between>\n*)^```dl\n(?P<after>.*?)^```\n)?",
+    r'^```dl title="before"\n(?P<before>.*?)^```\n'
+    r"(?:(?P<between>\n*)^```dl\n(?P<after>.*?)^```\n)?",
     re.M | re.S,
 )
-FENCE = re.compile(r"^```dl(?: right| wrong)?\n(.*?)^```$", re.M | re.S)
+FENCE = re.compile(r"^```dl(?: right)?\n(.*?)^```$", re.M | re.S)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def rewrite(case: Case, after: str) -> None:
     """Put the actual text in place of the expected one."""
     text = case.page.read_text(encoding="utf-8")
     match = list(CASE.finditer(text))[case.number]
-    new = f"```dl before\n{case.before}```\n{match['between'] or chr(10)}```dl\n{after}```\n"
+    new = f'```dl title="before"\n{case.before}```\n'
+    new += f"{match['between'] or chr(10)}```dl\n{after}```\n"
     case.page.write_text(text[: match.start()] + new + text[match.end() :], encoding="utf-8")
 
 
@@ -89,9 +91,7 @@ def test_files_are_in_the_one_style(path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", MARKDOWN, ids=lambda p: str(p.relative_to(ROOT)))
-def test_programs_in_pages_are_in_the_one_style(
-    page: Path, request: pytest.FixtureRequest
-) -> None:
+def test_programs_in_pages_are_in_the_one_style(page: Path, request: pytest.FixtureRequest) -> None:
     """Those that parse; `--update` rewrites them."""
     text = new = page.read_text(encoding="utf-8")
     for program in FENCE.findall(text):
