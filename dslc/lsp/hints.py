@@ -44,7 +44,8 @@ def _of_node(analysis: Analysis, node: ast.Node) -> Iterator[tuple[int, str]]:
             for target in node.targets:
                 yield from _behind(analysis, target)
         case ast.IndexAssign() if node.type is None:
-            yield from _behind(analysis, node.target, node.target.span.end)
+            bracket = analysis.source.text.index("]", node.indices[-1].span.end)
+            yield from _behind(analysis, node.target, bracket + 1)
         case ast.Scan():
             for name in (node.element, *(carry.name for carry in node.carries)):
                 yield from _behind(analysis, name)

@@ -25,6 +25,8 @@ from dslc.syntax.lexical_errors import FOREIGN_SIGNS
 _MEANT = re.compile(r"did you mean `([^`\n]+)`\?")
 _WRITE = re.compile(r"(?:.*; )?write `([^`\n ]+)`(?:;.*)?")
 _NAME = re.compile(r"[\w.*]+")
+# Names that nothing uses, statements that nothing reaches: shown faded.
+_UNNECESSARY = frozenset({"W0101", "W0102", "W0103"})
 _ELSE_IF = frozenset({"elif", "elsif", "elseif"})
 
 
@@ -51,6 +53,7 @@ def _published(
         code_description=types.CodeDescription(page) if page else None,
         source="dslc",
         message=message(diagnostic),
+        tags=[types.DiagnosticTag.Unnecessary] if diagnostic.code in _UNNECESSARY else None,
         related_information=[_related(workspace, label, diagnostic) for label in others],
     )
 

@@ -62,6 +62,7 @@ DTYPES = {
 STATIC_KINDS = {
     "int": "A whole number known at compile time.",
     "ints": "A whole number or a tuple of them.",
+    "padding": '`"same"`, `"valid"`, a whole number or a tuple of them.',
     "float": "A number.",
     "bool": "`true` or `false`.",
     "str": "A text.",
@@ -74,9 +75,9 @@ OTHERS = {
     "random_uniform": "`random_uniform[dims]()`: numbers in [0, 1) from the program's seed.",
     "random_normal": "`random_normal[dims]()`: normally distributed numbers from the seed.",
     "len": "The length of a tuple known at compile time.",
-    "ceil": "The least whole number not below, of a number known at compile time.",
     "log2": "The logarithm to the base 2 of a number known at compile time.",
     "pair": "A number twice, or a pair as it is, at compile time.",
+    "triple": "A number three times, or a triple as it is, at compile time.",
     "repeat": "`repeat(value, count)`: a tuple known at compile time.",
     "range": "`range(start, stop)`: a tuple of numbers known at compile time.",
 }

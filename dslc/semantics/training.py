@@ -55,7 +55,8 @@ def check_training(
     frame = _train_frame(run, decl)
     with ctx.inside(frame):
         weights = [v for v in ctx.variables.found.values() if v.kind == "weight"]
-        trainable = _trainable(ctx, items, weights)
+        # After a mistake the walk may not have met all weights.
+        trainable = _trainable(ctx, items, weights, all_met=loss is not None)
         clip = _positive(ctx, items.clip.limit, "the limit") if items.clip else None
         every = _count(ctx, items.accumulate.steps) if items.accumulate else 1
         updates, states = _updates(ctx, items.optimizer, trainable)
@@ -233,12 +234,13 @@ def _count(ctx: Context, expr: ast.Expr) -> int:
     return 1
 
 
-def _trainable(ctx: Context, items: _Items, weights: Sequence[Variable]) -> list[Variable]:
+def _trainable(
+    ctx: Context, items: _Items, weights: Sequence[Variable], *, all_met: bool
+) -> list[Variable]:
     frozen: set[str] = set()
     for pattern in items.freeze:
         found = [v.name for v in weights if matches(pattern, v.name)]
-        # After another mistake the walk may not have met all weights.
-        if not found and not ctx.reporter.has_errors:
+        if not found and all_met:
             text, names = pattern.span.text, [v.name for v in weights]
             inside = any(name.startswith(f"{text}.") for name in names)
             near = f"{text}.*" if inside else nearest_name(text, _prefixes(weights))

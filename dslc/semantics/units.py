@@ -25,6 +25,7 @@ from dslc.semantics.values import Thing
 from dslc.source import Span
 from dslc.syntax import ast
 
+_CONSTANTS = "const"
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -108,16 +109,18 @@ class Units:
         reached: set[str] = set()
         for name, decl in list(decls.items()):
             if isinstance(decl, ast.ModelDecl):
-                reached |= self._unit(name, decl).reached
+                reached |= self._unit(name, [name]).reached
+        # Constants are one unit: of those that need each other in a circle one is to blame.
+        constants = [name for name, decl in decls.items() if isinstance(decl, ast.ConstDecl)]
+        self._unit(_CONSTANTS, constants)
         for name, decl in list(decls.items()):
-            alone = isinstance(decl, ast.FnDecl | ast.LayerDecl) and name not in reached
-            if alone or isinstance(decl, ast.ConstDecl):
-                self._unit(name, decl)
-        for name in self.memory.keys() - decls.keys():
+            if isinstance(decl, ast.FnDecl | ast.LayerDecl) and name not in reached:
+                self._unit(name, [name])
+        for name in self.memory.keys() - decls.keys() - {_CONSTANTS}:
             del self.memory[name]
 
-    def _unit(self, name: str, decl: ast.Decl) -> Unit:
-        mentioned = self._mentioned(name)
+    def _unit(self, name: str, roots: Sequence[str]) -> Unit:
+        mentioned = self._mentioned(roots)
         inputs = self._inputs(mentioned)
         names = tuple(self.module.decls)
         known = self.memory.get(name)
@@ -125,7 +128,7 @@ class Units:
         # "Did you mean" may name any declaration.
         fits = fits and known is not None and (not known.diagnostics or known.names == names)
         if known is None or not fits or not self.doubtful.isdisjoint(mentioned):
-            known = self._walk(name, decl, inputs, names)
+            known = self._walk(name, roots, inputs, names)
         for owner, start, end, things in known.found:
             moved = self.layout.offset(owner, start), self.layout.offset(owner, end)
             for thing in things:
@@ -133,10 +136,10 @@ class Units:
         self.ctx.reporter.extend(_moved(known.diagnostics, known.layout, self.layout))
         return known
 
-    def _mentioned(self, root: str) -> list[str]:
-        """The names that a declaration may refer to, directly or through others of the file."""
+    def _mentioned(self, roots: Sequence[str]) -> list[str]:
+        """The names that declarations may refer to, directly or through others of the file."""
         texts = self.layout.texts
-        pending = [root, f"train {root}"]
+        pending = [*roots, *(f"train {root}" for root in roots)]
         seen: dict[str, None] = {}
         while pending:
             name = pending.pop()
@@ -156,15 +159,16 @@ class Units:
         return own, found, modules, tuple(files)
 
     def _walk(
-        self, name: str, decl: ast.Decl, inputs: tuple[object, ...], names: tuple[str, ...]
+        self, name: str, roots: Sequence[str], inputs: tuple[object, ...], names: tuple[str, ...]
     ) -> Unit:
         ctx = context_of(self.module, self.ctx.prelude, self.ctx.loader, Reporter())
         ctx.discard = True
         recorder = ctx.facts = Recorder(self.module.source)
-        if isinstance(decl, ast.ModelDecl):
-            check_model(ctx, self.module, decl)
-        else:
-            check_rest(ctx, self.module, decl)
+        for decl in (self.module.decls[root] for root in roots):
+            if isinstance(decl, ast.ModelDecl):
+                check_model(ctx, self.module, decl)
+            else:
+                check_rest(ctx, self.module, decl)
         reached = {n for n, d in self.module.decls.items() if id(d) in ctx.reached}
         found = list(_places(recorder.found, self.layout))
         diagnostics = ctx.reporter.diagnostics

@@ -32,7 +32,7 @@ model Main[classes=3](x: f32[N, 4]) -> f32[N, classes] {
     b = a
         |> stage[SIZE, act=tanh]
         |> norm: batch_norm[]
-    emoji = "\N{GRINNING FACE}"; total = b + a
+    _emoji = "\N{GRINNING FACE}"; total = b + a
     return total |> out: dense[classes]
 }
 
@@ -159,7 +159,7 @@ async def test_definition(session: Session) -> None:
     assert session.text_at(stage).startswith("stage[width")
     assert session.text_at(await definition('"blocks.dl"', "blocks")) == BLOCKS.split("\n")[0]
     library = await definition("batch_norm[]", "batch_norm")
-    assert library.uri.endswith("/dslc/std/prelude.dl")
+    assert "/dslc/std/" in library.uri
     path = Path(library.uri.removeprefix("file://"))
     line = path.read_text(encoding="utf-8").split("\n")[library.range.start.line]
     assert line.startswith("layer batch_norm[")

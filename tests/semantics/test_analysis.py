@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from dslc.diagnostics import render_all
 from dslc.semantics.analysis import Analysis, Memory, analyse
 from dslc.semantics.check import check
 from dslc.semantics.scope import Store
 from dslc.source import SourceFile
 from dslc.syntax.lexer import lex
+from tests.language.test_language import CASES
 
 ROOT = Path(__file__).parent.parent.parent
 EVERYTHING = (ROOT / "tests/syntax/everything.dl").read_text(encoding="utf-8")
@@ -134,6 +136,13 @@ def test_a_whole_file_is_told_what_check_tells() -> None:
     for text in (TEXT, wrong):
         expected = [(d.code, d.title) for d in check(SourceFile("m.dl", text))]
         assert [(d.code, d.title) for d in of(text).diagnostics] == expected
+
+
+def test_an_editor_is_told_what_check_tells_of_every_case_of_the_language() -> None:
+    memory = Memory()
+    for case in CASES:
+        found = of(case.program, memory, "example.dl").diagnostics
+        assert render_all(found) == case.expected, case.title
 
 
 def test_after_any_change_it_is_as_if_read_for_the_first_time() -> None:
