@@ -21,7 +21,7 @@ from dslc.syntax.parser import parse
 ROOT = Path(__file__).parents[2]
 PAGES = [Path(__file__).parent / "format.md", ROOT / "docs" / "language" / "style.md"]
 CASE = re.compile(
-    r'^```dl title="before"\n(?P<before>.*?)^```\n'
+    r"^```text\n(?P<before>.*?)^```\n"
     r"(?:(?P<between>\n*)^```dl\n(?P<after>.*?)^```\n)?",
     re.M | re.S,
 )
@@ -55,7 +55,7 @@ def rewrite(case: Case, after: str) -> None:
     """Put the actual text in place of the expected one."""
     text = case.page.read_text(encoding="utf-8")
     match = list(CASE.finditer(text))[case.number]
-    new = f'```dl title="before"\n{case.before}```\n'
+    new = f"```text\n{case.before}```\n"
     new += f"{match['between'] or chr(10)}```dl\n{after}```\n"
     case.page.write_text(text[: match.start()] + new + text[match.end() :], encoding="utf-8")
 
