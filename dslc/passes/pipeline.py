@@ -20,6 +20,7 @@ from dslc.passes.dce import dce
 from dslc.passes.fold import fold
 from dslc.passes.hoist import hoist_weights
 from dslc.passes.layout import layout
+from dslc.passes.scans import scans
 
 FunctionPass = Callable[[Function], Function]
 ProgramPass = Callable[[Program], Program]
@@ -32,6 +33,7 @@ FUNCTION_PASSES: Mapping[str, FunctionPass] = {
     "cse": cse,
     "dce": dce,
     "layout": layout,
+    "scans": scans,
 }
 
 
@@ -53,12 +55,17 @@ SIMPLIFY: Pipeline = _each("canonicalize", "fold", "canonicalize", "cse", "dce")
 # Before the lowering replaces ops by those that its kernels offer.
 BEFORE_LOWERING: Pipeline = (
     *SIMPLIFY,
-    *_each("layout", "canonicalize"),
+    *_each("scans", "canonicalize", "layout", "canonicalize"),
     ("absorb", absorb_transposes),
     *SIMPLIFY,
 )
 # After it: what its packing of weights put in is simplified, and hoisted out of inference.
-AFTER_PACKING: Pipeline = (*SIMPLIFY, ("hoist", hoist_weights), *_each("cse", "dce"))
+AFTER_PACKING: Pipeline = (
+    *SIMPLIFY,
+    *_each("scans"),
+    ("hoist", hoist_weights),
+    *_each("cse", "dce"),
+)
 # Without a lowering between: for `show --stage optimised`, and tests.
 OPTIMISE: Pipeline = (*BEFORE_LOWERING, *AFTER_PACKING)
 
