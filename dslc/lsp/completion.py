@@ -275,6 +275,11 @@ def _of_symbol(analysis: Analysis, symbol: Symbol, offset: int) -> types.Complet
 
 def _of_module(module: Module, name: str, group: str) -> types.CompletionItem:
     """A name at the top of a file; one of the library that was not read yet is not read now."""
+    if name in module.imported and name not in module.decls:
+        module, original = module.imported[name]
+        item = _of_module(module, original, group)
+        item.label = name
+        return item
     decl = module.decls.get(name)
     if decl is None and name in module.chunks:
         start, end = module.chunks[name]

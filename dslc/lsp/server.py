@@ -17,7 +17,7 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 
-from dslc.lsp import colours, hints, hover, navigation, outline, problems, signatures
+from dslc.lsp import colours, formatting, hints, hover, navigation, outline, problems, signatures
 from dslc.lsp.completion import completions
 from dslc.lsp.documents import Workspace, path_of
 from dslc.lsp.positions import Lines, span_range
@@ -248,6 +248,19 @@ def _actions(server: Server, params: types.CodeActionParams) -> list[types.CodeA
     return list(problems.actions(analysis, params.text_document.uri, lines, start, end))
 
 
+def _formatting(server: Server, params: types.DocumentFormattingParams) -> list[types.TextEdit]:
+    analysis, lines = server.whole(params)
+    return formatting.format_document(analysis.source, lines)
+
+
+def _range_formatting(
+    server: Server, params: types.DocumentRangeFormattingParams
+) -> list[types.TextEdit]:
+    analysis, lines = server.whole(params)
+    start, end = lines.offset(params.range.start), lines.offset(params.range.end)
+    return formatting.format_part(analysis.source, lines, start, end)
+
+
 def _tokens(server: Server, params: types.SemanticTokensParams) -> types.SemanticTokens:
     return colours.semantic_tokens(*server.whole(params))
 
@@ -280,5 +293,7 @@ _FEATURES: dict[str, tuple[Any, Callable[[Server, Any], Any]]] = {
         types.CodeActionOptions(code_action_kinds=[types.CodeActionKind.QuickFix]),
         _actions,
     ),
+    types.TEXT_DOCUMENT_FORMATTING: (None, _formatting),
+    types.TEXT_DOCUMENT_RANGE_FORMATTING: (None, _range_formatting),
     types.TEXT_DOCUMENT_SEMANTIC_TOKENS_FULL: (colours.LEGEND, _tokens),
 }

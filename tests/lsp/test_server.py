@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pytest_lsp import ClientServerConfig, client_capabilities
 
+from dslc.lsp.positions import Lines
 from tests.lsp.session import Session
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -266,6 +267,32 @@ async def test_code_actions(session: Session) -> None:
     assert found is not None
     assert [action.title for action in found] == ["Write `classes`"]
     await session.replace("main.dl", "b + clases", "b + a")
+
+
+def edited(text: str, edits: Sequence[types.TextEdit]) -> str:
+    lines = Lines(text)
+    for edit in sorted(edits, key=lambda e: (e.range.start.line, e.range.start.character))[::-1]:
+        start, end = lines.offset(edit.range.start), lines.offset(edit.range.end)
+        text = text[:start] + edit.new_text + text[end:]
+    return text
+
+
+async def test_formatting(session: Session) -> None:
+    ugly = MAIN.replace("b + a", "b+a").replace("[classes]", "[ classes ]")
+    await session.replace("main.dl", MAIN, ugly)
+    options = types.FormattingOptions(4, True)
+    document = session.document("main.dl")
+    found = await session.client.text_document_formatting_async(
+        types.DocumentFormattingParams(document, options)
+    )
+    assert found is not None
+    assert len(found) == 1
+    assert edited(ugly, found) == MAIN
+    start = session.position("main.dl", "total = ")
+    found = await session.client.text_document_range_formatting_async(
+        types.DocumentRangeFormattingParams(document, types.Range(start, start), options)
+    )
+    assert edited(ugly, found or ()) == MAIN.replace("[classes]", "[ classes ]")
 
 
 async def test_semantic_tokens_and_folding(session: Session) -> None:
