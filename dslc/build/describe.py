@@ -99,6 +99,7 @@ def variable_infos(variables: Sequence[Variable]) -> tuple[VariableInfo, ...]:
             tuple(int(d) for d in v.type.dims if isinstance(d, int)),
             v.kind,
             v.trainable,
+            v.foreign or "",
         )
         for v in variables
     )

@@ -187,10 +187,11 @@ def make_jobs(program: Program, target: Target, folder: Path, wanted: str = "obj
 
 
 def _text(program: Program, names: Sequence[str]) -> str:
-    """The entries `names` alone; first values of variables are not the worker's business."""
+    """The entries `names` alone; where variables get values from is not the worker's business."""
     entries = tuple(e for e in program.entries if e.name in names)
-    variables = tuple(replace(v, init=None) for v in program.variables)
-    return text.print_program(replace(program, entries=entries, variables=variables))
+    variables = tuple(replace(v, init=None, foreign=None) for v in program.variables)
+    alone = replace(program, entries=entries, variables=variables, ignored=())
+    return text.print_program(alone)
 
 
 def run_jobs(jobs: Sequence[Job]) -> list[Report]:
@@ -299,6 +300,7 @@ def make_manifest(
         targets=tuple(targets),
         compiler=compiler_version(),
         source_hash=source_hash,
+        ignored=program.ignored,
     )
 
 

@@ -21,10 +21,11 @@ from dslc.ir.core import Program
 from dslc.ir.evaluate import evaluate
 from dslc.semantics.elaborate import Setting, elaborate
 from dslc.source import SourceFile
-from dslc_runtime import ArgumentError, Model, variables
+from dslc_runtime import Model
 from dslc_runtime._ffi import load_library
 from dslc_runtime.artifact import write_artifact
 from dslc_runtime.dtypes import Array
+from dslc_runtime.loading import Fitted, fit
 from dslc_runtime.session import read_weights
 
 Weights = str | Path | Mapping[str, Array]
@@ -72,36 +73,45 @@ def first_values(program: Program, weights: Weights | None, seed: int) -> dict[s
     `weights` must hold every weight; states may be left out. ArgumentError lists what is missing,
     extra, or of another type. Optimiser states that start as zeros are left to the runtime.
     """
+    return _first_values(program, weights, seed)[0]
+
+
+def _first_values(
+    program: Program, weights: Weights | None, seed: int
+) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """The values, and notes on what was converted."""
     needed = describe.needed_variables(program)
-    given = _given(program, weights)
+    fitted = _given(program, weights)
+    given = fitted.values
     values: dict[str, Array] = {}
     for name, variable in needed.items():
         if name in given:
             values[name] = given[name]
         elif variable.init is not None and variable.kind != "optimizer":
             values[name] = evaluate(variable.init, [np.asarray(seed, np.int64)])[0]
-    return values
+    return values, fitted.notes
 
 
-def _given(program: Program, weights: Weights | None) -> Mapping[str, Array]:
+def _given(program: Program, weights: Weights | None) -> Fitted:
     if weights is None:
-        return {}
+        return Fitted({}, ())
     where = "the given arrays"
     if not isinstance(weights, Mapping):
         where, weights = str(weights), read_weights(Path(weights))
     kept = [v for v in program.variables if v.kind in ("weight", "state")]
-    problems = variables.misfits(describe.variable_infos(kept), weights)
-    if problems:
-        lines = "\n  ".join(problems)
-        raise ArgumentError(f"{where} does not fit the model {program.name}:\n  {lines}")
-    return weights
+    infos = describe.variable_infos(kept)
+    return fit(program.name, infos, program.ignored, weights, where)
 
 
-def write(built: Built, path: Path, source: SourceFile, weights: Weights | None, seed: int) -> None:
-    """Writes the artifact, whole or not at all. ArgumentError, ArtifactError."""
-    values = first_values(built.program, weights, seed)
+def write(
+    built: Built, path: Path, source: SourceFile, weights: Weights | None, seed: int
+) -> tuple[str, ...]:
+    """Writes the artifact, whole or not at all, and returns notes on converted weights.
+    ArgumentError, ArtifactError."""
+    values, notes = _first_values(built.program, weights, seed)
     name = Path(source.path).name if source.path else "model.dl"
     write_artifact(path, built.manifest, built.libraries, values, {name: source.text})
+    return notes
 
 
 def load_built(
@@ -112,5 +122,7 @@ def load_built(
     module = built.module
     if module is None:
         module = load_library(built.libraries[target.file], built.manifest.model)
-    values = first_values(built.program, weights, seed)
-    return Model.from_parts(built.manifest, module, values, threads=threads)
+    values, notes = _first_values(built.program, weights, seed)
+    model = Model.from_parts(built.manifest, module, values, threads=threads)
+    model.notes = notes
+    return model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from dslc.build import session
 from dslc.build.driver import Summary
 from dslc.build.target import parse_targets
 from dslc.cli import EXIT_USAGE, UserError
-from dslc.commands.source import parse_settings, read_source
+from dslc.commands.source import parse_settings, read_source, tell_notes
 from dslc.ir.core import Program
 from dslc.ir.text import print_program
 
@@ -62,9 +61,10 @@ def run(args: argparse.Namespace) -> int:
         training=args.train,
         dump=dump,
     )
-    session.write(built, output, source, args.weights, args.seed)
+    notes = session.write(built, output, source, args.weights, args.seed)
     if not args.quiet:
         told(built.summary)
+        tell_notes(notes)
         size = output.stat().st_size
         seconds = time.perf_counter() - started
         print(f"wrote {output}: {size / 1e6:.2f} MB in {seconds:.1f} s")
@@ -84,8 +84,7 @@ def told(summary: Summary) -> None:
         )
     for line in kernel_table(summary.gpu_kernels):
         print(line)
-    for note in summary.notes:
-        print(f"note: {note}", file=sys.stderr)
+    tell_notes(summary.notes)
 
 
 def kernel_table(kernels: Sequence[Mapping[str, Any]]) -> list[str]:

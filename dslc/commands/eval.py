@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dslc
 from dslc.cli import EXIT_USAGE, UserError
-from dslc.commands.source import parse_settings, read_source
+from dslc.commands.source import parse_settings, read_source, tell_notes
 from dslc.training.data import load
 from dslc.training.loop import evaluate
 
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
             set=parse_settings(args.set),
             threads=args.threads,
         )
+    tell_notes(model.model.notes)
     data = load(args.data, model.input_names)
     for name, value in evaluate(model, data, args.batch).items():
         print(f"{name} {value:.6f}")

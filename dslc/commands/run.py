@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 import dslc_runtime
 from dslc.cli import EXIT_USAGE, UserError
+from dslc.commands.source import tell_notes
 
 Array = npt.NDArray[Any]
 
@@ -27,12 +28,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="an .npy file per input, in order or by name; or one .npz that holds them by name",
     )
     parser.add_argument("--entry", default="forward", help="which entry to call")
+    parser.add_argument("--weights", type=Path, metavar="W.safetensors", help="other weights")
     parser.add_argument("-o", "--output", type=Path, help="an .npy or .npz file for the results")
     parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
 
 
 def run(args: argparse.Namespace) -> int:
     model = dslc_runtime.load(args.artifact, threads=args.threads)
+    if args.weights is not None:
+        model.load_weights(args.weights)
+        tell_notes(model.notes)
     positional: list[Array] = []
     named: dict[str, Array] = {}
     for given in args.input:

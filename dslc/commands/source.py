@@ -1,8 +1,9 @@
-"""What several commands share: reading a source file, `--set`, colour."""
+"""What several commands share: reading a source file, `--set`, notes, colour."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -47,6 +48,12 @@ def _value(text: str) -> int | float | bool | str:
         except ValueError:
             continue
     return text.strip('"')
+
+
+def tell_notes(notes: Sequence[str]) -> None:
+    """Prints what a user should know, beside the output."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def use_colour(stream: TextIO) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 import dslc
 from dslc.cli import EXIT_INTERRUPTED, EXIT_USAGE, UserError
 from dslc.commands.progress import Display
-from dslc.commands.source import parse_settings, read_source
+from dslc.commands.source import parse_settings, read_source, tell_notes
 from dslc.training import curve
 from dslc.training.data import load
 from dslc.training.loop import Outcome, Plan, fit
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
     )
     compiled = time.perf_counter() - started
+    tell_notes(() if args.quiet else model.model.notes)
     data = load(args.data, model.input_names)
     validation = load(args.val, model.input_names) if args.val else None
     plan = Plan(args.epochs, args.batch, args.seed)

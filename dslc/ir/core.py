@@ -148,7 +148,7 @@ class Variable:
 
     `init` makes the first value: a Function of one parameter, the `i64[]` seed (each variable
     draws from its own stream), or None for `prepared` ones. `trainable` only for weights that
-    the training step updates.
+    the training step updates. `foreign`: its name in weights from elsewhere, where that is another.
     """
 
     name: str
@@ -157,6 +157,7 @@ class Variable:
     init: Function | None = None
     trainable: bool = True
     span: Span | None = None
+    foreign: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,8 @@ class Program:
     """A whole model, ready to be optimised and lowered.
 
     `training` is there when the program was elaborated for training; its `loss` is not among the
-    entries.
+    entries. `ignored`: names of tensors in weights from elsewhere that are left out; `*` as the
+    last part stands for everything below, elsewhere for one part.
     """
 
     name: str
@@ -213,6 +215,7 @@ class Program:
     dims: tuple[DimRange, ...] = ()
     checks: tuple[DimCheck, ...] = field(default=())
     training: TrainPlan | None = None
+    ignored: tuple[str, ...] = ()
 
     def entry(self, name: str) -> Entry:
         """The entry called `name`; KeyError when there is none."""

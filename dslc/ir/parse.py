@@ -154,6 +154,7 @@ def _program(cursor: Cursor, ops: Ops) -> Program:
     cursor.expect("{")
     dims: list[DimRange] = []
     checks: list[DimCheck] = []
+    ignored: list[str] = []
     variables: list[Variable] = []
     entries: list[Entry] = []
     training: TrainPlan | None = None
@@ -162,6 +163,8 @@ def _program(cursor: Cursor, ops: Ops) -> Program:
             dims.append(_dim(cursor))
         elif cursor.accept("check"):
             checks.append(_check(cursor))
+        elif cursor.accept("ignore"):
+            ignored.append(cursor.string())
         elif cursor.accept("entry"):
             entries.append(_entry(cursor, ops))
         elif training is None and cursor.accept("training"):
@@ -169,8 +172,10 @@ def _program(cursor: Cursor, ops: Ops) -> Program:
         elif cursor.at(*get_args(VariableKind)):
             variables.append(_variable(cursor, ops))
         else:
-            cursor.fail("dim, check, entry or a kind of variable expected")
-    return Program(name, tuple(entries), tuple(variables), tuple(dims), tuple(checks), training)
+            cursor.fail("dim, check, ignore, entry or a kind of variable expected")
+    return Program(
+        name, tuple(entries), tuple(variables), tuple(dims), tuple(checks), training, tuple(ignored)
+    )
 
 
 def _dim(cursor: Cursor) -> DimRange:
@@ -195,14 +200,15 @@ def _check(cursor: Cursor) -> DimCheck:
 
 
 def _variable(cursor: Cursor, ops: Ops) -> Variable:
-    """`weight name: type frozen = func ...`."""
+    """`weight name: type frozen from "other name" = func ...`."""
     kind = cast(VariableKind, cursor.next().text)
     name = cursor.name()
     cursor.expect(":")
     type = cursor.type()
     frozen = cursor.accept("frozen")
+    foreign = cursor.string() if cursor.accept("from") else None
     init = _function(cursor, ops) if cursor.accept("=") else None
-    return Variable(name, type, kind, init, trainable=not frozen)
+    return Variable(name, type, kind, init, trainable=not frozen, foreign=foreign)
 
 
 def _entry(cursor: Cursor, ops: Ops) -> Entry:

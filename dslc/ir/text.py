@@ -55,6 +55,7 @@ def print_program(program: Program, origins: bool = False) -> str:
     lines += [f"  {_dim_text(dim)}" for dim in program.dims]
     for check in program.checks:
         lines.append(f"  check {check.left} {check.op} {check.right}, {_quoted(check.message)}")
+    lines += [f"  ignore {_quoted(pattern)}" for pattern in program.ignored]
     for variable in program.variables:
         lines += _indented(_variable_lines(variable))
     for entry in program.entries:
@@ -142,6 +143,8 @@ def _dim_text(dim: DimRange) -> str:
 def _variable_lines(variable: Variable) -> list[str]:
     frozen = " frozen" if variable.kind == "weight" and not variable.trainable else ""
     head = f"{variable.kind} {name_text(variable.name)}: {variable.type}{frozen}"
+    if variable.foreign is not None:
+        head += f" from {_quoted(variable.foreign)}"
     if variable.init is None:
         return [head]
     first, *rest = _function_lines(variable.init, False)

@@ -8,7 +8,7 @@ program (`elaborate.py`), printing.
 from __future__ import annotations
 
 from dslc.diagnostics import Diagnostic, nearest_name
-from dslc.semantics import errors
+from dslc.semantics import errors, weights
 from dslc.semantics.context import Context, Mistake
 from dslc.semantics.elaborate import deep_recursion, elaborate_model, new_context
 from dslc.semantics.generic import check_alone
@@ -41,7 +41,7 @@ def check(source: SourceFile) -> list[Diagnostic]:
 
 def check_module(ctx: Context, module: Module) -> None:
     """Walk every declaration of a file; what is wrong is reported."""
-    check_trains(ctx, module)
+    check_blocks(ctx, module)
     for decl in list(module.decls.values()):
         if isinstance(decl, ast.ModelDecl):
             check_model(ctx, module, decl)
@@ -49,8 +49,9 @@ def check_module(ctx: Context, module: Module) -> None:
         check_rest(ctx, module, decl)
 
 
-def check_trains(ctx: Context, module: Module) -> None:
-    """Report `train` blocks that belong to no model, or to one that has another."""
+def check_blocks(ctx: Context, module: Module) -> None:
+    """Report `train` and `weights` blocks of no model, or of one that has another."""
+    weights.check_blocks(ctx, module)
     models = [d.name.name for d in module.decls.values() if isinstance(d, ast.ModelDecl)]
     seen: dict[str, ast.TrainDecl] = {}
     for block in module.trains:
@@ -73,6 +74,9 @@ def check_model(ctx: Context, module: Module, decl: ast.ModelDecl) -> None:
         # Numbers that `--set` will give: checked for any of them.
         for entry in decl.entries:
             check_alone(ctx, module, as_layer(decl, entry))
+        block = weights.block_of(module, decl.name.name)
+        if block is not None:
+            weights.check_rules(ctx, block)
         return
     elaborate_model(ctx, module, decl, {}, training=trained, check_only=True)
 

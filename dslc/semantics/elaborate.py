@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from dslc.diagnostics import Diagnostic, InternalError, Reporter, nearest_name
 from dslc.ir.core import Program
-from dslc.semantics import calls, errors, statics
+from dslc.semantics import calls, errors, statics, weights
 from dslc.semantics.context import Context, Frame, Mistake
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.models import ModelRun
@@ -45,6 +45,7 @@ def elaborate(
         ctx = new_context(source)
         module = ctx.frame.module
         decl = _choose(ctx, module, model)
+        weights.check_blocks(ctx, module)
         program = None
         if decl is not None and not ctx.reporter.has_errors:
             program = elaborate_model(ctx, module, decl, statics or {}, training=training)
@@ -138,9 +139,14 @@ def elaborate_model(
         return None
     checks = tuple(dict.fromkeys(ctx.checks))
     variables = tuple(ctx.variables.found.values())
-    return Program(
-        decl.name.name, tuple(entries), variables, tuple(run.dims.values()), checks, plan
-    )
+    ignored: tuple[str, ...] = ()
+    rules = weights.block_of(module, decl.name.name)
+    if rules is not None:
+        variables, ignored = weights.name_weights(ctx, rules, variables, settings=bool(settings))
+        if ctx.reporter.has_errors:
+            return None
+    dims = tuple(run.dims.values())
+    return Program(decl.name.name, tuple(entries), variables, dims, checks, plan, ignored)
 
 
 def _statics(

@@ -200,7 +200,7 @@ class Loader:
             case ast.TrainDecl():
                 module.trains.append(decl)
             case ast.WeightsDecl():
-                self.reporter.report(errors.weights_unsupported(decl.span))
+                module.weights.append(decl)
             case ast.ConstDecl() | ast.FnDecl() | ast.LayerDecl() | ast.ModelDecl():
                 earlier = module.decls.get(decl.name.name)
                 if earlier is not None:

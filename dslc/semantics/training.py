@@ -22,6 +22,7 @@ from dslc.semantics.context import Context, Emission, Frame, Mistake, Variables
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.models import ModelRun, free_dims
 from dslc.semantics.operators import own, to_tensor
+from dslc.semantics.patterns import find
 from dslc.semantics.signature import Given, Silent, tensor_type
 from dslc.semantics.values import BAD, Bad, Code, Instance, Tensor, Thing, describe, is_static
 from dslc.source import SourceFile, Span
@@ -239,7 +240,7 @@ def _trainable(
 ) -> list[Variable]:
     frozen: set[str] = set()
     for pattern in items.freeze:
-        found = [v.name for v in weights if matches(pattern, v.name)]
+        found = [v.name for v in weights if find(pattern, v.name) is not None]
         if not found and all_met:
             text, names = pattern.span.text, [v.name for v in weights]
             inside = any(name.startswith(f"{text}.") for name in names)
@@ -254,25 +255,6 @@ def _prefixes(weights: Sequence[Variable]) -> Iterator[str]:
         parts = variable.name.split(".")
         yield variable.name
         yield from (".".join([*parts[:i], "*"]) for i in range(1, len(parts)))
-
-
-def matches(pattern: ast.Pattern, name: str) -> bool:
-    """Whether a pattern such as `blocks.{0..3}.*` names the weight; it may name its beginning."""
-    parts = name.split(".")
-    for position, wanted in enumerate(pattern.parts):
-        if position >= len(parts):
-            return False
-        match wanted:
-            case ast.Ident(_, text) if text != parts[position]:
-                return False
-            case ast.IndexRange(_, low, high):
-                if not parts[position].isdigit() or not low <= int(parts[position]) < high:
-                    return False
-            case ast.Wildcard() if position == len(pattern.parts) - 1:
-                return True
-            case _:
-                pass
-    return len(parts) == len(pattern.parts)
 
 
 # --- the optimizer ------------------------------------------------------------------------------

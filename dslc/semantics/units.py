@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import Diagnostic, Label, Reporter
-from dslc.semantics.check import check_model, check_rest, check_trains
+from dslc.semantics.check import check_blocks, check_model, check_rest
 from dslc.semantics.context import Context
 from dslc.semantics.elaborate import context_of
 from dslc.semantics.facts import Recorder
@@ -104,7 +104,7 @@ class Units:
 
     def run(self) -> None:
         """Tell the recorder and the reporter of the context all that is found."""
-        check_trains(self.ctx, self.module)
+        check_blocks(self.ctx, self.module)
         decls = self.module.decls
         reached: set[str] = set()
         for name, decl in list(decls.items()):

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
 
-FORMAT = 1
+FORMAT = 2
 
 DTypeName = Literal["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool"]
 
@@ -40,13 +40,15 @@ class TensorInfo:
 @dataclass(frozen=True, slots=True)
 class VariableInfo:
     """A tensor that lives between calls; its dims are numbers. `prepared` ones belong to a target:
-    they are computed from the others at load."""
+    they are computed from the others at load. `foreign`: its name in weights from elsewhere, if
+    that is another."""
 
     name: str
     dtype: DTypeName
     dims: tuple[int, ...] = ()
     kind: Literal["weight", "state", "optimizer", "prepared"] = "weight"
     trainable: bool = True
+    foreign: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,8 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All of it. `files` is filled in by the writer."""
+    """All of it. `files` is filled in by the writer. `ignored`: patterns of tensors in weights
+    from elsewhere that are left out (`loading.py`)."""
 
     model: str
     entries: tuple[EntryInfo, ...]
@@ -135,6 +138,7 @@ class Manifest:
     compiler: str = ""
     source_hash: str = ""
     files: tuple[FileInfo, ...] = ()
+    ignored: tuple[str, ...] = ()
     format: int = FORMAT
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dslc_runtime import cuda, dims, launcher, safetensors, variables
+from dslc_runtime import cuda, dims, launcher, loading, safetensors, variables
 from dslc_runtime._ffi import load_library, tvm_ffi
 from dslc_runtime.arrays import aligned_copy, aligned_empty
 from dslc_runtime.artifact import check_weights, read_artifact
@@ -88,6 +88,8 @@ class Model:
         self.threads = threads
         self.lock = threading.RLock()
         self.arenas: list[Array] = []
+        # What was converted when the weights were loaded, for people.
+        self.notes: tuple[str, ...] = ()
         infos = {v.name: v for v in (*manifest.variables, *target.prepared)}
         self.weight_infos = {n: v for n, v in infos.items() if v.kind in ("weight", "state")}
         self._changing = frozenset(name for e in manifest.entries for name in e.updates)
@@ -194,21 +196,22 @@ class Model:
     def load_weights(self, weights: str | os.PathLike[str] | Mapping[str, Array]) -> None:
         """Takes weights (and states, where there are any) from a `.safetensors` file or arrays.
 
-        ArgumentError lists everything that is missing, extra or of another type; the weights are
-        then as before. Calls under way on other threads finish with the old weights.
+        Names are the model's own, or the foreign ones of its `weights` block. A dtype may become a
+        wider one (f16 to f32); `notes` then says so. ArgumentError lists everything that is
+        missing, extra or of another type; the weights are then as before. Calls under way on other
+        threads finish with the old weights.
         """
         where = "the given arrays"
         if not isinstance(weights, Mapping):
             where = os.fspath(weights)
             weights = read_weights(Path(weights))
-        problems = variables.misfits(self.weight_infos.values(), weights)
-        if problems:
-            lines = "\n  ".join(problems)
-            raise ArgumentError(f"{where} does not fit the model {self.name}:\n  {lines}")
+        infos = self.weight_infos.values()
+        fitted = loading.fit(self.name, infos, self.manifest.ignored, weights, where)
         with self.lock:
-            store = self.store.replaced(weights)
+            store = self.store.replaced(fitted.values)
             self._prepare(store)
             self.store = store
+            self.notes = fitted.notes
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Writes weights and states to a `.safetensors` file, whole or not at all. OSError."""

@@ -18,9 +18,9 @@ from dslc_runtime import safetensors
 from dslc_runtime.dtypes import Array, described
 from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError
+from dslc_runtime.loading import declared
 from dslc_runtime.safetensors import SafetensorsError
 from dslc_runtime.session import Model, Weights
-from dslc_runtime.variables import declared
 
 CHECKPOINT = "dslc checkpoint 1"
 

@@ -1,14 +1,12 @@
 """The tensors of a model that live between calls: weights, states, optimiser states, prepared ones.
 
-Input: what a manifest declares and the arrays of a file. Output: a `Store` of arrays and of the
-handles that compiled code takes; a list of all that doesn't fit in foreign weights.
-Non-goals: locking, running `prepare` (`session.py`).
+Input: what a manifest declares and arrays that fit it (`loading.py`). Output: a `Store` of arrays
+and of the handles that compiled code takes. Non-goals: locking, running `prepare` (`session.py`).
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 
 from dslc_runtime.arrays import aligned_copy, aligned_empty, is_aligned, tensor
 from dslc_runtime.cuda import Device
-from dslc_runtime.dtypes import ITEMSIZE, Array, described, name_of, numpy_dtype
+from dslc_runtime.dtypes import ITEMSIZE, Array, numpy_dtype
 from dslc_runtime.manifest import VariableInfo
 
 
@@ -83,32 +81,3 @@ def _fit(info: VariableInfo, value: Array | None) -> Array:
         zeros[...] = 0
         return zeros
     return value if value.flags.carray and is_aligned(value) else aligned_copy(value)
-
-
-def misfits(variables: Iterable[VariableInfo], given: Mapping[str, Array]) -> list[str]:
-    """Why `given` can't be the model's weights, one line each; empty when it can. All weights must
-    be there; states may be; a name that is neither is a misfit, told with the nearest name."""
-    known = {v.name: v for v in variables if v.kind in ("weight", "state")}
-    missing = [v for v in known.values() if v.kind == "weight" and v.name not in given]
-    extra = [name for name in given if name not in known]
-    lines = []
-    for variable in missing:
-        near = difflib.get_close_matches(variable.name, extra, 1, 0.5)
-        hint = f" (the file has {near[0]!r})" if near else ""
-        lines.append(f"missing: {variable.name}: {declared(variable)}{hint}")
-    for name in extra:
-        near = difflib.get_close_matches(name, known, 1, 0.5)
-        hint = f" (the model has {near[0]!r})" if near else ""
-        lines.append(f"extra: {name}: {described(given[name])}{hint}")
-    for name, array in given.items():
-        if name not in known:
-            continue
-        variable = known[name]
-        if (name_of(array.dtype), array.shape) != (variable.dtype, variable.dims):
-            lines.append(f"{name}: {described(array)} where {declared(variable)} is needed")
-    return lines
-
-
-def declared(variable: VariableInfo) -> str:
-    """`f32[32, 3, 3, 3]`."""
-    return f"{variable.dtype}[{', '.join(map(str, variable.dims))}]"

@@ -10,14 +10,5 @@ from dslc.semantics.errors.make import make
 from dslc.source import Span
 
 
-def weights_unsupported(span: Span) -> Diagnostic:
-    return make(
-        "E0903",
-        "`weights` rules are part of the language but are not applied yet",
-        span,
-        help="give the weights this model's own names in the file",
-    )
-
-
 def function_unsupported(name: str, span: Span) -> Diagnostic:
     return make("E0904", f"`{name}` is part of the language but can't be compiled yet", span)
