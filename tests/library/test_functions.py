@@ -1,0 +1,91 @@
+"""Activations and functions along an axis give what PyTorch's give, gradients included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from library.against_torch import check, numbers, program, torch
+
+from dslc.ir.evaluate import run_entry
+
+F = torch.nn.functional
+
+pytestmark = pytest.mark.torch
+
+FUNCTIONS: list[tuple[str, Callable[[Any], Any]]] = [
+    ("clamp[-0.5, 1]", lambda x: x.clamp(-0.5, 1)),
+    ("relu", F.relu),
+    ("relu6", F.relu6),
+    ("hardtanh", F.hardtanh),
+    ("hardtanh[-0.5, 2]", lambda x: F.hardtanh(x, -0.5, 2)),
+    ("leaky_relu", F.leaky_relu),
+    ("leaky_relu[0.3]", lambda x: F.leaky_relu(x, 0.3)),
+    ("elu", F.elu),
+    ("elu[0.5]", lambda x: F.elu(x, 0.5)),
+    ("celu", F.celu),
+    ("celu[0.5]", lambda x: F.celu(x, 0.5)),
+    ("selu", F.selu),
+    ("gelu", F.gelu),
+    ("gelu_tanh", lambda x: F.gelu(x, approximate="tanh")),
+    ("quick_gelu", lambda x: x * torch.sigmoid(1.702 * x)),
+    ("silu", F.silu),
+    ("mish", F.mish),
+    ("softplus", F.softplus),
+    ("softplus[2]", lambda x: F.softplus(x, 2)),
+    ("softsign", F.softsign),
+    ("log_sigmoid", F.logsigmoid),
+    ("hardsigmoid", F.hardsigmoid),
+    ("hardswish", F.hardswish),
+    ("tanhshrink", F.tanhshrink),
+    ("hardshrink", F.hardshrink),
+    ("softshrink", F.softshrink),
+    ("softshrink[1]", lambda x: F.softshrink(x, 1)),
+    ("threshold[0.5, 2]", lambda x: F.threshold(x, 0.5, 2)),
+    ("sigmoid", torch.sigmoid),
+    ("tanh", torch.tanh),
+    ("glu", F.glu),
+    ("glu[axis=1]", lambda x: F.glu(x, 1)),
+    ("geglu", lambda x: x[..., :4] * F.gelu(x[..., 4:])),
+    ("reglu", lambda x: x[..., :4] * F.relu(x[..., 4:])),
+    ("swiglu", lambda x: F.silu(x[..., :4]) * x[..., 4:]),
+    ("softmax", lambda x: x.softmax(-1)),
+    ("softmax[axis=1]", lambda x: x.softmax(1)),
+    ("softmin", lambda x: F.softmin(x, -1)),
+    ("log_softmax", lambda x: x.log_softmax(-1)),
+    ("logsumexp", lambda x: x.logsumexp(-1)),
+    ("logsumexp[axis=1]", lambda x: x.logsumexp(1)),
+    ("normalize", lambda x: F.normalize(x, dim=-1)),
+    ("normalize[axis=1]", lambda x: F.normalize(x, dim=1)),
+    ("(0.3 * x) |> clamp[-0.9, 0.9] |> erfinv", lambda x: (0.3 * x).clamp(-0.9, 0.9).erfinv()),
+]
+
+
+@pytest.mark.parametrize(("function", "oracle"), FUNCTIONS, ids=[name for name, _ in FUNCTIONS])
+def test_functions(function: str, oracle: Callable[[Any], Any]) -> None:
+    call = function if "|>" in function else f"x |> {function}"
+    check(call, {"x": 2 * numbers(5, 6, 8)}, oracle)
+
+
+@pytest.mark.parametrize(
+    "function", ["softplus", "mish", "log_sigmoid", "logsumexp", "log_softmax"]
+)
+def test_great_numbers_do_not_overflow(function: str) -> None:
+    x = np.array([[-1e4, -100, 0, 100, 1e4]], np.float32)
+    oracles = {**dict(FUNCTIONS), "logsumexp": lambda x: x.logsumexp(-1)}
+    check(f"x |> {function}", {"x": x}, oracles[function])
+
+
+def test_erfinv_to_both_ends() -> None:
+    x = np.array([*np.linspace(-1, 1, 41)[1:-1], 0.9999, -0.99999, 0.999999], np.float32)
+    built = program("model M(x: f32[N]) -> f32[N] { return erfinv(x) }")
+    found = run_entry(built, "forward", {}, {"x": x})[0]["output"]
+    np.testing.assert_allclose(found, torch.tensor(x).erfinv().numpy(), rtol=5e-6)
+
+
+def test_pi() -> None:
+    built = program("model M(x: f32[N]) -> f32[N] { return cos(2 * PI * x) }")
+    found = run_entry(built, "forward", {}, {"x": np.array([0.25, 0.5, 1], np.float32)})
+    np.testing.assert_allclose(found[0]["output"], [0, -1, 1], atol=1e-6)
