@@ -139,7 +139,8 @@ class Units:
     def _mentioned(self, roots: Sequence[str]) -> list[str]:
         """The names that declarations may refer to, directly or through others of the file."""
         texts = self.layout.texts
-        pending = [*roots, *(f"train {root}" for root in roots)]
+        blocks = (f"{kind} {root}" for root in roots for kind in ("train", "weights"))
+        pending = [*roots, *blocks]
         seen: dict[str, None] = {}
         while pending:
             name = pending.pop()
