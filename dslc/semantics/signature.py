@@ -237,9 +237,10 @@ class Matcher:
 
     def is_free(self, name: str) -> bool:
         """Whether nothing says yet what the dim `name` is."""
-        if name in self.frame.env:
+        module = self.frame.module
+        if name in self.frame.env or module.is_missing(name):
             return False
-        found = self.frame.module.lookup(name)
+        found = module.lookup(name)
         return not (isinstance(found, tuple) and isinstance(found[1], ast.ConstDecl))
 
     def solve(self) -> None:
