@@ -160,7 +160,8 @@ def flops_of(eqn: Eqn) -> Dim:
 
 def passed_through(eqn: Eqn) -> dict[int, int]:
     """For an op that scatters: which axes of the result are indexed by an axis of the domain as it
-    is (result axis -> domain axis). Different indices there mean different targets."""
+    is, of the same size (result axis -> domain axis, each once). Different indices there mean
+    different targets."""
     operands = [_Read(value.type) for value in eqn.inputs]
     types = [value.type for value in eqn.outputs]
     if isinstance(eqn.op.compute, NoFacet):
@@ -169,5 +170,9 @@ def passed_through(eqn: Eqn) -> dict[int, int]:
     if not isinstance(scatter, Scatter):
         return {}
     axes = tuple(object() for _ in scatter.domain)
-    target = scatter.target(axes)
-    return {i: axes.index(at) for i, at in enumerate(target) if at in axes}
+    found: dict[int, int] = {}
+    for axis, (at, size) in enumerate(zip(scatter.target(axes), types[0].dims)):
+        source = axes.index(at) if at in axes else None
+        if source is not None and source not in found.values() and scatter.domain[source] == size:
+            found[axis] = source
+    return found

@@ -181,6 +181,10 @@ class Lowering:
         view = self._view(read)
         return view if view is not None else self._general(read)
 
+    def moving(self, at: Dim) -> set[Index]:
+        """The indices that a position depends on."""
+        return {self.symbols[name] for name in free_symbols(at) if name in self.symbols}
+
     def walked(self, position: Position) -> tuple[Index, int, Dim] | None:
         """(index, step, offset) of a position that walks one index by a constant step."""
         if isinstance(position.at, Value):
@@ -205,7 +209,7 @@ class Lowering:
         steps: dict[Index, Dim] = {}
         for monomial, coefficient in at.terms:
             term = Poly(((monomial, coefficient),)) if monomial else coefficient
-            moving = [a for a in monomial if self.symbols.keys() & free_symbols(_dim(a))]
+            moving = [a for a in monomial if self.moving(_dim(a))]
             if not moving:
                 offset = offset + term
             elif len(moving) == 1 and isinstance(moving[0], Sym):
@@ -241,7 +245,7 @@ class Lowering:
                 starts.append(offset)
                 stops.append(last + (1 if step > 0 else -1))
                 steps.append(step)
-            elif isinstance(position.at, Value) or self.symbols.keys() & free_symbols(position.at):
+            elif isinstance(position.at, Value) or self.moving(position.at):
                 return None
             else:
                 starts.append(position.at)
@@ -305,7 +309,7 @@ class Lowering:
 
     def _computed(self, at: Dim) -> Cell:
         """A position as an integer tensor."""
-        if not self.symbols.keys() & free_symbols(at):
+        if not self.moving(at):
             return Cell(self.emit("dim_value", (), dim=at))
         if isinstance(at, int):
             raise InternalError("a number depends on no index")

@@ -9,8 +9,8 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim
 from dslc.semantics import errors, operators
 from dslc.semantics.context import Context, Emission, Mistake
+from dslc.semantics.formulas.contraction import Contracting
 from dslc.semantics.formulas.formula import Formula
-from dslc.semantics.formulas.lowering import Lowering
 from dslc.semantics.formulas.ranges import settle
 from dslc.semantics.formulas.scalars import new_index
 from dslc.semantics.signature import Given, Matcher, Silent, as_declared, dims_of, dtype_of
@@ -23,7 +23,7 @@ def assign_formula(ctx: Context, stmt: ast.IndexAssign) -> None:
     declared = _declared(ctx, stmt)
     formula, value = _right_side(ctx, stmt, declared)
     settle(ctx, formula, value)
-    lowering = Lowering(ctx, formula)
+    lowering = Contracting(ctx, formula)
     left = [index for index in formula.indices if index.is_left]
     result = lowering.placed(lowering.cell(value), left)
     thing: Thing = ctx.tensor(result, stmt.target.span, f"the tensor {stmt.target.name}")
