@@ -19,7 +19,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from dslc.cli import COMMANDS, command_parser
-from dslc.commands.doc import LIBRARY_OPENING
+from dslc.commands.doc import library_opening
 from dslc.commands.explain import FAMILIES
 from dslc.diagnostics import render_all
 from dslc.doc import markdown
@@ -76,7 +76,7 @@ def on_page_markdown(text: str, page: Any, config: MkDocsConfig, files: Files) -
 def generated() -> dict[str, str]:
     """Every generated page by its path in the site."""
     files = list(library())
-    pages = {"library/index.md": markdown.index(files, "The library", LIBRARY_OPENING)}
+    pages = {"library/index.md": markdown.index(files, "The library", library_opening(files))}
     pages |= {f"library/{markdown.file_name(file)}": markdown.page(file) for file in files}
     pages |= {f"errors/{path.name}": error_page(path) for path in error_pages()}
     grammar = (ROOT / "grammar" / "dl.lark").read_text(encoding="utf-8")

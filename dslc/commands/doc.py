@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dslc.cli import EXIT_USAGE, UserError
@@ -21,10 +21,6 @@ from dslc.doc import markdown, terminal
 from dslc.doc.builtins import builtins
 from dslc.doc.data import FileDoc, file_doc
 from dslc.doc.library import find, library, nearest, needs_import
-
-LIBRARY_OPENING = """\
-The library is written in `.dl`: reading it is a way to learn the language. What `std.prelude`
-declares needs no import; the rest is imported by name: `from std.vision import residual`."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,12 +112,22 @@ def show(lines: Sequence[terminal.Line]) -> None:
         console.print(Text.assemble(*line), soft_wrap=True)
 
 
+def library_opening(files: Iterable[FileDoc]) -> str:
+    """What the index of the library's pages begins with."""
+    common = ", ".join(f"`{file.name}`" for file in files if not needs_import(file))
+    return (
+        "The library is written in `.dl`: reading it is a way to learn the language. What these "
+        f"modules declare needs no import: {common}. The rest is imported by name, as in "
+        "`from std.vision import residual`."
+    )
+
+
 def write_pages(folder: Path, name: str | None) -> list[Path]:
     """The library's pages and their index, or the page of one file or module."""
     pages: dict[str, str] = {}
     if name is None:
         files = list(library())
-        pages["index.md"] = markdown.index(files, "The library", LIBRARY_OPENING)
+        pages["index.md"] = markdown.index(files, "The library", library_opening(files))
     else:
         found = file_doc(read_source(Path(name))) if _is_file(name) else find(name)
         if not isinstance(found, FileDoc):

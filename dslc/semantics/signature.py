@@ -237,10 +237,9 @@ class Matcher:
 
     def is_free(self, name: str) -> bool:
         """Whether nothing says yet what the dim `name` is."""
-        module = self.frame.module
-        if name in self.frame.env or module.is_missing(name):
+        if name in self.frame.env:
             return False
-        found = module.lookup(name)
+        found = self.frame.module.lookup(name)
         return not (isinstance(found, tuple) and isinstance(found[1], ast.ConstDecl))
 
     def solve(self) -> None:

@@ -216,7 +216,7 @@ def _about_dims(ctx: Context, stmt: ast.Assert, condition: ast.Compare) -> bool:
         raise Mistake(_failed(ctx, stmt, condition))
     if answer is None:
         ctx.assume(a, condition.op, b)
-        message = _message(ctx, stmt, condition)
+        message = _message(ctx, stmt, condition, at_calls=True)
         if ctx.choices is None:
             ctx.checks.append(DimCheck(a, condition.op, b, message))
     return True
@@ -240,8 +240,8 @@ def _failed(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> Diagnostic:
     return diagnostic
 
 
-def _message(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> str:
-    """The message with the values of `{name}` in it."""
+def _message(ctx: Context, stmt: ast.Assert, condition: ast.Expr, *, at_calls: bool = False) -> str:
+    """The message with the values of `{name}` in it; `at_calls` leaves dynamic dims to the call."""
     if stmt.message is None:
         return " ".join(condition.span.text.split())
 
@@ -249,6 +249,7 @@ def _message(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> str:
         found = ctx.frame.env.get(match[1].strip())
         if found is None or isinstance(found, Tensor | Code | Instance | Bad):
             return match[0]
-        return str(found)
+        dynamic = at_calls and isinstance(found, Poly) and str(found).isidentifier()
+        return f"{{{found}}}" if dynamic else str(found)
 
     return _SHOWN.sub(value, stmt.message.value)

@@ -33,9 +33,7 @@ FOREIGN_SIGNS = {
     "!": ForeignSign("NOT", "write `not`"),
     "^": ForeignSign("DOUBLE_STAR", "powers are written `x ** 2`"),
     ":=": ForeignSign("EQUAL", "a value is bound with `=`"),
-    "=>": ForeignSign(
-        "ARROW", "the type of a result follows `->`; there are no anonymous functions"
-    ),
+    "=>": ForeignSign("ARROW", "the type of the result follows `->`"),
     "===": ForeignSign("EQUAL_EQUAL", "write `==`"),
     "<>": ForeignSign("NOT_EQUAL", "write `!=`"),
     ";": ForeignSign("NEWLINE", "a statement ends where its line ends"),
@@ -50,7 +48,6 @@ FOREIGN_SIGNS = {
     "≤": ForeignSign("LESS_EQUAL", "write `<=`"),
     "≥": ForeignSign("GREATER_EQUAL", "write `>=`"),
     "≠": ForeignSign("NOT_EQUAL", "write `!=`"),
-    "–": ForeignSign("MINUS", "this is a dash; write `-`"),
     "−": ForeignSign("MINUS", "this is a typographic minus; write `-`"),
     "×": ForeignSign("STAR", "write `*`"),
     "→": ForeignSign("ARROW", "write `->`"),
@@ -68,12 +65,6 @@ def unknown_character(span: Span) -> Diagnostic:
         help = ("a line goes on inside ( ) and [ ], and before a line that begins with `|>`",)
     elif char == "'":
         help = ('a string is written "between double quotes", on one line',)
-    elif char == "?":
-        help = ("a choice is `if c { a } else { b }`; a dim of any size has a name: f32[N, 3]",)
-    elif char.isalpha():
-        help = ("names are made of the letters a to z, digits and `_`",)
-    elif not char.isprintable() or char.isspace():
-        help = ("delete it; only spaces and tabs stand between words",)
     return Diagnostic("E0001", f"{shown} means nothing here", (Label(span),), notes, help)
 
 
@@ -88,32 +79,13 @@ def open_string(span: Span) -> Diagnostic:
     )
 
 
-def other_quotes(span: Span) -> Diagnostic:
-    """E0002: `'text'`, and typographic quotes."""
+def single_quotes(span: Span) -> Diagnostic:
+    """E0002: `'text'`."""
     return Diagnostic(
         "E0002",
-        'strings stand between straight double quotes, "',
+        "strings stand between double quotes",
         (Label(span),),
         help=(f'write "{span.text[1:-1]}"',),
-    )
-
-
-def triple_quotes(span: Span) -> Diagnostic:
-    """E0028: Python's documentation strings."""
-    return Diagnostic(
-        "E0028",
-        "a string alone says nothing",
-        (Label(span),),
-        help=("documentation is written in `##` lines right above the declaration",),
-    )
-
-
-def foreign_comment(span: Span) -> Diagnostic:
-    """E0032: `// text`, `/* text */`."""
-    words = " ".join(span.text.removesuffix("*/").lstrip("/*").split())
-    shown = f"# {words}" if len(words) <= 60 else "# ..."
-    return Diagnostic(
-        "E0032", "a comment begins with `#`", (Label(span),), help=(f"write `{shown}`",)
     )
 
 

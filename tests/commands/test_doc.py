@@ -7,7 +7,7 @@ import pytest
 
 def test_overview_and_one_name(dslc) -> None:
     told = dslc("doc").stdout
-    assert "std.prelude" in told
+    assert "std.layers  needs no import" in told
     assert "conv2d" in told
     assert "prim_" not in told
     assert (
@@ -25,8 +25,8 @@ def test_pages_of_the_library_and_of_a_file(tiny, tmp_path, dslc) -> None:
     folder = tmp_path / "new" / "pages"
     told = dslc("doc", "--markdown", "-o", folder).stdout
     assert f"wrote {folder / 'index.md'}" in told
-    assert "](prelude.md#dense)" in (folder / "index.md").read_text()
-    assert "`dense` { #dense }" in (folder / "prelude.md").read_text()
+    assert "](layers.md#dense)" in (folder / "index.md").read_text()
+    assert "`dense` { #dense }" in (folder / "layers.md").read_text()
     assert not list(folder.glob(".*"))
     dslc("doc", "tiny.dl", "--markdown", "-o", tmp_path, cwd=tiny)
     assert (tmp_path / "tiny.md").read_text().startswith("# tiny.dl\n")

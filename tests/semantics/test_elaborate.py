@@ -167,7 +167,21 @@ model M(x: f32[N, T], y: f32[N, U]) -> f32[N, T] {
 """)
     (only,) = built.checks
     assert (str(only.left), only.op, str(only.right)) == ("T", "==", "U")
-    assert only.message == "T is not U"
+    assert only.message == "{T} is not {U}"  # the call's values, put in by the runtime
+
+
+def test_a_message_about_a_layers_dims_names_those_of_the_model() -> None:
+    built = program("""
+layer longer(x: f32[K]) -> f32[K] {
+    assert K > 2, "{K} is not {K // 1} or more"
+    return x
+}
+model M[least=3](x: f32[N]) -> f32[N] {
+    assert N != least, "{N} is {least}"
+    return longer(x)
+}
+""")
+    assert [check.message for check in built.checks] == ["{N} is 3", "{N} is not {K // 1} or more"]
 
 
 def test_what_bounds_prove_is_not_checked() -> None:

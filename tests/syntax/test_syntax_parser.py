@@ -14,7 +14,7 @@ from dslc.syntax.parser import parse
 
 HERE = Path(__file__).parent
 EVERYTHING = (HERE / "everything.dl").read_text(encoding="utf-8")
-PAGES = [HERE / "description.md", HERE.parent.parent / "docs" / "language" / "syntax.md"]
+PAGES = [HERE / "description.md", HERE.parent.parent / "docs" / "language" / "lexical.md"]
 DESCRIPTION = [
     program
     for page in PAGES
