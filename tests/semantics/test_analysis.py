@@ -96,6 +96,11 @@ def test_what_a_name_refers_to(words: str, part: str, expected: tuple[str, int |
     assert refers(of(TEXT), words, part) == expected
 
 
+BLOCK_WORDS = frozenset(
+    ("layer", "param", "state", "train", "import", "from", "const", "along", "reversed")
+)
+
+
 def test_every_name_of_the_library_refers_to_something() -> None:
     labels = re.compile(r"\s*=(?!=)")
     for path in sorted((ROOT / "dslc/std").glob("*.dl")):
@@ -110,7 +115,7 @@ def test_every_name_of_the_library_refers_to_something() -> None:
             if token.type == "NAME"
             and token.start not in said
             and not labels.match(text, token.end)  # statics of built-ins
-            and token.text not in {"layer", "param", "state", "train", "import", "from", "const"}
+            and token.text not in BLOCK_WORDS
             and text[token.start - 1] != "."
             and not text[: token.start].rstrip().endswith(":")  # kinds
         ]

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 pytestmark = pytest.mark.torch
 
-N, T, I, H = 3, 6, 5, 4
+N, T, WIDTH, H = 3, 6, 5, 4
 
 
 def outputs(text: str, weights: dict[str, Any], **inputs: Any) -> list[Any]:
@@ -58,7 +58,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("written", "kind", "options"), CASES, ids=[c[0] for c in CASES])
 def test_layers(written: str, kind: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    module = getattr(torch.nn, kind)(I, H, batch_first=True, **options)
+    module = getattr(torch.nn, kind)(WIDTH, H, batch_first=True, **options)
     name, _, statics = written.partition("[")
     layer = f"{name}[{H}, {statics}" if statics else f"{name}[{H}]"
     wide, levels = H * (1 + module.bidirectional), module.num_layers
@@ -67,12 +67,12 @@ def test_layers(written: str, kind: str, options: dict[str, Any]) -> None:
     types = ", ".join([f"f32[N, T, {wide}]", *([last] * len(ends))])
     text = f"""
 from std.recurrent import {name}
-model M(x: f32[N, T, {I}]) -> ({types}) {{
+model M(x: f32[N, T, {WIDTH}]) -> ({types}) {{
     y, {", ".join(ends)} = x |> net: {layer}
     return y, {", ".join(ends)}
 }}
 """
-    x = np.random.default_rng(0).standard_normal((N, T, I)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((N, T, WIDTH)).astype(np.float32)
     found = outputs(text, renamed(module, "net", levels > 1), x=x)
     with torch.no_grad():
         y, end = module(torch.tensor(x))
@@ -96,13 +96,15 @@ def test_cells_in_a_scan_from_given_states(
     written: str, kind: str, options: dict[str, Any]
 ) -> None:
     torch.manual_seed(0)
-    module = getattr(torch.nn, kind)(I, H, **options)
+    module = getattr(torch.nn, kind)(WIDTH, H, **options)
     name, _, statics = written.partition("[")
     cell = f"{name}[{H}, {statics}" if statics else f"{name}[{H}]"
     carries = ["h", "c"] if kind == "LSTMCell" else ["h"]
     text = f"""
 from std.recurrent import {name}
-model M(x: f32[N, T, {I}], {", ".join(f"{c}0: f32[N, {H}]" for c in carries)}) -> f32[N, T, {H}] {{
+model M(x: f32[N, T, {WIDTH}], {", ".join(f"{c}0: f32[N, {H}]" for c in carries)}) -> f32[N, T, {
+        H
+    }] {{
     cell = {cell}
     hs, {", ".join(f"{c}_n" for c in carries)} = scan x_t in x along 1, {
         ", ".join(f"{c} = {c}0" for c in carries)
@@ -114,7 +116,7 @@ model M(x: f32[N, T, {I}], {", ".join(f"{c}0: f32[N, {H}]" for c in carries)}) -
 }}
 """
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((N, T, I)).astype(np.float32)
+    x = rng.standard_normal((N, T, WIDTH)).astype(np.float32)
     states = [rng.standard_normal((N, H)).astype(np.float32) for _ in carries]
     given = {f"{c}0": state for c, state in zip(carries, states)}
     (found,) = outputs(text, renamed(module, "cell", False), x=x, **given)
