@@ -41,6 +41,7 @@ docs: $(VENV)/.installed ## build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 update: $(VENV)/.installed ## rewrite all golden texts (review the diff)
+	$(BIN)/python -m editors.generate
 	$(BIN)/python -m pytest -q --update -m "not cuda"
 
 clean: ## remove what the other targets made

@@ -45,6 +45,7 @@ LAYERS: dict[str, list[str]] = {
     "dslc.explain": [],
     "dslc.training": ["dslc", "dslc_runtime"],
     "dslc.cli": ["dslc", "dslc_runtime"],
+    "dslc.highlight": [],
     "dslc.lsp": [*L0, "dslc.syntax", "dslc.ir", "dslc.ops", "dslc.semantics"],
     "dslc": ["dslc", "dslc_runtime"],
     "dslc_runtime": [],
