@@ -22,7 +22,7 @@ from dslc.semantics import (
     scans,
     statics,
 )
-from dslc.semantics.context import Context, Mistake
+from dslc.semantics.context import Context, Mistake, Undecidable
 from dslc.semantics.formulas.scalars import scalar
 from dslc.semantics.operators import Operand
 from dslc.semantics.resolve import declared, is_callable, resolve
@@ -36,6 +36,7 @@ from dslc.semantics.values import (
     Constant,
     Dtype,
     Instance,
+    NumberFunction,
     Random,
     Tensor,
     Thing,
@@ -229,6 +230,9 @@ def _subscript(ctx: Context, expr: ast.Subscript, name: ast.Ident | None) -> Thi
             return Builtin(surface, statics.bind_builtin(ctx, surface, expr.items, expr.span))
         case Random(function, None):
             return Random(function, dims_of(ctx, _dim_items(expr.items)))
+        case Poly() | NumberFunction("?") if ctx.choices is not None:
+            # Only a use tells which function it is, or whether the ints are one or several.
+            raise Undecidable
     raise Mistake(errors.no_statics(describe(value), expr.span))
 
 

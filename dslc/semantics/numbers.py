@@ -101,7 +101,7 @@ def _dims(op: str, left: int | Poly, right: int | Poly) -> Static | None:
 
 
 def _power(left: float, right: float) -> int | float:
-    if isinstance(left, int) and isinstance(right, int) and right > 0:
+    if isinstance(left, int) and isinstance(right, int) and right >= 0:
         if left.bit_length() * right > _MOST_DIGITS:
             raise OverflowError
         return int(left**right)

@@ -13,7 +13,7 @@ from dslc.diagnostics import Diagnostic, Label, unreachable
 from dslc.ir.core import DimCheck
 from dslc.ir.dims import Dim, Poly
 from dslc.semantics import errors, instances, scans
-from dslc.semantics.context import Context, Mistake
+from dslc.semantics.context import Context, Mistake, Undecidable
 from dslc.semantics.expressions import decide, evaluate
 from dslc.semantics.formulas.statement import assign_formula
 from dslc.semantics.signature import Given, Matcher, Silent, as_declared
@@ -130,6 +130,8 @@ def _unpack(ctx: Context, stmt: ast.Assign) -> None:
     value = evaluate(ctx, stmt.value)
     if isinstance(value, Bad):
         raise Silent
+    if isinstance(value, Poly) and ctx.choices is not None:
+        raise Undecidable
     if not isinstance(value, TupleOf) or len(value.elements) != len(stmt.targets):
         names = [target.name for target in stmt.targets]
         targets = stmt.targets[0].span.to(stmt.targets[-1].span)
