@@ -124,6 +124,8 @@ def _plan(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned | None:
     match anchor.op.name:
         case "matmul":
             return _plan_matmul(anchor, machine, size)
+        case "matmul_packed":
+            return _plan_packed_matmul(anchor, machine, size)
         case "conv2d_packed":
             return _plan_packed(anchor, machine, size)
         case "conv2d_weight_gradient":
@@ -144,6 +146,16 @@ def _plan_matmul(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned:
     plan = plan_matmul(left, right, size(m), size(n), size(inner), machine, tuple(map(size, batch)))
     scratch = plan.scratch_bytes(size(inner))
     return _Planned(scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, right, e, s))
+
+
+def _plan_packed_matmul(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned:
+    a, w = anchor.inputs
+    m, n = anchor.outputs[0].type.dims
+    left, inner = size.operand(a), size(a.type.dims[1])
+    panels = Panels(size.buffer(w), STORED[w.type.dtype], cast(int, w.type.dims[2]))
+    plan = plan_matmul(left, panels, size(m), size(n), inner, machine)
+    scratch = plan.scratch_bytes(inner)
+    return _Planned(scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, panels, e, s))
 
 
 def _matrix_strides(value: Value, transposed: bool) -> tuple[Dim, ...]:

@@ -29,6 +29,7 @@ Kind = Literal["loop", "reduce", "scatter", "contract", "scan"]
 
 CONTRACTIONS = (
     "matmul",
+    "matmul_packed",
     "conv2d",
     "conv2d_packed",
     "conv2d_input_gradient",

@@ -2,10 +2,12 @@
 
     conv2d(x, w)                  becomes   conv2d_packed(x, pack(w))
     conv2d_input_gradient(g, w)   becomes   conv2d_packed(g, pack(w turned round))
+    matmul(h, w) in a loop        becomes   matmul_packed(h, pack(w)), if w is the same at each step
 
 `pack` is a chain of reshape, pad and transpose: in an inference entry it depends on weights alone,
-so `hoist` moves it to `prepare`, which runs once at load. Input and output: a Function whose
-convolutions are NHWC; others, and dtypes that no template takes, stay as they are.
+so `hoist` moves it to `prepare`, which runs once at load; out of a loop `scans` moves it. Input and
+output: a Function whose convolutions are NHWC; others, and dtypes that no template takes, stay as
+they are.
 
 Non-goals: TVM (this runs in the user's process), the gradient of weights (it needs no packing).
 """
@@ -15,12 +17,14 @@ from __future__ import annotations
 from typing import cast
 
 from dslc.ir.builder import Builder
-from dslc.ir.core import Eqn, Function, Value
+from dslc.ir.core import Eqn, Function, Value, with_body
 from dslc.ir.dims import Dim
 from dslc.ir.rewrite import Context, Rule, rewrite
 from dslc.ir.types import ITEMSIZE
 from dslc.ops.conv import conv2d, conv2d_input_gradient
-from dslc.ops.packed import conv2d_packed
+from dslc.ops.linalg import MatmulAttrs, matmul
+from dslc.ops.packed import conv2d_packed, matmul_packed
+from dslc.ops.recurrent import ScanAttrs
 from dslc.ops.shape import reshape, transpose
 from dslc.ops.slicing import pad, slice_
 from dslc.ops.windows import ConvAttrs, ConvInputGradientAttrs
@@ -40,7 +44,50 @@ def pack_weights(function: Function, vector_bits: int) -> Function:
         return None
 
     rules: list[Rule] = [rule]
-    return rewrite(function, rules)
+    return pack_in_loops(rewrite(function, rules), vector_bits)
+
+
+def pack_in_loops(function: Function, vector_bits: int) -> Function:
+    """The function with the weights of products in loops packed: each step would do it again."""
+    eqns: list[Eqn] = []
+    for eqn in function.eqns:
+        if isinstance(eqn.attrs, ScanAttrs):
+            body = pack_in_loops(eqn.attrs.body, vector_bits)
+            fixed = set(body.params[eqn.attrs.elements + eqn.attrs.carries :])
+            eqn = with_body(eqn, rewrite(body, [_product_rule(fixed, vector_bits)]))
+        eqns.append(eqn)
+    return Function(function.name, function.params, tuple(eqns), function.results)
+
+
+def _product_rule(fixed: set[Value], bits: int) -> Rule:
+    def product(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+        if eqn.op is not matmul or eqn.inputs[1] not in fixed:
+            return None
+        (x, w), attrs = eqn.inputs, cast(MatmulAttrs, eqn.attrs)
+        plain = w.type.rank == 2 and w.type.is_static and w.type.dtype in ("f32", "f64")
+        if attrs.transpose_a or not plain or 0 in w.type.dims:
+            return None
+        columns = cast(int, eqn.outputs[0].type.dims[1])
+        packed = pack_matrix(b, w, attrs.transpose_b, bits)
+        return cast(Value, matmul_packed(b, x, packed, columns=columns))
+
+    return product
+
+
+def pack_matrix(b: Builder, w: Value, transposed: bool, bits: int) -> Value:
+    """The panels of a right side [K, N], or [N, K] if `transposed`."""
+    columns = cast(int, w.type.dims[0 if transposed else 1])
+    width = panel_width(columns, bits // 8 // ITEMSIZE[w.type.dtype])
+    panels = -(-columns // width)
+    missing = panels * width - columns
+    if missing:
+        high = (missing, 0) if transposed else (0, missing)
+        w = cast(Value, pad(b, w, low=(0, 0), high=high))
+    if transposed:
+        apart = reshape(b, w, dims=(panels, width, w.type.dims[1]))
+        return cast(Value, transpose(b, apart, perm=(0, 2, 1)))
+    apart = reshape(b, w, dims=(w.type.dims[0], panels, width))
+    return cast(Value, transpose(b, apart, perm=(1, 0, 2)))
 
 
 def panel_width(columns: int, lanes: int) -> int:

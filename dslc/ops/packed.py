@@ -1,4 +1,5 @@
-"""Convolution with weights packed for the CPU's vector registers; made by the lowering alone.
+"""Convolutions and matrix products with weights packed for the CPU's vector registers; made by the
+lowering alone.
 
 Images are NHWC. The packed weights hold panels of `width` output channels side by side,
 
@@ -7,6 +8,8 @@ Images are NHWC. The packed weights hold panels of `width` output channels side 
 groups one after the other. A `depthwise` convolution (groups = channels = output channels) has
 panels across its groups: [ceil(C / width), KH, KW, 1, width]. `spread` puts zeros between the
 image's pixels (the gradient of a stride), and padding may be negative (cropping).
+
+The right side of a product is packed as [ceil(N / width), K, width].
 
 Non-goals: packing (ordinary equations do it, see `lower/pack.py`), gradients.
 """
@@ -206,4 +209,72 @@ conv2d_packed = Op(
     ),
 )  # fmt: skip
 
-OPS: tuple[Op, ...] = (conv2d_packed,)
+# --- products -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMatmulAttrs(Attrs):
+    """`columns` of the result; the panels may hold more."""
+
+    columns: int
+
+
+def _matmul_type(attrs: PackedMatmulAttrs, a: TensorType, w: TensorType) -> TensorType:
+    fits = a.rank == 2 and w.rank == 3 and a.dtype == w.dtype and a.dtype in ("f32", "f64")
+    if not fits or a.dims[1] != w.dims[1]:
+        raise TypeRuleError(f"cannot multiply {a} and packed weights {w}")
+    width = w.dims[2]
+    if not isinstance(width, int) or w.dims[0] != -(-attrs.columns // width):
+        raise TypeRuleError(f"packed weights {w} do not have {attrs.columns} columns")
+    return a.with_dims((a.dims[0], attrs.columns))
+
+
+def _matmul_reference(attrs: PackedMatmulAttrs, a: Any, w: Any) -> Any:
+    panels, inner, width = w.shape
+    return a @ w.transpose(1, 0, 2).reshape(inner, panels * width)[:, : attrs.columns]
+
+
+def _matmul_compute(
+    k: Kernels, attrs: PackedMatmulAttrs, operands: Sequence[Operand], outputs: Sequence[TensorType]
+) -> Reader:
+    a, w = operands
+    dtype, width = a.type.dtype, k.dim(w.type.dims[2])
+
+    def read(index: Index) -> Expr:
+        row, column = index
+        panel = k.binary("floordiv", column, width, "index")
+        lane = k.binary("mod", column, width, "index")
+
+        def product(r: Index) -> Expr:
+            return k.binary("mul", a((row, r[0])), w((panel, r[0], lane)), dtype)
+
+        return k.reduce("sum", (a.type.dims[1],), product, dtype)
+
+    return read
+
+
+def _matmul_sample(rows: Dim, inner: int, panels: int, columns: int, width: int = 8) -> Sample:
+    weight = TensorType("f32", (panels, inner, width))
+    return Sample(
+        (TensorType("f32", (rows, inner)), weight),
+        PackedMatmulAttrs(columns),
+        rtol=1e-5,
+        why="sums of up to 33 products, in another order",
+    )
+
+
+matmul_packed = Op(
+    "matmul_packed",
+    attrs=PackedMatmulAttrs,
+    type_rule=_matmul_type,
+    reference=_matmul_reference,
+    gradient=NoFacet("the lowering makes it, after gradients are taken"),
+    compute=_matmul_compute,
+    samples=(
+        _matmul_sample(3, 5, 1, 8),
+        _matmul_sample(1, 33, 2, 21, 16),
+        _matmul_sample(sym("N"), 7, 3, 17),
+    ),
+)
+
+OPS: tuple[Op, ...] = (conv2d_packed, matmul_packed)

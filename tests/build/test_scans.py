@@ -8,6 +8,7 @@ import pytest
 from build.corpus import Model
 from build.lockstep import Lockstep
 
+from dslc.ir.core import body_of
 from dslc.lower import loops
 from dslc.schedules.cpu import contract
 
@@ -126,3 +127,14 @@ def test_one_task(serial: Lockstep, name: str) -> None:
 def test_kernels_of_a_body_may_run_in_parallel(parallel: Lockstep, name: str) -> None:
     for sizes in BY_NAME[name].sizes:
         parallel.check(BY_NAME[name], sizes)
+
+
+def test_the_loop_of_an_rnn_holds_one_product_with_packed_weights(serial: Lockstep) -> None:
+    forward = serial.optimised["rnn"].entry("forward")
+    bodies = [body for eqn in forward.function.eqns if (body := body_of(eqn)) is not None]
+    assert len(bodies) == 2
+    for body in bodies:
+        names = [eqn.op.name for eqn in body.eqns]
+        assert [name for name in names if "matmul" in name] == ["matmul_packed"]
+        assert set(names) == {"matmul_packed", "add", "broadcast", "tanh"}
+    assert [a.role for a in forward.arguments].count("prepared") == 2
