@@ -204,7 +204,8 @@ class Surface:
     """How an op (or a few) looks in `.dl`: `name[statics](args)`.
 
     `build(b, statics, args)` emits it. With `broadcast`, the elaborator first gives number
-    literals the other side's dtype and broadcasts all args to one shape, NumPy's way.
+    literals the other side's dtype and broadcasts all args to one shape, NumPy's way. With `alike`
+    the args have equal dims (or all but those along the static `axis`), which may take a proof.
     The last of `args` may end in `...`: any number more.
     """
 
@@ -214,6 +215,7 @@ class Surface:
     statics: tuple[StaticParam, ...] = ()
     broadcast: bool = False
     doc: str = ""
+    alike: Literal["", "all", "but axis"] = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

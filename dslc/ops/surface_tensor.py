@@ -365,8 +365,17 @@ SURFACES: tuple[Surface, ...] = (
         doc="Dim i of the result is x's dim perm[i]; without numbers the order is reversed.",
     ),
     Surface("broadcast_to", ("x",), _broadcast_to, (_DIMS,), doc="x stretched to the given dims."),
-    Surface("concat", ("x...",), _concat, _FIRST_AXIS, doc="Tensors one after the other."),
-    Surface("stack", ("x...",), _stack, _FIRST_AXIS, doc="Equal tensors along a new axis."),
+    Surface(
+        "concat",
+        ("x...",),
+        _concat,
+        _FIRST_AXIS,
+        doc="Tensors one after the other.",
+        alike="but axis",
+    ),
+    Surface(
+        "stack", ("x...",), _stack, _FIRST_AXIS, doc="Equal tensors along a new axis.", alike="all"
+    ),
     Surface(
         "split",
         ("x",),
@@ -401,6 +410,7 @@ SURFACES: tuple[Surface, ...] = (
         _take_along,
         (StaticParam("axis", "int", -1),),
         doc="One element along an axis for each index (NumPy's take_along_axis).",
+        alike="but axis",
     ),
     Surface(
         "one_hot",

@@ -379,6 +379,9 @@ def _builtin(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) 
     ordered = _arrange_builtin(what, surface, given, span, help)
     operands = [Operand(g.thing, g.span) for g in ordered]
     values = _operand_values(ctx, surface, operands)
+    if surface.alike:
+        axis = bound["axis"] if surface.alike == "but axis" else None
+        values = operators.alike(ctx, surface.name, operands, values, axis)
     if surface.name == "reshape":
         return _reshape(ctx, bound["dims"], values[0], operands[0], span)
     return _build(ctx, surface, bound, values, operands, span)

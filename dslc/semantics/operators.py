@@ -290,6 +290,35 @@ def expand(ctx: Context, value: Value, dims: tuple[Dim, ...], span: Span) -> Val
     return ctx.emit("broadcast", (value,), span, dims=dims, axes=axes)
 
 
+def alike(
+    ctx: Context, name: str, operands: Sequence[Operand], values: Sequence[Value], axis: int | None
+) -> list[Value]:
+    """The values with the dims of the first wherever these are proven equal, but along `axis`.
+
+    What differs is left to the type rule of the function `name`; what can't be decided is a
+    `Mistake`.
+    """
+    first, *others = values
+    out = [first]
+    for position, value in enumerate(others, 1):
+        dims = list(value.type.dims)
+        if value.type.rank == first.type.rank:
+            for i, (wanted, dim) in enumerate(zip(first.type.dims, dims)):
+                if axis is not None and i == axis % first.type.rank:
+                    continue
+                same = ctx.same(wanted, dim)
+                if same is None:
+                    where = f"to {name} {show_type(first.type)} and {show_type(value.type)}"
+                    labels = operand_labels([operands[0], operands[position]])
+                    raise Mistake(errors.cannot_prove(str(wanted), str(dim), labels, where))
+                dims[i] = wanted if same else dim
+        if tuple(dims) != value.type.dims:
+            span = operands[position].span
+            value = ctx.emit("relabel", (value,), span, dims=tuple(dims))
+        out.append(value)
+    return out
+
+
 # --- matmul -----------------------------------------------------------------------------------
 
 
