@@ -111,7 +111,7 @@ def error_table() -> str:
             family = path.stem[:3]
             lines += ["", f"## {family}: {FAMILIES[family]}", "", "| code | what is wrong |"]
             lines.append("|---|---|")
-        lines.append(f"| [{path.stem}]({path.name}) | {_cell(title)} |")
+        lines.append(f"| [{path.stem}]({path.name}) | {markdown.cell(title)} |")
     return "\n".join(lines)
 
 
@@ -137,7 +137,7 @@ def command(name: str) -> Iterator[str]:
     usage = parser.format_usage().rstrip().removeprefix("usage: ").replace("\n       ", "\n")
     yield f"```text\n{usage}\n```"
     rows = [
-        f"| `{_called(action)}` | {_cell(_told(action))} |"
+        f"| `{_called(action)}` | {markdown.cell(_told(action))} |"
         for action in parser._actions
         if action.dest not in ("help", "traceback")
     ]
@@ -162,7 +162,3 @@ def _told(action: argparse.Action) -> str:
     elif action.default not in (None, False, [], ""):
         told.append(f"default `{action.default}`")
     return "; ".join(part for part in told if part)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

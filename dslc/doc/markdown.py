@@ -71,15 +71,17 @@ def anchor(item: Item) -> str:
 
 
 def _row(item: Item, link: str) -> str:
-    return f"| [`{item.name}`]({link}#{anchor(item)}) | {item.kind} | {_cell(item.summary)} |"
+    return f"| [`{item.name}`]({link}#{anchor(item)}) | {item.kind} | {cell(item.summary)} |"
 
 
 def _table(rows: list[str]) -> str:
     return "\n".join(["| name | kind | what it does |", "|---|---|---|", *rows])
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def cell(text: str) -> str:
+    """Text for a table: a `|` outside code would end the cell, one in code does not."""
+    parts = text.split("`")
+    return "`".join(p if i % 2 else p.replace("|", "\\|") for i, p in enumerate(parts))
 
 
 def _sentence(title: str) -> str:

@@ -145,6 +145,10 @@ def test_markdown_page(net: FileDoc) -> None:
     assert len(anchors) == len(set(anchors)) == 6
 
 
+def test_a_cell_of_a_table_keeps_its_bars() -> None:
+    assert markdown.cell("a | b, `x |> f` | c") == "a \\| b, `x |> f` \\| c"
+
+
 def test_the_library_is_documented() -> None:
     files = list(library())
     assert files[0].name == "std.layers"
