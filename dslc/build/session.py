@@ -95,7 +95,7 @@ def _first_values(
 def _given(program: Program, weights: Weights | None) -> Fitted:
     if weights is None:
         return Fitted({}, ())
-    where = "the given arrays"
+    where = "what was given"
     if not isinstance(weights, Mapping):
         where, weights = str(weights), read_weights(Path(weights))
     kept = [v for v in program.variables if v.kind in ("weight", "state")]

@@ -201,7 +201,7 @@ class Model:
         missing, extra or of another type; the weights are then as before. Calls under way on other
         threads finish with the old weights.
         """
-        where = "the given arrays"
+        where = "what was given"
         if not isinstance(weights, Mapping):
             where = os.fspath(weights)
             weights = read_weights(Path(weights))

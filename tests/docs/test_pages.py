@@ -30,6 +30,8 @@ import pytest
 import dslc
 from dslc.diagnostics import render_all
 from dslc.source import SourceFile
+from dslc.syntax.format import format_source
+from dslc.syntax.parser import parse
 
 ROOT = Path(__file__).parents[2]
 # tests/syntax/test_format.py runs the page on style, whose programs are there for their looks.
@@ -181,6 +183,14 @@ def test_every_fence_is_followed(path: Path) -> None:
     """`text` is for what is no program; a fence without a language is an oversight."""
     languages = {fence["language"] for fence in FENCE.finditer(path.read_text())}
     assert languages <= {*FOLLOWED, "text"}
+
+
+@pytest.mark.parametrize("path", DOCS, ids=page_name)
+def test_programs_are_in_the_one_style(path: Path) -> None:
+    for block in blocks(path.read_text()):
+        source = SourceFile("example.dl", block.body)
+        if block.language == "dl" and not parse(source)[1]:
+            assert format_source(source) == block.body
 
 
 def test_the_runner_finds_what_differs(tmp_path: Path) -> None:

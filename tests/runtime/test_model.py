@@ -171,7 +171,7 @@ def test_weights_that_do_not_fit_are_all_listed(model: Model, toy: Any) -> None:
     with pytest.raises(ArgumentError) as caught:
         model.load_weights(given)
     assert str(caught.value).splitlines() == [
-        "the given arrays does not fit the model Toy:",
+        "what was given does not fit the model Toy:",
         "  missing: weight: f32[4] (the file has 'wieght')",
         "  extra: wieght: f32[4] (the model has 'weight')",
         "  total: f32[3] where f32[2] is needed",
