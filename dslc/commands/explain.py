@@ -16,7 +16,6 @@ FAMILIES = {
     "E02": "Types and shapes",
     "E03": "Static arguments and compile-time numbers",
     "E04": "Imports, models and training",
-    "E09": "What the compiler does not do yet",
     "W01": "Warnings",
 }
 

@@ -158,10 +158,21 @@ class Scatter:
     value: Callable[[Index], Expr]
 
 
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A compute of positions: each row of the output along `axis` holds, in order, the positions
+    among the `length` elements of the input's row that come first. `before(i, j)` is that order,
+    of whole indices into the input: strict, and total within a row. Operands are in memory."""
+
+    axis: int
+    length: Dim
+    before: Callable[[Index, Index], Expr]
+
+
 TypeRule = Callable[..., "TensorType | tuple[TensorType, ...]"]
 Reference = Callable[..., "np.ndarray | tuple[np.ndarray, ...]"]
 Gradient = Callable[["Builder", "Eqn", "tuple[Value | None, ...]"], "tuple[Value | None, ...]"]
-Compute = Callable[..., "Reader | tuple[Reader, ...] | Scatter"]
+Compute = Callable[..., "Reader | tuple[Reader, ...] | Scatter | Ranking"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +236,8 @@ class Op:
     type_rule(attrs, *input types) -> type or tuple of types; raises TypeRuleError.
     reference(attrs, *arrays) -> array or tuple; attrs' dims are ints by then.
     gradient(b, eqn, cotangents) -> one cotangent or None per input; a None cotangent is zero.
-    compute(k, attrs, operands, output types) -> Reader, tuple of Readers or Scatter.
+    compute(k, attrs, operands, output types) -> Reader, tuple of Readers, Scatter or
+    Ranking.
     """
 
     name: str

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dslc.ir.core import Eqn
 from dslc.ir.dims import Dim, product
-from dslc.ir.op import Expr, Index, NoFacet, Scatter
+from dslc.ir.op import Expr, Index, NoFacet, Ranking, Scatter
 from dslc.ir.types import DType, TensorType
 from dslc.ops.recurrent import ScanAttrs
 
@@ -140,6 +140,9 @@ def cost_of(eqn: Eqn) -> Cost:
         index = (None,) * len(readers.domain)
         readers.target(index)
         readers.value(index)
+    elif isinstance(readers, Ranking):
+        index = (None,) * eqn.inputs[0].type.rank
+        readers.before(index, index)
     else:
         first = readers[0] if isinstance(readers, tuple) else readers
         first((None,) * types[0].rank)

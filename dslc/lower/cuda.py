@@ -5,6 +5,8 @@ own thread bindings and whose public function launches them. The schedules are p
 - one thread for one element of the outputs, with serial loops for what that element reduces;
 - one block for one element where the reduction is long: each thread takes every 256th step, then
   they meet in shared memory;
+- one thread for one element that is ranked: it counts those that come before it, which is more
+  work than sorting, but all of it at once;
 - a scatter's threads own disjoint columns of the result and add in order, so runs repeat exactly.
 
 Non-goals: tensor cores, tiles in shared memory, CUDA graphs; compiling (`build/cuda.py`).
@@ -32,6 +34,7 @@ from dslc.lower.group import Group
 from dslc.lower.kernel import Kernel, make_kernel
 from dslc.lower.loops import Task, is_flat, unflatten
 from dslc.lower.program import Layout, Lowered, assemble
+from dslc.lower.ranking import ranking_of
 from dslc.lower.scalar import COMPUTED, Reduction, ScalarKernels, local
 from dslc.lower.sizes import i64
 
@@ -78,6 +81,9 @@ def emit_device(task: Task) -> None:
         return
     if g.kind == "scatter":
         _emit_scatter(task)
+        return
+    if g.kind == "rank":
+        _emit_ranking(task)
         return
     asked = None if g.anchor is None else _asked(task, g.anchor.outputs[0])
     if g.anchor is not None and asked is not None and _deserves_block(g.anchor, asked):
@@ -226,6 +232,28 @@ def _emit_scatter(task: Task) -> None:
             added = scatter.value(source)
             before = memory.load(k, target)
             memory.store(k, target, k.binary("add", before, added, value.type.dtype))
+
+
+# --- rankings -----------------------------------------------------------------------------------
+
+
+def _emit_ranking(task: Task) -> None:
+    """Each thread finds the place of one element in its row, and puts its position there."""
+    k, (value, ranking) = task.k, ranking_of(task)
+    dims, axis = value.type.dims, ranking.axis
+    domain = (*dims[:axis], ranking.length, *dims[axis + 1 :])
+    with _each_thread(k, product(domain)) as item:
+        index = unflatten(k, item, domain)
+        rank = local(1, "int64")
+        T.buffer_store(rank, i64(0), [0])
+        with k.loop(ranking.length) as place:
+            other = (*index[:axis], place, *index[axis + 1 :])
+            with T.If(ranking.before(other, index)), T.Then():
+                T.buffer_store(rank, rank[0] + i64(1), [0])
+        found = k.intern(T.bind(rank[0]))
+        with T.If(tirx.LT(found, k.dim(dims[axis]))), T.Then():
+            target = (*index[:axis], found, *index[axis + 1 :])
+            task.graph.memory[value].store(k, target, index[axis])
 
 
 def _merge(rank: int, axes: Sequence[int], fixed: Index, loops: Index) -> Index:

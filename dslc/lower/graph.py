@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
-from dslc.ir.op import Expr, Index, NoFacet, Reader, Scatter
+from dslc.ir.op import Expr, Index, NoFacet, Ranking, Reader, Scatter
 from dslc.ir.types import TensorType
 from dslc.lower.buffers import Memory
 from dslc.lower.expressions import identity
@@ -63,13 +63,13 @@ class Graph:
         if value not in self._readers:
             eqn = self._eqns[value]
             readers = self.computed(eqn)
-            if isinstance(readers, Scatter):
-                raise InternalError(f"{eqn.op.name} scatters: it has no reader")
+            if isinstance(readers, Scatter | Ranking):
+                raise InternalError(f"{eqn.op.name} has no reader: it scatters or ranks")
             each = readers if isinstance(readers, tuple) else (readers,)
             self._readers.update(zip(eqn.outputs, each))
         return self._readers[value]
 
-    def computed(self, eqn: Eqn) -> Reader | tuple[Reader, ...] | Scatter:
+    def computed(self, eqn: Eqn) -> Reader | tuple[Reader, ...] | Scatter | Ranking:
         """What the op's `compute` gives over this graph."""
         if isinstance(eqn.op.compute, NoFacet):
             raise InternalError(f"{eqn.op.name} can't be compiled: {eqn.op.compute.reason}")

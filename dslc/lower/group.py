@@ -25,7 +25,7 @@ from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim
 from dslc.lower.cost import Cost, cost_of
 
-Kind = Literal["loop", "reduce", "scatter", "contract", "scan"]
+Kind = Literal["loop", "reduce", "scatter", "contract", "rank", "scan"]
 
 CONTRACTIONS = (
     "matmul",
@@ -37,7 +37,8 @@ CONTRACTIONS = (
 )
 VIEWS = ("reshape",)
 # What reads its operands from memory.
-STORES_INPUTS = (*CONTRACTIONS, "scan")
+STORES_INPUTS = (*CONTRACTIONS, "argsort", "scan")
+ALONE: dict[str, Kind] = {"argsort": "rank", "scan": "scan"}  # groups of one equation
 CHEAP = 4  # operations that may be repeated rather than stored
 
 
@@ -190,8 +191,8 @@ class _Grouper:
         is_result = any(v in self.results or self.view_is_result(v) for v in eqn.outputs)
         if not drafts and not is_result:
             return
-        if eqn.op.name == "scan":
-            self.place_scan(eqn, drafts)
+        if eqn.op.name in ALONE:
+            self.place_alone(eqn, drafts)
         elif self.is_anchor(eqn):
             self.place_anchor(eqn, drafts, is_result)
         elif not is_result and self.can_inline(eqn, users, drafts):
@@ -307,11 +308,11 @@ class _Grouper:
         host.kind = self.kind(eqn)
         host.after.update(draft for draft in drafts if draft is not host)
 
-    def place_scan(self, eqn: Eqn, drafts: list[_Draft]) -> None:
-        """A scan is a group of its own, which stores all its results."""
+    def place_alone(self, eqn: Eqn, drafts: list[_Draft]) -> None:
+        """A group of its own, which stores all its results."""
         alone = self.new_draft(eqn)
         alone.outputs.extend(eqn.outputs)
-        alone.anchor, alone.kind = eqn, "scan"
+        alone.anchor, alone.kind = eqn, ALONE[eqn.op.name]
         alone.after.update(drafts)
 
     def kind(self, eqn: Eqn) -> Kind:

@@ -24,6 +24,7 @@ from dslc.lower.group import Group, Grouping, group
 from dslc.lower.kernel import Kernel, make_kernel
 from dslc.lower.loops import Task, emit_loops
 from dslc.lower.memory import InArena, InCarry, OfScan, Place, Plan, plan, plan_body
+from dslc.lower.ranking import emit_ranking
 from dslc.ops.recurrent import ScanAttrs
 from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.contract import Machine
@@ -69,6 +70,8 @@ def lower_entry(entry: Entry, machine: Machine) -> Lowered:
             note = emit_contraction(task, machine, memory)
             if note is not None:
                 notes.append(f"{task.group.outputs[0].name}: {note}")
+        elif task.group.kind == "rank":
+            emit_ranking(task)
         else:
             emit_loops(task)
 

@@ -18,6 +18,7 @@ from dslc.ops import (
     packed,
     pool,
     random,
+    ranking,
     reads,
     recurrent,
     reduce,
@@ -41,6 +42,7 @@ ALL: tuple[Op, ...] = (
     *pool.OPS,
     *index.OPS,
     *reads.OPS,
+    *ranking.OPS,
     *random.OPS,
     *recurrent.OPS,
 )

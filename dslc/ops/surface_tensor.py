@@ -15,7 +15,18 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import StaticParam, Surface, TypeRuleError
 from dslc.ir.types import DType, TensorType, is_float
-from dslc.ops import constants, conv, elementwise, index, logic, pool, random, shape, slicing
+from dslc.ops import (
+    constants,
+    conv,
+    elementwise,
+    index,
+    logic,
+    pool,
+    random,
+    ranking,
+    shape,
+    slicing,
+)
 from dslc.ops.broadcast import broadcast, broadcast_to
 from dslc.ops.errors import bad_static, wrong_dtype, wrong_rank
 from dslc.ops.surface_math import normal_axis
@@ -213,6 +224,30 @@ def _take_along(b: Builder, statics: Statics, args: Args) -> Value:
     return cast(Value, index.take_along(b, x, i, axis=axis))
 
 
+def _order(b: Builder, x: Value, axis: int, count: Dim, descending: bool) -> tuple[Value, int]:
+    axis = normal_axis("order", x.type, axis)
+    order = ranking.argsort(b, x, axis=axis, count=count, descending=descending)
+    return cast(Value, order), axis
+
+
+def _argsort(b: Builder, statics: Statics, args: Args) -> Value:
+    (x,), axis = args, statics["axis"]
+    size = x.type.dims[normal_axis("order", x.type, axis)]
+    return _order(b, x, axis, size, statics["descending"])[0]
+
+
+def _sort(b: Builder, statics: Statics, args: Args) -> Value:
+    (x,), axis = args, statics["axis"]
+    size = x.type.dims[normal_axis("order", x.type, axis)]
+    return ranking.values_at(b, x, *_order(b, x, axis, size, statics["descending"]))
+
+
+def _top_k(b: Builder, statics: Statics, args: Args) -> tuple[Value, ...]:
+    (x,) = args
+    order, axis = _order(b, x, statics["axis"], statics["k"], statics["largest"])
+    return ranking.values_at(b, x, order, axis), order
+
+
 def _one_hot(b: Builder, statics: Statics, args: Args) -> Value:
     (x,), n = args, statics["n"]
     if x.type.dtype == "bool" or is_float(x.type.dtype):
@@ -334,6 +369,8 @@ _CONVOLUTION = (
 _WINDOW = (StaticParam("kernel", "ints", required=True), StaticParam("stride", "ints"), _PADDING)
 _DRAW = (_DIMS, StaticParam("stream", "int", 0))
 _DIAGONAL = (StaticParam("diagonal", "int", 0),)
+_LAST_AXIS = StaticParam("axis", "int", -1)
+_ORDER = (_LAST_AXIS, StaticParam("descending", "bool", False))
 _FIRST_AXIS = (StaticParam("axis", "int", 0),)
 
 SURFACES: tuple[Surface, ...] = (
@@ -408,9 +445,30 @@ SURFACES: tuple[Surface, ...] = (
         "take_along",
         ("x", "indices"),
         _take_along,
-        (StaticParam("axis", "int", -1),),
+        (_LAST_AXIS,),
         doc="One element along an axis for each index (NumPy's take_along_axis).",
         alike="but axis",
+    ),
+    Surface(
+        "sort",
+        ("x",),
+        _sort,
+        _ORDER,
+        doc="x in ascending order along an axis; equals keep their order, NaN is greatest.",
+    ),
+    Surface(
+        "argsort", ("x",), _argsort, _ORDER, doc="The positions (i64) in x of what sort gives."
+    ),
+    Surface(
+        "top_k",
+        ("x",),
+        _top_k,
+        (
+            StaticParam("k", "dim", required=True),
+            _LAST_AXIS,
+            StaticParam("largest", "bool", True),
+        ),
+        doc="(values, positions) of the k greatest along an axis, the greatest first.",
     ),
     Surface(
         "one_hot",

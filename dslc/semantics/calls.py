@@ -15,7 +15,7 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, Poly, product
 from dslc.ir.op import Surface, TypeRuleError
 from dslc.ir.types import TensorType
-from dslc.semantics import errors, habits, instances, numbers, operators, repairs, statics
+from dslc.semantics import errors, habits, indexing, instances, numbers, operators, repairs, statics
 from dslc.semantics.context import (
     MOST_CALLS,
     Context,
@@ -384,6 +384,8 @@ def _builtin(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) 
         values = operators.alike(ctx, surface.name, operands, values, axis)
     if surface.name == "reshape":
         return _reshape(ctx, bound["dims"], values[0], operands[0], span)
+    if surface.name == "top_k":
+        indexing.check_top_k(ctx, bound["k"], bound["axis"], operands[0], span)
     return _build(ctx, surface, bound, values, operands, span)
 
 

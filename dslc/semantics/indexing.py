@@ -16,7 +16,7 @@ from dslc.ir.dims import Dim, Poly, maximum, minimum
 from dslc.ir.types import is_integer
 from dslc.semantics import errors
 from dslc.semantics.context import Context, Mistake
-from dslc.semantics.operators import own
+from dslc.semantics.operators import Operand, own
 from dslc.semantics.signature import Silent
 from dslc.semantics.values import BAD, Bad, Tensor, Thing, TupleOf, describe, show_type
 from dslc.source import Span
@@ -231,3 +231,18 @@ def transposed(ctx: Context, tensor: Tensor, span: Span) -> Tensor:
     perm = (*range(rank - 2), rank - 1, rank - 2)
     value = ctx.emit("transpose", (own(ctx, tensor, span),), span, perm=perm)
     return ctx.tensor(value, tensor.note.span, f"{tensor.note.words}, transposed")
+
+
+def check_top_k(ctx: Context, k: Dim, axis: int, operand: Operand, span: Span) -> None:
+    """There must be k elements along the axis."""
+    thing = operand.thing
+    if not isinstance(thing, Tensor) or not -thing.type.rank <= axis < thing.type.rank:
+        return
+    dim = thing.type.dims[axis]
+    for left, right in ((k, dim), (0, k)):
+        known = ctx.holds(left, "<=", right)
+        if known is not True:
+            note = f"{show_type(thing.type)}, {thing.note.words}"
+            what = f"top_k[{k}] along dim {axis % thing.type.rank}"
+            needed = f"{left} <= {right}"
+            raise Mistake(errors.too_few_elements(what, needed, known is False, operand.span, note))

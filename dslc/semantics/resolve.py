@@ -28,7 +28,6 @@ from dslc.semantics.values import (
 from dslc.source import Span
 from dslc.syntax import ast
 
-_UNSUPPORTED = frozenset({"sort", "top_k"})
 RANDOM = frozenset({"random_uniform", "random_normal"})
 
 
@@ -57,8 +56,6 @@ def resolve(ctx: Context, name: str, span: Span) -> Thing:
         return NumberFunction(name)
     if name in RANDOM:
         return Random(name)
-    if name in _UNSUPPORTED:
-        raise Mistake(errors.function_unsupported(name, span))
     raise unknown(ctx, name, span)
 
 

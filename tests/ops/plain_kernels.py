@@ -15,7 +15,7 @@ import numpy as np
 
 from dslc.ir.dims import Dim
 from dslc.ir.evaluate import numpy_dtype
-from dslc.ir.op import NoFacet, Op, Sample, Scatter
+from dslc.ir.op import NoFacet, Op, Ranking, Sample, Scatter
 from dslc.ir.types import DType, TensorType
 from dslc.ops.random import philox
 
@@ -169,6 +169,8 @@ def run(op: Op, sample: Sample, inputs: Sequence[Array]) -> list[Array]:
         made = op.compute(k, sample.attrs, operands, types)
         if isinstance(made, Scatter):
             return [_scatter(made, types[0])]
+        if isinstance(made, Ranking):
+            return [_ranking(made, types[0])]
         readers = made if isinstance(made, tuple) else (made,)
         return [_fill(reader, type) for reader, type in zip(readers, types)]
 
@@ -186,4 +188,19 @@ def _scatter(made: Scatter, type: TensorType) -> Array:
     out = np.zeros(type.dims, numpy_dtype(type.dtype))  # type: ignore[arg-type]
     for index in np.ndindex(*made.domain):  # type: ignore[arg-type]
         out[made.target(index)] += made.value(index)
+    return out
+
+
+def _ranking(made: Ranking, type: TensorType) -> Array:
+    """Each element's rank is the number of those before it."""
+    axis, length = made.axis, made.length
+    out = np.full(type.dims, -1, np.int64)  # type: ignore[arg-type]
+    rows = [range(1) if a == axis else range(dim) for a, dim in enumerate(type.dims)]  # type: ignore[arg-type]
+    for row in itertools.product(*rows):
+        places = [(*row[:axis], i, *row[axis + 1 :]) for i in range(length)]  # type: ignore[arg-type]
+        for i, place in enumerate(places):
+            rank = sum(bool(made.before(other, place)) for other in places)
+            if rank < out.shape[axis]:
+                out[(*row[:axis], rank, *row[axis + 1 :])] = i
+    assert (out >= 0).all(), "the order is not total"
     return out

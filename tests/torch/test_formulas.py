@@ -1,5 +1,5 @@
-"""Formulas of index notation, compiled, give what PyTorch's operations give; so do their steps of
-training."""
+"""Formulas of index notation, and orders, compiled, give what PyTorch's operations give; so do the
+formulas' steps of training."""
 
 from __future__ import annotations
 
@@ -97,3 +97,24 @@ def test_training_steps_of_local_attention() -> None:
         step = trainer.train_step(x=x)
         assert step.loss == pytest.approx(loss.item(), rel=1e-5)
     np.testing.assert_allclose(trainer.weights["local.w"], w.detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_sort_and_top_k() -> None:
+    """Values and positions, NaN and (stable) ties included."""
+    source = """
+model M(x: f32[N, 40]) -> (f32[N, 40], i64[N, 40], f32[N, 40], f32[N, 6], i64[N, 6]) {
+    best, at = top_k[6](x)
+    return sort(x), argsort[descending=true](x), sort[descending=true](x), best, at
+}
+"""
+    x = np.random.default_rng(3).normal(size=(4, 40)).astype(np.float32)
+    x[1] = np.round(x[1])
+    x[2, ::9] = np.nan
+    up, order, down, best, at = dslc.compile(source)(x)
+    t = torch.tensor(x)
+    wanted, places = torch.sort(t, descending=True, stable=True)
+    np.testing.assert_array_equal(up, torch.sort(t, stable=True)[0].numpy())
+    np.testing.assert_array_equal(down, wanted.numpy())
+    np.testing.assert_array_equal(order, places.numpy())
+    np.testing.assert_array_equal(best, torch.topk(t, 6)[0].numpy())
+    np.testing.assert_array_equal(at, places[:, :6].numpy())

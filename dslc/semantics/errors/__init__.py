@@ -1,5 +1,5 @@
 """What the checker may say, one function per code: E01 names, E02 types, E03 static arguments,
-E04 imports and training, E09 what the compiler does not do yet.
+E04 imports and training.
 
 Input: spans and words. Output: `Diagnostic`. Each code has a page, `dslc/explain/<code>.md`.
 Non-goals: finding the mistakes.
@@ -123,13 +123,11 @@ from dslc.semantics.errors.types import (
     run_time_in_initialiser,
     shared_differently,
     too_deep,
+    too_few_elements,
     unbound_dim,
     unknown_argument,
     unknown_type,
     wrong_unpacking,
-)
-from dslc.semantics.errors.unsupported import (
-    function_unsupported,
 )
 from dslc.semantics.errors.warnings import (
     state_rebound,
@@ -178,7 +176,6 @@ __all__ = [
     "else_outside_formula",
     "else_without_tensor",
     "freeze_nothing",
-    "function_unsupported",
     "given_twice",
     "import_cycle",
     "index_count",
@@ -245,6 +242,7 @@ __all__ = [
     "static_kind",
     "static_twice",
     "too_deep",
+    "too_few_elements",
     "too_many_statics",
     "train_without_model",
     "unbound_dim",

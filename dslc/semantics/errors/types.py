@@ -208,3 +208,13 @@ def default_of_input(name: str, span: Span) -> Diagnostic:
 
 def no_value(what: str, span: Span, help: str | None = None) -> Diagnostic:
     return make("E0223", f"one tensor is needed here, not {what}", span, help=help)
+
+
+def too_few_elements(what: str, needed: str, known: bool, span: Span, note: str) -> Diagnostic:
+    return make(
+        "E0254",
+        f"{what} needs {needed}, which {'does not hold' if known else 'is not known to hold'}",
+        span,
+        note,
+        help=None if known else f"if it always holds, say so: assert {needed}",
+    )
