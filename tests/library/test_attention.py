@@ -1,0 +1,431 @@
+"""Attention and transformer blocks give what PyTorch's give, with weights by the same names.
+
+Where PyTorch has no such layer, it is written here as its paper or Hugging Face has it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from library.against_torch import check, numbers, program, torch
+
+from dslc.ir.evaluate import initial_variables, run_entry
+
+nn, F = torch.nn, torch.nn.functional
+
+pytestmark = pytest.mark.torch
+
+ATTENTION = "from std.attention import *".replace("*", ", ".join([
+    "scaled_dot_product_attention", "causal_mask", "window_mask", "rotary", "alibi", "sinusoidal",
+    "split_heads", "join_heads", "repeat_heads", "multi_head_attention",
+    "grouped_query_attention", "kv_cache",
+]))  # fmt: skip
+TRANSFORMER = """from std.transformer import (
+    transformer_encoder_layer, transformer_encoder, transformer_decoder_layer,
+    transformer_decoder, gpt2_block, llama_block, gated_mlp,
+)"""
+
+Q, K, V = (numbers(2, 3, *rest, seed=i) for i, rest in enumerate([(5, 4), (7, 4), (7, 6)]))
+MASK = np.random.default_rng(4).random((2, 1, 5, 7)) > 0.4
+MASK[0, 0, 2] = False
+
+
+@pytest.mark.parametrize(
+    ("call", "oracle"),
+    [
+        ("scaled_dot_product_attention(q, k, v)", {}),
+        ("scaled_dot_product_attention[scale=0.3](q, k, v)", {"scale": 0.3}),
+        ("scaled_dot_product_attention[causal=true](q, k, v)", {"is_causal": True}),
+        ("scaled_dot_product_attention(q, k, v, m)", {"attn_mask": torch.tensor(MASK)}),
+        (
+            "scaled_dot_product_attention(q, k, v, bias=where(m, 0.5, -1.5))",
+            {"attn_mask": torch.where(torch.tensor(MASK), 0.5, -1.5)},
+        ),
+        (
+            "scaled_dot_product_attention[causal=true, window=2](q, k, v)",
+            {"attn_mask": torch.ones(5, 7, dtype=torch.bool).tril().triu(-1)},
+        ),
+        (
+            "scaled_dot_product_attention[window=2](q, k, v)",
+            {"attn_mask": torch.ones(5, 7, dtype=torch.bool).tril(1).triu(-1)},
+        ),
+    ],
+)
+def test_scaled_dot_product_attention(call: str, oracle: dict[str, Any]) -> None:
+    inputs = {"q": Q, "k": K, "v": V, "m": MASK}
+
+    def attend(q: Any, k: Any, v: Any, m: Any) -> Any:
+        return F.scaled_dot_product_attention(q, k, v, **oracle)
+
+    check(call, inputs, attend, imports=ATTENTION)
+
+
+class Named(nn.Module):  # type: ignore[misc,name-defined]
+    """A module whose call is the function given; its own weights are the wrapped module's."""
+
+    def __init__(self, module: Any, call: Any) -> None:
+        super().__init__()
+        for name, part in [*module.named_children(), *module.named_parameters(recurse=False)]:
+            setattr(self, name, part)
+        self.inner, self.call = [module], call
+
+    def forward(self, *args: Any) -> Any:
+        return self.call(self.inner[0], *args)
+
+
+def spread(module: Any) -> Any:
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.4 * torch.randn(parameter.shape))
+    return module.eval()
+
+
+def test_multi_head_attention() -> None:
+    def make(**options: Any) -> Any:
+        return spread(nn.MultiheadAttention(8, 2, batch_first=True, **options))
+
+    x, y = numbers(2, 5, 8), numbers(2, 7, 8, seed=1)
+    mask = np.random.default_rng(0).random((5, 7)) > 0.3
+    setup = "l = multi_head_attention[2]"
+    check(
+        "l(x)",
+        {"x": x},
+        Named(make(), lambda m, x: m(x, x, x)[0]),
+        imports=ATTENTION,
+        setup=setup,
+    )
+    check(
+        "l(x)",
+        {"x": x},
+        Named(
+            make(bias=False),
+            lambda m, x: m(x, x, x, attn_mask=~torch.ones(5, 5, dtype=torch.bool).tril())[0],
+        ),
+        imports=ATTENTION,
+        setup="l = multi_head_attention[2, causal=true, bias=false]",
+    )
+    check(
+        "l(x, y, mask=m)",
+        {"x": x, "y": y, "m": mask},
+        Named(make(), lambda m, x, y, mask: m(x, y, y, attn_mask=~mask)[0]),
+        imports=ATTENTION,
+        setup=setup,
+    )
+    check(
+        "l(x, y, 2 * y, score_bias=where(m, 0.5, -1))",
+        {"x": x, "y": y, "m": mask},
+        Named(
+            make(),
+            lambda m, x, y, mask: m(x, y, 2 * y, attn_mask=torch.where(mask, 0.5, -1.0))[0],
+        ),
+        imports=ATTENTION,
+        setup=setup,
+    )
+
+
+def test_first_values_of_multi_head_attention() -> None:
+    built = program(
+        f"{ATTENTION}\nmodel M(x: f32[N, T, 40]) -> f32[N, T, 40] {{"
+        " return x |> l: multi_head_attention[4] }"
+    )
+    theirs = nn.MultiheadAttention(40, 4).state_dict()
+    for name, value in initial_variables(built, 0).items():
+        other = theirs[name.removeprefix("l.")].numpy()
+        assert value.std() == pytest.approx(other.std(), rel=0.1)
+        assert np.abs(value).max() == pytest.approx(np.abs(other).max(), rel=0.05)
+
+
+def rotated(x: Any, position: Any, base: float = 10000.0) -> Any:
+    """Llama's rotary embedding, as Hugging Face has it."""
+    half = x.shape[-1] // 2
+    speed = base ** (-torch.arange(half) / half)
+    angle = position[:, None] * speed
+    c, s = torch.cat([angle.cos()] * 2, -1), torch.cat([angle.sin()] * 2, -1)
+    return x * c + torch.cat([-x[..., half:], x[..., :half]], -1) * s
+
+
+def test_rotary() -> None:
+    x = numbers(2, 3, 5, 8)
+    check("rotary(x)", {"x": x}, lambda x: rotated(x, torch.arange(5)), imports=ATTENTION)
+    check(
+        "rotary[500](x, arange[4, 9]())",
+        {"x": x},
+        lambda x: rotated(x, torch.arange(4, 9), 500.0),
+        imports=ATTENTION,
+    )
+
+    def interleaved(x: Any) -> Any:
+        turned = torch.view_as_complex(x.reshape(2, 3, 5, 4, 2)) * torch.polar(
+            torch.ones(5, 4), torch.arange(5)[:, None] * 10000.0 ** (-torch.arange(4) / 4)
+        )
+        return torch.view_as_real(turned).reshape(x.shape)
+
+    check("rotary[interleaved=true](x)", {"x": x}, interleaved, imports=ATTENTION)
+
+
+def test_alibi_has_the_slopes_of_its_paper() -> None:
+    def slopes(count: int) -> list[float]:
+        power = 2 ** math.floor(math.log2(count))
+        first = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+        return first + slopes(2 * power)[0::2][: count - power] if power < count else first
+
+    for heads in (1, 4, 8, 6, 12):
+        text = f"alibi[{heads}](arange[3, 5](), arange[6]())"
+        built = program(
+            f"{ATTENTION}\nmodel M(x: f32) -> f32[{heads}, 2, 6] {{ return {text} + x }}"
+        )
+        found = run_entry(built, "forward", {}, {"x": np.float32(0)})[0]["output"]
+        distance = np.array([[3], [4]]) - np.arange(6)
+        wanted = -np.array(slopes(heads))[:, None, None] * distance
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_sinusoidal() -> None:
+    built = program(
+        f"{ATTENTION}\nmodel M(x: f32[N, T, 6]) -> f32[N, T, 6]"
+        " { return x + sinusoidal[6](arange[T]()) }"
+    )
+    found = run_entry(built, "forward", {}, {"x": np.zeros((1, 50, 6), np.float32)})[0]["output"]
+    angle = np.arange(50)[:, None] / 10000 ** (np.arange(0, 6, 2) / 6)
+    wanted = np.stack([np.sin(angle), np.cos(angle)], -1).reshape(50, 6)
+    np.testing.assert_allclose(found[0], wanted, atol=1e-5)
+
+
+def test_masks_of_positions() -> None:
+    built = program(
+        f"{ATTENTION}\nmodel M(q: i64[T], k: i64[S]) -> (f32[T, S], f32[T, S], f32[T, S])"
+        " { return cast[f32](causal_mask(q, k)), cast[f32](causal_mask[2](q, k)),"
+        " cast[f32](window_mask[2](q, k)) }"
+    )
+    q, k = np.arange(3, 6), np.arange(7)
+    found = run_entry(built, "forward", {}, {"q": q, "k": k})[0]
+    back = q[:, None] - k
+    wanted = [back >= 0, (back >= 0) & (back < 2), np.abs(back) < 2]
+    for part, mask in zip(found.values(), wanted, strict=True):
+        np.testing.assert_array_equal(part, mask)
+
+
+def test_heads() -> None:
+    x = numbers(2, 5, 12)
+    check(
+        "split_heads[3](x)",
+        {"x": x},
+        lambda x: x.reshape(2, 5, 3, 4).transpose(1, 2),
+        imports=ATTENTION,
+    )
+    check("x |> split_heads[3] |> join_heads", {"x": x}, lambda x: 1 * x, imports=ATTENTION)
+    y = numbers(2, 3, 5, 4)
+    check("repeat_heads[2](x)", {"x": y}, lambda x: x.repeat_interleave(2, 1), imports=ATTENTION)
+
+
+class Grouped(nn.Module):  # type: ignore[misc,name-defined]
+    """Grouped-query attention as Hugging Face's LlamaAttention has it."""
+
+    def __init__(self, width: int, heads: int, kv_heads: int, dim: int, **options: Any) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.dim, self.options = heads, kv_heads, dim, options
+        self.q_proj = nn.Linear(width, heads * dim, bias=False)
+        self.k_proj = nn.Linear(width, kv_heads * dim, bias=False)
+        self.v_proj = nn.Linear(width, kv_heads * dim, bias=False)
+        self.o_proj = nn.Linear(heads * dim, width, bias=False)
+
+    def forward(self, x: Any) -> Any:
+        n, t, _ = x.shape
+        q = self.q_proj(x).view(n, t, self.heads, self.dim).transpose(1, 2)
+        k = self.k_proj(x).view(n, t, self.kv_heads, self.dim).transpose(1, 2)
+        v = self.v_proj(x).view(n, t, self.kv_heads, self.dim).transpose(1, 2)
+        if "base" in self.options:
+            q, k = (rotated(y, torch.arange(t), self.options["base"]) for y in (q, k))
+        mask = torch.ones(t, t, dtype=torch.bool).tril().triu(1 - self.options.get("window", t))
+        y = F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
+        return self.o_proj(y.transpose(1, 2).reshape(n, t, -1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "module"),
+    [
+        ("grouped_query_attention[4]", lambda: Grouped(8, 4, 4, 2)),
+        ("grouped_query_attention[4, 2]", lambda: Grouped(8, 4, 2, 2)),
+        ("grouped_query_attention[4, kv_heads=1]", lambda: Grouped(8, 4, 1, 2)),
+        (
+            "grouped_query_attention[4, 2, head_dim=6, rope_base=100]",
+            lambda: Grouped(8, 4, 2, 6, base=100.0),
+        ),
+        ("grouped_query_attention[4, window=3]", lambda: Grouped(8, 4, 4, 2, window=3)),
+    ],
+)
+def test_grouped_query_attention(layer: str, module: Any) -> None:
+    check(f"x |> l: {layer}", {"x": numbers(2, 5, 8)}, spread(module()), imports=ATTENTION)
+
+
+CACHED = """
+from std.transformer import llama_block
+model M[context=10] {
+    block = llama_block[4, 2, hidden=24, context=context, batch=2]
+    entry prompt(x: f32[2, T in 1..10, 8], past: i64) -> f32[2, T, 8] { return block(x, past) }
+    entry whole(x: f32[2, T in 1..10, 8]) -> f32[2, T, 8] { return block(x) }
+}
+"""
+
+
+def test_a_cache_of_keys_and_values_gives_what_the_whole_sequence_gives() -> None:
+    built = program(CACHED)
+    variables = initial_variables(built, 0)
+    x = numbers(2, 9, 8)
+    whole = run_entry(built, "whole", variables, {"x": x})[0]["output"]
+    parts = []
+    for start, stop in ((0, 4), (4, 5), (5, 6), (6, 9)):
+        inputs = {"x": x[:, start:stop], "past": np.asarray(start)}
+        outputs, states = run_entry(built, "prompt", variables, inputs)
+        variables |= states
+        parts.append(outputs["output"])
+    np.testing.assert_allclose(np.concatenate(parts, 1), whole, rtol=1e-5, atol=1e-6)
+    plain = spread(Llama(8, 4, 2, 24))
+    weights = {f"block.{k}": v.numpy() for k, v in plain.state_dict().items()}
+    found = run_entry(built, "whole", {**initial_variables(built, 0), **weights}, {"x": x})
+    with torch.no_grad():
+        wanted = plain(torch.tensor(x)).numpy()
+    np.testing.assert_allclose(found[0]["output"], wanted, rtol=1e-4, atol=1e-5)
+
+
+class Llama(nn.Module):  # type: ignore[misc,name-defined]
+    """Hugging Face's LlamaDecoderLayer."""
+
+    def __init__(self, width: int, heads: int, kv_heads: int, hidden: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(width, 1e-5)
+        self.self_attn = Grouped(width, heads, kv_heads, width // heads, base=10000.0)
+        self.post_attention_layernorm = nn.RMSNorm(width, 1e-5)
+        self.mlp = nn.Module()
+        self.mlp.gate_proj = nn.Linear(width, hidden, bias=False)
+        self.mlp.up_proj = nn.Linear(width, hidden, bias=False)
+        self.mlp.down_proj = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Any) -> Any:
+        x = x + self.self_attn(self.input_layernorm(x))
+        y = self.post_attention_layernorm(x)
+        return x + self.mlp.down_proj(F.silu(self.mlp.gate_proj(y)) * self.mlp.up_proj(y))
+
+
+class InOut(nn.Module):  # type: ignore[misc,name-defined]
+    """Hugging Face's Conv1D: a linear layer with an (in, out) matrix."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, out))
+        self.bias = nn.Parameter(torch.empty(out))
+
+    def forward(self, x: Any) -> Any:
+        return x @ self.weight + self.bias
+
+
+class GPT2(nn.Module):  # type: ignore[misc,name-defined]
+    """Hugging Face's GPT2Block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn, self.mlp = nn.Module(), nn.Module()
+        self.attn.c_attn, self.attn.c_proj = InOut(width, 3 * width), InOut(width, width)
+        self.mlp.c_fc, self.mlp.c_proj = InOut(width, 4 * width), InOut(4 * width, width)
+
+    def forward(self, x: Any) -> Any:
+        n, t, d = x.shape
+        q, k, v = (
+            y.view(n, t, self.heads, -1).transpose(1, 2)
+            for y in self.attn.c_attn(self.ln_1(x)).split(d, -1)
+        )
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.attn.c_proj(y.transpose(1, 2).reshape(n, t, d))
+        return x + self.mlp.c_proj(F.gelu(self.mlp.c_fc(self.ln_2(x)), approximate="tanh"))
+
+
+def test_blocks_of_language_models() -> None:
+    x = {"x": numbers(2, 5, 8)}
+    check("x |> l: gpt2_block[2]", x, spread(GPT2(8, 2)), imports=TRANSFORMER)
+    llama = spread(Llama(8, 4, 2, 24))
+    check("x |> l: llama_block[4, 2, hidden=24]", x, llama, imports=TRANSFORMER)
+
+
+def test_gated_mlp() -> None:
+    class Gated(nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate_proj, self.up_proj = nn.Linear(8, 12), nn.Linear(8, 12)
+            self.down_proj = nn.Linear(12, 8)
+
+        def forward(self, x: Any) -> Any:
+            return self.down_proj(F.gelu(self.gate_proj(x)) * self.up_proj(x))
+
+    layer = "x |> l: gated_mlp[12, act=gelu, bias=true]"
+    check(layer, {"x": numbers(3, 8)}, spread(Gated()), imports=TRANSFORMER)
+
+
+def encoder_layer(**options: Any) -> Any:
+    return nn.TransformerEncoderLayer(8, 2, 20, batch_first=True, **options)
+
+
+def decoder_layer(**options: Any) -> Any:
+    return nn.TransformerDecoderLayer(8, 2, 20, batch_first=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("statics", "options"),
+    [
+        ("2, 20", {}),
+        ("2, 20, act=gelu, norm_first=true", {"activation": F.gelu, "norm_first": True}),
+    ],
+)
+def test_transformer_layers(statics: str, options: dict[str, Any]) -> None:
+    x, y = numbers(2, 5, 8), numbers(2, 7, 8, seed=1)
+    future = ~torch.ones(5, 5, dtype=torch.bool).tril()
+    check(
+        f"x |> l: transformer_encoder_layer[{statics}]",
+        {"x": x},
+        spread(encoder_layer(**options)),
+        imports=TRANSFORMER,
+    )
+    check(
+        f"x |> l: transformer_encoder_layer[{statics}, causal=true]",
+        {"x": x},
+        Named(spread(encoder_layer(**options)), lambda m, x: m(x, src_mask=future)),
+        imports=TRANSFORMER,
+    )
+    check(
+        f"x |> l: transformer_decoder_layer[{statics}](y)",
+        {"x": x, "y": y},
+        Named(spread(decoder_layer(**options)), lambda m, x, y: m(x, y, tgt_mask=future)),
+        imports=TRANSFORMER,
+    )
+
+
+def test_stacks_of_transformer_layers() -> None:
+    x, y = numbers(2, 5, 8), numbers(2, 7, 8, seed=1)
+    mask = np.array([[True] * 7, [True] * 4 + [False] * 3])
+    encoder = nn.TransformerEncoder(
+        encoder_layer(norm_first=True), 2, nn.LayerNorm(8), enable_nested_tensor=False
+    )
+    check(
+        "l(x, reshape[N, 1, 1, 7](m))",
+        {"x": y, "m": mask},
+        Named(spread(encoder), lambda m, x, mask: m(x, src_key_padding_mask=~mask)),
+        imports=TRANSFORMER,
+        setup="l = transformer_encoder[2, 2, 20, norm_first=true, final_norm=true]",
+    )
+    decoder = nn.TransformerDecoder(decoder_layer(), 2)
+    future = ~torch.ones(5, 5, dtype=torch.bool).tril()
+    check(
+        "l(x, y, memory_mask=reshape[N, 1, 1, 7](m))",
+        {"x": x, "y": y, "m": mask},
+        Named(
+            spread(decoder),
+            lambda m, x, y, mask: m(x, y, future, memory_key_padding_mask=~mask),
+        ),
+        imports=TRANSFORMER,
+        setup="l = transformer_decoder[2, 2, 20]",
+    )
