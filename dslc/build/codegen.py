@@ -87,6 +87,7 @@ def _reports(lowered: list[Lowered]) -> tuple[EntryReport, ...]:
             to_json(dim_expr(item.flops)),
             tuple(item.kernels),
             item.distinct,
+            to_json(dim_expr(item.calls)),
             tuple(item.notes),
         )
         for item in lowered

@@ -58,6 +58,7 @@ class EntrySummary:
     arena: str
     kernels: int
     distinct: int
+    calls: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,4 +320,5 @@ def _summary(target: Target, entry: EntryReport) -> EntrySummary:
         dims.text(dims.from_json(entry.arena)),
         len(entry.kernels),
         entry.distinct,
+        dims.text(dims.from_json(entry.calls)),
     )

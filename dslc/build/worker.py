@@ -58,8 +58,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class EntryReport:
-    """What was compiled of an entry. `arena` (bytes) and `flops` are sizes in the manifest's JSON
-    form."""
+    """What was compiled of an entry. `arena` (bytes), `flops` and `calls` (of kernels) are sizes in
+    the manifest's JSON form."""
 
     name: str
     dims: tuple[str, ...]
@@ -67,6 +67,7 @@ class EntryReport:
     flops: Any
     kernels: tuple[str, ...]
     distinct: int
+    calls: Any
     notes: tuple[str, ...]
 
     @staticmethod
@@ -78,6 +79,7 @@ class EntryReport:
             data["flops"],
             tuple(data["kernels"]),
             data["distinct"],
+            data["calls"],
             tuple(data["notes"]),
         )
 

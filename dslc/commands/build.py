@@ -78,6 +78,8 @@ def told(summary: Summary) -> None:
         kernels = f"{entry.kernels} kernel{'s' * (entry.kernels != 1)}"
         if entry.distinct != entry.kernels:
             kernels += f" ({entry.distinct} distinct)"
+        if entry.calls != str(entry.kernels):
+            kernels += f" called {number(entry.calls)} times"
         print(
             f"{entry.target} {entry.name}: {kernels}, {number(entry.flops)} FLOPs, "
             f"{number(entry.arena)} bytes of arena"

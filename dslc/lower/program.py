@@ -34,7 +34,8 @@ from dslc.schedules.cpu.contract import Machine
 class Lowered:
     """An entry as a TIR module whose one public function is called like the entry.
 
-    `kernels` names the calls in order; `notes` are things a user should know (slow paths).
+    `kernels` names them in the order in which they are called, `calls` counts the calls of them, each
+    step of a scan's; `notes` are things a user should know (slow paths).
     """
 
     name: str
@@ -43,6 +44,7 @@ class Lowered:
     arena: Dim
     kernels: tuple[str, ...]
     distinct: int
+    calls: Dim
     flops: Dim
     notes: tuple[str, ...]
 
@@ -106,7 +108,7 @@ def assemble(
         flops = flops + flops_of(eqn)
     return Lowered(
         entry.name, tvm.IRModule(joined.functions), entry_dims(entry), layout.plan.size,
-        tuple(joined.names), len(joined.functions) - 1, flops, tuple(notes),
+        tuple(joined.names), len(set(joined.names)), _calls(layout), flops, tuple(notes),
     )  # fmt: skip
 
 
@@ -121,6 +123,16 @@ def _bodies(grouping: Grouping, scratch: Scratch) -> tuple[dict[int, Layout], di
         else:
             wanted[i] = scratch(g)
     return bodies, {i: size for i, size in wanted.items() if size != 0}
+
+
+def _calls(layout: Layout) -> Dim:
+    calls: Dim = 0
+    for i, g in enumerate(layout.grouping.groups):
+        if g.kind == "scan":
+            calls = calls + scan_attrs(g).length * _calls(layout.bodies[i])
+        else:
+            calls = calls + 1
+    return calls
 
 
 def _body_layout(attrs: ScanAttrs, scratch: Scratch) -> Layout:
