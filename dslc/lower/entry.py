@@ -110,13 +110,23 @@ def make_entry(entry: Entry, steps: Sequence[Step]) -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Address:
-    """`offset` bytes (None: none) into the arena or an argument's buffer."""
+    """`offset` bytes (None: none) into the arena or an argument's buffer; or another address, when
+    the step counted by the expression beside it is the first."""
 
     buffer: Any
     offset: Expr | None = None
+    other: tuple[Expr, Address] | None = None
 
     def plus(self, offset: Expr) -> Address:
-        return Address(self.buffer, offset if self.offset is None else self.offset + offset)
+        total = offset if self.offset is None else self.offset + offset
+        other = self.other and (self.other[0], self.other[1].plus(offset))
+        return Address(self.buffer, total, other)
+
+    def chosen(self, turn: Expr, first: bool) -> Address:
+        """The address in the first step that `turn` counts, or in any other."""
+        if self.other is None or not self.other[0].same_as(turn):
+            return self
+        return self.other[1].chosen(turn, first) if first else replace(self, other=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,15 +146,27 @@ class _Emitter:
         for step in steps:
             match step:
                 case Call(kernel, function):
-                    arguments = [self.pointer(place) for place in kernel.pointers]
-                    arguments += [self.symbols[name] for name in kernel.symbols]
-                    returned = tvm.ir.PrimType("int32" if kernel.parallel else "void")
-                    T.evaluate(T.Call(function, arguments, ret_ty=returned))
+                    at = [self.address(place) for place in kernel.pointers]
+                    returned = "int32" if kernel.parallel else "void"
+                    self.call(function, at, [self.symbols[n] for n in kernel.symbols], returned)
                 case CopyCall(source, target, size, function):
-                    arguments = [self.pointer(source), self.pointer(target), self.dim(size)]
-                    T.evaluate(T.Call(function, arguments, ret_ty=tvm.ir.PrimType("void")))
+                    at = [self.address(source), self.address(target)]
+                    self.call(function, at, [self.dim(size)], "void")
                 case Loop():
                     self.run(step)
+
+    def call(self, function: Any, at: Sequence[Address], sizes: list[Any], returned: str) -> None:
+        """Calls a kernel; of addresses that depend on the step, the right ones."""
+        turn = next((address.other[0] for address in at if address.other), None)
+        if turn is None:
+            arguments = [*map(self.pointer, at), *sizes]
+            T.evaluate(T.Call(function, arguments, ret_ty=tvm.ir.PrimType(returned)))
+            return
+        with T.If(tirx.EQ(turn, i64(0))):
+            with T.Then():
+                self.call(function, [a.chosen(turn, first=True) for a in at], sizes, returned)
+            with T.Else():
+                self.call(function, [a.chosen(turn, first=False) for a in at], sizes, returned)
 
     def run(self, loop: Loop) -> None:
         """The scan's steps, one after the other."""
@@ -159,9 +181,8 @@ class _Emitter:
     def dim(self, dim: Dim) -> Expr:
         return dim_expression(dim, self.symbols)
 
-    def pointer(self, place: Place) -> Any:
-        """The place's address as a kernel's argument."""
-        at = self.address(place)
+    def pointer(self, at: Address) -> Any:
+        """The address as a kernel's argument."""
         if at.offset is None:
             return at.buffer.data
         if at.buffer is self.arena:
@@ -191,6 +212,12 @@ class _Emitter:
     def of_scan(self, place: OfScan | InCarry, around: _Emitter, loop: Loop) -> Address:
         if isinstance(place, InCarry):
             slots = loop.carries[place.position]
+            if slots.stack is not None:
+                before = replace(self, turn=self.turn - i64(1)).of_scan(slots.stack, around, loop)
+                first = self.of_scan(slots.first, around, loop)
+                if before.other is not None:
+                    raise InternalError("a stack lies where a carry is read")
+                return replace(before, other=(self.turn, first))
             start = self.region().plus(self.dim(slots.offset))
             if slots.slots == 1:
                 return start

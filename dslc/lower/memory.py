@@ -10,7 +10,7 @@ the old value later; otherwise it is kept aside and copied at the end.
 
 The body of a scan has a region of the arena to itself; its carries live there, in two slots that
 are read and written in turn, or in one where the next value can be written over the old one. What
-it yields is written straight into the stack.
+it yields is written straight into the stack, and a carry whose next value is yielded is read there.
 """
 
 from __future__ import annotations
@@ -80,11 +80,15 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Where a carry lives in its body's region: `slots` times `size` bytes from `offset`."""
+    """Where a carry lives in its body's region: `slots` times `size` bytes from `offset`. One
+    without slots is `first` in the first step, and then what the step before put into the `stack`.
+    """
 
     offset: Dim
     size: Dim
     slots: int
+    first: OfScan
+    stack: OfScan | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,8 +186,10 @@ class _Planner:
         self.copies: list[Copy] = []
         self.blocks: dict[Value, Block] = {}
         self.kept: set[Value] = set()  # read by a copy at the end
+        self.stacked: dict[int, OfScan] = {}  # carries whose next value is yielded
 
-    def run(self, scratch: Mapping[int, Dim], carries: Sequence[Value] = ()) -> Plan:
+    def run(self, scratch: Mapping[int, Dim], carries: Sequence[tuple[int, Value]] = ()) -> Plan:
+        """`carries`: their positions among the scan's inputs, and their parameters."""
         self.place_results()
         steps = len(self.grouping.groups)
         for i, g in enumerate(self.grouping.groups):
@@ -192,19 +198,27 @@ class _Planner:
                     last = steps if value in self.kept else self.last_read.get(value, i)
                     self.blocks[value] = self.share(g, i, value, last)
         extra = {i: Block(size, i, i) for i, size in scratch.items()}
-        slots = [Block(self.slot_size(i, value), -1, steps) for i, value in enumerate(carries)]
+        slots = [Block(self.slot_size(i, v), -1, steps) for i, (_, v) in enumerate(carries)]
         size = lay_out([*dict.fromkeys(self.blocks.values()), *extra.values(), *slots])
         for value, block in self.blocks.items():
             self.places[value] = InArena(block.offset, block.size)
         places = {i: InArena(b.offset, b.size) for i, b in extra.items()}
         carried = tuple(
-            Slots(block.offset, align(value.type.nbytes), self.slots(i))
-            for i, (block, value) in enumerate(zip(slots, carries))
+            Slots(
+                block.offset,
+                align(value.type.nbytes),
+                self.slots(i),
+                OfScan("input", position),
+                self.stacked.get(i),
+            )
+            for i, (block, (position, value)) in enumerate(zip(slots, carries))
         )
         return Plan(self.places, places, tuple(self.copies), size, carried)
 
     def slots(self, carry: int) -> int:
         """How many slots a carry needs: two if its next value is not written over it."""
+        if carry in self.stacked:
+            return 0
         written = {*self.places.values(), *(copy.target for copy in self.copies)}
         return 2 if InCarry(carry, following=True) in written else 1
 
@@ -219,7 +233,10 @@ class _Planner:
                 if place is not None:
                     self.places[base] = place
                     continue
-            if self.places.get(base) not in targets[:1]:
+            place, (target, *_) = self.places.get(base), targets
+            if isinstance(target, InCarry) and isinstance(place, OfScan) and place.of == "output":
+                self.stacked[target.position] = place
+            elif place != target:
                 self.copies.append(Copy(result, self.copy_target(targets)))
                 self.kept.add(base)
 
@@ -290,5 +307,5 @@ def plan_body(attrs: ScanAttrs, grouping: Grouping, scratch: Mapping[int, Dim]) 
         for i, result in enumerate(body.results[: attrs.yields])
     ]
     targets += [(InCarry(i), InCarry(i, following=True)) for i in range(attrs.carries)]
-    carries = body.params[count : count + attrs.carries]
+    carries = list(enumerate(body.params))[count : count + attrs.carries]
     return _Planner(body, grouping, params, targets).run(scratch, carries)

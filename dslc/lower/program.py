@@ -34,8 +34,8 @@ from dslc.schedules.cpu.contract import Machine
 class Lowered:
     """An entry as a TIR module whose one public function is called like the entry.
 
-    `kernels` names them in the order in which they are called, `calls` counts the calls of them, each
-    step of a scan's; `notes` are things a user should know (slow paths).
+    `kernels` names them in the order in which they are called, `calls` counts the calls, those of
+    each step of a scan; `notes` are things a user should know (slow paths).
     """
 
     name: str
@@ -196,7 +196,8 @@ class _Joined:
         before, after = [], []
         for i, value in enumerate(anchor.inputs[attrs.elements :][: attrs.carries]):
             size = value.type.nbytes
-            before.append(self.copy(OfScan("input", attrs.elements + i), InCarry(i), size))
+            if body.plan.carries[i].slots:
+                before.append(self.copy(body.plan.carries[i].first, InCarry(i), size))
             after.append(self.copy(InCarry(i), OfScan("output", attrs.yields + i), size))
 
         def places(values: Sequence[Value]) -> tuple[Place, ...]:

@@ -67,6 +67,19 @@ model M(x: f32[A, B, 4], w: f32[4, 4]) -> (f32[A, B, 4], f32[A, B], f32[4]) {
     return table, sums, above
 }
 """
+# Both carries are read where the step before has yielded them; the inner begins with the outer one.
+DEEP = """
+model M(x: f64[A, B, 5], w: f64[5]) -> (f64[A, 5], f64[A, B, 5], f64[5]) {
+    hs, all, last = scan row in x along 0 reversed, h = w {
+        ss, h = scan e in row along 0, s = h {
+            s = tanh(s * w + e)
+            yield s
+        }
+        yield h, ss
+    }
+    return hs, all, last
+}
+"""
 # A state goes through; what is yielded does not depend on a carry, or is the element itself.
 STATE = """
 layer counted(x: f32[T, 7]) -> (f32[T, 7], f32[T, 7], f32[T, 7]) {
@@ -98,6 +111,7 @@ MODELS = [
     Model("back", BACK, sizes=LENGTHS),
     Model("swaps", SWAPS, sizes=({"T": 1, "A": 2, "B": 3}, {"T": 6, "A": 1, "B": 5})),
     Model("nested", NESTED, sizes=({"A": 3, "B": 2}, {"A": 1, "B": 5}, {"A": 2, "B": 0})),
+    Model("deep", DEEP, sizes=({"A": 3, "B": 2}, {"A": 1, "B": 5}, {"A": 2, "B": 0}, {"A": 0, "B": 1})),
     Model("state", STATE, sizes=({"T": 0}, {"T": 1}, {"T": 4})),
     Model("attend", ATTEND, sizes=LENGTHS),
 ]  # fmt: skip
