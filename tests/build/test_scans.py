@@ -111,7 +111,7 @@ MODELS = [
     Model("back", BACK, sizes=LENGTHS),
     Model("swaps", SWAPS, sizes=({"T": 1, "A": 2, "B": 3}, {"T": 6, "A": 1, "B": 5})),
     Model("nested", NESTED, sizes=({"A": 3, "B": 2}, {"A": 1, "B": 5}, {"A": 2, "B": 0})),
-    Model("deep", DEEP, sizes=({"A": 3, "B": 2}, {"A": 1, "B": 5}, {"A": 2, "B": 0}, {"A": 0, "B": 1})),
+    Model("deep", DEEP, sizes=({"A": 3, "B": 2}, {"A": 1, "B": 5}, {"A": 2, "B": 0}, {"A": 0})),
     Model("state", STATE, sizes=({"T": 0}, {"T": 1}, {"T": 4})),
     Model("attend", ATTEND, sizes=LENGTHS),
 ]  # fmt: skip
