@@ -19,7 +19,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from dslc.cli import COMMANDS, command_parser
-from dslc.commands.doc import library_opening
+from dslc.commands.doc import library_opening, library_page
 from dslc.commands.explain import FAMILIES
 from dslc.diagnostics import render_all
 from dslc.doc import markdown
@@ -77,7 +77,7 @@ def generated() -> dict[str, str]:
     """Every generated page by its path in the site."""
     files = list(library())
     pages = {"library/index.md": markdown.index(files, "The library", library_opening(files))}
-    pages |= {f"library/{markdown.file_name(file)}": markdown.page(file) for file in files}
+    pages |= {f"library/{markdown.file_name(file)}": library_page(file) for file in files}
     pages |= {f"errors/{path.name}": error_page(path) for path in error_pages()}
     grammar = (ROOT / "grammar" / "dl.lark").read_text(encoding="utf-8")
     pages["language/grammar.md"] = f"# The grammar\n\n```text\n{grammar}```\n"

@@ -22,6 +22,9 @@ from dslc.doc.builtins import builtins
 from dslc.doc.data import FileDoc, file_doc
 from dslc.doc.library import find, library, nearest, needs_import
 
+# Names that stand for the whole library.
+_EVERYTHING = (None, "std", "prelude", "std.prelude")
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -30,6 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="conv2d, std.vision or model.dl; an overview without",
     )
+    parser.add_argument("--source", action="store_true", help="show the declaration itself too")
     parser.add_argument("--markdown", action="store_true", help="write Markdown pages (needs -o)")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="the folder for the pages; it is made"
@@ -44,11 +48,12 @@ def run(args: argparse.Namespace) -> int:
             print(f"wrote {path}")
         return 0
     width = min(shutil.get_terminal_size((100, 24)).columns, 100)
-    show(overview(width) if args.name is None else described(args.name, width))
+    name = args.name
+    show(overview(width) if name in _EVERYTHING else described(name, width, args.source))
     return 0
 
 
-def described(name: str, width: int) -> list[terminal.Line]:
+def described(name: str, width: int, source: bool) -> list[terminal.Line]:
     """Everything that a name may stand for."""
     if _is_file(name):
         return whole(file_doc(read_source(Path(name))), width)
@@ -60,6 +65,10 @@ def described(name: str, width: int) -> list[terminal.Line]:
     lines: list[terminal.Line] = []
     for item in found:
         lines += [*([(("", ""),)] if lines else []), *terminal.item_lines(item, width)]
+        if needs_import(item.module):
+            lines.append(((f"    from {item.module} import {item.name}", "dim"),))
+        if source and item.source:
+            lines += [(("", ""),), *terminal.source_lines(item)]
     return lines
 
 
@@ -89,7 +98,7 @@ def overview(width: int) -> list[terminal.Line]:
     """The modules and what is in them, names alone."""
     lines: list[terminal.Line] = []
     for file in library():
-        note = f"from {file.name} import ..." if needs_import(file) else ""
+        note = f"from {file.name} import ..." if needs_import(file.name) else ""
         lines += [((file.name, "bold"), (f"  {note}" if note else "  needs no import", "dim"))]
         lines += [*terminal.names_lines(file.sections, width), (("", ""),)]
     lines.append((("built in", "bold"),))
@@ -114,12 +123,20 @@ def show(lines: Sequence[terminal.Line]) -> None:
 
 def library_opening(files: Iterable[FileDoc]) -> str:
     """What the index of the library's pages begins with."""
-    common = ", ".join(f"`{file.name}`" for file in files if not needs_import(file))
+    common = ", ".join(f"`{file.name}`" for file in files if not needs_import(file.name))
     return (
         "The library is written in `.dl`: reading it is a way to learn the language. What these "
         f"modules declare needs no import: {common}. The rest is imported by name, as in "
         "`from std.vision import residual`."
     )
+
+
+def library_page(file: FileDoc) -> str:
+    """The page of a module of the library, or of a user's file."""
+    if not needs_import(file.name):
+        return markdown.page(file)
+    first = next(file.items).name
+    return markdown.page(file, f"Imported by name: `from {file.name} import {first}`.")
 
 
 def write_pages(folder: Path, name: str | None) -> list[Path]:
@@ -133,7 +150,7 @@ def write_pages(folder: Path, name: str | None) -> list[Path]:
         if not isinstance(found, FileDoc):
             raise UserError(f"{name!r} is no file and no module of the library", EXIT_USAGE)
         files = [found]
-    pages |= {markdown.file_name(file): markdown.page(file) for file in files}
+    pages |= {markdown.file_name(file): library_page(file) for file in files}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for page, text in pages.items():

@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from dslc._frozen import dataclass
-from dslc.diagnostics import CompileError, InternalError
+from dslc.diagnostics import CompileError
 from dslc.source import SourceFile, Span
 from dslc.syntax import ast
 from dslc.syntax.parser import parse
 
+_Declared: TypeAlias = (
+    ast.ConstDecl | ast.FnDecl | ast.LayerDecl | ast.ModelDecl | ast.TrainDecl | ast.WeightsDecl
+)
 _HEADING = re.compile(r"# -{2,} (.+?) -{2,}$")
 _FENCE = re.compile(r"^```dl\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -31,7 +35,8 @@ class Item:
     `kind` is `fn`, `layer`, `model`, `entry`, `train`, `weights`, `const`, `function` (built in),
     `number function` or `word`. `signature` is source text, `doc` Markdown. `module` is
     `std.vision`, a file's path, or empty for what is built in; `place` is `std/vision.dl:12`.
-    `variables` are its own weights and states as they are declared, `parts` a model's entries.
+    `variables` are its own weights and states as they are declared, `parts` a model's entries,
+    `source` is the declaration, whole; what is built in has none.
     """
 
     name: str
@@ -42,6 +47,7 @@ class Item:
     place: str = ""
     variables: tuple[str, ...] = ()
     parts: tuple[Item, ...] = ()
+    source: str = ""
 
     @property
     def summary(self) -> str:
@@ -96,7 +102,9 @@ def file_doc(source: SourceFile, name: str | None = None) -> FileDoc:
         items = tuple(
             _item(decl, module)
             for decl in tree.decls
-            if begin < decl.span.position[0] <= end and _is_public(decl)
+            if isinstance(decl, _Declared)
+            and begin < decl.span.position[0] <= end
+            and not decl.name.name.startswith("_")
         )
         if items:
             text = _paragraphs(comments, begin + 1) if begin else ""
@@ -113,46 +121,42 @@ def _paragraphs(comments: dict[int, str], line: int) -> str:
     return "\n".join(lines)
 
 
-def _is_public(decl: ast.Decl) -> bool:
-    if isinstance(decl, ast.Import | ast.FromImport):
-        return False
-    return not decl.name.name.startswith("_")
+def _item(decl: _Declared | ast.Entry, module: str) -> Item:
+    kind, signature, own = _said(decl)
+    entries = decl.entries if isinstance(decl, ast.ModelDecl) and not decl.short else ()
+    return Item(
+        decl.name.name,
+        kind,
+        signature,
+        decl.doc or "",
+        module,
+        place=f"{decl.span.file.path}:{decl.span.position[0]}",
+        variables=own,
+        parts=tuple(_item(entry, module) for entry in entries),
+        source=_at_margin(decl.span),
+    )
 
 
-def _item(decl: ast.Decl | ast.Entry, module: str) -> Item:
-    """A declaration; imports are none."""
-    if isinstance(decl, ast.Import | ast.FromImport):
-        raise InternalError(f"an import has no documentation: {decl}")
-    line = decl.span.position[0]
-    place = f"{decl.span.file.path}:{line}"
-    name, doc = decl.name.name, decl.doc or ""
+def _said(decl: _Declared | ast.Entry) -> tuple[str, str, tuple[str, ...]]:
+    """Kind, signature, and own weights and states of a declaration."""
     match decl:
         case ast.FnDecl():
-            return Item(name, "fn", _upto(decl, decl.result), doc, module, place)
+            return "fn", _upto(decl, decl.result), ()
         case ast.LayerDecl():
-            own = _variables(decl.body)
-            return Item(name, "layer", _upto(decl, decl.result), doc, module, place, own)
+            return "layer", _upto(decl, decl.result), _variables(decl.body)
         case ast.Entry():
-            return Item(name, "entry", _upto(decl, decl.result), doc, module, place)
+            return "entry", _upto(decl, decl.result), ()
+        case ast.ModelDecl(short=True, entries=(forward,)):
+            return "model", _upto(decl, forward.result), _variables(forward.body)
         case ast.ModelDecl():
-            return _model(decl, doc, module, place)
+            text = decl.span.text
+            return "model", text[: text.index("{")].rstrip(), _variables(decl.body)
         case ast.TrainDecl():
-            return Item(name, "train", _at_margin(decl.span), doc, module, place)
+            return "train", _at_margin(decl.span), ()
         case ast.WeightsDecl():
-            return Item(name, "weights", _at_margin(decl.span), doc, module, place)
-    return Item(name, "const", _at_margin(decl.span), doc, module, place)
-
-
-def _model(decl: ast.ModelDecl, doc: str, module: str, place: str) -> Item:
-    if decl.short:
-        (forward,) = decl.entries
-        signature, own = _upto(decl, forward.result), _variables(forward.body)
-        return Item(decl.name.name, "model", signature, doc, module, place, own)
-    text = decl.span.text
-    signature = text[: text.index("{")].rstrip()
-    entries = tuple(_item(entry, module) for entry in decl.entries)
-    own = _variables(decl.body)
-    return Item(decl.name.name, "model", signature, doc, module, place, own, entries)
+            return "weights", _at_margin(decl.span), ()
+        case ast.ConstDecl():
+            return "const", _at_margin(decl.span), ()
 
 
 def _upto(decl: ast.Node, result: ast.TypeExpr) -> str:

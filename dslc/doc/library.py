@@ -25,9 +25,9 @@ def library() -> Iterator[FileDoc]:
         yield file_doc(module.source, module.name)
 
 
-def needs_import(file: FileDoc) -> bool:
-    """Whether a module's declarations are to be imported: the prelude does not have them."""
-    return file.name.removeprefix("std.") not in prelude_names()
+def needs_import(module: str) -> bool:
+    """Whether what a module of the library declares is to be imported: the prelude lacks it."""
+    return module.startswith("std.") and module.removeprefix("std.") not in prelude_names()
 
 
 def find(name: str) -> FileDoc | list[Item]:

@@ -13,9 +13,9 @@ from dslc.doc.data import FileDoc, Item, Section
 _KINDS = {"function": "built in", "number function": "of compile-time numbers", "word": "word"}
 
 
-def page(file: FileDoc, title: str | None = None) -> str:
-    """A whole page: what the file says about itself, then every item under its section."""
-    parts = [f"# {title or file.name}", file.doc]
+def page(file: FileDoc, note: str = "") -> str:
+    """A whole page: what the file says about itself, a note, every item under its section."""
+    parts = [f"# {file.name}", file.doc, note]
     for section in file.sections:
         parts += _section(section)
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -61,6 +61,9 @@ def _item(item: Item, level: int) -> Iterator[str]:
         yield "\n".join(f"- `{variable}`" for variable in item.variables)
     for part in item.parts:
         yield from _item(part, level + 1)
+    if item.source not in ("", item.signature):
+        yield f"<details markdown>\n<summary>Source</summary>\n\n```dl\n{item.source}\n```\n"
+        yield "</details>"
     yield f"<small>{kind}{f', {item.place}' if item.place else ''}</small>"
 
 

@@ -16,6 +16,11 @@ Line: TypeAlias = tuple[tuple[str, str], ...]
 _INDENT = "    "
 
 
+def source_lines(item: Item) -> list[Line]:
+    """An item's declaration as it stands in its file; nothing for what is built in."""
+    return [((line, ""),) for line in item.source.split("\n")] if item.source else []
+
+
 def item_lines(item: Item, width: int) -> list[Line]:
     """An item, whole: signature, documentation, variables, place."""
     lines = _signature(item)

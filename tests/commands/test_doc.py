@@ -16,6 +16,14 @@ def test_overview_and_one_name(dslc) -> None:
     )
 
 
+def test_source_and_import(dslc) -> None:
+    assert dslc("doc", "std.prelude").stdout == dslc("doc").stdout
+    told = dslc("doc", "lstm_cell", "--source").stdout
+    assert "\n    from std.recurrent import lstm_cell\n\nlayer lstm_cell[" in told
+    assert told.endswith("}\n")
+    assert "import" not in dslc("doc", "dense").stdout
+
+
 def test_a_file(tiny, dslc) -> None:
     told = dslc("doc", "tiny.dl", cwd=tiny).stdout
     assert "model Tiny[hidden=8, drop=0.25](x: f32[N, 4]) -> f32[N, 3]\n    tiny.dl:1\n" in told
