@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from lsprotocol import types
@@ -84,3 +85,12 @@ class Session:
         name = location.uri.rpartition("/")[2]
         lines = Lines(self.texts[name])
         return self.texts[name][lines.offset(location.range.start) :].partition("\n")[0]
+
+
+def edited(text: str, edits: Sequence[types.TextEdit]) -> str:
+    """The text after edits that do not overlap."""
+    lines = Lines(text)
+    for edit in sorted(edits, key=lambda e: (e.range.start.line, e.range.start.character))[::-1]:
+        start, end = lines.offset(edit.range.start), lines.offset(edit.range.end)
+        text = text[:start] + edit.new_text + text[end:]
+    return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,7 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pytest_lsp import ClientServerConfig, client_capabilities
 
-from dslc.lsp.positions import Lines
-from tests.lsp.session import Session
+from tests.lsp.session import Session, edited
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -267,14 +266,6 @@ async def test_code_actions(session: Session) -> None:
     assert found is not None
     assert [action.title for action in found] == ["Write `classes`"]
     await session.replace("main.dl", "b + clases", "b + a")
-
-
-def edited(text: str, edits: Sequence[types.TextEdit]) -> str:
-    lines = Lines(text)
-    for edit in sorted(edits, key=lambda e: (e.range.start.line, e.range.start.character))[::-1]:
-        start, end = lines.offset(edit.range.start), lines.offset(edit.range.end)
-        text = text[:start] + edit.new_text + text[end:]
-    return text
 
 
 async def test_formatting(session: Session) -> None:
