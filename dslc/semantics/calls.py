@@ -36,6 +36,7 @@ from dslc.semantics.values import (
     Dtype,
     Instance,
     Note,
+    Numbered,
     NumberFunction,
     Random,
     Tensor,
@@ -93,6 +94,8 @@ def _calling_help(ctx: Context, callee: Thing) -> str | None:
     match callee:
         case Dtype(dtype):
             return f"cast[{dtype}](x) changes the dtype"
+        case Numbered():
+            return callee.example()
         case Tensor():
             return "a part of a tensor is taken by [ ]; a product is written with * or @"
         case str() if callee.isidentifier():

@@ -36,6 +36,7 @@ from dslc.semantics.values import (
     Constant,
     Dtype,
     Instance,
+    Numbered,
     NumberFunction,
     Random,
     Tensor,
@@ -142,7 +143,7 @@ def _attribute(ctx: Context, expr: ast.Attribute, given: Sequence[Given] | None 
                 return declared(ctx, found, expr.span)
             near = nearest_name(name.name, value.names())
             raise Mistake(errors.no_attribute(describe(value), name.name, name.span, near))
-    help_for_layer = None
+    help_for_layer = value.example() if isinstance(value, Numbered) else None
     if isinstance(value, Code) and isinstance(value.decl, ast.LayerDecl):
         help_for_layer = f"make an instance first: {value.name}[...]"
     diagnostic = errors.no_attribute(describe(value), name.name, name.span, None)
@@ -196,13 +197,8 @@ def _member(ctx: Context, expr: ast.Member) -> Thing:
         return BAD
     if isinstance(value, TupleOf):
         return indexing.element(ctx, value, expr.index, expr.span)
-    if isinstance(value, Instance) and ctx.frame.instance is not None:
-        last = value.path.rpartition(".")[2]
-        base = value.path.removesuffix(f".{last}") if last.isdigit() else value.path
-        short = base.removeprefix(f"{ctx.frame.instance.path}.")
-        sibling = ctx.frame.instance.children.get(f"{short}.{expr.index}")
-        if sibling is not None:
-            return sibling
+    if isinstance(value, Instance | Numbered):
+        return instances.numbered(value, expr.index, expr.span)
     help = None
     if isinstance(value, Tensor):
         help = f"a part of a tensor is taken by [ ]: {expr.value.span.text}[{expr.index}]"
@@ -281,12 +277,25 @@ def _stage(ctx: Context, stage: ast.Pipe, value: Thing, span: Span) -> Thing:
             raise Mistake(errors.named_function(stage.name, describe(callee)))
         given = [Given(None, value, span), *arguments(ctx, stage.args)]
         whole = stage.function.span
-        return calls.call(ctx, callee, given, whole, stage.name, stage.function.span)
+        value = calls.call(ctx, callee, given, whole, stage.name, stage.function.span)
+        if stage.name is not None:
+            _bind_stage(ctx, stage.name)
+        return value
     except Mistake as mistake:
         ctx.report(mistake.diagnostic)
     except Silent:
         pass
     return BAD
+
+
+def _bind_stage(ctx: Context, name: ast.Ident) -> None:
+    """After `x |> name: layer[...]` the name stands for the instance, if it stood for nothing."""
+    made, env = instances.of_stage(ctx.frame, name), ctx.frame.env
+    before = env.get(name.name)
+    if made is None or not (before is None or isinstance(before, Instance)):
+        return
+    if before is not None or not is_callable(ctx, name.name):
+        env[name.name] = made
 
 
 # --- operators ----------------------------------------------------------------------------------

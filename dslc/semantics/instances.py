@@ -22,6 +22,7 @@ from dslc.semantics.values import (
     Code,
     Constant,
     Instance,
+    Numbered,
     Random,
     Tensor,
     Thing,
@@ -53,9 +54,31 @@ def make(ctx: Context, code: Code, name: ast.Ident | None, span: Span) -> Instan
     if known is not None and known.code.decl is code.decl:
         return known
     path = f"{owner.path}.{key}" if owner.path else key
-    instance = Instance(code, path, span)
+    instance = Instance(code, path, span, key=key, around=owner.children)
     owner.children[key] = instance
     return instance
+
+
+def of_stage(frame: Frame, name: ast.Ident) -> Instance | None:
+    """The instance that a stage of this name made or called."""
+    owner = frame.instance
+    return owner.children.get(_indexed(name.name, frame)) if owner else None
+
+
+def numbered(thing: Instance | Numbered, index: int, span: Span) -> Thing:
+    """`blocks.0`: an instance made in a loop; of loops in loops, those of its turn."""
+    if isinstance(thing, Instance):
+        key = thing.key
+        while (head := key.rpartition("."))[2].isdecimal():
+            key = head[0]
+        thing = Numbered(key, thing.around)
+    key = f"{thing.key}.{index}"
+    if key in thing.around:
+        return thing.around[key]
+    inner = Numbered(key, thing.around)
+    if inner.numbers():
+        return inner
+    raise Mistake(errors.no_instance(key, thing.key, thing.numbers(), span))
 
 
 def _key(frame: Frame, code: Code, name: ast.Ident | None) -> str:
@@ -269,6 +292,9 @@ def attribute(ctx: Context, instance: Instance, name: ast.Ident) -> Thing:
             return ctx.tensor(read(ctx, variable), name.span, f"the weight {instance.path}.{key}")
         if key in instance.children:
             return instance.children[key]
+    several = Numbered(name.name, instance.children)
+    if several.numbers():
+        return several
     early = _declared_early(ctx, instance, name)
     if early is not None:
         return ctx.tensor(read(ctx, early), name.span, f"the weight {early.name}")

@@ -313,10 +313,18 @@ class _Walker:
         self.expression(inner, scope)
         for stage in reversed(stages):
             if stage.name is not None:
-                symbol = Symbol(stage.name.name, "instance", stage.name.span, stage)
-                self.references.say(stage.name.span, symbol, binds=True)
+                self.stage_name(stage.name, stage, scope)
             self.expression(stage.function, scope)
             self.items(stage.function, stage.args, scope, static=False)
+
+    def stage_name(self, name: ast.Ident, stage: ast.Pipe, scope: Scope) -> None:
+        """The name of a stage stands for its instance from there on, unless it was another's."""
+        known = self.references.look_up(name.name, name.span.start, scope)
+        if known is None or known.kind == "instance":
+            self.bind(name, "instance", stage, scope, stage.span.end)
+            return
+        symbol = Symbol(name.name, "instance", name.span, stage)
+        self.references.say(name.span, symbol, binds=True)
 
     def scan(self, expr: ast.Scan, scope: Scope) -> None:
         self.expression(expr.tensor, scope)

@@ -75,6 +75,7 @@ class Instance:
     """A layer's own weights and states under one path; made by `layer[...]`.
 
     `params` and `states` map short names to full ones; `children` are the instances inside.
+    `key` is its name among `around`, the children of its owner: `blocks.0`.
     """
 
     code: Code
@@ -83,6 +84,26 @@ class Instance:
     params: dict[str, str] = field(default_factory=dict)
     children: dict[str, Instance] = field(default_factory=dict)
     calls: int = 0
+    key: str = ""
+    around: Mapping[str, Instance] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """Instances of one name made in loops, `blocks.0`, `blocks.1`: found by `key` in `around`."""
+
+    key: str
+    around: Mapping[str, Instance]
+
+    def numbers(self) -> list[int]:
+        """What may follow the key."""
+        start = f"{self.key}."
+        rest = [key[len(start) :].split(".")[0] for key in self.around if key.startswith(start)]
+        return sorted({int(part) for part in rest if part.isdecimal()})
+
+    def example(self) -> str:
+        """How one of them is written."""
+        return f"one of them is `{self.key}.{self.numbers()[0]}`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +158,7 @@ Thing: TypeAlias = (
     | Dtype
     | Code
     | Instance
+    | Numbered
     | Builtin
     | Random
     | NumberFunction
@@ -182,6 +204,8 @@ def describe(thing: Thing) -> str:
             return f"the {kind} {thing.name}"
         case Instance():
             return f"an instance of the layer {thing.code.name}"
+        case Numbered():
+            return f"the row of instances `{thing.key}`"
         case Builtin(surface):
             return f"the function {surface.name}"
         case Random(name) | NumberFunction(name):

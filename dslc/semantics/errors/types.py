@@ -157,6 +157,14 @@ def no_element(index: int, found: str, span: Span, help: str | None = None) -> D
     return make("E0216", f"{found} has no element {index}", span, help=help)
 
 
+def no_instance(key: str, base: str, numbers: Sequence[int], span: Span) -> Diagnostic:
+    if not numbers:
+        title = f"`{base}` is one instance, not several with numbers"
+        return make("E0216", title, span, help="instances made in a `for` have numbers")
+    there = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    return make("E0216", f"there is no `{key}`", span, f"`{base}` has {there}")
+
+
 def bad_index(message: str, span: Span, note: str, help: str | None = None) -> Diagnostic:
     return make("E0217", message, span, note, help=help)
 
