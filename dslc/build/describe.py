@@ -5,14 +5,34 @@ Input: an optimised Program and what was compiled for each target. Output: manif
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Literal
 
+from dslc.diagnostics import InternalError
 from dslc.ir.core import DimCheck, Entry, Program, Variable
-from dslc.ir.dims import Atom, Dim, Extremum, Quotient, Remainder, Sym, free_symbols
+from dslc.ir.dims import (
+    Atom,
+    Dim,
+    Extremum,
+    Quotient,
+    Remainder,
+    Sym,
+    floordiv,
+    free_symbols,
+    linear_in,
+    sym,
+)
 from dslc.ir.types import TensorType
 from dslc_runtime.dims import DimExpr
-from dslc_runtime.manifest import Check, DimInfo, EntryInfo, TensorInfo, VariableInfo
+from dslc_runtime.manifest import (
+    Check,
+    DimInfo,
+    EntryInfo,
+    SolvedDim,
+    TensorInfo,
+    VariableInfo,
+)
 
 EntryKind = Literal["forward", "train_step", "evaluate"]
 
@@ -67,7 +87,34 @@ def entry_info(entry: Entry, program: Program, dims: Sequence[str]) -> EntryInfo
         dims=tuple(ranges.get(name, DimInfo(name)) for name in dims),
         updates=entry.updates,
         checks=tuple(_check(c) for c in program.checks if _symbols(c) <= known),
+        solved=tuple(_solved(entry, known)),
     )
+
+
+def _solved(entry: Entry, wanted: AbstractSet[str]) -> Iterator[SolvedDim]:
+    """How dims that are no input's by themselves follow from its dims."""
+    pairs = zip(entry.arguments, entry.function.params)
+    inputs = [(a.name, param.type.dims) for a, param in pairs if a.role == "input"]
+    known = {str(d) for _, dims in inputs for d in dims if d == sym(str(d))}
+    while left := wanted - known:
+        found = next(_solutions(inputs, left), None)
+        if found is None:
+            raise InternalError(f"no input of {entry.name} tells {', '.join(sorted(left))}")
+        known.add(found.name)
+        yield found
+
+
+def _solutions(
+    inputs: Sequence[tuple[str, tuple[Dim, ...]]], left: AbstractSet[str]
+) -> Iterator[SolvedDim]:
+    for name, dims in inputs:
+        for axis, dim in enumerate(dims):
+            unknown = free_symbols(dim) & left
+            linear = linear_in(dim, *unknown) if len(unknown) == 1 else None
+            if linear is not None:
+                factor, rest = linear
+                value = dim_expr(floordiv(sym("_") - rest, factor))
+                yield SolvedDim(min(unknown), name, axis, value)
 
 
 def _tensor(name: str, type: TensorType, entry: Entry) -> TensorInfo:

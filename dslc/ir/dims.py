@@ -379,6 +379,17 @@ def free_symbols(dim: Dim) -> frozenset[str]:
     return frozenset(out)
 
 
+def linear_in(dim: Dim, name: str) -> tuple[Dim, Dim] | None:
+    """`(factor, rest)` with `dim == factor * name + rest`; None where it isn't so, or factor 0."""
+    try:
+        rest = substitute(dim, {name: 0})
+        factor = substitute(dim, {name: 1}) - rest
+    except ZeroDivisionError:
+        return None
+    linear = dim - factor * sym(name) - rest == 0 and name not in free_symbols(factor)
+    return (factor, rest) if linear and factor != 0 else None
+
+
 def substitute(dim: Dim, env: Mapping[str, Dim]) -> Dim:
     """`dim` with variables replaced; names not in `env` stay."""
     if isinstance(dim, int):

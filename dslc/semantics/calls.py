@@ -484,7 +484,11 @@ def _reshape(
         if same is None:
             where = f"to reshape {show_type(value.type)} to [{', '.join(map(str, dims))}]"
             labels = operators.operand_labels([operand])
-            raise Mistake(errors.cannot_prove(str(wanted), str(size), labels, where))
+            raise Mistake(
+                errors.cannot_prove(
+                    str(wanted), str(size), labels, where, ctx.settling(wanted, size)
+                )
+            )
         if same:
             flat = ctx.emit("reshape", (value,), span, dims=(size,))
             value = ctx.emit("relabel", (flat,), span, dims=(wanted,))

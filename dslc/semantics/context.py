@@ -19,6 +19,7 @@ from dslc.ir.core import Argument, DimCheck, Entry, Function, Origin, Value, Var
 from dslc.ir.dims import Dim, free_symbols, sym
 from dslc.ir.op import Attrs, Op
 from dslc.ir.prove import Fact, Prover, Relation
+from dslc.ir.settle import settling
 from dslc.ir.types import DType, TensorType
 from dslc.ops import BY_NAME
 from dslc.semantics.facts import Recorder
@@ -344,6 +345,11 @@ class Context:
             self.assume(left, "==", right)
             return True
         return answer
+
+    def settling(self, left: Dim, right: Dim) -> str:
+        """The assertion that would settle whether two dims are equal."""
+        facts = settling(self.prover, left, right)
+        return " and ".join(f"{fact.left} {fact.op} {fact.right}" for fact in facts)
 
     def holds(self, left: Dim, op: Relation, right: Dim) -> bool | None:
         """Whether an inequality between dims holds. A layer checked on its own has the benefit."""

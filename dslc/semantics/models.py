@@ -6,14 +6,15 @@ A dim of the signature that nothing binds is dynamic: known at each call. Non-go
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import field
 
 from dslc._frozen import dataclass
 from dslc.ir.core import DimRange, Entry, Value
-from dslc.ir.dims import sym
+from dslc.ir.dims import Dim, Poly, free_symbols, linear_in, sym
 from dslc.ir.prove import Prover
-from dslc.semantics import calls, errors, statements
+from dslc.semantics import calls, errors, sizes, statements
 from dslc.semantics.context import Context, Emission, Frame, Mistake
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.operators import own
@@ -48,6 +49,7 @@ class ModelRun:
     def _entry(self, ctx: Context, entry: ast.Entry) -> Entry | None:
         frame = self.begin(ctx, entry)
         result = self.body(ctx, frame, entry)
+        sizes.demand(ctx, ctx.emission.builder.eqns)
         if isinstance(result, Bad):
             return None
         try:
@@ -72,6 +74,7 @@ class ModelRun:
         with ctx.inside(frame):
             for arg in entry.args:
                 ctx.bind(arg.name, self._input(ctx, frame, arg))
+            check_told(ctx, frame, [arg.type for arg in entry.args], self.dims)
         return frame
 
     def _input(self, ctx: Context, frame: Frame, arg: ast.Arg) -> Thing:
@@ -152,6 +155,43 @@ def free_dims(
                 ctx.prover = ctx.prover.bound(node.name, known.low, known.high)
 
 
+def check_told(
+    ctx: Context, frame: Frame, types: Sequence[ast.TypeExpr], dims: Mapping[str, DimRange]
+) -> None:
+    """That the runtime can read each dynamic dim off the inputs: it is a dim, or can be solved."""
+    told: set[str] = set()
+    written: list[tuple[ast.Expr, Dim]] = []
+    with ctx.inside(frame):
+        for dim in (d for t in types if isinstance(t, ast.TensorTypeExpr) for d in t.dims):
+            if isinstance(dim, ast.BoundedDim):
+                told.add(dim.name.name)
+            elif isinstance(dim, ast.Name):
+                told.add(dim.name)
+            elif not isinstance(dim, ast.Spread):
+                value = evaluate(ctx, dim)
+                written += [(dim, value)] if isinstance(value, Poly) else []
+    while True:
+        solved = next((s for _, value in written if (s := solvable(value, told)) is not None), None)
+        if solved is None:
+            break
+        told.add(solved)
+    for expr, value in written:
+        unknown = sorted((free_symbols(value) & dims.keys()) - told)
+        if unknown:
+            told.update(unknown)
+            text = " ".join(expr.span.text.split())
+            ctx.report(errors.dim_not_told(unknown[0], text, expr.span))
+
+
+def solvable(dim: Dim, told: AbstractSet[str]) -> str | None:
+    """The one unknown of a dim, if the dim's size tells what it is."""
+    unknown = free_symbols(dim) - told
+    linear = linear_in(dim, *unknown) if len(unknown) == 1 else None
+    if linear is None or not isinstance(linear[0], int) or linear[0] < 1:
+        return None
+    return next(iter(unknown))
+
+
 def _bound(ctx: Context, frame: Frame, dim: ast.BoundedDim, dims: dict[str, DimRange]) -> None:
     name = dim.name.name
     low, high = evaluate(ctx, dim.low), evaluate(ctx, dim.high)
@@ -163,8 +203,13 @@ def _bound(ctx: Context, frame: Frame, dim: ast.BoundedDim, dims: dict[str, DimR
     if not isinstance(low, int) or not isinstance(high, int):
         raise Silent
     if low > high:
-        raise Mistake(errors.bad_dim(f"one of {low}..{high}", dim.span))
+        raise Mistake(errors.no_size_fits(name, low, high, dim.span))
+    if name in frame.env and frame.env[name] != sym(name):
+        raise Mistake(errors.bounded_number(name, describe(frame.env[name]), dim.span))
+    before, now = dims.get(name), DimRange(name, low, high)
+    if before is not None and before.high is not None and before != now:
+        raise Mistake(errors.bounds_differ(name, dim.span, f"{before.low}..{before.high}"))
     frame.env[name] = sym(name)
     ctx.learn(dim.name.span, frame.env[name])
-    dims[name] = DimRange(name, low, high)
+    dims[name] = now
     ctx.prover = ctx.prover.bound(name, low, high)

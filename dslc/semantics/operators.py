@@ -255,7 +255,7 @@ def _cannot_broadcast(
     if same is None:
         _, x, y = next((p for p in pairs if ctx.same(p[1], p[2]) is None), pairs[0])
         where = f"to {verb} {show_type(a)} and {show_type(b)}"
-        return Mistake(errors.cannot_prove(str(x), str(y), labels, where))
+        return Mistake(errors.cannot_prove(str(x), str(y), labels, where, ctx.settling(x, y)))
     told = "; ".join(f"dim {axis} differs ({x} and {y})" for axis, x, y in pairs)
     message = f"cannot {verb} {show_type(a)} and {show_type(b)}"
     help = None
@@ -310,7 +310,8 @@ def alike(
                 if same is None:
                     where = f"to {name} {show_type(first.type)} and {show_type(value.type)}"
                     labels = operand_labels([operands[0], operands[position]])
-                    raise Mistake(errors.cannot_prove(str(wanted), str(dim), labels, where))
+                    settling = ctx.settling(wanted, dim)
+                raise Mistake(errors.cannot_prove(str(wanted), str(dim), labels, where, settling))
                 dims[i] = wanted if same else dim
         if tuple(dims) != value.type.dims:
             span = operands[position].span
@@ -362,7 +363,9 @@ def _check_inner(ctx: Context, operands: Sequence[Operand], a: Value, b: Value) 
     transposed = b.type.rank > 1 and ctx.prover.equal(inner, b.type.dims[-1]) is True
     if same is None and not transposed:
         where = "the last dim of the left and the last but one of the right must agree"
-        raise Mistake(errors.cannot_prove(str(inner), str(outer), labels, where))
+        raise Mistake(
+            errors.cannot_prove(str(inner), str(outer), labels, where, ctx.settling(inner, outer))
+        )
     message = f"cannot multiply the matrices {show_type(a.type)} and {show_type(b.type)}"
     notes = [f"the inner dims differ ({inner} and {outer})"]
     help = f"transpose the right side: {operands[1].span.text}.T" if transposed else None

@@ -219,7 +219,9 @@ def _next(ctx: Context, expr: ast.Scan, carry: ast.Carry, param: Value, initial:
             labels = [Label(span, f"{found}, {thing.note.words}"),
                       Label(carry.span, show_type(param.type), primary=False)]  # fmt: skip
             where = f"for the next value of the carry {name} to be of its type"
-            raise Mistake(errors.cannot_prove(str(old), str(new), labels, where))
+            raise Mistake(
+                errors.cannot_prove(str(old), str(new), labels, where, ctx.settling(old, new))
+            )
         if not same:
             raise Mistake(_other_type(carry, initial, found, span, notes, thing.note.words))
     return expand(ctx, value, param.type.dims, span)

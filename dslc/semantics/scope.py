@@ -208,6 +208,14 @@ class Loader:
                     self.reporter.report(errors.declared_twice(decl.name, first))
                     return
                 module.decls[decl.name.name] = decl
+                if isinstance(decl, ast.FnDecl | ast.LayerDecl):
+                    self._check_bounds(decl)
+
+    def _check_bounds(self, decl: ast.FnDecl | ast.LayerDecl) -> None:
+        for arg in decl.args:
+            for node in ast.walk(arg.type):
+                if isinstance(node, ast.BoundedDim):
+                    self.reporter.report(errors.bounds_elsewhere(node))
 
     def _import(self, module: Module, decl: ast.Import) -> None:
         target = self._find_library(decl.module)

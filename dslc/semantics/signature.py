@@ -13,7 +13,7 @@ from dataclasses import field
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import Label, nearest_name
-from dslc.ir.dims import Dim, Poly, floordiv, free_symbols, mod, substitute, sym
+from dslc.ir.dims import Dim, Poly, floordiv, linear_in, mod, substitute, sym
 from dslc.ir.types import DTYPES, DType, TensorType, is_float
 from dslc.semantics import errors, habits
 from dslc.semantics.context import Context, DimOrigin, Frame, Mistake
@@ -131,6 +131,10 @@ class _Equation:
     span: Span
     axis: int
 
+    def text(self) -> str:
+        """The declared dim on one line."""
+        return " ".join(self.expr.span.text.split())
+
 
 @dataclass(slots=True)
 class Matcher:
@@ -194,6 +198,8 @@ class Matcher:
                 self._bind_spread(name, written, given, tensor, dim, actual[axis : axis + extra])
                 axis += extra
                 continue
+            if isinstance(dim, ast.BoundedDim) and self.what != "argument":
+                raise Mistake(errors.bounds_elsewhere(dim))
             expr = (
                 ast.Name(dim.name.span, dim.name.name) if isinstance(dim, ast.BoundedDim) else dim
             )
@@ -270,15 +276,34 @@ class Matcher:
         if solution is None and self.ctx.choices is not None:
             solution = self.ctx.open_dim(unknown[0])
             self.ctx.assume(substitute(wanted, {f"?{unknown[0]}": solution}), "==", equation.actual)
-        if solution is None:
-            raise self._unsolvable(equation)
+        if solution is None or (isinstance(solution, int) and solution < 0):
+            raise self._no_solution(equation, wanted, unknown[0])
         frame.env[unknown[0]] = solution
         return True
 
+    def _no_solution(self, equation: _Equation, wanted: Dim, name: str) -> Mistake:
+        """Why `wanted` can't be the dim it meets, whatever whole number the unknown is."""
+        told = f"{equation.text()} == {equation.actual}"
+        linear = linear_in(wanted, f"?{name}")
+        if linear is None:
+            return self._unsolvable(equation)
+        whole = mod(equation.actual - linear[1], linear[0])
+        if self.ctx.same(whole, 0) is not None:
+            given = Given(None, equation.tensor, equation.span)
+            found, note = show_type(equation.tensor.type), f"no size {name} makes {told}"
+            return self._wrong(equation.name, equation.declared, given, found, (note,))
+        given = Given(None, equation.tensor, equation.span)
+        labels = self._labels(given, show_type(equation.tensor.type), equation.declared)
+        where = f"only then is there a size {name} with {told}"
+        settling = self.ctx.settling(whole, 0)
+        return Mistake(errors.cannot_prove(str(whole), "0", labels, where, settling))
+
     def _unsolvable(self, equation: _Equation) -> Mistake:
         names = sorted({n for n in _names(equation.expr) if self.is_free(n)})
-        note = f"{equation.expr.span.text} == {equation.actual} can't be solved for it"
-        return Mistake(errors.unbound_dim(names[0], equation.expr.span, None, [note]))
+        told = f"{equation.text()} == {equation.actual}"
+        given = Label(equation.span, show_type(equation.tensor.type), primary=False)
+        example = f"{self.frame.name}[{names[0]}=...]"
+        return Mistake(errors.open_dim(names, told, equation.expr.span, given, example))
 
     def _check(self, equation: _Equation, wanted: Dim) -> None:
         same = self.ctx.same(wanted, equation.actual)
@@ -292,7 +317,9 @@ class Matcher:
             if self.what == "argument":
                 told = f"the argument `{told}` of {self.frame.name}"
             where = f"dim {equation.axis} of {told}"
-            raise Mistake(errors.cannot_prove(str(wanted), str(equation.actual), labels, where))
+            settling = self.ctx.settling(wanted, equation.actual)
+            left, right = str(wanted), str(equation.actual)
+            raise Mistake(errors.cannot_prove(left, right, labels, where, settling))
         note = f"dim {equation.axis} differs ({wanted} and {equation.actual})"
         names = [n for n in sorted(_names(equation.expr)) if n in self.frame.env]
         known = [f"{n} is {self.frame.env[n]}{self._since(n)}" for n in names]
@@ -365,15 +392,10 @@ def _names(expr: ast.Expr) -> set[str]:
 
 def _solve(ctx: Context, wanted: Dim, unknown: str, actual: Dim) -> Dim | None:
     """The value of `unknown` with `wanted == actual`, where `wanted` is linear in it."""
-    if unknown not in free_symbols(wanted):
+    linear = linear_in(wanted, unknown)
+    if linear is None or ctx.same(mod(actual - linear[1], linear[0]), 0) is not True:
         return None
-    rest = substitute(wanted, {unknown: 0})
-    factor = substitute(wanted, {unknown: 1}) - rest
-    if wanted - factor * sym(unknown) - rest != 0 or unknown in free_symbols(factor):
-        return None
-    if factor == 0 or ctx.same(mod(actual - rest, factor), 0) is not True:
-        return None
-    return floordiv(actual - rest, factor)
+    return floordiv(actual - linear[1], linear[0])
 
 
 _TYPES = (*DTYPES, "float")

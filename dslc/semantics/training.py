@@ -17,10 +17,10 @@ from dslc.ir.rewrite import drop_dead
 from dslc.ir.types import TensorType, is_float
 from dslc.ops.constants import stop_gradient
 from dslc.ops.recurrent import scan
-from dslc.semantics import calls, errors, instances, statements
+from dslc.semantics import calls, errors, instances, sizes, statements
 from dslc.semantics.context import Context, Emission, Frame, Mistake, Variables
 from dslc.semantics.expressions import evaluate
-from dslc.semantics.models import ModelRun, free_dims
+from dslc.semantics.models import ModelRun, check_told, free_dims
 from dslc.semantics.operators import own, to_tensor
 from dslc.semantics.patterns import find
 from dslc.semantics.signature import Given, Silent, tensor_type
@@ -134,7 +134,12 @@ def _loss_entry(
         if training:
             emission.seed = emission.input("seed", TensorType("i64"))
             emission.step = emission.input("step", TensorType("i64"))
-        return _outputs(ctx, run, frame, decl, name, run.body(ctx, frame, entry))
+        inputs = [item.type for item in decl.items if isinstance(item, ast.TrainInput)]
+        with ctx.inside(frame):
+            check_told(ctx, frame, [*(arg.type for arg in entry.args), *inputs], run.dims)
+        made = _outputs(ctx, run, frame, decl, name, run.body(ctx, frame, entry))
+        sizes.demand(ctx, emission.builder.eqns)
+        return made
 
 
 def _input(ctx: Context, frame: Frame, run: ModelRun, item: ast.TrainInput) -> None:

@@ -90,4 +90,6 @@ def text(expr: DimExpr, outer: str = "") -> str:
     if operator in ("min", "max"):
         return f"{operator}({', '.join(text(operand) for operand in expr[1:])})"
     body = f" {operator} ".join(text(operand, operator) for operand in expr[1:])
+    if operator == "+":
+        body = body.replace("+ -", "- ")
     return body if outer in ("", "+") else f"({body})"

@@ -270,6 +270,11 @@ class Entry:
                         f"{here} is {size}, but {dim} is {values[dim]} (from {origins[dim]})"
                     )
                 origins.setdefault(dim, here)
+        for solved in self.info.solved:
+            position = next(i for i, s in enumerate(self._slots) if s.info.name == solved.input)
+            size = shapes[position][solved.axis]
+            values[solved.name] = dims.evaluate(solved.value, {**values, "_": size})
+            origins[solved.name] = f"dim {solved.axis} of {solved.input}"
         return values, origins
 
     def _check_expressions(self, shapes: Shapes, values: Mapping[str, int]) -> None:

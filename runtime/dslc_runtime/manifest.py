@@ -71,12 +71,22 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class SolvedDim:
+    """A dim that is no input's by itself: `value`, in which `_` is dim `axis` of `input`."""
+
+    name: str
+    input: str
+    axis: int
+    value: DimExpr
+
+
+@dataclass(frozen=True, slots=True)
 class EntryInfo:
     """One function of the model, the same on every target.
 
-    Each of `dims` stands alone as a dim of some input, which binds it. `updates`: the variables
-    that a call changes. Of `train_step` and `evaluate` entries, output 0 is the loss and the others
-    are the metrics.
+    Each of `dims` stands alone as a dim of some input, which binds it, or is `solved`, in that
+    order. `updates`: the variables that a call changes. Of `train_step` and `evaluate` entries,
+    output 0 is the loss and the others are the metrics.
     """
 
     name: str
@@ -86,6 +96,7 @@ class EntryInfo:
     dims: tuple[DimInfo, ...] = ()
     updates: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
+    solved: tuple[SolvedDim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +242,13 @@ def _entry_problems(entry: EntryInfo, known: set[str]) -> Iterator[str]:
     yield from _twice(f"dims of {where}", [dim.name for dim in entry.dims])
     bound = {d for tensor in entry.inputs for d in tensor.dims if isinstance(d, str)}
     named = {dim.name for dim in entry.dims}
+    sizes = {tensor.name: len(tensor.dims) for tensor in entry.inputs}
+    for solved in entry.solved:
+        if not dims.variables(solved.value) <= bound | {"_"}:
+            yield f"{where}: {solved.name!r} is solved by what is not known"
+        if solved.axis >= sizes.get(solved.input, 0):
+            yield f"{where}: {solved.name!r} is solved by an input that is not there"
+        bound.add(solved.name)
     if not named <= bound:
         yield f"{where} has dims that no input binds: {', '.join(sorted(named - bound))}"
     used = [d for tensor in (*entry.inputs, *entry.outputs) for d in tensor.dims]

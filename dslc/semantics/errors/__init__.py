@@ -7,6 +7,13 @@ Non-goals: finding the mistakes.
 
 from __future__ import annotations
 
+from dslc.semantics.errors.dims import (
+    bounded_number,
+    bounds_differ,
+    bounds_elsewhere,
+    dim_not_told,
+    no_size_fits,
+)
 from dslc.semantics.errors.formulas import (
     bad_position,
     bad_reduction,
@@ -121,6 +128,7 @@ from dslc.semantics.errors.types import (
     not_callable,
     not_static,
     op_mismatch,
+    open_dim,
     run_time_in_initialiser,
     shared_differently,
     too_deep,
@@ -164,6 +172,9 @@ __all__ = [
     "bad_reduction",
     "bad_setting",
     "bad_training_number",
+    "bounded_number",
+    "bounds_differ",
+    "bounds_elsewhere",
     "cannot_prove",
     "carry_type",
     "carry_unchanged",
@@ -173,6 +184,7 @@ __all__ = [
     "declared_twice",
     "declared_type",
     "default_of_input",
+    "dim_not_told",
     "dynamic_weight",
     "else_outside_formula",
     "else_without_tensor",
@@ -202,6 +214,7 @@ __all__ = [
     "no_range",
     "no_return",
     "no_single_element",
+    "no_size_fits",
     "no_static_argument",
     "no_statics",
     "no_such_import",
@@ -218,6 +231,7 @@ __all__ = [
     "not_of_scalars",
     "not_static",
     "op_mismatch",
+    "open_dim",
     "parenthesised_assert",
     "range_too_long",
     "ranges_differ",

@@ -49,13 +49,16 @@ def op_mismatch(
     return Diagnostic(code, message, tuple(labels), tuple(notes), (help,) if help else ())
 
 
-def cannot_prove(left: str, right: str, labels: Sequence[Label], where: str) -> Diagnostic:
+def cannot_prove(
+    left: str, right: str, labels: Sequence[Label], where: str, settling: str
+) -> Diagnostic:
+    """`settling` is the assertion that would settle it."""
     return Diagnostic(
         "E0208",
         f"cannot prove that {left} == {right}",
         tuple(labels),
         (where,) if where else (),
-        (f"if it always holds, say so: assert {left} == {right}",),
+        (f"if it always holds, say so: assert {settling}",),
     )
 
 
@@ -171,6 +174,21 @@ def bad_index(message: str, span: Span, note: str, help: str | None = None) -> D
 
 def bad_operands(message: str, labels: Sequence[Label], help: str | None = None) -> Diagnostic:
     return Diagnostic("E0218", message, tuple(labels), (), (help,) if help else ())
+
+
+def open_dim(
+    names: Sequence[str], equation: str, span: Span, given: Label, example: str
+) -> Diagnostic:
+    """A dim of a signature that an argument does not settle."""
+    return make(
+        "E0219",
+        f"nothing says what the dim `{names[0]}` is",
+        span,
+        others=[given],
+        notes=[f"{equation} leaves {' and '.join(names)} open"],
+        help=f"let an argument have the dim {names[0]} by itself, or make it a static parameter: "
+        f"{example}",
+    )
 
 
 def unbound_dim(name: str, span: Span, near: str | None, notes: Sequence[str] = ()) -> Diagnostic:
