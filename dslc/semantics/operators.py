@@ -311,7 +311,8 @@ def alike(
                     where = f"to {name} {show_type(first.type)} and {show_type(value.type)}"
                     labels = operand_labels([operands[0], operands[position]])
                     settling = ctx.settling(wanted, dim)
-                raise Mistake(errors.cannot_prove(str(wanted), str(dim), labels, where, settling))
+                    left, right = str(wanted), str(dim)
+                    raise Mistake(errors.cannot_prove(left, right, labels, where, settling))
                 dims[i] = wanted if same else dim
         if tuple(dims) != value.type.dims:
             span = operands[position].span
