@@ -28,7 +28,7 @@ from dslc.ops import (
     slicing,
 )
 from dslc.ops.broadcast import broadcast, broadcast_to
-from dslc.ops.errors import bad_static, wrong_dtype, wrong_rank
+from dslc.ops.errors import bad_static, dim_notes, wrong_dtype, wrong_rank
 from dslc.ops.surface_math import normal_axis
 
 Statics = Mapping[str, Any]
@@ -161,7 +161,11 @@ def _stack(b: Builder, statics: Statics, args: Args) -> Value:
     first, axis = args[0].type, statics["axis"]
     for position, x in enumerate(args):
         if x.type != first:
-            raise TypeRuleError(f"cannot stack {first} and {x.type}", inputs=(0, position))
+            notes = dim_notes(first, x.type) or [
+                f"the dtypes differ ({first.dtype} and {x.type.dtype})"
+            ]
+            what = f"cannot stack {first} and {x.type}"
+            raise TypeRuleError(what, notes=notes, inputs=(0, position))
     axis = normal_axis("stack", first.with_dims((*first.dims, 1)), axis)
     dims = (*first.dims[:axis], 1, *first.dims[axis:])
     return cast(Value, shape.concat(b, *(shape.reshape(b, x, dims=dims) for x in args), axis=axis))
@@ -188,11 +192,15 @@ def _equal_parts(type: TensorType, axis: int, count: int) -> tuple[Dim, ...]:
     if size * count != type.dims[axis]:
         raise TypeRuleError(
             f"cannot split {type} along axis {axis} into {count} equal parts",
-            notes=[f"{type.dims[axis]} is not known to be a multiple of {count}"],
+            notes=[f"{type.dims[axis]} is not {_known(type.dims[axis])}a multiple of {count}"],
             help="give the sizes: split[(a, b), axis=...]",
             inputs=(0,),
         )
     return (size,) * count
+
+
+def _known(dim: Dim) -> str:
+    return "" if isinstance(dim, int) else "known to be "
 
 
 def _pad(b: Builder, statics: Statics, args: Args) -> Value:

@@ -163,6 +163,7 @@ def _run(
         call=span,
         parent=ctx.frame,
         depth=ctx.frame.depth + 1,
+        code=code,
     )
     help = _in_brackets(code, given, span)
     ordered = arrange(describe(code), code.decl.args, given, span, help)
@@ -176,13 +177,17 @@ def _run(
 
 
 def _circle(frame: Frame, code: Code) -> list[str]:
-    """The functions from a call of `code` around it to here; none if it is not around."""
+    """The functions from the same call around it to here; none if there is no such call."""
     names = [code.name]
     around: Frame | None = frame
-    while around is not None and around.name != code.name:
+    while around is not None and not _is_same(around.code, code):
         names.insert(1, around.name)
         around = around.parent
     return names if around is not None else []
+
+
+def _is_same(around: Code | None, code: Code) -> bool:
+    return around is not None and around.decl is code.decl and around.statics == code.statics
 
 
 def arrange(
@@ -502,6 +507,9 @@ def _wrong_size(dims: Sequence[Dim], value: Value, operand: Operand, wanted: Dim
     new = f"[{', '.join(map(str, dims))}]"
     message = f"cannot reshape {show_type(value.type)} to {new}"
     notes = [f"it has {value.type.size} elements, {new} has {wanted}"]
+    if -1 in dims:
+        known = product(d for d in dims if d != -1)
+        notes = [f"it has {value.type.size} elements, which are no multiple of {known}"]
     help = None
     if len(dims) > 1 and value.type.dims[:1] == tuple(dims[:1]):
         rest = ", ".join(["-1" if i == len(dims) - 1 else str(d) for i, d in enumerate(dims)])

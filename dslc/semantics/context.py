@@ -25,7 +25,7 @@ from dslc.ops import BY_NAME
 from dslc.semantics.facts import Recorder
 from dslc.semantics.formulas.formula import Formula
 from dslc.semantics.scope import Loader, Module
-from dslc.semantics.values import Instance, Note, Tensor, Thing
+from dslc.semantics.values import Code, Instance, Note, Tensor, Thing
 from dslc.source import Span
 from dslc.syntax import ast
 
@@ -75,6 +75,8 @@ class Frame:
     call: Span | None = None
     parent: Frame | None = None
     depth: int = 0
+    # What runs, with its static arguments; none at the top of a file and in models.
+    code: Code | None = None
     float_dtype: DType | None = None
     # Which argument said what each dim of the signature is.
     dim_origins: dict[str, DimOrigin] = field(default_factory=dict)

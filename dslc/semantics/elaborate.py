@@ -20,7 +20,7 @@ from dslc.semantics.scope import Loader, Module, Store
 from dslc.semantics.signature import Silent
 from dslc.semantics.statements import execute
 from dslc.semantics.training import check_training, train
-from dslc.semantics.values import Thing
+from dslc.semantics.values import Thing, describe
 from dslc.source import SourceFile, Span
 from dslc.syntax import ast
 
@@ -167,7 +167,7 @@ def _statics(
         kind = statics.kind_of(ctx, params[name], ctx.frame)
         converted = statics.setting(ctx, name, kind, value)
         if converted is None:
-            why = f"it is {statics.KINDS[kind]}, not {value!r}"
+            why = f"it must be {statics.KINDS[kind]}, not {describe(value)}"
             ctx.report(errors.bad_setting(decl.name.name, name, why, params[name].span, None))
             wrong = True
             continue

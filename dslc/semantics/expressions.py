@@ -200,6 +200,8 @@ def _member(ctx: Context, expr: ast.Member) -> Thing:
     if isinstance(value, Instance | Numbered):
         return instances.numbered(value, expr.index, expr.span)
     help = None
+    if isinstance(value, Instance):
+        help = "instances get an index where a loop makes them: for i in 0..n { ... }"
     if isinstance(value, Tensor):
         help = f"a part of a tensor is taken by [ ]: {expr.value.span.text}[{expr.index}]"
     raise Mistake(errors.no_element(expr.index, describe(value), expr.span, help))
@@ -316,7 +318,8 @@ def _unary(ctx: Context, expr: ast.Unary) -> Thing:
         if result is not None:
             return result
     message = f"cannot apply {expr.op} to {describe(value)}"
-    raise Mistake(errors.bad_operands(message, [Label(expr.operand.span)]))
+    help = repairs.value_help(operators.shown([Operand(value, expr.operand.span)]))
+    raise Mistake(errors.bad_operands(message, [Label(expr.operand.span)], help))
 
 
 def _static(value: Thing) -> int | float | str | Poly | Unknown:
@@ -417,7 +420,10 @@ def boolean(ctx: Context, value: Thing, span: Span) -> bool:
         return ctx.choices.take()
     if isinstance(value, Bad):
         raise Silent
-    raise Mistake(errors.not_static("a condition", describe(value), span))
+    if isinstance(value, Tensor):
+        raise Mistake(errors.not_static("a condition", describe(value), span))
+    help = f"compare it: {span.text} != 0" if isinstance(value, int | float | Poly) else None
+    raise Mistake(errors.no_condition(describe(value), span, help))
 
 
 def decide(ctx: Context, condition: ast.Expr) -> bool:

@@ -113,7 +113,7 @@ def declare(ctx: Context, stmt: ast.ParamStmt | ast.StateStmt) -> Thing:
         raise Mistake(errors.weight_twice(short, stmt.name.span, frame.declared[short]))
     frame.declared[short] = stmt.name.span
     if isinstance(stmt.type, ast.TupleTypeExpr):
-        raise Mistake(errors.no_value("a tuple", stmt.type.span))
+        raise Mistake(errors.no_tuple_value(stmt.type.span))
     type = tensor_type(ctx, stmt.type)
     full = f"{owner.path}.{short}" if owner.path else short
     _check_constant(ctx, full, type, stmt.name.span)
@@ -218,10 +218,18 @@ def _from_initialiser(ctx: Context, expr: ast.Expr, type: TensorType) -> Value |
 def _from_value(
     ctx: Context, expr: ast.Expr, type: TensorType, stmt: ast.ParamStmt | ast.StateStmt
 ) -> Value | None:
-    return _fitting(ctx, ctx.evaluate(ctx, expr), type, expr.span, stmt.name.name)
+    thing, name = ctx.evaluate(ctx, expr), stmt.name.name
+    return _fitting(ctx, thing, type, expr.span, name, stmt.type.span)
 
 
-def _fitting(ctx: Context, thing: Thing, type: TensorType, span: Span, name: str) -> Value | None:
+def _fitting(
+    ctx: Context,
+    thing: Thing,
+    type: TensorType,
+    span: Span,
+    name: str,
+    declared: Span | None = None,
+) -> Value | None:
     if isinstance(thing, Bad):
         return None
     if is_static(thing):
@@ -235,8 +243,9 @@ def _fitting(ctx: Context, thing: Thing, type: TensorType, span: Span, name: str
     if value.type.rank == 0 and value.type.dtype == type.dtype:
         return expand(ctx, value, type.dims, span)
     found = show_type(value.type)
-    given, declared = Label(span, found), Label(span)
-    raise Mistake(errors.declared_type(f"`{name}`", show_type(type), found, given, declared, ()))
+    given = Label(span, f"{found}, {thing.note.words}")
+    place = Label(declared or span, "declared here", primary=False)
+    raise Mistake(errors.declared_type(f"`{name}`", show_type(type), found, given, place, ()))
 
 
 def set_next(ctx: Context, stmt: ast.NextState) -> None:

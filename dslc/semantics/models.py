@@ -80,7 +80,7 @@ class ModelRun:
     def _input(self, ctx: Context, frame: Frame, arg: ast.Arg) -> Thing:
         try:
             if isinstance(arg.type, ast.TupleTypeExpr):
-                raise Mistake(errors.no_value("a tuple", arg.type.span))
+                raise Mistake(errors.no_tuple_value(arg.type.span))
             if arg.default is not None:
                 ctx.report(errors.default_of_input(arg.name.name, arg.default.span))
             if arg.name.name in frame.env:

@@ -15,7 +15,10 @@ from dslc.semantics.scope import Module, declare_missing
 from dslc.source import SourceFile, Span
 from dslc.syntax import ast
 
-_DECLARED = re.compile(r"^[ \t]*(?:fn|layer|model|const)[ \t]+(\w+)", re.MULTILINE)
+# `hidden = 3` at the top is a mistake, but says that `hidden` is meant to be something.
+_DECLARED = re.compile(
+    r"^(?:[ \t]*(?:fn|layer|model|const|def|class)[ \t]+(\w+)|(\w+)[ \t]*:?=)", re.MULTILINE
+)
 _IMPORTS = re.compile(r"^[ \t]*(?:from|import)\b", re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _UNKNOWN_NAME = "E0101"
@@ -24,8 +27,9 @@ _UNKNOWN_NAME = "E0101"
 def expect_missing(module: Module, source: SourceFile) -> None:
     """Names of declarations that did not parse are known, though nothing is known of them."""
     for match in _DECLARED.finditer(source.text):
-        if match[1] not in module.decls:
-            declare_missing(module, match[1])
+        name = match[1] or match[2]
+        if name not in module.decls:
+            declare_missing(module, name)
 
 
 def worth_telling(

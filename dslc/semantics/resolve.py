@@ -10,7 +10,7 @@ from dslc.ir.types import DTYPES
 from dslc.ops import SURFACES
 from dslc.semantics import errors, habits, numbers, statics
 from dslc.semantics.context import Context, Frame, Mistake
-from dslc.semantics.scope import Module, Named, is_missing
+from dslc.semantics.scope import Module, Named
 from dslc.semantics.signature import Silent
 from dslc.semantics.values import (
     BAD,
@@ -40,7 +40,7 @@ def resolve(ctx: Context, name: str, span: Span) -> Thing:
         there = module.lookup(name)
         if there is not None:
             return declared(ctx, there, span)
-        if name in module.imported and is_missing(module.imported[name][0]):
+        if module.is_missing(name):
             return BAD
     if name == "training":
         ctx.reads_training = True

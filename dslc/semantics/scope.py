@@ -62,6 +62,10 @@ class Module:
         yield from self.imported
         yield from self.modules
 
+    def is_missing(self, name: str) -> bool:
+        """Whether `name` is imported from what could not be read, or did not parse."""
+        return name in self.imported and self.imported[name][0] is _MISSING
+
     def _parse_chunk(self, name: str) -> None:
         tree, _ = parse(self.source, *self.chunks[name])
         for decl in tree.decls:

@@ -170,16 +170,19 @@ class Matcher:
         word = written.dtype.name
         if word == "float" and word not in self.frame.env:
             fits = is_float(actual) and self.frame.float_dtype in (None, actual)
-            if fits:
+            if fits and self.frame.float_dtype is None:
                 self.frame.float_dtype = actual
+                self.frame.dim_origins["float"] = DimOrigin(name, given.span, tensor.type)
         else:
             with self.ctx.inside(self.frame):
                 fits = dtype_of(self.ctx, written.dtype) == actual
         if not fits:
             wanted = self.frame.float_dtype or "float" if word == "float" else word
-            note = f"the dtype differs ({wanted} and {actual})"
-            help = _dtype_help(wanted, written, given, tensor)
-            raise self._wrong(name, written, given, show_type(tensor.type), (note,), help)
+            notes = [f"the dtype differs ({wanted} and {actual})"]
+            if word == "float" and self.frame.float_dtype is not None:
+                notes.append(f"float is {wanted}{self._since('float')}")
+            help = _dtype_help(wanted, given, tensor, self.what)
+            raise self._wrong(name, written, given, show_type(tensor.type), notes, help)
 
     def _match_dims(
         self, name: str, written: ast.TensorTypeExpr, given: Given, tensor: Tensor
@@ -243,9 +246,10 @@ class Matcher:
 
     def is_free(self, name: str) -> bool:
         """Whether nothing says yet what the dim `name` is."""
-        if name in self.frame.env:
+        module = self.frame.module
+        if name in self.frame.env or module.is_missing(name):
             return False
-        found = self.frame.module.lookup(name)
+        found = module.lookup(name)
         return not (isinstance(found, tuple) and isinstance(found[1], ast.ConstDecl))
 
     def solve(self) -> None:
@@ -319,7 +323,8 @@ class Matcher:
             where = f"dim {equation.axis} of {told}"
             settling = self.ctx.settling(wanted, equation.actual)
             left, right = str(wanted), str(equation.actual)
-            raise Mistake(errors.cannot_prove(left, right, labels, where, settling))
+            help = f"or declare it as it is: -> {found}" if self.what == "result of" else None
+            raise Mistake(errors.cannot_prove(left, right, labels, where, settling, help))
         note = f"dim {equation.axis} differs ({wanted} and {equation.actual})"
         names = [n for n in sorted(_names(equation.expr)) if n in self.frame.env]
         known = [f"{n} is {self.frame.env[n]}{self._since(n)}" for n in names]
@@ -353,14 +358,13 @@ class Matcher:
         return " ".join(written.span.text.split())
 
 
-def _dtype_help(
-    wanted: str, written: ast.TensorTypeExpr, given: Given, tensor: Tensor
-) -> str | None:
+def _dtype_help(wanted: str, given: Given, tensor: Tensor, what: str) -> str | None:
     """How the dtype is changed: by a cast, or where the value was declared."""
     dtype = "f32" if wanted == "float" else wanted
     changed = f"cast[{dtype}]({given.span.text})"
     note = tensor.note
-    if note.words.startswith(("the input", "the argument")) and note.span.file is given.span.file:
+    declared_here = note.words.startswith(("the input", "the argument"))
+    if what == "argument" and declared_here and note.span.file is given.span.file:
         declared = show_type(TensorType(dtype, tensor.type.dims))  # type: ignore[arg-type]
         return f"declare it so, {note.span.text}: {declared}, or cast it: {changed}"
     return f"cast it: {changed}"

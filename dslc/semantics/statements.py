@@ -233,7 +233,7 @@ def _failed(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> Diagnostic:
     shown = [
         f"{n} is {ctx.frame.env[n]}"
         for n in dict.fromkeys(names)
-        if n in ctx.frame.env and _dim(ctx.frame.env[n]) is not None
+        if n in ctx.frame.env and _dim(ctx.frame.env[n]) is not None and str(ctx.frame.env[n]) != n
     ]
     diagnostic = errors.assertion(_message(ctx, stmt, condition), condition.span, shown)
     call = ctx.frame.call

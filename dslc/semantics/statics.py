@@ -348,6 +348,10 @@ def _plain(ctx: Context, param: StaticParam, thing: Thing, span: Span, signed: b
         help = None
         if isinstance(thing, Poly):
             help = f"{thing} is known only when the model is called"
+        elif kind == "bool" and thing in (0, 1):
+            help = f"write {'true' if thing else 'false'}"
+        elif kind == "dtype" and isinstance(thing, str):
+            help = f"without quotes: {thing}"
         raise Mistake(errors.static_kind(_static(param.name), wanted, describe(thing), span, help))
     return result
 

@@ -145,7 +145,7 @@ def _loss_entry(
 def _input(ctx: Context, frame: Frame, run: ModelRun, item: ast.TrainInput) -> None:
     try:
         if isinstance(item.type, ast.TupleTypeExpr):
-            raise Mistake(errors.no_value("a tuple", item.type.span))
+            raise Mistake(errors.no_tuple_value(item.type.span))
         if item.name.name in frame.env:
             first = frame.declared.get(item.name.name, item.span)
             raise Mistake(
@@ -207,7 +207,8 @@ def _scalar(ctx: Context, expr: ast.Expr, what: str) -> Value | None:
             words = thing.note.words if isinstance(thing, Tensor) else ""
             raise Mistake(errors.not_a_scalar(what, describe(thing), expr.span, words))
         if what == "the loss" and not is_float(thing.type.dtype):
-            raise Mistake(errors.not_a_scalar(what, describe(thing), expr.span, thing.note.words))
+            found, words = thing.type.dtype, thing.note.words
+            raise Mistake(errors.loss_of_integers(found, expr.span, words))
         value = own(ctx, thing, expr.span)
         if value.type.dtype == "f32":
             return value

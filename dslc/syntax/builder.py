@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 from dslc.diagnostics import Diagnostic
 from dslc.source import SourceFile, Span
-from dslc.syntax import ast, hints
+from dslc.syntax import ast
+from dslc.syntax.hints_expressions import else_without_read
+from dslc.syntax.hints_statements import train_word_assigned
 from dslc.syntax.lexer import MAX_NESTING, Lexed, Token, string_value
 from dslc.syntax.lexical_errors import too_deep
 from dslc.syntax.situation import TRAIN_WORDS
@@ -181,7 +183,7 @@ class Builder:
         assign: ast.Assign = c[0]
         word = assign.targets[0]
         if word.name in TRAIN_WORDS:
-            self.diagnostics.append(hints.train_word_assigned(word.span))
+            self.diagnostics.append(train_word_assigned(word.span))
             return None
         return assign
 
@@ -290,7 +292,7 @@ class Builder:
     def else_read(self, c: Children) -> ast.Expr:
         read, _, default = c
         if not isinstance(read, ast.Subscript):
-            self.diagnostics.append(hints.else_without_read(self._at(c[1]), read.span))
+            self.diagnostics.append(else_without_read(self._at(c[1]), read.span))
             return default  # type: ignore[no-any-return]
         return ast.ElseRead(self._span(c), read, default)
 

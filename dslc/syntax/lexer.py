@@ -107,9 +107,11 @@ def _scanner() -> re.Pattern[str]:
         "FLOAT": table.terminals["FLOAT"],
         "MISNUMBER": r"[0-9](?:_?[0-9])*(?:\.[0-9]+)?(?:_(?![0-9])|[A-Za-z])\w*",
         "INT": table.terminals["INT"],
+        "TRIPLE": r'"""(?s:.*?)"""',
         "STRING": table.terminals["STRING"],
         "OPENSTRING": r'"[^\r\n]*',
-        "QUOTED": r"'[^'\r\n]*'",
+        "QUOTED": r"'[^'\r\n]*'|[“”„][^“”\r\n]*[“”]",
+        "OTHERCOMMENT": r"/\*(?s:.*?)(?:\*/|\Z)",
         "SIGN": "|".join(re.escape(sign) for sign in signs),
         "UNKNOWN": r"(?s:.)",
     }
@@ -167,11 +169,12 @@ class _Lexer:
         signs = table.signs
         if begin == 0 and text.startswith("\ufeff"):
             begin = 1
+        skipped = begin
         for match in _scanner().finditer(text, begin, stop):
             kind = match.lastgroup
-            if kind == "WHITESPACE":
-                continue
             start, end = match.span()
+            if kind == "WHITESPACE" or start < skipped:
+                continue
             piece = match.group()
             if kind == "NEWLINE":
                 self._newline(Token("NEWLINE", piece, start, end))
@@ -180,6 +183,9 @@ class _Lexer:
                 self._comment(piece, start, end)
                 continue
             if self.line_is_blank:
+                if piece == "//" and self._ends_lines():
+                    skipped = self._slashed_comment(start)
+                    continue
                 self._first_of_line(piece, start, end)
             if kind == "NAME":
                 self.tokens.append(Token(words.get(piece, "NAME"), piece, start, end))
@@ -199,7 +205,7 @@ class _Lexer:
         if self.line_is_blank:
             self.doc_lines.clear()
         self.line_is_blank = True
-        if self.stack and self.stack[-1].token.type != "LEFT_BRACE":
+        if not self._ends_lines():
             self.stack[-1].newlines.append(token)
         elif self.tokens and self.tokens[-1].type != "NEWLINE":
             self.tokens.append(token)
@@ -213,6 +219,17 @@ class _Lexer:
             self.doc_lines.append(piece[2:].removeprefix(" ").rstrip())
         else:
             self.doc_lines.clear()
+
+    def _ends_lines(self) -> bool:
+        """Whether a line break counts here."""
+        return not self.stack or self.stack[-1].token.type == "LEFT_BRACE"
+
+    def _slashed_comment(self, start: int) -> int:
+        """Report `// text` on a line of its own; the end of that line."""
+        line = self.source.position(start)[0]
+        end = self.source.line_starts[line - 1] + len(self.source.line(line))
+        self._report(errors.foreign_comment(self._span(start, end)))
+        return end
 
     def _first_of_line(self, piece: str, start: int, end: int) -> None:
         self.line_is_blank = False
@@ -263,8 +280,14 @@ class _Lexer:
                 self._forget_line(start)
                 kind, piece = "STRING", f'{piece}"'
             case "QUOTED":
-                self._report(errors.single_quotes(span))
+                self._report(errors.other_quotes(span))
                 kind, piece = "STRING", f'"{piece[1:-1]}"'
+            case "TRIPLE":
+                self._report(errors.triple_quotes(span))
+                return
+            case "OTHERCOMMENT":
+                self._report(errors.foreign_comment(span))
+                return
             case "MISNUMBER":
                 self._report(errors.malformed_number(span))
                 kind, piece = "INT", "1"

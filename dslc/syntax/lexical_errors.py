@@ -33,7 +33,9 @@ FOREIGN_SIGNS = {
     "!": ForeignSign("NOT", "write `not`"),
     "^": ForeignSign("DOUBLE_STAR", "powers are written `x ** 2`"),
     ":=": ForeignSign("EQUAL", "a value is bound with `=`"),
-    "=>": ForeignSign("ARROW", "the type of the result follows `->`"),
+    "=>": ForeignSign(
+        "ARROW", "the type of a result follows `->`; there are no anonymous functions"
+    ),
     "===": ForeignSign("EQUAL_EQUAL", "write `==`"),
     "<>": ForeignSign("NOT_EQUAL", "write `!=`"),
     ";": ForeignSign("NEWLINE", "a statement ends where its line ends"),
@@ -48,6 +50,7 @@ FOREIGN_SIGNS = {
     "≤": ForeignSign("LESS_EQUAL", "write `<=`"),
     "≥": ForeignSign("GREATER_EQUAL", "write `>=`"),
     "≠": ForeignSign("NOT_EQUAL", "write `!=`"),
+    "–": ForeignSign("MINUS", "this is a dash; write `-`"),
     "−": ForeignSign("MINUS", "this is a typographic minus; write `-`"),
     "×": ForeignSign("STAR", "write `*`"),
     "→": ForeignSign("ARROW", "write `->`"),
@@ -65,6 +68,12 @@ def unknown_character(span: Span) -> Diagnostic:
         help = ("a line goes on inside ( ) and [ ], and before a line that begins with `|>`",)
     elif char == "'":
         help = ('a string is written "between double quotes", on one line',)
+    elif char == "?":
+        help = ("a choice is `if c { a } else { b }`; a dim of any size has a name: f32[N, 3]",)
+    elif char.isalpha():
+        help = ("names are made of the letters a to z, digits and `_`",)
+    elif not char.isprintable() or char.isspace():
+        help = ("delete it; only spaces and tabs stand between words",)
     return Diagnostic("E0001", f"{shown} means nothing here", (Label(span),), notes, help)
 
 
@@ -79,13 +88,32 @@ def open_string(span: Span) -> Diagnostic:
     )
 
 
-def single_quotes(span: Span) -> Diagnostic:
-    """E0002: `'text'`."""
+def other_quotes(span: Span) -> Diagnostic:
+    """E0002: `'text'`, and typographic quotes."""
     return Diagnostic(
         "E0002",
-        "strings stand between double quotes",
+        'strings stand between straight double quotes, "',
         (Label(span),),
         help=(f'write "{span.text[1:-1]}"',),
+    )
+
+
+def triple_quotes(span: Span) -> Diagnostic:
+    """E0028: Python's documentation strings."""
+    return Diagnostic(
+        "E0028",
+        "a string alone says nothing",
+        (Label(span),),
+        help=("documentation is written in `##` lines right above the declaration",),
+    )
+
+
+def foreign_comment(span: Span) -> Diagnostic:
+    """E0032: `// text`, `/* text */`."""
+    words = " ".join(span.text.removesuffix("*/").lstrip("/*").split())
+    shown = f"# {words}" if len(words) <= 60 else "# ..."
+    return Diagnostic(
+        "E0032", "a comment begins with `#`", (Label(span),), help=(f"write `{shown}`",)
     )
 
 
@@ -155,12 +183,13 @@ def too_deep(span: Span, limit: int) -> Diagnostic:
 
 def foreign_sign(span: Span) -> Diagnostic:
     """E0007: a sign of another language."""
-    return Diagnostic(
-        "E0007",
-        f"`{span.text}` is not an operator of this language",
-        (Label(span),),
-        help=(FOREIGN_SIGNS[span.text].help,),
-    )
+    help = FOREIGN_SIGNS[span.text].help
+    before = span.file.text[: span.start].rpartition("\n")[2].strip()
+    if help.startswith("write `x = x") and before.isidentifier():
+        after = span.file.text[span.end :].partition("\n")[0].partition("#")[0].strip()
+        help = f"write `{before} = {before} {span.text[:-1]} {after}`"
+    title = f"`{span.text}` is not an operator of this language"
+    return Diagnostic("E0007", title, (Label(span),), help=(help,))
 
 
 def unknown_escape(span: Span) -> Diagnostic:

@@ -47,11 +47,28 @@ def parse(
     parser = _Parser(source, lexed, builder)
     tree = parser.run() or empty
     reporter = Reporter()
-    reporter.extend([*lexed.diagnostics, *parser.diagnostics, *builder.diagnostics])
+    lexical = _without_partners(lexed.diagnostics, parser.diagnostics)
+    reporter.extend([*lexical, *parser.diagnostics, *builder.diagnostics])
     if _longest_statement(lexed.tokens) > MAX_DEPTH:
         reporter.extend(_too_deep(tree))
     found = list(reporter.diagnostics)[:MAX_DIAGNOSTICS]
     return (empty if any(d.code == "E0006" for d in found) else tree), found
+
+
+def _without_partners(
+    lexical: Sequence[Diagnostic], syntax: Sequence[Diagnostic]
+) -> list[Diagnostic]:
+    """The lexer's diagnostics but for each `}` whose `{` was reported missing: one slip."""
+    missing = [d.span.start for d in syntax if d.code == "E0012" and d.span is not None]
+    kept = []
+    for diagnostic in lexical:
+        span = diagnostic.span
+        stray = diagnostic.code == "E0004" and len(diagnostic.labels) == 1
+        if stray and span is not None and span.text == "}" and missing and missing[0] < span.start:
+            missing.pop(0)
+        else:
+            kept.append(diagnostic)
+    return kept
 
 
 def expected_at(source: SourceFile, offset: int) -> tuple[frozenset[str], Place, list[Token]]:

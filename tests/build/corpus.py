@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from language.test_language import read_cases
+from tests.language.cases import read_cases
 
 BATCHES = ({"N": 1}, {"N": 3}, {"N": 17})
 WITH_NONE = ({"N": 0}, *BATCHES)

@@ -21,7 +21,8 @@ _PYTHON = frozenset(["torch", "numpy", "jax", "tensorflow", "keras", "math", "to
 def no_such_module(name: str, span: Span, known: Sequence[str], near: str | None) -> Diagnostic:
     root, _, rest = name.partition(".")
     stem = root if not rest or rest == "dl" else name.replace(".", "/")
-    notes = [f"the library has {', '.join(known)}"]
+    listed = root == "std" and near is None
+    notes = [f"the library has {', '.join(known)}"] if listed else []
     if root in _PYTHON:
         help: str | None = "leave the import out: layers and functions of the library need none"
         notes = ["a .dl file imports .dl files, not Python's modules"]
@@ -61,6 +62,16 @@ def given_twice(what: str, span: Span, first: Span) -> Diagnostic:
 
 def missing_in_train(what: str, span: Span, example: str) -> Diagnostic:
     return make("E0407", f"the training has no {what}", span, help=f"such as: {example}")
+
+
+def loss_of_integers(found: str, span: Span, note: str) -> Diagnostic:
+    return make(
+        "E0408",
+        f"the loss must be a float, not {found}",
+        span,
+        note,
+        notes=["no gradient flows through whole numbers"],
+    )
 
 
 def not_a_scalar(what: str, found: str, span: Span, note: str) -> Diagnostic:

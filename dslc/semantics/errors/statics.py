@@ -24,7 +24,7 @@ def missing_static(what: str, name: str, span: Span, help: str) -> Diagnostic:
 
 
 def static_kind(what: str, wanted: str, found: str, span: Span, help: str | None) -> Diagnostic:
-    return make("E0303", f"{what} is {wanted}, not {found}", span, help=help)
+    return make("E0303", f"{what} must be {wanted}, not {found}", span, help=help)
 
 
 def too_many_statics(what: str, most: int, span: Span) -> Diagnostic:

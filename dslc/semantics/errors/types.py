@@ -50,7 +50,12 @@ def op_mismatch(
 
 
 def cannot_prove(
-    left: str, right: str, labels: Sequence[Label], where: str, settling: str
+    left: str,
+    right: str,
+    labels: Sequence[Label],
+    where: str,
+    settling: str,
+    help: str | None = None,
 ) -> Diagnostic:
     """`settling` is the assertion that would settle it."""
     return Diagnostic(
@@ -58,7 +63,7 @@ def cannot_prove(
         f"cannot prove that {left} == {right}",
         tuple(labels),
         (where,) if where else (),
-        (f"if it always holds, say so: assert {settling}",),
+        (f"if it always holds, say so: assert {settling}", *([help] if help else [])),
     )
 
 
@@ -131,6 +136,10 @@ def not_static(what: str, found: str, span: Span) -> Diagnostic:
         if "condition" in what
         else None,
     )
+
+
+def no_condition(found: str, span: Span, help: str | None) -> Diagnostic:
+    return make("E0213", f"a condition is true or false, not {found}", span, help=help)
 
 
 def not_callable(what: str, span: Span, help: str | None = None) -> Diagnostic:
@@ -244,3 +253,8 @@ def too_few_elements(what: str, needed: str, known: bool, span: Span, note: str)
         note,
         help=None if known else f"if it always holds, say so: assert {needed}",
     )
+
+
+def no_tuple_value(span: Span) -> Diagnostic:
+    help = "give each element a name of its own: first: f32[N], second: f32[N]"
+    return no_value("a tuple", span, help)
