@@ -18,7 +18,7 @@ from dslc.source import Span
 from dslc.syntax import ast
 
 _SHOWN = re.compile(r"\{\s*([A-Za-z_]\w*)\s*\}")
-_REDUCTIONS = frozenset({"sum", "max", "min", "mean", "prod"})
+_REDUCTIONS = frozenset({"sum", "max", "min", "mean", "prod", "any", "all"})
 
 
 def names_of(module: Module, prelude: Module, things: Things) -> Names:
@@ -350,6 +350,8 @@ class _Walker:
             if isinstance(item, ast.Argument) and isinstance(item.value, ast.Name):
                 name = item.value
                 self.bind(ast.Ident(name.span, name.name), "index", call, inner, name.span.start)
+            elif isinstance(item, ast.BoundedDim):
+                self.bind(item.name, "index", call, inner, item.name.span.start)
         return inner
 
     def indices_around(self, scope: Scope | None) -> bool:

@@ -19,10 +19,15 @@ from dslc.source import SourceFile
 from dslc_runtime.artifact import read_artifact
 
 SOURCE = """
+fn smooth(x: float[N, C, H, W]) -> float[N, C, H, W] {
+    y[n, c, i, j]: float[N, C, H, W] = mean[k in -1..2]((x[n, c, i + k, j] else 0) * x[n, c, i, j])
+    return y
+}
+
 model Tiny(image: f32[N, 2, 6, 6]) -> f32[N, 3] {
     return image
         |> conv: conv2d[4, kernel=3, padding=1, bias=false] |> norm: batch_norm[] |> relu
-        |> max_pool2d[2]
+        |> smooth |> max_pool2d[2]
         |> flatten
         |> hidden: dense[300] |> gelu |> dropout[0.25]
         |> out: dense[3]

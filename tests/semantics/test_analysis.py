@@ -96,6 +96,29 @@ def test_what_a_name_refers_to(words: str, part: str, expected: tuple[str, int |
     assert refers(of(TEXT), words, part) == expected
 
 
+FORMULA = """\
+fn smooth[r](x: float[N, T]) -> float[N, T] {
+    y[n, t]: float[N, T] = mean[k in 0..r](
+        x[n, t + k] else 0
+    )
+    return y
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "part", "expected"),
+    [
+        ("x[n, t + k]", "n", ("index", 2)),
+        ("x[n, t + k]", "k", ("index", 2)),
+        ("0..r", "r", ("static", 1)),
+        ("return y", "y", ("local", 2)),
+    ],
+)
+def test_what_an_index_refers_to(words: str, part: str, expected: tuple[str, int | str]) -> None:
+    assert refers(of(FORMULA), words, part) == expected
+
+
 BLOCK_WORDS = frozenset(
     ("layer", "param", "state", "train", "import", "from", "const", "along", "reversed")
 )
