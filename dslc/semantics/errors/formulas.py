@@ -76,6 +76,16 @@ def ranges_differ(
     )
 
 
+def negative_range(name: str, size: str, span: Span, known: bool) -> Diagnostic:
+    verb = "would" if known else "may"
+    return make(
+        "E0255",
+        f"the index `{name}` {verb} have fewer than no values: {size}",
+        span,
+        help=None if known else f"bound the dim, N in 1..512, or: assert {size} >= 0",
+    )
+
+
 def may_be_outside(
     read: str,
     span: Span,

@@ -31,6 +31,7 @@ from dslc.semantics import errors
 from dslc.semantics.context import Context, Mistake
 from dslc.semantics.formulas.formula import Formula, Index, Position, Read, Reduction
 from dslc.semantics.values import show_type
+from dslc.source import Span
 
 _SYMBOL = re.compile(r"\.([A-Za-z_]\w*)(\.\d+)?")
 
@@ -87,6 +88,7 @@ def _set_range(ctx: Context, formula: Formula, index: Index) -> None:
     if index.range is not None:
         index.low, high = index.range
         index.extent, index.why = high - index.low, "as it says"
+        _check_count(ctx, index, index.span)
         return
     walks = list(_walks(formula, index, strict=True))
     declared = index.declared
@@ -107,14 +109,24 @@ def _set_range(ctx: Context, formula: Formula, index: Index) -> None:
                 first = (str(declared[0]), "as declared")
                 raise Mistake(errors.ranges_differ(index.name, declared[1], first, second, known))
             index.extent, index.why = declared[0], "as declared"
+            _check_count(ctx, index, declared[1])
         return
     loose = next(_walks(formula, index, strict=False), None)
     if declared is not None:
         index.extent, index.why = declared[0], "as declared"
+        _check_count(ctx, index, declared[1])
     elif loose is not None:
         index.extent, index.why = loose[0], _place(loose[1], loose[2])
     else:
         raise Mistake(errors.no_range(index.name, index.span, index.is_left))
+
+
+def _check_count(ctx: Context, index: Index, span: Span) -> None:
+    """No range has fewer than no values, for any size of the dims."""
+    known = ctx.prover.compare(index.size, ">=", 0)
+    if known is False or (known is None and ctx.choices is None):
+        size = str(index.size)
+        raise Mistake(errors.negative_range(index.name, size, span, known is False))
 
 
 def _stops_short(ctx: Context, declared: object, *dims: Dim) -> bool:
