@@ -1,13 +1,11 @@
-"""Diagnostics as the protocol has them, and the repairs that they propose.
+"""Diagnostics as the protocol has them.
 
-Input: an analysis. Output: diagnostics with their other places and a link to the error's page; code
-actions where a help names what to write instead.
+Input: an analysis. Output: diagnostics with their other places and a link to the error's page.
+Non-goals: what may be done about them (`repairs.py`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from importlib import resources
 
 from lsprotocol import types
@@ -20,14 +18,9 @@ from dslc.semantics.analysis import Analysis
 from dslc.semantics.scope import canonical
 from dslc.source import Span
 from dslc.syntax import ast
-from dslc.syntax.lexical_errors import FOREIGN_SIGNS
 
-_MEANT = re.compile(r"did you mean `([^`\n]+)`\?")
-_WRITE = re.compile(r"(?:.*; )?write `([^`\n ]+)`(?:;.*)?")
-_NAME = re.compile(r"[\w.*]+")
 # Names that nothing uses, statements that nothing reaches: shown faded.
 _UNNECESSARY = frozenset({"W0101", "W0102", "W0103"})
-_ELSE_IF = frozenset({"elif", "elsif", "elseif"})
 
 
 def published(workspace: Workspace, analysis: Analysis, lines: Lines) -> list[types.Diagnostic]:
@@ -84,40 +77,3 @@ def _related(
     return types.DiagnosticRelatedInformation(
         workspace.location(label.span), label.message or diagnostic.title
     )
-
-
-# --- repairs ------------------------------------------------------------------------------------
-
-
-def actions(
-    analysis: Analysis, uri: str, lines: Lines, start: int, end: int
-) -> Iterator[types.CodeAction]:
-    """The repairs of what is wrong between two offsets."""
-    for diagnostic in analysis.diagnostics:
-        span = diagnostic.span
-        if span is None or span.file is not analysis.source:
-            continue
-        if span.end < start or span.start > end:
-            continue
-        for text in _replacements(diagnostic, span.text):
-            edit = types.TextEdit(span_range(lines, span), text)
-            yield types.CodeAction(
-                title=f"Write `{text}`",
-                kind=types.CodeActionKind.QuickFix,
-                edit=types.WorkspaceEdit(changes={uri: [edit]}),
-                is_preferred=True,
-            )
-
-
-def _replacements(diagnostic: Diagnostic, written: str) -> Iterator[str]:
-    """What a help says to write instead of what is marked, word for word."""
-    if written in _ELSE_IF:
-        yield "else if"
-    for help in diagnostic.help:
-        meant, write = _MEANT.fullmatch(help), _WRITE.fullmatch(help)
-        if meant is not None and _NAME.fullmatch(written):
-            yield meant[1]
-        elif written[:1] == "'" and help.startswith('write "'):
-            yield help.removeprefix("write ")
-        elif write is not None and (written in FOREIGN_SIGNS or write[1] == f"0{written}"):
-            yield write[1]

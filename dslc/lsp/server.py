@@ -17,7 +17,17 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 
-from dslc.lsp import colours, formatting, hints, hover, navigation, outline, problems, signatures
+from dslc.lsp import (
+    colours,
+    formatting,
+    hints,
+    hover,
+    navigation,
+    outline,
+    problems,
+    repairs,
+    signatures,
+)
 from dslc.lsp.completion import completions
 from dslc.lsp.documents import Workspace, path_of
 from dslc.lsp.positions import Lines, span_range
@@ -245,7 +255,7 @@ def _hints(server: Server, params: types.InlayHintParams) -> list[types.InlayHin
 def _actions(server: Server, params: types.CodeActionParams) -> list[types.CodeAction]:
     analysis, lines = server.whole(params)
     start, end = lines.offset(params.range.start), lines.offset(params.range.end)
-    return list(problems.actions(analysis, params.text_document.uri, lines, start, end))
+    return list(repairs.actions(analysis, params.text_document.uri, lines, start, end))
 
 
 def _formatting(server: Server, params: types.DocumentFormattingParams) -> list[types.TextEdit]:

@@ -14,8 +14,9 @@ from dslc.lsp.completion import completions
 from dslc.lsp.documents import Workspace
 from dslc.lsp.hover import hover
 from dslc.lsp.positions import Lines
-from dslc.lsp.problems import actions
+from dslc.lsp.repairs import actions
 from dslc.lsp.signatures import signature_help
+from tests.lsp.session import edited
 
 URI = "file:///work/main.dl"
 TEXT = """\
@@ -24,7 +25,7 @@ import std.prelude
 const SIZE = 8
 
 layer block[width, act: fn = relu, dt: dtype = f32](x: float[N, C]) -> float[N, width] {
-    param scale: float[width] = 1
+    param scale: dt[width] = 1
     net = dense[width]
     y = net(x)
     return act(y * scale)
@@ -33,13 +34,14 @@ layer block[width, act: fn = relu, dt: dtype = f32](x: float[N, C]) -> float[N, 
 model Main[classes=3](x: f32[N, 4]) -> f32[N, classes] {
     first = block[SIZE]
     pair = (x, first(x))
-    return x |> head: block[classes]
+    return pair.0 |> head: block[classes] |> std.prelude.relu6
 }
 
 train Main {
     input label: i64[N]
     loss cross_entropy(output, label)
     optimizer sgd[lr=0.1]
+    freeze head.*
 }
 """
 
@@ -134,21 +136,53 @@ def test_signature_help(typed: str, active: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "repairs"),
+    ("old", "new", "repaired"),
     [
-        ("y * scale", "y * scal", ["scale"]),
-        ("y * scale", "y && scale", ["and"]),
-        ("block[SIZE]", "block[widht=SIZE]", ["width"]),
-        ("= 8", "= .5", ["0.5"]),
-        ("float[N, width] {", "flaot[N, width] {", ["float"]),
+        ("y * scale", "y * scal", "y * scale"),
+        ("y * scale", "y && scale", "y and scale"),
+        ("block[SIZE]", "block[widht=SIZE]", "block[width=SIZE]"),
+        ("= 8", "= .5", "= 0.5"),
+        ("float[N, width] {", "flaot[N, width] {", "float[N, width] {"),
+        ("    net = ", "    unused = x\n    net = ", "    _unused = x\n    net = "),
+        ("= 8", "= True", "= true"),
+        ("freeze head.*", "freeze haed.*", "freeze head.*"),
+        (
+            "return act(y * scale)",
+            "state s: float[width] = 0\n    s = s + 1\n    return act(y * scale * s)",
+            "state s: float[width] = 0\n    s <- s + 1\n    return act(y * scale * s)",
+        ),
     ],
 )
-def test_repairs(old: str, new: str, repairs: list[str]) -> None:
+def test_repairs(old: str, new: str, repaired: str) -> None:
+    assert old in TEXT
     text = TEXT.replace(old, new)
+    assert repair(text) == TEXT.replace(old, repaired)
+
+
+def test_unused_imports_are_left_out() -> None:
+    rest = "\nfn f(x: f32[N]) -> f32[N] { return relu6(x) }\n"
+    two = "from std.activations import relu6, softmax\n"
+    assert repair(two + rest) == two.replace(", softmax", "") + rest
+    assert repair(two.replace("relu6, softmax", "softmax, relu6") + rest) == (
+        two.replace(", softmax", "") + rest
+    )
+    assert repair("import std.losses\n" + rest) == rest
+
+
+def repair(text: str) -> str:
+    """The text after the first repair that is offered."""
     made = workspace(text)
-    found = list(actions(made.analysis(URI), URI, Lines(text), 0, len(text)))
-    edits = [a.edit.changes[URI][0] for a in found if a.edit and a.edit.changes]
-    assert [edit.new_text for edit in edits] == repairs
+    found = next(actions(made.analysis(URI), URI, Lines(text), 0, len(text)))
+    assert found.edit is not None
+    assert found.edit.changes is not None
+    return edited(text, found.edit.changes[URI])
+
+
+def test_repairs_that_the_prover_asks_for() -> None:
+    text = "model M(x: f32[N], y: f32[K]) -> f32[N] {\n    z = x + y\n    return z\n}\n"
+    assert repair(text) == text.replace("    z =", "    assert N == K\n    z =")
+    read = "fn f(x: f32[N]) -> f32[N] {\n    y[i]: f32[N] = x[i + 1]\n    return y\n}\n"
+    assert repair(read) == read.replace("x[i + 1]", "(x[i + 1] else 0)")
 
 
 @given(st.text(alphabet="ab\n\r\t\u00e9\u2028\x0c\N{GRINNING FACE}", max_size=30), st.data())
