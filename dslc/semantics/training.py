@@ -8,15 +8,12 @@ Input: a `train` block and the model's forward entry. Output: the entries `loss`
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import nearest_name
-from dslc.ir.core import Entry, Eqn, Function, TrainPlan, Value, Variable
-from dslc.ir.rewrite import drop_dead
+from dslc.ir.core import Entry, Function, TrainPlan, Value, Variable
 from dslc.ir.types import TensorType, is_float
-from dslc.ops.constants import stop_gradient
-from dslc.ops.recurrent import scan
 from dslc.semantics import calls, errors, instances, sizes, statements
 from dslc.semantics.context import Context, Emission, Frame, Mistake, Variables
 from dslc.semantics.expressions import evaluate
@@ -61,8 +58,6 @@ def check_training(
         clip = _positive(ctx, items.clip.limit, "the limit") if items.clip else None
         every = _count(ctx, items.accumulate.steps) if items.accumulate else 1
         updates, states = _updates(ctx, items.optimizer, trainable)
-    if loss is not None:
-        _check_scans(ctx, loss, {v.name for v in trainable})
     if loss is None:
         return None, None
     names = tuple(v.name for v in trainable)
@@ -95,21 +90,6 @@ def _sort(ctx: Context, decl: ast.TrainDecl) -> _Items:
         what, example = " and no ".join(missing), "; ".join(missing.values())
         ctx.report(errors.missing_in_train(what, decl.name.span, example))
     return items
-
-
-def _check_scans(ctx: Context, loss: Entry, trainable: set[str]) -> None:
-    """Report each scan through which the loss depends on a trainable weight."""
-    function = loss.function
-    moved = {p for p, a in zip(function.params, loss.arguments) if a.name in trainable}
-    suspects: list[Eqn] = []
-    for eqn in function.eqns:
-        if eqn.op is not stop_gradient and any(value in moved for value in eqn.inputs):
-            moved.update(v for v in eqn.outputs if is_float(v.type.dtype))
-            suspects += [eqn] if eqn.op is scan else []
-    needed = drop_dead(replace(function, results=function.results[:1]))
-    for eqn in suspects:
-        if eqn in needed.eqns and eqn.origin.span is not None:
-            ctx.report(errors.no_gradient_of_scan(eqn.origin.span))
 
 
 def _train_frame(run: ModelRun, decl: ast.TrainDecl) -> Frame:

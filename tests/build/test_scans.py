@@ -93,6 +93,31 @@ layer counted(x: f32[T, 7]) -> (f32[T, 7], f32[T, 7], f32[T, 7]) {
 }
 model M(x: f32[T, 7]) -> (f32[T, 7], f32[T, 7], f32[T, 7]) { return counted(x) }
 """
+TRAINED = """
+layer step[hidden](x: f32[N, I], h: f32[N, hidden]) -> f32[N, hidden] {
+    return tanh((x |> ih: dense[hidden]) + (h |> hh: dense[hidden]))
+}
+model M(x: f32[N, T, 3], length: f32[T]) -> f32[N, 4] {
+    hs, h, n = scan x_t in x along 1 reversed, h = ones[N, 6](), n = zeros[]() {
+        n = n + 1
+        h = step[6](x_t |> dropout[0.25], h) * sigmoid(n)
+        yield h
+    }
+    totals, last = scan row in hs along 0, t = zeros[6]() {
+        sums = scan e in row along 0, s = t {
+            s = 0.5 * s + e * e
+        }
+        t = t + 0.1 * sums
+        yield t
+    }
+    return (h + totals) |> out: dense[4]
+}
+train M {
+    input label: i64[N]
+    loss cross_entropy(output, label) + mean(length)
+    optimizer adam[lr=0.01]
+}
+"""
 # Reductions and a softmax over what came before; values of several dtypes in one body.
 ATTEND = """
 model M(x: f32[N, T, 6]) -> (f32[N, T, 6], f32[N, 6], bool[N]) {
@@ -113,6 +138,7 @@ MODELS = [
     Model("nested", NESTED, sizes=({"A": 3, "B": 2}, {"A": 1, "B": 5}, {"A": 2, "B": 0})),
     Model("deep", DEEP, sizes=({"A": 3, "B": 2}, {"A": 1, "B": 5}, {"A": 2, "B": 0}, {"A": 0})),
     Model("state", STATE, sizes=({"T": 0}, {"T": 1}, {"T": 4})),
+    Model("trained", TRAINED, sizes=({"T": 1, "N": 2}, {"T": 5, "N": 3})),
     Model("attend", ATTEND, sizes=LENGTHS),
 ]  # fmt: skip
 BY_NAME = {model.name: model for model in MODELS}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dslc.ir.builder import Builder
-from dslc.ir.core import Function
+from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim, free_symbols, substitute
 from dslc.ir.evaluate import evaluate, numpy_dtype
 from dslc.ir.op import Attrs, Op, Sample, TypeRuleError, attrs_symbols, substitute_attrs
@@ -80,7 +80,22 @@ def widened(sample: Sample) -> Sample:
     def wide(value: Any) -> Any:
         if isinstance(value, TensorType):
             return value.with_dtype("f64") if is_float(value.dtype) else value
+        if isinstance(value, Function):
+            return wide_body(value)
         return "f64" if isinstance(value, str) and value in FLOATS else value
+
+    def wide_body(body: Function) -> Function:
+        made: dict[Value, Value] = {}
+
+        def new(values: Sequence[Value]) -> tuple[Value, ...]:
+            made.update((v, Value(v.name, wide(v.type))) for v in values if v not in made)
+            return tuple(made[v] for v in values)
+
+        params = new(body.params)
+        eqns = tuple(
+            Eqn(e.op, new(e.inputs), wide_attrs(e.attrs), new(e.outputs)) for e in body.eqns
+        )
+        return Function(body.name, params, eqns, new(body.results))
 
     def wide_attrs(attrs: Attrs) -> Attrs:
         changed = {f.name: wide(getattr(attrs, f.name)) for f in fields(attrs)}  # type: ignore[arg-type]

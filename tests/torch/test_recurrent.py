@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dslc.autodiff.train_step import add_train_step
 from dslc.ir.evaluate import run_entry
 from dslc.semantics.elaborate import elaborate
 from dslc.source import SourceFile
@@ -126,3 +127,37 @@ model M(x: f32[N, T, {WIDTH}], {", ".join(f"{c}0: f32[N, {H}]" for c in carries)
             after = module(torch.tensor(x[:, t]), tuple(state) if len(state) > 1 else state[0])
             state = list(after) if len(state) > 1 else [after]
             np.testing.assert_allclose(found[:, t], state[0].numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_gradients(kind: str) -> None:
+    torch.manual_seed(0)
+    module = getattr(torch.nn, kind.upper())(WIDTH, H, batch_first=True, bidirectional=True)
+    ends = "h, c" if kind == "lstm" else "h"
+    text = f"""
+from std.recurrent import {kind}
+model M(x: f32[N, T, {WIDTH}]) -> f32[N, T, {2 * H}] {{
+    y, {ends} = x |> net: {kind}[{H}, bidirectional=true]
+    return y
+}}
+train M {{
+    input target: f32[N, T, {2 * H}]
+    loss mean((output - target) ** 2)
+    optimizer sgd[lr=1.0]
+}}
+"""
+    program, found = elaborate(SourceFile("test.dl", text), training=True)
+    assert program is not None, [d.title for d in found]
+    weights = renamed(module, "net", False)
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((N, T, WIDTH)).astype(np.float32)
+    target = rng.standard_normal((N, T, 2 * H)).astype(np.float32)
+    zero = np.asarray(0, np.int64)
+    inputs = {"x": x, "target": target, "seed": zero, "step": zero}
+    outs, news = run_entry(add_train_step(program), "train_step", weights, inputs)
+    loss = ((module(torch.tensor(x))[0] - torch.tensor(target)) ** 2).mean()
+    loss.backward()
+    np.testing.assert_allclose(outs["loss"], loss.detach().numpy(), rtol=1e-5)
+    for name, parameter in module.named_parameters():
+        change = weights[f"net.{name}"] - news[f"net.{name}"]
+        np.testing.assert_allclose(change, parameter.grad.numpy(), rtol=1e-4, atol=1e-6)

@@ -125,16 +125,6 @@ def lost_in_scan(name: str, span: Span) -> Diagnostic:
     )
 
 
-def no_gradient_of_scan(span: Span) -> Diagnostic:
-    return make(
-        "E0238",
-        "the loss depends on weights through this `scan`, which has no gradient yet",
-        span,
-        notes=["models with a `scan` can be built, run and evaluated, but not trained"],
-        help="put the weights that it needs under `freeze`, or unroll it: for t in 0..T { ... }",
-    )
-
-
 def scan_name_twice(name: str, span: Span, first: Span) -> Diagnostic:
     return make(
         "E0239",
