@@ -28,7 +28,7 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "axes. With `keepdims=true` the dims that are gone stay as 1.",
         (
             *("sum", "mean", "var", "prod", "max", "min", "any", "all", "argmax", "argmin"),
-            *("cumsum", "sort", "top_k"),
+            *("cumsum", "sort", "argsort", "top_k"),
         ),
     ),
     (

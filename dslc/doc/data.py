@@ -36,7 +36,8 @@ class Item:
     `number function` or `word`. `signature` is source text, `doc` Markdown. `module` is
     `std.vision`, a file's path, or empty for what is built in; `place` is `std/vision.dl:12`.
     `variables` are its own weights and states as they are declared, `parts` a model's entries,
-    `source` is the declaration, whole; what is built in has none.
+    `source` is the declaration, whole; what is built in has none. `section` is the heading that it
+    stands under.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Item:
     variables: tuple[str, ...] = ()
     parts: tuple[Item, ...] = ()
     source: str = ""
+    section: str = ""
 
     @property
     def summary(self) -> str:
@@ -100,7 +102,7 @@ def file_doc(source: SourceFile, name: str | None = None) -> FileDoc:
     sections = []
     for begin, end in zip([0, *starts], [*starts, len(source.line_starts) + 1]):
         items = tuple(
-            _item(decl, module)
+            _item(decl, module, headings.get(begin, ""))
             for decl in tree.decls
             if isinstance(decl, _Declared)
             and begin < decl.span.position[0] <= end
@@ -121,7 +123,7 @@ def _paragraphs(comments: dict[int, str], line: int) -> str:
     return "\n".join(lines)
 
 
-def _item(decl: _Declared | ast.Entry, module: str) -> Item:
+def _item(decl: _Declared | ast.Entry, module: str, section: str = "") -> Item:
     kind, signature, own = _said(decl)
     entries = decl.entries if isinstance(decl, ast.ModelDecl) and not decl.short else ()
     return Item(
@@ -134,6 +136,7 @@ def _item(decl: _Declared | ast.Entry, module: str) -> Item:
         variables=own,
         parts=tuple(_item(entry, module) for entry in entries),
         source=_at_margin(decl.span),
+        section=section,
     )
 
 

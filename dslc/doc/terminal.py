@@ -31,6 +31,9 @@ def item_lines(item: Item, width: int) -> list[Line]:
         lines += [((f"{_INDENT * 2}{variable}", ""),) for variable in item.variables]
     for part in item.parts:
         lines += [((_INDENT, ""), *line) for line in item_lines(part, width - len(_INDENT))]
+    if ":" in item.section:
+        # A heading that says what holds for all that stands under it.
+        lines += [((_INDENT + t, "dim"),) for t in textwrap.wrap(f"({item.section})", width - 4)]
     lines.append(((_INDENT + _origin(item), "dim"),))
     return lines
 

@@ -23,7 +23,7 @@ NET = """\
 
 const WIDTH = 8
 
-# --- blocks -----------------------------------------------------------------------
+# --- blocks: small -----------------------------------------------------------------------
 
 # What they share.
 
@@ -88,7 +88,7 @@ def test_a_file_by_its_headings(net: FileDoc) -> None:
     assert net.doc == "Nets for tests.\nTwo lines."
     assert [(s.title, s.text) for s in net.sections] == [
         ("", ""),
-        ("blocks", ""),
+        ("blocks: small", ""),
         ("models", "Right below its heading."),
     ]
     assert [i.name for i in net.items] == ["WIDTH", "block", "Counter", "Net", "Net"]
@@ -130,6 +130,7 @@ def test_terminal_text(net: FileDoc) -> None:
         "        layer two(x: f32[N, 4]) -> f32[N, 4] { return x |> dense[8] |> dense[4] }\n"
         "    its own weights and states:\n"
         "        param scale: f32[width] = 1\n"
+        "    (blocks: small)\n"
         "    net.dl:17"
     )
     listed = terminal.plain(terminal.file_lines(net, 60))
