@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from lsprotocol import types
 
@@ -280,14 +281,8 @@ def _of_module(module: Module, name: str, group: str) -> types.CompletionItem:
         item = _of_module(module, original, group)
         item.label = name
         return item
-    decl = module.decls.get(name)
-    if decl is None and name in module.chunks:
-        start, end = module.chunks[name]
-        head = _head(module.source.text[start:end])
-        kind: Kind = "layer" if head.startswith("layer") else "function"
-        item = _item(name, "const" if head.startswith("const") else kind, group, None)
-        item.detail = " ".join(head.split())
-        return item
+    if name in module.chunks and name not in module.decls:
+        return _unread(name, module.source.text[slice(*module.chunks[name])], group)
     there = module.lookup(name)
     if isinstance(there, Module):
         return _item(name, "module", group, None)
@@ -298,12 +293,16 @@ def _of_module(module: Module, name: str, group: str) -> types.CompletionItem:
     return _item(name, kind, group, there[1])
 
 
-def _head(text: str) -> str:
-    """The head of a declaration that was not parsed, without its documentation and body."""
+def _unread(name: str, text: str, group: str) -> types.CompletionItem:
+    """A declaration of the library as its text says it: parsing all of them would take long."""
     lines = text.split("\n")
-    while lines and lines[0].startswith("##"):
-        lines.pop(0)
-    return "\n".join(lines).partition("{")[0].strip()
+    docs = list(takewhile(lambda line: line.startswith("##"), lines))
+    head = "\n".join(lines[len(docs) :]).partition("{")[0].split()
+    kinds: dict[str, Kind] = {"layer": "layer", "const": "const"}
+    doc = "\n".join(line[2:].removeprefix(" ") for line in docs)
+    item = _word(name, doc, group, ITEM_KINDS[kinds.get(head[0], "function")])
+    item.detail = " ".join(head)
+    return item
 
 
 def _built_in(name: str) -> types.CompletionItem:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dslc.lsp import describe, words
+from dslc.lsp.cursor import cursor_at
 from dslc.lsp.describe import code_block
+from dslc.lsp.targets import target_of
 from dslc.ops import SURFACES
 from dslc.semantics.analysis import Analysis
 from dslc.semantics.symbols import Occurrence, Symbol
@@ -86,9 +88,26 @@ def _of_token(analysis: Analysis, offset: int) -> tuple[str, Span] | None:
     if token.text in words.KEYWORDS:
         return words.KEYWORDS[token.text], span
     if token.text.isidentifier():
-        return None
-    for start, end in analysis.facts.around(offset):
+        return _of_label(analysis, span) or _of_expression(analysis, span, ends=True)
+    return _of_expression(analysis, span, ends=False)
+
+
+def _of_expression(analysis: Analysis, span: Span, *, ends: bool) -> tuple[str, Span] | None:
+    """The type of the smallest expression that holds `span`, or that `ends` with it (`w.T`)."""
+    for start, end in analysis.facts.around(span.start):
         text = analysis.facts.text(start, end)
-        if text is not None and start <= token.start and token.end <= end:
+        holds = start <= span.start and span.end <= end
+        if text is not None and holds and (not ends or end == span.end):
             return code_block(text), Span(analysis.source, start, end)
     return None
+
+
+def _of_label(analysis: Analysis, span: Span) -> tuple[str, Span] | None:
+    """The static parameter of a built-in that is given by its name: `axis=1`."""
+    bracket = cursor_at(analysis, span.start).brackets()
+    target = target_of(analysis, bracket.path, bracket.start) if bracket is not None else None
+    surface = target.surface if target is not None else None
+    if surface is None or span.text not in [param.name for param in surface.statics]:
+        return None
+    text = describe.surface_signature(surface)
+    return f"{code_block(text)}\n\n{surface.doc}\n\n*static parameter*", span

@@ -107,6 +107,33 @@ def test_completion_offers(where: str, typed: str, some: set[str]) -> None:
     assert some <= set(offered(where, typed))
 
 
+def test_library_functions_come_with_their_documentation() -> None:
+    made = workspace(TEXT)
+    found = completions(made, made.analysis(URI), TEXT.index("(x, first(x))"))
+    (item,) = [item for item in found if item.label == "group_norm"]
+    assert item.kind == types.CompletionItemKind.Class
+    assert str(item.detail).startswith("layer group_norm[")
+    assert isinstance(item.documentation, types.MarkupContent)
+    assert "arXiv" in item.documentation.value
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at", "shown"),
+    [
+        ("net(x)", "net(x).T", "T", "f32[8, N] | f32[3, N]"),
+        ("net(x)", "mean[axis=0, keepdims=true](net(x))", "axis", "mean[axis, keepdims=false](x)"),
+        ("net(x)", "net(x) + 1", "+", "f32[N, 8] | f32[N, 3]"),
+        ("net(x)", "net(x)", "net", "net: dense[units=8, bias=true]"),
+        ("f32[N, classes]", "f32[N, classes]", "classes", "classes = 3"),
+    ],
+)
+def test_hover(old: str, new: str, at: str, shown: str) -> None:
+    text = TEXT.replace(old, new)
+    found = hover(workspace(text).analysis(URI), text.index(at, text.index(new)))
+    assert found is not None
+    assert shown in found[0]
+
+
 def test_answers_anywhere_in_any_text() -> None:
     made = workspace(TEXT)
     for end in range(0, len(TEXT), 19):
