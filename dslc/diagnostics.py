@@ -125,7 +125,7 @@ def render_text(diagnostic: Diagnostic, color: bool = False) -> str:
     paint = _Paint(color)
     style = _RED if diagnostic.severity == "error" else _YELLOW
     head = paint(style, f"{diagnostic.severity}[{diagnostic.code}]")
-    lines = [f"{head}{paint(_BOLD, ': ' + _printable(diagnostic.title))}"]
+    lines = [f"{head}{paint(_BOLD, ': ' + printable(diagnostic.title))}"]
     width = _gutter_width(diagnostic.labels)
     for file, labels in _by_file(diagnostic.labels):
         lines += _render_file(file, labels, width, paint, style)
@@ -134,7 +134,7 @@ def render_text(diagnostic: Diagnostic, color: bool = False) -> str:
     if footers and diagnostic.labels:
         lines.append(bar)
     for kind, text in footers:
-        first, *rest = _printable(text).split("\n")
+        first, *rest = printable(text).split("\n")
         lines.append(f"{' ' * width}{paint(_BLUE, '=')} {paint(_BOLD, kind)}: {first}")
         lines += [f"{' ' * (width + 2 + len(kind) + 2)}{line}" for line in rest]
     return "\n".join(lines)
@@ -226,7 +226,7 @@ def _mark_rows(marks: list[_Mark], paint: _Paint, style: str) -> list[str]:
 
 
 def _message(mark: _Mark, paint: _Paint, style: str) -> str:
-    text = _printable(mark.label.message.replace("\n", " "))
+    text = printable(mark.label.message.replace("\n", " "))
     return paint(style if mark.label.primary else _BLUE, text)
 
 
@@ -239,7 +239,7 @@ def _expand(text: str) -> tuple[str, list[int]]:
     column = 0
     for char in text:
         columns.append(column)
-        piece = _TAB if char == "\t" else _printable(char)
+        piece = _TAB if char == "\t" else printable(char)
         shown.append(piece)
         column += len(piece)
     columns.append(column)
@@ -258,7 +258,7 @@ def _crop(shown: str, marks: list[_Mark]) -> tuple[str, list[_Mark]]:
     return f"{'…' if low else ' '}{shown[low:high]}{'…' if high < len(shown) else ''}", kept
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text without control characters: a source file must not steer the terminal."""
     if text.isprintable():
         return text

@@ -110,6 +110,7 @@ def overview(width: int) -> list[terminal.Line]:
 
 def show(lines: Sequence[terminal.Line]) -> None:
     """Prints lines, with their styles where colour is wanted."""
+    lines = terminal.printable_lines(lines)
     if not use_colour(sys.stdout):
         print(terminal.plain(lines))
         return

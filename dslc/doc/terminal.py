@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
+from dslc.diagnostics import printable
 from dslc.doc.data import FileDoc, Item, Section
 
 Line: TypeAlias = tuple[tuple[str, str], ...]
@@ -101,6 +102,11 @@ def names_lines(sections: Iterable[Section], width: int) -> list[Line]:
             lines.append(((f"  {section.title}", "dim"),))
         lines += [((f"    {line}", "cyan"),) for line in textwrap.wrap(names, width - 4)]
     return lines
+
+
+def printable_lines(lines: Sequence[Line]) -> list[Line]:
+    """The lines without control characters: a source file must not steer the terminal."""
+    return [tuple((printable(text), style) for text, style in line) for line in lines]
 
 
 def plain(lines: Sequence[Line]) -> str:

@@ -29,6 +29,13 @@ def test_a_file(tiny, dslc) -> None:
     assert "model Tiny[hidden=8, drop=0.25](x: f32[N, 4]) -> f32[N, 3]\n    tiny.dl:1\n" in told
 
 
+def test_control_characters_do_not_reach_the_terminal(tmp_path, dslc) -> None:
+    (tmp_path / "a.dl").write_text('# \x1b[2J\n\nconst A = "\x1b[2J"\n')
+    told = dslc("doc", "a.dl", cwd=tmp_path).stdout
+    assert "const A" in told
+    assert "\x1b" not in told
+
+
 def test_pages_of_the_library_and_of_a_file(tiny, tmp_path, dslc) -> None:
     folder = tmp_path / "new" / "pages"
     told = dslc("doc", "--markdown", "-o", folder).stdout
