@@ -22,7 +22,7 @@ from dslc.ir.prove import Fact, Prover, Relation
 from dslc.ir.settle import settling
 from dslc.ir.types import DType, TensorType
 from dslc.ops import BY_NAME
-from dslc.semantics.facts import Recorder
+from dslc.semantics.facts import Recorder, show
 from dslc.semantics.formulas.formula import Formula
 from dslc.semantics.scope import Loader, Module
 from dslc.semantics.values import Code, Instance, Note, Tensor, Thing
@@ -31,6 +31,9 @@ from dslc.syntax import ast
 
 FrameKind = Literal["fn", "layer", "model", "train", "module"]
 MOST_CALLS = 48
+# Mistakes that other static arguments might not make.
+_ABOUT_SIZES = ("E02", "E0307", "E0308", "E0309")
+_ABOUT_NAMES = frozenset({"E0209", "E0220"})
 
 
 class Mistake(Exception):
@@ -252,10 +255,26 @@ class Context:
         """Add a diagnostic; one inside the library is told at the user's call."""
         if self.frame.module.library:
             diagnostic = self._outside_library(diagnostic)
+        else:
+            diagnostic = self._of_this_call(diagnostic)
         key = (diagnostic.code, diagnostic.span)
         if key not in self.reported:
             self.reported.add(key)
             self.reporter.report(diagnostic)
+
+    def _of_this_call(self, diagnostic: Diagnostic) -> Diagnostic:
+        """The diagnostic with the static arguments that the function around was called with."""
+        code, call = self.frame.code, self.frame.call
+        sizes = diagnostic.code.startswith(_ABOUT_SIZES) and diagnostic.code not in _ABOUT_NAMES
+        if not sizes or code is None or call is None or not code.statics or self.choices:
+            return diagnostic
+        if any(label.span == call for label in diagnostic.labels):
+            return diagnostic
+        line, column = call.position
+        near = diagnostic.span is not None and diagnostic.span.file is call.file
+        place = f"{line}:{column}" if near else f"{call.file.path}:{line}:{column}"
+        note = f"in {show(code)}, called at {place}"
+        return replace(diagnostic, notes=(*diagnostic.notes, note))
 
     def _outside_library(self, diagnostic: Diagnostic) -> Diagnostic:
         inside = diagnostic.span
