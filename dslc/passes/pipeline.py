@@ -21,6 +21,7 @@ from dslc.passes.fold import fold
 from dslc.passes.hoist import hoist_weights
 from dslc.passes.layout import layout
 from dslc.passes.scans import scans
+from dslc.passes.sums import sums
 
 FunctionPass = Callable[[Function], Function]
 ProgramPass = Callable[[Program], Program]
@@ -34,6 +35,7 @@ FUNCTION_PASSES: Mapping[str, FunctionPass] = {
     "dce": dce,
     "layout": layout,
     "scans": scans,
+    "sums": sums,
 }
 
 
@@ -55,7 +57,7 @@ SIMPLIFY: Pipeline = _each("canonicalize", "fold", "canonicalize", "cse", "dce")
 # Before the lowering replaces ops by those that its kernels offer.
 BEFORE_LOWERING: Pipeline = (
     *SIMPLIFY,
-    *_each("scans", "canonicalize", "layout", "canonicalize"),
+    *_each("sums", "scans", "canonicalize", "layout", "canonicalize"),
     ("absorb", absorb_transposes),
     *SIMPLIFY,
 )

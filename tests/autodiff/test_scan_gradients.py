@@ -16,6 +16,7 @@ from dslc.ops.broadcast import reduce_sum
 from dslc.ops.recurrent import ScanAttrs
 from dslc.passes.dce import dce
 from dslc.passes.scans import scans
+from dslc.passes.sums import sums
 from dslc.semantics.elaborate import elaborate
 from dslc.source import SourceFile
 
@@ -92,7 +93,7 @@ def test_gradient_is_finite_differences(text: str, shapes: list[tuple[int, ...]]
     verify(made)
     rng = np.random.default_rng(2)
     args = [rng.uniform(-1, 1, shape) for shape in shapes]
-    small = dce(scans(made))
+    small = dce(scans(sums(made)))
     verify(small)
     for found in (evaluate(made, args), evaluate(small, args)):
         for position, got in enumerate(found[1:]):
@@ -121,7 +122,7 @@ def _summed(of: Function) -> Function:
 
 
 def test_the_forward_scan_runs_once_and_keeps_what_its_steps_begin_with() -> None:
-    made = dce(scans(gradient(function(MIXED), 0, (0, 1, 2))))
+    made = dce(scans(sums(gradient(function(MIXED), 0, (0, 1, 2)))))
     forward, backward = (eqn for eqn in made.eqns if isinstance(eqn.attrs, ScanAttrs))
     directions = [e.attrs.reverse for e in (forward, backward) if isinstance(e.attrs, ScanAttrs)]
     assert directions == [True, False]
