@@ -1,9 +1,10 @@
 """Pages that the program itself knows, added to the site when mkdocs builds it (a mkdocs hook).
 
 Input: the library, the built-in functions, the pages of the error codes, the commands' options, the
-grammar. Output: `library/*.md`, `errors/E*.md`, `language/grammar.md` as files of the site (nothing
-is written to docs/), and what stands in place of the lines `<!-- commands -->`, `<!-- errors -->`
-and `<!-- built-ins -->` of written pages. Non-goals: the pages' looks (mkdocs.yml).
+examples, the grammar. Output: `library/*.md`, `errors/E*.md`, `examples/*.md`,
+`language/grammar.md` as files of the site (nothing is written to docs/), and what stands in place
+of the lines `<!-- commands -->`, `<!-- errors -->` and `<!-- built-ins -->` of written pages.
+Non-goals: the pages' looks (mkdocs.yml).
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     lists = {
         "library": [f"library/{name}" for name in names],
         "design": [f"design/{name}" for name in design],
+        "examples": [f"examples/{folder.name}.md" for folder in example_folders()],
     }
     config.nav = _filled(config.nav, lists)
     return config
@@ -79,9 +81,24 @@ def generated() -> dict[str, str]:
     pages = {"library/index.md": markdown.index(files, "The library", library_opening(files))}
     pages |= {f"library/{markdown.file_name(file)}": library_page(file) for file in files}
     pages |= {f"errors/{path.name}": error_page(path) for path in error_pages()}
+    pages |= {f"examples/{folder.name}.md": example_page(folder) for folder in example_folders()}
     grammar = (ROOT / "grammar" / "dl.lark").read_text(encoding="utf-8")
     pages["language/grammar.md"] = f"# The grammar\n\n```text\n{grammar}```\n"
     return pages
+
+
+def example_folders() -> list[Path]:
+    return sorted(path.parent for path in (ROOT / "examples").glob("*/README.md"))
+
+
+def example_page(folder: Path) -> str:
+    """An example's README and its programs, to which links in it lead."""
+    parts = [(folder / "README.md").read_text(encoding="utf-8")]
+    for path in sorted(folder.glob("*.dl")):
+        parts[0] = parts[0].replace(f"]({path.name})", f"](#{path.stem})")
+        program = path.read_text(encoding="utf-8")
+        parts.append(f"## {path.name} {{ #{path.stem} }}\n\n```dl\n{program}```\n")
+    return "\n".join(parts)
 
 
 def error_pages() -> list[Path]:

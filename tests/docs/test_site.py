@@ -39,6 +39,7 @@ def test_every_page_is_there(site: Path) -> None:
     codes = {path.stem for path in (ROOT / "dslc" / "explain").glob("*.md")}
     assert codes == {p.stem for p in (site / "errors").glob("[EW]*.html")}
     assert {"library/index.html", "library/layers.html", "language/grammar.html"} <= pages
+    assert "digits.dl" in (site / "examples" / "digits.html").read_text()
     assert not list(site.rglob("*.py"))
 
 
