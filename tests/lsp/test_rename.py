@@ -44,7 +44,7 @@ def test_a_renamed_program_is_right() -> None:
     for text in programs():
         made.open(URI, text, 1)
         before = [d.code for d in made.analysis(URI).diagnostics]
-        for changed, name in list(renamed(text, made))[:: 1 + len(text) // 200]:
+        for changed, name in list(renamed(text, made))[:: 1 + len(text) // 100]:
             made.open(URI, changed, 2)
             after = made.analysis(URI).diagnostics
             assert [d.code for d in after] == before, (name, changed)
