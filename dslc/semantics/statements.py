@@ -17,7 +17,17 @@ from dslc.semantics.context import Context, Mistake, Undecidable
 from dslc.semantics.expressions import decide, evaluate
 from dslc.semantics.formulas.statement import assign_formula
 from dslc.semantics.signature import Given, Matcher, Silent, as_declared
-from dslc.semantics.values import BAD, Bad, Code, Instance, Tensor, Thing, TupleOf, describe
+from dslc.semantics.values import (
+    BAD,
+    Bad,
+    Code,
+    Instance,
+    Tensor,
+    Thing,
+    TupleOf,
+    Unknown,
+    describe,
+)
 from dslc.syntax import ast
 
 MOST_TURNS = 10_000
@@ -206,10 +216,13 @@ def _demand(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> None:
 
 
 def _about_dims(ctx: Context, stmt: ast.Assert, condition: ast.Compare) -> bool:
-    """Handles a comparison with a dynamic dim; False if it is none."""
+    """Handles a comparison with a dynamic dim, or with a number that only a use of the layer
+    gives, which is taken to hold; False if it is neither."""
     left, right = evaluate(ctx, condition.left), evaluate(ctx, condition.right)
     if isinstance(left, Bad) or isinstance(right, Bad):
         raise Silent
+    if isinstance(left, Unknown) or isinstance(right, Unknown):
+        return True
     a, b = _dim(left), _dim(right)
     if a is None or b is None or not (isinstance(a, Poly) or isinstance(b, Poly)):
         return False
