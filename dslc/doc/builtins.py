@@ -80,11 +80,60 @@ _RANDOM: tuple[tuple[str, str, str], ...] = (
     ),
 )
 _WORDS: tuple[tuple[str, str, str], ...] = (
+    ("fn", "fn name[statics](args) -> type { }", "Declares a function without weights."),
+    (
+        "layer",
+        "layer name[statics](args) -> type { }",
+        "Declares a function that may own weights (`param`) and states (`state`).",
+    ),
+    (
+        "model",
+        "model Name[statics](args) -> type { }",
+        "Declares an entry point, what `dslc build` compiles. With several: `model Name { }` that "
+        "holds `entry name(args) -> type { }`.",
+    ),
+    (
+        "train",
+        "train Name { }",
+        "How a model is trained: `input`, `loss`, `optimizer`, `metric`, `clip norm`, "
+        "`accumulate`, `freeze`.",
+    ),
+    ("weights", 'weights Name { own.* <- "foreign.*" }', "Maps foreign names to a model's own."),
+    ("const", "const NAME = value", "Declares a compile-time value."),
+    (
+        "import",
+        "from std.vision import name",
+        'Takes names of the library, or of a file: `from "blocks.dl" import name`.',
+    ),
+    (
+        "param",
+        "param name: type ~ initialiser",
+        "A weight, which is trained; `param name: type = number` has the number as first value.",
+    ),
+    (
+        "state",
+        "state name: type = value",
+        "Kept from call to call, not trained; `name <- value` gives its next value.",
+    ),
+    ("if", "if condition { } else { }", "A choice at compile time; `where` chooses by elements."),
+    ("for", "for i in a..b { }", "Repeated at compile time for a, a + 1, ... b - 1."),
+    (
+        "scan",
+        "scan element in tensor along axis, carry = initial { yield value }",
+        "A loop over the slices of a tensor, with carries. `reversed` behind the axis runs "
+        "backwards. Gives what `yield` collects, then the last carries.",
+    ),
+    (
+        "assert",
+        'assert condition, "message with {values}"',
+        "Must hold: checked at compile time, over dynamic dims at each call.",
+    ),
     (
         "training",
         "training",
         "A compile-time bool: true in the training step, false in inference and evaluation.",
     ),
+    ("float", "float[dims]", "In a signature: any one float dtype, the same everywhere in it."),
 )
 
 
@@ -110,7 +159,7 @@ def builtins() -> FileDoc:
             "tuples of them.",
             _items("number function", _NUMBER_FUNCTIONS),
         ),
-        Section("Words", "", _items("word", _WORDS)),
+        Section("Words of the language", "", _items("word", _WORDS)),
         Section(
             "Primitives",
             "What the library is made of. Programs call the layers and functions that wrap them.",

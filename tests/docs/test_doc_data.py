@@ -16,6 +16,7 @@ from dslc.semantics import numbers
 from dslc.semantics.check import check
 from dslc.semantics.scope import library_names
 from dslc.source import SourceFile
+from dslc.syntax.grammar import tables
 
 NET = """\
 # Nets for tests.
@@ -211,3 +212,8 @@ def test_names_are_found() -> None:
 )
 def test_slips(slip: str, meant: str | None) -> None:
     assert nearest(slip) == meant
+
+
+def test_words_are_those_of_the_grammar() -> None:
+    words = {i.name for s in builtins().sections for i in s.items if i.kind == "word"}
+    assert words - {"training", "float"} <= set(tables().words)
