@@ -13,7 +13,8 @@ from dslc.lsp.documents import Workspace
 from dslc.lsp.positions import Lines, span_range
 from dslc.semantics.analysis import Analysis
 from dslc.semantics.references import members
-from dslc.semantics.symbols import Kind, top_symbol
+from dslc.semantics.scope import Named
+from dslc.semantics.symbols import KINDS, Kind
 from dslc.syntax import ast
 from dslc.syntax.lexer import lex
 
@@ -80,14 +81,12 @@ def _made(
 def workspace_symbols(workspace: Workspace, query: str) -> Iterator[types.WorkspaceSymbol]:
     """The declarations of all files whose name holds the letters of `query` in their order."""
     for path in workspace.files():
-        analysis = workspace.of_path(path)
-        if analysis is None:
-            continue
-        for decl in analysis.module.decls.values():
-            if _fits(query.lower(), decl.name.name.lower()):
-                kind = top_symbol(analysis.module, decl).kind
+        tree = workspace.tree(path)
+        for decl in tree.decls if tree is not None else ():
+            if isinstance(decl, Named) and _fits(query.lower(), decl.name.name.lower()):
+                kind = SYMBOL_KINDS[KINDS[type(decl)]]
                 place = workspace.location(decl.name.span)
-                yield types.WorkspaceSymbol(place, decl.name.name, SYMBOL_KINDS[kind])
+                yield types.WorkspaceSymbol(place, decl.name.name, kind)
 
 
 def _fits(query: str, name: str) -> bool:

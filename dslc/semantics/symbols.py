@@ -67,7 +67,7 @@ class Symbol:
         return held[-1] if held else self.span
 
 
-_KINDS: dict[type[Named], Kind] = {
+KINDS: dict[type[Named], Kind] = {
     ast.FnDecl: "function",
     ast.LayerDecl: "layer",
     ast.ModelDecl: "model",
@@ -77,7 +77,7 @@ _KINDS: dict[type[Named], Kind] = {
 
 def top_symbol(module: Module, decl: Named) -> Symbol:
     """The symbol of a declaration at the top of a file."""
-    return Symbol(decl.name.name, _KINDS[type(decl)], decl.name.span, decl, module=module)
+    return Symbol(decl.name.name, KINDS[type(decl)], decl.name.span, decl, module=module)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -119,6 +119,19 @@ async def test_an_edited_import_is_seen_by_its_importers(session: Session) -> No
     assert await session.diagnostics("main.dl") == []
 
 
+async def test_a_file_that_changes_on_disk(session: Session) -> None:
+    other = session.folder / "other.dl"
+    other.write_text("fn half(x: f32[N]) -> f32[N] { return x / 2 }\n", encoding="utf-8")
+    user = 'from "other.dl" import half\n\nfn f(x: f32[N]) -> f32[N] { return half(x) }\n'
+    assert await session.open("user.dl", user) == []
+    other.write_text("fn half(x: i64[N]) -> i64[N] { return x // 2 }\n", encoding="utf-8")
+    session.client.diagnostics.pop(session.uri("user.dl"))
+    event = types.FileEvent(other.as_uri(), types.FileChangeType.Changed)
+    session.client.workspace_did_change_watched_files(types.DidChangeWatchedFilesParams([event]))
+    assert [d.code for d in await session.diagnostics("user.dl")] == ["E0201"]
+    session.close("user.dl")
+
+
 async def test_completion(session: Session) -> None:
     async def labels(words: str) -> list[str]:
         params = types.CompletionParams(**session.at("main.dl", words))
@@ -309,3 +322,18 @@ async def test_a_mistake_of_the_server_does_not_end_it(session: Session) -> None
     assert found is None
     assert "This is a bug in dslc" in session.client.log_messages[-1].message
     assert "b: f32" in await hover(session, "b = a", "b")
+
+
+async def test_columns_in_the_unit_that_the_client_wants(tmp_path: Path) -> None:
+    config = ClientServerConfig(server_command=[sys.executable, "-m", "dslc", "lsp"])
+    client = await config.start()
+    capabilities = client_capabilities("visual-studio-code")
+    capabilities.general = types.GeneralClientCapabilities(
+        position_encodings=[types.PositionEncodingKind.Utf8, types.PositionEncodingKind.Utf16]
+    )
+    await client.initialize_session(types.InitializeParams(capabilities=capabilities))
+    text = 'fn f(x: f32[3]) -> f32[3] {\n    return g("\N{GRINNING FACE}", yy)\n}\n'
+    found = await Session(client, tmp_path).open("e.dl", text)
+    assert [d.range.start.character for d in found] == [11, 21]
+    await client.shutdown_session()
+    await client.stop()
