@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check bench test-gpu docs update install clean
+.PHONY: help demo test check bench test-gpu fuzz docs update install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ bench: $(VENV)/.installed ## the speed table, side by side with PyTorch
 
 test-gpu: $(VENV)/.installed ## the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -q -m cuda
+
+fuzz: $(VENV)/.installed ## 60,000 programs, drawn and damaged, through the front end
+	nice -n 10 $(BIN)/python -m tests.fuzz
 
 docs: $(VENV)/.installed ## build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

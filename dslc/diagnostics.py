@@ -300,18 +300,27 @@ def render_json(diagnostics: Iterable[Diagnostic]) -> str:
 # --- names ------------------------------------------------------------------------------------
 
 
+_LONGEST_NAME = 80
+
+
 def nearest_name(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that `name` is most likely a slip of, or nothing.
 
     Edit distance counting a swap of neighbours as one slip (Damerau's); at most a third of the
     name may differ.
     """
+    if len(name) > _LONGEST_NAME:
+        return None
     limit = max(1, len(name) // 3)
+    lower, letters = name.lower(), set(name.lower())
     best: tuple[int, str] | None = None
     for candidate in sorted(set(candidates)):
         if abs(len(candidate) - len(name)) > limit or candidate == name:
             continue
-        distance = _edit_distance(name.lower(), candidate.lower())
+        # A slip adds, takes away or replaces one letter: quick to rule out for most candidates.
+        if len(letters ^ set(candidate.lower())) > 2 * limit:
+            continue
+        distance = _edit_distance(lower, candidate.lower())
         if distance <= limit and (best is None or distance < best[0]):
             best = (distance, candidate)
     return None if best is None else best[1]

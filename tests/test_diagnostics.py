@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 
@@ -196,3 +197,13 @@ def test_positions_count_from_one() -> None:
     source = SourceFile("a.dl", "ab\ncd")
     assert [source.position(i) for i in (0, 2, 3, 5)] == [(1, 1), (1, 3), (2, 1), (2, 3)]
     assert source.line(2) == "cd"
+
+
+def test_nearest_name_of_many_and_of_long_names() -> None:
+    many = [f"function_{i}" for i in range(3000)]
+    begin = time.process_time()
+    for i in range(100):
+        assert nearest_name(f"relu_{i}", many) is None
+    assert nearest_name("a" * 100_000, ["b" * 100_000]) is None
+    assert time.process_time() - begin < 2
+    assert nearest_name("functoin_7", many) == "function_7"

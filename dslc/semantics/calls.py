@@ -150,6 +150,7 @@ def _run(
     words: Span | None,
 ) -> Thing:
     ctx.reached.add(id(code.decl))
+    ctx.step()
     if instance is not None and ctx.emission.is_formula:
         raise Mistake(errors.not_of_scalars(describe(code), words or span))
     if ctx.frame.depth >= MOST_CALLS:
@@ -170,9 +171,12 @@ def _run(
     bind_arguments(ctx, frame, code.decl.args, ordered)
     if instance is not None:
         instance.calls += 1
-    with ctx.inside(frame):
-        ctx.execute(ctx, code.decl.body)
-        result = finish(ctx, code.decl.result, code.decl.name)
+    try:
+        with ctx.inside(frame):
+            ctx.execute(ctx, code.decl.body)
+            result = finish(ctx, code.decl.result, code.decl.name)
+    except RecursionError:
+        raise Mistake(errors.too_deep(_circle(ctx.frame, code), span, None)) from None
     return _noted(ctx, result, span, words or span)
 
 

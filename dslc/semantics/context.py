@@ -31,6 +31,8 @@ from dslc.syntax import ast
 
 FrameKind = Literal["fn", "layer", "model", "train", "module"]
 MOST_CALLS = 48
+# Calls and turns of loops in one model, or in a layer or function on its own.
+MOST_STEPS = 30_000
 # Mistakes that other static arguments might not make.
 _ABOUT_SIZES = ("E02", "E0307", "E0308", "E0309")
 _ABOUT_NAMES = frozenset({"E0209", "E0220"})
@@ -51,6 +53,10 @@ class DimOrigin:
     argument: str
     span: Span
     type: TensorType
+
+
+class Exhausted(Exception):
+    """The model, layer or function being walked takes more steps than `MOST_STEPS`."""
 
 
 class Undecidable(Exception):
@@ -234,8 +240,15 @@ class Context:
     pending_consts: dict[int, str] = field(default_factory=dict)
     reached: set[int] = field(default_factory=set)
     reported: set[tuple[str, Span | None]] = field(default_factory=set)
+    steps: int = 0
     # Takes down what places stand for, for an editor; None in a check, which it costs nothing.
     facts: Recorder | None = None
+
+    def step(self) -> None:
+        """Counts a call or a turn of a loop; `Exhausted` when that is one too many."""
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise Exhausted
 
     # --- names ---
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from dslc.diagnostics import Diagnostic, InternalError, Reporter, nearest_name
-from dslc.ir.core import Program
+from dslc.ir.core import Entry, Program, TrainPlan
 from dslc.semantics import calls, errors, statics, weights
-from dslc.semantics.context import Context, Frame, Mistake
+from dslc.semantics.context import MOST_STEPS, Context, Exhausted, Frame, Mistake
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.models import ModelRun
 from dslc.semantics.scope import Loader, Module, Store
@@ -124,17 +124,11 @@ def elaborate_model(
         ctx.report(errors.no_return(f"the model `{decl.name.name}`", decl.name.span))
         return None
     run = ModelRun(decl, module, bound)
-    entries = run.entries(ctx)
-    plan = None
-    if training:
-        block = next((t for t in module.trains if t.name.name == decl.name.name), None)
-        if block is None:
-            ctx.report(errors.no_train_block(decl.name.name, decl.name.span))
-        elif check_only:
-            check_training(ctx, run, block)
-        else:
-            more, plan = train(ctx, run, block)
-            entries += more
+    ctx.steps = 0
+    try:
+        entries, plan = _walk(ctx, run, training=training, check_only=check_only)
+    except Exhausted:
+        ctx.report(errors.too_many_steps(decl.name.name, MOST_STEPS, decl.name.span))
     if ctx.reporter.has_errors:
         return None
     checks = tuple(dict.fromkeys(ctx.checks))
@@ -147,6 +141,25 @@ def elaborate_model(
             return None
     dims = tuple(run.dims.values())
     return Program(decl.name.name, tuple(entries), variables, dims, checks, plan, ignored)
+
+
+def _walk(
+    ctx: Context, run: ModelRun, *, training: bool, check_only: bool
+) -> tuple[list[Entry], TrainPlan | None]:
+    """The model's entries, those of its training among them, and how it is trained."""
+    entries = run.entries(ctx)
+    if not training:
+        return entries, None
+    name = run.decl.name
+    block = next((t for t in run.module.trains if t.name.name == name.name), None)
+    if block is None:
+        ctx.report(errors.no_train_block(name.name, name.span))
+        return entries, None
+    if check_only:
+        check_training(ctx, run, block)
+        return entries, None
+    more, plan = train(ctx, run, block)
+    return [*entries, *more], plan
 
 
 def _statics(

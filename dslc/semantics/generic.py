@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dslc.ir.dims import sym
 from dslc.ir.prove import Prover
 from dslc.ir.types import TensorType
-from dslc.semantics import calls, statics
+from dslc.semantics import calls, errors, statics
 from dslc.semantics.context import (
+    MOST_STEPS,
     Choices,
     Context,
     Emission,
+    Exhausted,
     Frame,
     Mistake,
     Undecidable,
@@ -39,6 +41,15 @@ from dslc.syntax import ast
 
 def check_alone(ctx: Context, module: Module, decl: ast.FnDecl | ast.LayerDecl) -> None:
     """Report what is wrong in `decl` whatever it is used for."""
+    ctx.steps = 0
+    try:
+        _check_alone(ctx, module, decl)
+    except Exhausted:
+        ctx.report(errors.too_many_steps(decl.name.name, MOST_STEPS, decl.name.span))
+    ctx.choices = None
+
+
+def _check_alone(ctx: Context, module: Module, decl: ast.FnDecl | ast.LayerDecl) -> None:
     ctx.reads_training = False
     for training in (False, True):
         if training and not ctx.reads_training:
@@ -54,7 +65,6 @@ def check_alone(ctx: Context, module: Module, decl: ast.FnDecl | ast.LayerDecl) 
                     ctx.report(mistake.diagnostic)
                 except Silent:
                     pass
-    ctx.choices = None
 
 
 def _ways_to_call(decl: ast.FnDecl | ast.LayerDecl) -> list[tuple[ast.Arg, ...]]:

@@ -65,9 +65,9 @@ def dim_of(ctx: Context, expr: ast.Expr) -> Dim:
     thing = ctx.evaluate(ctx, expr)
     if isinstance(thing, Bad):
         raise Silent
+    if isinstance(thing, float) and thing.is_integer():
+        thing = int(thing)
     if isinstance(thing, bool) or not isinstance(thing, int | Poly):
-        if isinstance(thing, float) and thing == int(thing):
-            return int(thing)
         raise Mistake(errors.bad_dim(describe(thing), expr.span))
     if isinstance(thing, int) and thing < 0:
         raise Mistake(errors.bad_dim(str(thing), expr.span))

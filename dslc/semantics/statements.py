@@ -161,6 +161,7 @@ def _for(ctx: Context, stmt: ast.For) -> None:
     frame = ctx.frame
     before = dict(frame.counts)
     for index in range(start, stop):
+        ctx.step()
         frame.counts.clear()
         frame.counts.update(before)
         ctx.bind(stmt.variable, index)

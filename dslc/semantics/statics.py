@@ -14,7 +14,7 @@ from dslc.ir.dims import Dim, Poly
 from dslc.ir.op import StaticParam, Surface
 from dslc.ops import SURFACES
 from dslc.semantics import errors, habits
-from dslc.semantics.context import Context, Frame, Mistake, Undecidable
+from dslc.semantics.context import MOST_CALLS, Context, Frame, Mistake, Undecidable
 from dslc.semantics.scope import Module
 from dslc.semantics.signature import Silent, spread_of
 from dslc.semantics.values import (
@@ -69,11 +69,14 @@ def complete(
     example: str,
 ) -> dict[str, Thing]:
     """Given values checked against their kinds, then defaults; these may use what stands before."""
-    frame = Frame(example, "module", module, call=span, parent=ctx.frame)
+    frame = Frame(example, "module", module, call=span, parent=ctx.frame, depth=ctx.frame.depth + 1)
     for param in params:
         name = param.name.name
+        default: Thing = BAD
         try:
-            kind = kind_of(ctx, param, frame)
+            if param.default is not None and (name not in given or param.kind is None):
+                default = _evaluated(ctx, param.default, frame)
+            kind = _kind(ctx, param, default, frame)
         except Silent:
             # Told at the declaration; the rest is still to be looked at.
             frame.env[name] = BAD
@@ -86,11 +89,21 @@ def complete(
             raise Mistake(errors.missing_static(what, name, span, f"write {shown}"))
         else:
             with ctx.inside(frame):
-                default = ctx.evaluate(ctx, param.default)
                 place = param.default.span
                 frame.env[name] = convert(ctx, _static(name), kind, default, place)
         ctx.learn(param.name.span, frame.env[name])
     return frame.env
+
+
+def _evaluated(ctx: Context, default: ast.Expr, frame: Frame) -> Thing:
+    """A default's value. `Mistake` where it needs itself."""
+    if frame.depth > 2 * MOST_CALLS:
+        raise Mistake(errors.default_of_itself(default.span))
+    try:
+        with ctx.inside(frame):
+            return ctx.evaluate(ctx, default)
+    except RecursionError:
+        raise Mistake(errors.default_of_itself(default.span)) from None
 
 
 def _example(param: ast.StaticParam) -> str:
@@ -99,6 +112,14 @@ def _example(param: ast.StaticParam) -> str:
 
 def kind_of(ctx: Context, param: ast.StaticParam, frame: Frame) -> str:
     """The kind as written, or that of the default; without both it is `int`."""
+    default: Thing = BAD
+    if param.kind is None and param.default is not None:
+        default = _evaluated(ctx, param.default, frame)
+    return _kind(ctx, param, default, frame)
+
+
+def _kind(ctx: Context, param: ast.StaticParam, default: Thing, frame: Frame) -> str:
+    """`kind_of`, given the default's value where the kind is not written."""
     if param.kind is not None:
         if param.kind.name not in KINDS:
             near = nearest_name(param.kind.name, KINDS)
@@ -108,8 +129,6 @@ def kind_of(ctx: Context, param: ast.StaticParam, frame: Frame) -> str:
         return param.kind.name
     if param.default is None:
         return "int"
-    with ctx.inside(frame):
-        default = ctx.evaluate(ctx, param.default)
     match default:
         case bool():
             return "bool"
@@ -166,7 +185,7 @@ def _wrong_kind(ctx: Context, what: str, kind: str, thing: Thing, span: Span) ->
     if isinstance(thing, Tensor):
         help = "what stands in [ ] is known at compile time; tensors go in ( )"
     elif kind == "int" and isinstance(thing, float):
-        whole = thing == int(thing) and "/" not in span.text
+        whole = thing.is_integer() and "/" not in span.text
         help = f"write {int(thing)}" if whole else "// divides whole numbers"
     elif kind == "bool" and thing in (0, 1):
         help = f"write {'true' if thing else 'false'}"

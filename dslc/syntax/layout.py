@@ -87,7 +87,9 @@ class _Layout(ExpressionLayout):
                     return self._block(node)
                 case "if_stmt":
                     return self.statement(node)
-                case "pattern" | "module_path":
+                case "pattern":
+                    return self._pattern(node)
+                case "module_path":
                     return joined(map(self.token, leaves(node)))
                 case "kind":
                     return self.token(first_leaf(node))
@@ -198,6 +200,12 @@ class _Layout(ExpressionLayout):
         gap = " " * (width - _text_width(pattern) + 1)
         return concat(self._part(pattern), gap, self._token_of(arrow), " ", self._token_of(source))
 
+    def _pattern(self, node: Tree) -> Doc:
+        """Parts between dots. A number that comes first would take the dots close to it."""
+        gap = " " if _begins_with_number(node) else ""
+        first, *rest = leaves(node)
+        return concat(self.token(first), *chain.from_iterable((gap, self.token(t)) for t in rest))
+
     def _pattern_widths(self, items: Sequence[Node]) -> list[int]:
         """For each rule the width of the longest pattern in its run of neighbouring lines."""
         widths = [_rule_width(item) for item in items]
@@ -263,4 +271,10 @@ def _rule_width(node: Node) -> int:
 
 
 def _text_width(node: Node) -> int:
-    return sum(len(token.text) for token in leaves(node))
+    tokens = list(leaves(node))
+    gaps = len(tokens) - 1 if _begins_with_number(node) else 0
+    return sum(len(token.text) for token in tokens) + gaps
+
+
+def _begins_with_number(node: Node) -> bool:
+    return first_leaf(node).type == "INT"

@@ -30,6 +30,7 @@ from dslc.syntax.document import (
 from dslc.syntax.lexer import Token
 
 _SUFFIXES = frozenset({"attribute", "member", "subscript", "call"})
+_LITERALS = frozenset({"integer", "decimal", "string"})
 _OPERATORS = frozenset({"binary", "compare"})
 # Left operands of the same level stand in one chain.
 _PRODUCT = 3
@@ -298,13 +299,15 @@ class ExpressionLayout:
             suffixes.append(base)
             base = base.children[0]
         docs = [self.expr(base, free)]
-        is_number = isinstance(base, Tree) and base.kind in ("integer", "decimal")
+        is_literal = isinstance(base, Tree) and base.kind in _LITERALS
         for suffix in reversed(suffixes):
             if suffix.kind in ("subscript", "call"):
                 docs.append(self.bracketed(suffix.children[1:]))
-                continue
-            # A point right behind a number would be the number's.
-            docs += [" " if is_number else "", *map(self.inside, suffix.children[1:])]
+            elif is_literal:
+                # Close to a number, or between two numbers, a dot would be theirs.
+                docs += chain.from_iterable((" ", self.inside(c)) for c in suffix.children[1:])
+            else:
+                docs += map(self.inside, suffix.children[1:])
         return joined(docs)
 
     def _unary(self, node: Tree, free: bool) -> Doc:

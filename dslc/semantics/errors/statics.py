@@ -67,6 +67,11 @@ def range_too_long(count: int, most: int, span: Span) -> Diagnostic:
     return make("E0309", title, span, help="a long loop is a `scan`")
 
 
+def too_many_steps(name: str, most: int, span: Span) -> Diagnostic:
+    title = f"`{name}` comes to more than {most} calls and turns of loops when it is unrolled"
+    return make("E0309", title, span, help="a long loop is a `scan`")
+
+
 def unknown_kind(name: str, span: Span, near: str | None) -> Diagnostic:
     return make(
         "E0310",

@@ -215,7 +215,16 @@ def unknown_type(name: str, span: Span, near: str | None) -> Diagnostic:
     )
 
 
-def too_deep(circle: Sequence[str], span: Span, most: int) -> Diagnostic:
+def too_deep(circle: Sequence[str], span: Span, most: int | None) -> Diagnostic:
+    """`circle` is the way from a function to itself; `most` how many calls may nest, or None where
+    they and the expressions around them do not fit together."""
+    if not circle and most is None:
+        return make(
+            "E0221",
+            "the calls in this one, and the expressions that they stand in, are nested too deeply",
+            span,
+            help="give names to the parts of long expressions",
+        )
     if not circle:
         return make("E0221", f"more than {most} calls are inside one another", span)
     return make(
@@ -224,6 +233,15 @@ def too_deep(circle: Sequence[str], span: Span, most: int) -> Diagnostic:
         span,
         notes=[f"the calls: {' -> '.join([*circle, circle[0]])}"] if len(circle) > 1 else [],
         help="a static `if` must end it: if depth > 0 { ... }",
+    )
+
+
+def default_of_itself(span: Span) -> Diagnostic:
+    return make(
+        "E0221",
+        "this default of a static parameter needs itself, without an end",
+        span,
+        help="take one that does not, or none",
     )
 
 

@@ -1,0 +1,40 @@
+"""A small part of the fuzzing, with seeds of its own; `make fuzz` runs all of it.
+
+`DSLC_FUZZ=20000` is how many programs of each kind are tried, `DSLC_FUZZ_START` the first seed.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.fuzz.__main__ import KINDS
+from tests.fuzz.mutated import ROOT, corpus
+from tests.fuzz.properties import examine
+
+START = int(os.environ.get("DSLC_FUZZ_START", "0"))
+COUNTS = {"grammar": 150, "typed": 80, "mutated": 250}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_text_is_told_what_is_wrong_with_it(kind: str) -> None:
+    count = int(os.environ.get("DSLC_FUZZ", COUNTS[kind]))
+    outcomes = []
+    for seed in range(START, START + count):
+        text = KINDS[kind](seed)
+        try:
+            outcomes.append(examine(text))
+        except Exception:
+            print(f"{kind} program of seed {seed}:\n{text}")
+            raise
+    # What is tried has to be worth it.
+    parse, check = sum(o.parses for o in outcomes), sum(o.checks for o in outcomes)
+    assert parse >= {"grammar": 0.5, "typed": 1.0, "mutated": 0.15}[kind] * count
+    assert check >= {"grammar": 0.03, "typed": 0.85, "mutated": 0.04}[kind] * count
+
+
+def test_programs_are_taken_from_the_whole_project() -> None:
+    assert len(corpus()) > 300
+    for path in (*ROOT.glob("dslc/std/*.dl"), *ROOT.glob("examples/*/*.dl")):
+        assert path.read_text("utf-8") in corpus()
