@@ -16,6 +16,7 @@ from typing import Any, Literal, overload
 
 from dslc.build import session
 from dslc.build.session import Weights
+from dslc.build.special import Sizes
 from dslc.build.target import parse_targets
 from dslc.diagnostics import CompileError, Diagnostic
 from dslc.ir.core import Program
@@ -85,6 +86,7 @@ def compile(
     model: str | None = ...,
     train: Literal[False] = ...,
     set: Mapping[str, Setting] | None = ...,
+    dims: Sizes | None = ...,
     weights: Weights | None = ...,
     seed: int = ...,
     threads: int | None = ...,
@@ -97,6 +99,7 @@ def compile(
     model: str | None = ...,
     train: Literal[True],
     set: Mapping[str, Setting] | None = ...,
+    dims: Sizes | None = ...,
     weights: Weights | None = ...,
     seed: int = ...,
     threads: int | None = ...,
@@ -108,6 +111,7 @@ def compile(
     model: str | None = None,
     train: bool = False,
     set: Mapping[str, Setting] | None = None,
+    dims: Sizes | None = None,
     weights: Weights | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -115,17 +119,19 @@ def compile(
     """Compiles a model for this process: a `Model`, or a `Trainer` with `train=True`.
 
     target: "cpu" or "cuda". model: which one, where the file holds several. set: the model's static
-    parameters by name. weights: a `.safetensors` file or arrays by name; without them the
-    initialisers' values, drawn from `seed`. With `train`, dropout and the like draw from `seed`
-    too. threads: of its calls; by default all CPUs that this process may use.
+    parameters by name. dims: sizes of dynamic dims that get code of their own, beside the code for
+    any size: `{"N": (1, 32)}`; of several dims, each combination. weights: a `.safetensors` file or
+    arrays by name; without them the initialisers' values, drawn from `seed`. With `train`, dropout
+    and the like draw from `seed` too. threads: of its calls; by default all CPUs that this process
+    may use.
 
-    Raises CompileError (the program is wrong), ArgumentError (the weights are), BuildError or
-    DeviceError (the machine lacks something).
+    Raises CompileError (the program is wrong), ArgumentError (the weights or dims are), BuildError
+    or DeviceError (the machine lacks something).
     """
     file = source_file(source)
     targets = parse_targets(target, None, None, threads)
     built = session.build_source(
-        file, targets, model=model, settings=set, training=train, here=True
+        file, targets, model=model, settings=set, training=train, here=True, sizes=dims
     )
     loaded = session.load_built(built, weights, seed, threads)
     return Trainer(loaded, seed) if train else loaded

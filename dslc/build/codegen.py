@@ -20,7 +20,7 @@ from dslc.build.worker import EntryReport, Job, Report, object_path
 from dslc.ir import text
 from dslc.ir.core import Entry
 from dslc.lower.cuda import lower_entry_cuda, with_targets
-from dslc.lower.program import Lowered, lower_entry
+from dslc.lower.program import Lowered, Shared, lower_entry
 from dslc.schedules.cpu.contract import Machine
 from dslc_runtime.dims import to_json
 
@@ -57,7 +57,8 @@ def _entries(job: Job) -> list[Entry]:
 
 def _lower(job: Job) -> list[Lowered]:
     machine = Machine(vector_bits=job.target.vector_bits, tasks=job.target.tasks)
-    return [lower_entry(entry, machine) for entry in _entries(job)]
+    shared: Shared = {}
+    return [lower_entry(entry, machine, shared) for entry in _entries(job)]
 
 
 def join(lowered: list[Lowered]) -> Any:

@@ -23,6 +23,7 @@ from dslc.autodiff.train_step import add_train_step
 from dslc.build import cache, describe
 from dslc.build.errors import BuildError
 from dslc.build.link import NO_LINKER, find_linker, link
+from dslc.build.special import Sizes, check_sizes, specialise
 from dslc.build.target import Target
 from dslc.build.worker import EntryReport, Job, Report
 from dslc.diagnostics import InternalError
@@ -32,7 +33,7 @@ from dslc.lower.pack import pack_weights
 from dslc.passes import pipeline
 from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
-from dslc_runtime.manifest import EntryCode, Manifest, TargetInfo
+from dslc_runtime.manifest import DimSize, EntryCode, Manifest, TargetInfo
 
 Dump = Callable[[str, Program], None]
 PREPARE = "prepare"
@@ -73,12 +74,19 @@ class Built:
     module: Any = None
 
 
-def optimise(program: Program, target: Target, dump: Dump | None = None) -> Program:
-    """The program as it is lowered for `target`: training joined, passes run, weights packed."""
+def optimise(
+    program: Program, target: Target, dump: Dump | None = None, sizes: Sizes | None = None
+) -> Program:
+    """The program as it is lowered for `target`: training joined, entries for special sizes added,
+    passes run, weights packed."""
     if program.training is not None:
         program = add_train_step(program)
         if dump is not None:
             dump("train_step", program)
+    if sizes:
+        program = specialise(program, sizes)
+        if dump is not None:
+            dump("special", program)
     program = pipeline.run(program, pipeline.BEFORE_LOWERING, dump)
     if target.kind == "cpu":
         pack = partial(pack_weights, vector_bits=target.vector_bits)
@@ -87,13 +95,19 @@ def optimise(program: Program, target: Target, dump: Dump | None = None) -> Prog
 
 
 def build_program(
-    program: Program, targets: Sequence[Target], source_hash: str = "", dump: Dump | None = None
+    program: Program,
+    targets: Sequence[Target],
+    source_hash: str = "",
+    dump: Dump | None = None,
+    sizes: Sizes | None = None,
 ) -> Built:
-    """Compiles for every target. BuildError when the machine lacks something."""
+    """Compiles for every target, for any sizes and for the `sizes` of some dims. BuildError when
+    the machine lacks something, ArgumentError when a dim can't have such a size."""
     if find_linker() is None:
         raise BuildError(NO_LINKER)
     started = time.perf_counter()
-    optimised = {target.name: optimise(program, target, dump) for target in targets}
+    check_sizes(program, sizes or {})
+    optimised = {target.name: optimise(program, target, dump, sizes) for target in targets}
     libraries: dict[str, bytes] = {}
     infos: list[TargetInfo] = []
     reports: list[tuple[Target, EntryReport]] = []
@@ -111,14 +125,19 @@ def build_program(
 
 
 def build_here(
-    program: Program, target: Target, source_hash: str = "", dump: Dump | None = None
+    program: Program,
+    target: Target,
+    source_hash: str = "",
+    dump: Dump | None = None,
+    sizes: Sizes | None = None,
 ) -> Built:
     """Compiles into this process, for a CPU: where nothing links, `dslc.compile` still works."""
     # Not at the top: this process needs TVM in this case alone.
     from dslc.build import codegen
 
     started = time.perf_counter()
-    program = optimise(program, target, dump)
+    check_sizes(program, sizes or {})
+    program = optimise(program, target, dump, sizes)
     names = tuple(entry.name for entry in program.entries)
     report, module = codegen.run_here(Job(_text(program, names), names, target, ""))
     reports = [(target, entry) for entry in report.entries]
@@ -133,9 +152,16 @@ def _summarised(
     gpu: Sequence[Mapping[str, Any]],
     started: float,
 ) -> Summary:
+    order = {entry.name: position for position, entry in enumerate(program.entries)}
+    special = {entry.name: entry for entry in program.entries if entry.special_of is not None}
+    targets = list(dict.fromkeys(target.name for target, _ in reports))
+    made = sorted(
+        reports,
+        key=lambda pair: (targets.index(pair[0].name), order.get(pair[1].name, len(order))),
+    )
     return Summary(
         parameter_count(program),
-        tuple(_summary(target, entry) for target, entry in reports),
+        tuple(_summary(target, special.get(entry.name), entry) for target, entry in made),
         time.perf_counter() - started,
         tuple(dict.fromkeys(note for _, entry in reports for note in entry.notes)),
         tuple(gpu),
@@ -280,7 +306,9 @@ def _code(entry: Entry, report: EntryReport) -> EntryCode:
     if entry.name == PREPARE:
         variables += entry.outputs
     arena: DimExpr = dims.from_json(report.arena)
-    return EntryCode(entry.name, entry.name, variables, arena)
+    sizes = tuple(DimSize(name, size) for name, size in entry.sizes)
+    called = entry.special_of or entry.name
+    return EntryCode(called, entry.name, variables, arena, report.dims, sizes)
 
 
 def make_manifest(
@@ -295,7 +323,7 @@ def make_manifest(
         entries=tuple(
             describe.entry_info(entry, program, order[entry.name])
             for entry in program.entries
-            if entry.name != PREPARE
+            if entry.name != PREPARE and entry.special_of is None
         ),
         variables=describe.variable_infos([v for v in program.variables if v.kind != "prepared"]),
         targets=tuple(targets),
@@ -312,10 +340,14 @@ def compiler_version() -> str:
 VERSION = "0.1.0"
 
 
-def _summary(target: Target, entry: EntryReport) -> EntrySummary:
+def _summary(target: Target, special: Entry | None, entry: EntryReport) -> EntrySummary:
+    name = entry.name
+    if special is not None:
+        sizes = ", ".join(f"{dim}={size}" for dim, size in special.sizes)
+        name = f"{special.special_of}[{sizes}]"
     return EntrySummary(
         target.name,
-        entry.name,
+        name,
         dims.text(dims.from_json(entry.flops)),
         dims.text(dims.from_json(entry.arena)),
         len(entry.kernels),

@@ -15,6 +15,7 @@ import numpy as np
 from dslc.build import describe
 from dslc.build.driver import Built, Dump, build_here, build_program
 from dslc.build.link import find_linker
+from dslc.build.special import Sizes
 from dslc.build.target import Target
 from dslc.diagnostics import CompileError
 from dslc.ir.core import Program
@@ -55,16 +56,17 @@ def build_source(
     training: bool = False,
     dump: Dump | None = None,
     here: bool = False,
+    sizes: Sizes | None = None,
 ) -> Built:
-    """Compiles a source file; `here`: for this process alone, so that on a CPU no linker is needed.
-    CompileError, BuildError."""
+    """Compiles a source file; `here`: for this process alone, so that on a CPU no linker is needed;
+    `sizes`: of dynamic dims that get code of their own. CompileError, BuildError, ArgumentError."""
     program = program_of(source, model, settings, training=training)
     if dump is not None:
         dump("elaborate", program)
     digest = hashlib.sha256(source.text.encode()).hexdigest()
     if here and targets[0].kind == "cpu" and find_linker() is None:
-        return build_here(program, targets[0], digest, dump)
-    return build_program(program, targets, digest, dump)
+        return build_here(program, targets[0], digest, dump, sizes)
+    return build_program(program, targets, digest, dump, sizes)
 
 
 def first_values(program: Program, weights: Weights | None, seed: int) -> dict[str, Array]:

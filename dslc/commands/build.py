@@ -12,7 +12,7 @@ from dslc.build import session
 from dslc.build.driver import Summary
 from dslc.build.target import parse_targets
 from dslc.cli import EXIT_USAGE, UserError
-from dslc.commands.source import parse_settings, read_source, tell_notes
+from dslc.commands.source import parse_dims, parse_settings, read_source, tell_notes
 from dslc.ir.core import Program
 from dslc.ir.text import print_program
 
@@ -34,6 +34,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=VALUE",
         help="a static parameter of the model; may be given again",
+    )
+    parser.add_argument(
+        "--dim",
+        action="append",
+        default=[],
+        metavar="N=1,32",
+        help="code of its own for these sizes of a dynamic dim; may be given again",
     )
     parser.add_argument("--weights", type=Path, metavar="W.safetensors", help="the weights")
     parser.add_argument("--seed", type=int, default=0, help="of first weights without --weights")
@@ -60,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         settings=parse_settings(args.set),
         training=args.train,
         dump=dump,
+        sizes=parse_dims(args.dim),
     )
     notes = session.write(built, output, source, args.weights, args.seed)
     if not args.quiet:

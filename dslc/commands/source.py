@@ -1,4 +1,4 @@
-"""What several commands share: reading a source file, `--set`, notes, colour."""
+"""What several commands share: reading a source file, `--set`, `--dim`, notes, colour."""
 
 from __future__ import annotations
 
@@ -36,6 +36,18 @@ def parse_settings(settings: Sequence[str]) -> dict[str, int | float | bool | st
         if not equals or not name.isidentifier():
             raise UserError(f"--set takes name=value, not {setting!r}", EXIT_USAGE)
         out[name] = _value(text)
+    return out
+
+
+def parse_dims(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """`N=1,32` of `--dim`, which may be given again for a dim."""
+    out: dict[str, tuple[int, ...]] = {}
+    for text in given:
+        name, equals, sizes = text.partition("=")
+        parts = sizes.split(",")
+        if not equals or not name.isidentifier() or not all(p.strip().isdecimal() for p in parts):
+            raise UserError(f"--dim takes a dim and its sizes, N=1,32, not {text!r}", EXIT_USAGE)
+        out[name] = (*out.get(name, ()), *map(int, parts))
     return out
 
 

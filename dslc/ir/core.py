@@ -129,7 +129,8 @@ class Entry:
 
     `arguments` stand beside `function.params`. The first `len(outputs)` results are returned under
     those names; result `len(outputs) + j` is the next value of the argument named `updates[j]`
-    (a weight or a state), which takes effect when the call ends.
+    (a weight or a state), which takes effect when the call ends. A special entry does what
+    `special_of` does where dims have these `sizes`.
     """
 
     name: str
@@ -137,6 +138,8 @@ class Entry:
     arguments: tuple[Argument, ...]
     outputs: tuple[str, ...]
     updates: tuple[str, ...] = ()
+    special_of: str | None = None
+    sizes: tuple[tuple[str, int], ...] = ()
 
 
 VariableKind = Literal["weight", "state", "optimizer", "prepared"]

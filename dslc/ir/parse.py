@@ -212,9 +212,14 @@ def _variable(cursor: Cursor, ops: Ops) -> Variable:
 
 
 def _entry(cursor: Cursor, ops: Ops) -> Entry:
-    """`entry name { arguments (...) outputs (...) updates (...) func ... }`."""
+    """`entry name { special other (N = 1) arguments (...) outputs (...) updates (...) func }`."""
     name = cursor.name()
     cursor.expect("{")
+    special_of, sizes = None, []
+    if cursor.accept("special"):
+        special_of = cursor.name()
+        cursor.expect("(")
+        sizes = cursor.items(lambda: _size(cursor), ")")
     cursor.expect("arguments")
     cursor.expect("(")
     arguments = cursor.items(lambda: _argument(cursor), ")")
@@ -226,7 +231,21 @@ def _entry(cursor: Cursor, ops: Ops) -> Entry:
     updates = cursor.items(cursor.name, ")")
     function = _function(cursor, ops)
     cursor.expect("}")
-    return Entry(name, function, tuple(arguments), tuple(outputs), tuple(updates))
+    return Entry(
+        name,
+        function,
+        tuple(arguments),
+        tuple(outputs),
+        tuple(updates),
+        special_of,
+        tuple(sizes),
+    )
+
+
+def _size(cursor: Cursor) -> tuple[str, int]:
+    name = cursor.name()
+    cursor.expect("=")
+    return name, cursor.integer()
 
 
 def _training(cursor: Cursor, ops: Ops) -> TrainPlan:

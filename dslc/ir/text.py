@@ -154,12 +154,20 @@ def _variable_lines(variable: Variable) -> list[str]:
 def _entry_lines(entry: Entry, origins: bool) -> list[str]:
     return [
         f"entry {name_text(entry.name)} {{",
+        *_indented(_special_lines(entry)),
         *_indented(_wrapped("arguments (", list(map(_argument_text, entry.arguments)), ")")),
         *_indented(_wrapped("outputs (", list(map(name_text, entry.outputs)), ")")),
         *_indented(_wrapped("updates (", list(map(name_text, entry.updates)), ")")),
         *_indented(_function_lines(entry.function, origins)),
         "}",
     ]
+
+
+def _special_lines(entry: Entry) -> list[str]:
+    if entry.special_of is None:
+        return []
+    sizes = ", ".join(f"{name_text(name)} = {size}" for name, size in entry.sizes)
+    return [f"special {name_text(entry.special_of)} ({sizes})"]
 
 
 def _training_lines(plan: TrainPlan, origins: bool) -> list[str]:

@@ -59,12 +59,15 @@ class Layout:
     bodies: Mapping[int, Layout]
 
 
+# Kernels by the hash of their structure: the name that they are called by, and the function.
+Shared = dict[int, tuple[Any, Any]]
 Scratch = Callable[[Group], Dim]
 Make = Callable[[str, Group, Layout, int], Kernel]
 
 
-def lower_entry(entry: Entry, machine: Machine) -> Lowered:
-    """The whole entry as one TIR module for a CPU."""
+def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) -> Lowered:
+    """The whole entry as one TIR module for a CPU. Kernels that are in `shared` already are called
+    there: the modules of its entries are to be joined."""
     notes: list[str] = []
 
     def emit(task: Task, memory: Any) -> None:
@@ -85,7 +88,7 @@ def lower_entry(entry: Entry, machine: Machine) -> Lowered:
     def scratch(g: Group) -> Dim:
         return scratch_of(g, machine) if g.kind == "contract" else 0
 
-    return assemble(entry, scratch, make, make_copy, notes)
+    return assemble(entry, scratch, make, make_copy, notes, shared)
 
 
 def assemble(
@@ -94,13 +97,14 @@ def assemble(
     make: Make,
     make_copy: Callable[[str], Any],
     notes: Sequence[str] = (),
+    shared: Shared | None = None,
 ) -> Lowered:
     """Lays the entry out, makes its kernels by `make(name, group, layout, position)`, shares equal
     ones, and joins them. `scratch` tells the bytes of working memory that a group wants."""
     grouping = group(entry.function)
     bodies, wanted = _bodies(grouping, scratch)
     layout = Layout(grouping, plan(entry, grouping, wanted), bodies)
-    joined = _Joined(entry, make, make_copy)
+    joined = _Joined(entry, make, make_copy, {} if shared is None else shared)
     host = make_entry(entry, joined.steps(layout, entry.name))
     joined.functions[tvm.ir.GlobalVar(entry.name)] = host
     flops: Dim = 0
@@ -151,11 +155,12 @@ def scan_attrs(g: Group) -> ScanAttrs:
 class _Joined:
     """The functions of an entry while they are made, equal kernels once."""
 
-    def __init__(self, entry: Entry, make: Make, make_copy: Callable[[str], Any]) -> None:
-        self.entry, self.make, self.make_copy = entry, make, make_copy
+    def __init__(
+        self, entry: Entry, make: Make, make_copy: Callable[[str], Any], shared: Shared
+    ) -> None:
+        self.entry, self.make, self.make_copy, self.shared = entry, make, make_copy, shared
         self.functions: dict[Any, Any] = {}
         self.names: list[str] = []
-        self.shared: dict[int, tuple[Any, Any]] = {}
         self.copier: Any = None
 
     def steps(self, layout: Layout, prefix: str) -> list[Step]:

@@ -12,7 +12,7 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,8 +73,11 @@ def _bounds(dim: DimInfo) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a call with certain shapes needs; sizes in bytes."""
+    """What a call with certain shapes needs: the code made for its sizes, or for any; sizes in
+    bytes."""
 
+    code: EntryCode
+    function: Any
     dims: tuple[int, ...]
     outputs: tuple[tuple[tuple[int, ...], DType, int], ...]
     arena: int
@@ -96,12 +99,14 @@ class Owner(Protocol):
 class Entry:
     """Callable with arrays by position or name; `out=` takes results' memory. See `signature`."""
 
-    def __init__(self, owner: Owner, info: EntryInfo, code: EntryCode, function: Any) -> None:
+    def __init__(
+        self, owner: Owner, info: EntryInfo, codes: Sequence[tuple[EntryCode, Any]]
+    ) -> None:
         self.info = info
-        self.code = code
         self.signature = Signature(info)
         self._owner = owner
-        self._function = function
+        # Those for the most sizes first, the one for any sizes last.
+        self._codes = sorted(codes, key=lambda pair: -len(pair[0].sizes))
         self._slots = [Slot(t) for t in info.inputs]
         # Arrays of these dtypes are handed over as they are; NumPy doesn't export bf16.
         self._direct = [None if s.info.dtype == "bf16" else s.dtype for s in self._slots]
@@ -109,7 +114,7 @@ class Entry:
         self._positional = all(t.supplied == "caller" for t in info.inputs)
         self._typed_results = [(t, numpy_dtype(t.dtype)) for t in info.outputs]
         self._plans: dict[Shapes, Plan] = {}
-        self._locked = owner.locked(code)
+        self._locked = any(owner.locked(code) for code, _ in codes)
         self._single = len(info.outputs) == 1
 
     def __repr__(self) -> str:
@@ -153,7 +158,12 @@ class Entry:
     def arena_bytes(self, *shapes: tuple[int, ...]) -> int:
         """Bytes of working memory that a call with inputs of these shapes takes."""
         values, _ = self._bind(shapes)
-        return dims.evaluate(self.code.arena, values)
+        return dims.evaluate(self._choose(values)[0].arena, values)
+
+    def _choose(self, values: Mapping[str, int]) -> tuple[EntryCode, Any]:
+        """The code that was made for these sizes, else the one for any."""
+        fits = (c for c in self._codes if all(values[s.name] == s.size for s in c[0].sizes))
+        return next(fits)
 
     def _run(self, plan: Plan, inputs: list[Any], outputs: list[Any]) -> None:
         owner = self._owner
@@ -193,10 +203,10 @@ class Entry:
                 device.download(source, output)
 
     def _invoke(self, plan: Plan, inputs: list[Any], outputs: list[Any], arena: Any) -> None:
-        store = self._owner.acquire(self.code)
+        store = self._owner.acquire(plan.code)
         handles = store.handles
-        variables = [handles[name] for name in self.code.variables]
-        self._function(*plan.dims, *inputs, *variables, *outputs, arena)
+        variables = [handles[name] for name in plan.code.variables]
+        plan.function(*plan.dims, *inputs, *variables, *outputs, arena)
         if self.info.updates:
             store.stale = True
 
@@ -238,13 +248,14 @@ class Entry:
             _check_condition(check, values)
         try:
             outputs = [self._sized(t, dtype, values) for t, dtype in self._typed_results]
-            arena = dims.evaluate(self.code.arena, values)
+            code, function = self._choose(values)
+            arena = dims.evaluate(code.arena, values)
         except DimError as error:
             raise ArgumentError(f"{self.info.name} can't run on these sizes: {error}") from None
-        order = tuple(values[dim.name] for dim in self.info.dims)
+        order = tuple(values[name] for name in code.dims)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
-        plan = self._plans[shapes] = Plan(order, tuple(outputs), arena)
+        plan = self._plans[shapes] = Plan(code, function, order, tuple(outputs), arena)
         return plan
 
     @staticmethod

@@ -100,16 +100,26 @@ class EntryInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class DimSize:
+    """A dim and the size that code was made for."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class EntryCode:
     """An entry's compiled function on one target:
-    `symbol(*dims, *inputs, *variables, *outputs, arena)`, dims as integers in `EntryInfo.dims`'s
-    order, variables in the order given here; arena: u8, 1-d, exactly `arena` bytes, 64-byte
-    aligned."""
+    `symbol(*dims, *inputs, *variables, *outputs, arena)`, dims as integers, they and variables in
+    the order given here; arena: u8, 1-d, exactly `arena` bytes, 64-byte aligned. An entry has one
+    code for any sizes, and others where dims have these `sizes`."""
 
     entry: str
     symbol: str
     variables: tuple[str, ...] = ()
     arena: DimExpr = 0
+    dims: tuple[str, ...] = ()
+    sizes: tuple[DimSize, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,12 +277,20 @@ def _target_problems(target: TargetInfo, manifest: Manifest) -> Iterator[str]:
     where = f"the target {target.name!r}"
     entries = {entry.name: {dim.name for dim in entry.dims} for entry in manifest.entries}
     known = {variable.name for variable in (*manifest.variables, *target.prepared)}
-    if sorted(entries) != sorted(code.entry for code in target.codes):
+    if sorted(entries) != sorted(code.entry for code in target.codes if not code.sizes):
         yield f"{where} does not have the code of each entry once"
+    if not entries.keys() >= {code.entry for code in target.codes}:
+        yield f"{where} has code of an entry that is not there"
+    yield from _twice(f"symbols of {where}", [code.symbol for code in target.codes])
     for code in (*target.codes, *((target.prepare,) if target.prepare else ())):
         if not code.symbol.isidentifier() or not set(code.variables) <= known:
             yield f"{where}: the code of {code.entry!r} is malformed"
-        if not dims.variables(code.arena) <= entries.get(code.entry, set()):
+        known_dims = entries.get(code.entry, set())
+        if not set(code.dims) <= known_dims or not {s.name for s in code.sizes} <= known_dims:
+            yield f"{where}: the code of {code.entry!r} has unknown dims"
+        if not code.sizes and set(code.dims) != known_dims:
+            yield f"{where}: the code of {code.entry!r} lacks dims"
+        if not dims.variables(code.arena) <= known_dims:
             yield f"{where}: the arena of {code.entry!r} uses unknown dims"
     if bool(target.prepared) != (target.prepare is not None):
         yield f"{where} has prepared variables or code for them, but not both"

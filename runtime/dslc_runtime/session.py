@@ -99,11 +99,11 @@ class Model:
         self._prepare_function = module[prepare.symbol] if prepare else None
         self.store = variables.make(infos, weights, device)
         self._prepare(self.store)
-        codes = {code.entry: code for code in target.codes}
-        self.entries: dict[str, Entry] = {
-            e.name: Entry(self, e, codes[e.name], module[codes[e.name].symbol])
-            for e in manifest.entries
-        }
+        self.entries: dict[str, Entry] = {}
+        for e in manifest.entries:
+            codes = [code for code in target.codes if code.entry == e.name]
+            functions = [module[code.symbol] for code in codes]
+            self.entries[e.name] = Entry(self, e, list(zip(codes, functions)))
 
     @classmethod
     def from_parts(
@@ -150,7 +150,7 @@ class Model:
     @property
     def info(self) -> ModelInfo:
         """Facts about this model: target, sizes, working memory."""
-        from_dims = {code.entry: code.arena for code in self.target.codes}
+        from_dims = {code.entry: code.arena for code in self.target.codes if not code.sizes}
         return ModelInfo(
             name=self.name,
             compiler=self.manifest.compiler,

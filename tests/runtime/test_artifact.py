@@ -128,6 +128,17 @@ def test_random_blocks_are_noticed(toy_path: Path) -> None:
         (lambda m: m["entries"].append(m["entries"][0]), "a name occurs twice"),
         (lambda m: m["targets"][0]["codes"].pop(), "the code of each entry once"),
         (lambda m: m["targets"][0].update(prepare=None), "but not both"),
+        (lambda m: m["targets"][0]["codes"][0].update(dims=[]), "the code of 'forward' lacks dims"),
+        (
+            lambda m: m["targets"][0]["codes"][0].update(sizes=[{"name": "N", "size": 1}]),
+            "the code of each entry once",
+        ),
+        (
+            lambda m: m["entries"][0]["solved"].append(
+                {"name": "N", "input": "x", "axis": 2, "value": "_"}
+            ),
+            "by an input that is not there",
+        ),
         (lambda m: m["targets"][0]["codes"][0].update(variables=["nope"]), "malformed"),
         (lambda m: m["targets"][0]["codes"][0].update(arena="Z"), "unknown dims"),
         (lambda m: m["targets"][0]["codes"][0].update(arena=["system", 1, 2]), "operator"),

@@ -241,7 +241,7 @@ def test_a_library_that_does_not_open(toy: Any, tmp_path: Path) -> None:
 
 def test_a_library_without_a_symbol(toy: Any, tmp_path: Path) -> None:
     target = toy.manifest.targets[0]
-    codes = (*target.codes[:-1], type(target.codes[0])("pair", "no_such_symbol", (), 64))
+    codes = (*target.codes[:-1], replace(target.codes[-1], symbol="no_such_symbol"))
     changed = _with_target(toy.manifest, codes=codes)
     path = toy.write(tmp_path / "toy.dlc", manifest=changed)
     with pytest.raises(ArtifactError, match="no_such_symbol"):
