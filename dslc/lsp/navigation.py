@@ -154,8 +154,18 @@ def _check_name(new: str) -> None:
 
 def _check_free(analysis: Analysis, occurrence: Occurrence, new: str) -> None:
     """RenameError when another name of the same scope would be hidden or meant instead."""
-    scope = analysis.names.scope.at(occurrence.span.start)
-    taken = scope.later(new) is not None or new in analysis.module.decls
-    if taken or new in analysis.module.imported:
-        place = analysis.source.position(occurrence.span.start)[0]
+    start = occurrence.span.start
+    taken = analysis.names.scope.at(start).later(new) is not None
+    taken = taken or new in analysis.module.decls or new in analysis.module.imported
+    for decl in analysis.tree.decls:
+        # A name of the file may hide one of the library in all of it, another in its declaration.
+        if occurrence.symbol.module is None and not decl.span.start <= start < decl.span.end:
+            continue
+        taken = taken or any(
+            other.span.text == new and (other.symbol.span is None or other.symbol.module)
+            for other in analysis.names.occurrences
+            if decl.span.start <= other.span.start < decl.span.end
+        )
+    if taken:
+        place = analysis.source.position(start)[0]
         raise RenameError(f"there is a `{new}` already where line {place} says the name")

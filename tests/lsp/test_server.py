@@ -223,6 +223,8 @@ async def test_rename_across_files(session: Session) -> None:
         ("stage[SIZE]", "stage", "2b", "no name"),
         ("stage[SIZE]", "stage", "for", "a keyword"),
         ("b + a", "b", "a", "there is a `a` already"),
+        ("b = a", "b", "batch_norm", "there is a `batch_norm` already"),
+        ("const SIZE", "SIZE", "cross_entropy", "there is a `cross_entropy` already"),
         ("batch_norm[]", "batch", "mine", "a name of the library"),
         ("act=tanh", "tanh", "mine", "a name of the language"),
         ("return total", "return", "mine", "no name here"),

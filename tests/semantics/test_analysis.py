@@ -244,3 +244,21 @@ def test_texts_that_are_not_written_yet(tmp_path: Path) -> None:
     assert refers(analysis, "return third", "third") == ("function", 1)
     changed[str(tmp_path / "blocks.dl")] = "fn third(x: i64) -> i64 { return x }\n"
     assert [d.code for d in of(main, memory, path).diagnostics] == ["E0201"]
+
+
+def test_a_change_behind_two_imports(tmp_path: Path) -> None:
+    base, middle = str(tmp_path / "base.dl"), str(tmp_path / "middle.dl")
+    changed = {
+        base: "const WIDTH = 4\n",
+        middle: 'from "base.dl" import WIDTH\n\nlayer wide(x: float[N, C]) -> float[N, WIDTH] {\n'
+        "    return x |> dense[WIDTH]\n}\n",
+    }
+    main = 'from "middle.dl" import wide\n\nmodel M(x: f32[N, 3]) -> f32[N, 4] {\n'
+    main += "    return wide(x)\n}\n"
+    path = str(tmp_path / "main.dl")
+    memory = Memory(Store(overlay=changed))
+    assert not of(main, memory, path).diagnostics
+    changed[base] = "const WIDTH = 5\n"
+    analysis = of(main, memory, path)
+    assert [d.code for d in analysis.diagnostics] == ["E0202"]
+    assert set(analysis.files) == {base, middle}
