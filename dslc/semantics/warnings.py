@@ -28,10 +28,8 @@ def warnings(module: Module) -> list[Diagnostic]:
     tree = module.tree
     if tree is None:
         return []
-    uses = {id(decl): frozenset(_uses(decl)) for decl in tree.decls}
-    attributes = {
-        n.name.name for d in tree.decls for n in ast.walk(d) if isinstance(n, ast.Attribute)
-    }
+    attributes: set[str] = set()
+    uses = {id(decl): frozenset(_uses(decl, attributes)) for decl in tree.decls}
     found: list[Diagnostic] = []
     for decl in tree.decls:
         match decl:
@@ -48,12 +46,14 @@ def warnings(module: Module) -> list[Diagnostic]:
     return sorted(found, key=lambda d: d.span.start if d.span else 0)
 
 
-def _uses(decl: ast.Decl) -> Iterator[str]:
-    """The names that a declaration reads."""
+def _uses(decl: ast.Decl, attributes: set[str]) -> Iterator[str]:
+    """The names that a declaration reads; `attributes` gets those behind a dot."""
     for node in ast.walk(decl):
         match node:
             case ast.Name(_, name):
                 yield name
+            case ast.Attribute():
+                attributes.add(node.name.name)
             case ast.Spread() | ast.BoundedDim() | ast.NextState():
                 yield node.name.name
             case ast.TensorTypeExpr():

@@ -9,18 +9,20 @@ file that the cases below it, in the same section, can import. A program whose f
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from dslc.diagnostics import Diagnostic
+from dslc.diagnostics import Diagnostic, Label, render_json
 from dslc.ir.core import Entry, Program
 from dslc.semantics.analysis import analyse
 from dslc.semantics.check import check
 from dslc.semantics.elaborate import elaborate
 from dslc.semantics.values import show_type
-from dslc.source import SourceFile
+from dslc.source import SourceFile, Span
 from dslc.syntax import ast
 
 FOLDER = Path(__file__).parent
@@ -113,6 +115,28 @@ def diagnose(case: Case) -> list[Diagnostic]:
     values = {name: int(value) if value.isdigit() else value for name, value in settings}
     training = "--train" in case.command
     return elaborate(source, model[1] if model else None, values, training)[1]
+
+
+def read_back(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
+    """Diagnostics by way of their JSON, with only the sources of the files from outside it."""
+    files = {label.span.file.path: label.span.file for d in diagnostics for label in d.labels}
+
+    def label(data: dict[str, Any]) -> Label:
+        start, end = data["start"]["offset"], data["end"]["offset"]
+        span = Span(files[data["path"]], start, end)
+        return Label(span, data["message"], data["primary"])
+
+    return [
+        Diagnostic(
+            data["code"],
+            data["title"],
+            tuple(label(item) for item in data["labels"]),
+            tuple(data["notes"]),
+            tuple(data["help"]),
+            data["severity"],
+        )
+        for data in json.loads(render_json(diagnostics))
+    ]
 
 
 # --- facts --------------------------------------------------------------------------------------

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from dslc.diagnostics import render_all
-from tests.language.cases import FOLDER, Case, chosen, diagnose, facts_of, read_cases, rewrite
+from tests.language.cases import (
+    FOLDER,
+    Case,
+    chosen,
+    diagnose,
+    facts_of,
+    read_back,
+    read_cases,
+    rewrite,
+)
 
 CASES = [case for path in sorted(FOLDER.glob("*.md")) for case in read_cases(path)]
 
@@ -23,7 +32,9 @@ def test_case(
     for name, text in case.files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    actual = render_all(diagnose(case))
+    diagnostics = diagnose(case)
+    actual = render_all(diagnostics)
+    assert render_all(read_back(diagnostics)) == actual, "JSON holds all that the text shows"
     facts = case.facts
     if facts is not None:
         facts = chosen(facts, facts_of(case.program))
