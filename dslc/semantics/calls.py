@@ -15,6 +15,7 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, Poly, product
 from dslc.ir.op import Surface, TypeRuleError
 from dslc.ir.types import TensorType
+from dslc.ops import SURFACES
 from dslc.semantics import errors, habits, indexing, instances, numbers, operators, repairs, statics
 from dslc.semantics.context import (
     MOST_CALLS,
@@ -87,10 +88,16 @@ def call(
             return _random(ctx, callee, given, span)
         case Constant():
             return callee.value
-    raise Mistake(errors.not_callable(describe(callee), words or span, _calling_help(ctx, callee)))
+    written = words or span
+    raise Mistake(
+        errors.not_callable(describe(callee), written, _calling_help(ctx, callee, written))
+    )
 
 
-def _calling_help(ctx: Context, callee: Thing) -> str | None:
+def _calling_help(ctx: Context, callee: Thing, words: Span) -> str | None:
+    name = words.text
+    if name in SURFACES or (name.isidentifier() and ctx.prelude.lookup(name) is not None):
+        return f"`{name}` is no longer the library's: a value above took its name"
     match callee:
         case Dtype(dtype):
             return f"cast[{dtype}](x) changes the dtype"

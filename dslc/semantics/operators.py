@@ -83,7 +83,8 @@ def rule_mistake(ctx: Context, error: TypeRuleError, operands: Sequence[Operand]
     labels = operand_labels([operands[i] for i in blamed])
     help = error.help
     if help is not None and error.code == "E0204" and not ctx.frame.module.library:
-        help = repairs.cast_help(shown([operands[i] for i in blamed]), help)
+        divides = error.message.startswith("cannot divide")
+        help = repairs.cast_help(shown([operands[i] for i in blamed]), help, divides=divides)
     return Mistake(errors.op_mismatch(error.code, error.message, labels, error.notes, help))
 
 

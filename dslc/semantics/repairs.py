@@ -58,12 +58,13 @@ def _value_help(operand: Shown) -> str | None:
 # --- dtypes -------------------------------------------------------------------------------------
 
 
-def cast_help(operands: Sequence[Shown], proposed: str) -> str:
+def cast_help(operands: Sequence[Shown], proposed: str, *, divides: bool = False) -> str:
     """The cast that the type rule proposed, with the operands in it."""
     tensors = [(o.thing.type.dtype, o.text) for o in operands if isinstance(o.thing, Tensor)]
     if len(tensors) == 1:
         (_, text), *_ = tensors
-        return proposed.replace("...", text).replace("x != 0", f"{text} != 0")
+        filled = proposed.replace("...", text).replace("x != 0", f"{text} != 0")
+        return f"{filled}; whole numbers are divided by //" if divides else filled
     if len(tensors) != 2:
         return proposed
     (_, text), (high, _) = sorted(tensors, key=lambda pair: _rank(pair[0]))

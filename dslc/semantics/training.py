@@ -233,7 +233,11 @@ def _trainable(
             near = f"{text}.*" if inside else nearest_name(text, _prefixes(weights))
             ctx.report(errors.freeze_nothing(text, pattern.span, near, names))
         frozen.update(found)
-    return [v for v in weights if v.name not in frozen]
+    left = [v for v in weights if v.name not in frozen]
+    if frozen and not left and all_met:
+        span = items.freeze[0].span.to(items.freeze[-1].span)
+        ctx.report(errors.all_frozen(span, len(weights)))
+    return left
 
 
 def _prefixes(weights: Sequence[Variable]) -> Iterator[str]:

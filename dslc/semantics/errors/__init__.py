@@ -59,6 +59,7 @@ from dslc.semantics.errors.names import (
     weights_in_fn,
 )
 from dslc.semantics.errors.program import (
+    all_frozen,
     bad_training_number,
     freeze_nothing,
     given_twice,
@@ -163,6 +164,7 @@ from dslc.semantics.errors.weights import (
 )
 
 __all__ = [
+    "all_frozen",
     "argument_count",
     "argument_twice",
     "argument_type",

@@ -103,6 +103,17 @@ def freeze_nothing(pattern: str, span: Span, near: str | None, names: Sequence[s
     return make("E0410", title, span, notes=[] if near else notes, help=did_you_mean(near))
 
 
+def all_frozen(span: Span, count: int) -> Diagnostic:
+    whole = "the only weight of the model" if count == 1 else f"all {count} weights of the model"
+    return make(
+        "E0114",
+        "no weight is left to train",
+        span,
+        f"these freeze {whole}",
+        help="freeze fewer, or leave the `train` block out",
+    )
+
+
 def bad_training_number(what: str, wanted: str, found: str, span: Span) -> Diagnostic:
     return make("E0411", f"{what} must be {wanted}, not {found}", span)
 
