@@ -72,10 +72,11 @@ Place = InArgument | InOutput | InArena | OfScan | InCarry
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """After all groups (of a scan's step): the bytes of `source` go to `target`."""
+    """After all groups (of a scan's step): so many bytes go from `source` to `target`."""
 
-    source: Value
+    source: Place
     target: Place
+    size: Dim
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ class _Planner:
         for i, g in enumerate(grouping.groups):
             for value in g.inputs:
                 self.last_read[grouping.base(value)] = i
-        self.copies: list[Copy] = []
+        self.copies: list[tuple[Value, Place]] = []
         self.blocks: dict[Value, Block] = {}
         self.kept: set[Value] = set()  # read by a copy at the end
         self.stacked: dict[int, OfScan] = {}  # carries whose next value is yielded
@@ -199,7 +200,9 @@ class _Planner:
                     self.blocks[value] = self.share(g, i, value, last)
         extra = {i: Block(size, i, i) for i, size in scratch.items()}
         slots = [Block(self.slot_size(i, v), -1, steps) for i, (_, v) in enumerate(carries)]
-        size = lay_out([*dict.fromkeys(self.blocks.values()), *extra.values(), *slots])
+        aside = {v: Block(v.type.nbytes, steps, steps) for v in self.overwritten()}
+        blocks = [*dict.fromkeys(self.blocks.values()), *extra.values(), *slots]
+        size = lay_out([*blocks, *aside.values()])
         for value, block in self.blocks.items():
             self.places[value] = InArena(block.offset, block.size)
         places = {i: InArena(b.offset, b.size) for i, b in extra.items()}
@@ -213,13 +216,29 @@ class _Planner:
             )
             for i, (block, (position, value)) in enumerate(zip(slots, carries))
         )
-        return Plan(self.places, places, tuple(self.copies), size, carried)
+        kept = {v: InArena(block.offset, block.size) for v, block in aside.items()}
+        return Plan(self.places, places, self.all_copies(kept), size, carried)
+
+    def overwritten(self) -> list[Value]:
+        """Parameters that one copy reads and another writes: states that change places."""
+        written = {target for _, target in self.copies}
+        read = dict.fromkeys(self.grouping.base(source) for source, _ in self.copies)
+        return [v for v in read if v in self.function.params and self.places[v] in written]
+
+    def all_copies(self, kept: Mapping[Value, Place]) -> tuple[Copy, ...]:
+        """The copies, after those of what they would overwrite."""
+        copies = [Copy(self.places[v], place, v.type.nbytes) for v, place in kept.items()]
+        for source, target in self.copies:
+            base = self.grouping.base(source)
+            place = kept.get(base, self.places[base])
+            copies.append(Copy(place, target, source.type.nbytes))
+        return tuple(copies)
 
     def slots(self, carry: int) -> int:
         """How many slots a carry needs: two if its next value is not written over it."""
         if carry in self.stacked:
             return 0
-        written = {*self.places.values(), *(copy.target for copy in self.copies)}
+        written = {*self.places.values(), *(target for _, target in self.copies)}
         return 2 if InCarry(carry, following=True) in written else 1
 
     def slot_size(self, carry: int, value: Value) -> Dim:
@@ -237,7 +256,7 @@ class _Planner:
             if isinstance(target, InCarry) and isinstance(place, OfScan) and place.of == "output":
                 self.stacked[target.position] = place
             elif place != target:
-                self.copies.append(Copy(result, self.copy_target(targets)))
+                self.copies.append((result, self.copy_target(targets)))
                 self.kept.add(base)
 
     def copy_target(self, targets: tuple[Place, ...]) -> Place:

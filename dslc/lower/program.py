@@ -172,8 +172,7 @@ class _Joined:
             else:
                 steps.append(self.call(layout, i, kernel_name(prefix, i, g)))
         for copy in layout.plan.copies:
-            source = layout.plan.places[layout.grouping.base(copy.source)]
-            steps.append(self.copy(source, copy.target, copy.source.type.nbytes))
+            steps.append(self.copy(copy.source, copy.target, copy.size))
         return steps
 
     def call(self, layout: Layout, position: int, name: str) -> Call:

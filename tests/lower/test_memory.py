@@ -110,3 +110,14 @@ def test_parameter_as_result_is_copied() -> None:
     first, second = compile_all([entry]).call("f", [np.arange(3, dtype=np.float32)])
     np.testing.assert_array_equal(first, [0, 1, 2])
     np.testing.assert_array_equal(second, [0, 1, 2])
+
+
+def test_states_that_change_places() -> None:
+    b = Builder()
+    x, s, t = (b.param(name, f32(3)) for name in "xst")
+    function = b.function("step", [OPS["add"](b, x, s), t, s])
+    arguments = (Argument("x", "input"), Argument("s", "state"), Argument("t", "state"))
+    entry = Entry("step", function, arguments, ("y",), ("s", "t"))
+    arrays = [np.full(3, value, np.float32) for value in (1, 2, 3)]
+    found = compile_all([entry]).call("step", arrays)
+    assert [array[0] for array in found] == [3, 3, 2]
