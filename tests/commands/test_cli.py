@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import dslc_runtime
+from dslc_runtime import safetensors
 
 
 def test_help_lists_every_command(dslc) -> None:
@@ -54,6 +55,8 @@ def test_check_as_json(tmp_path, dslc) -> None:
         (("build", "tiny.dl", "--cpu", "x86-64-v9"), 2, "there is no CPU 'x86-64-v9'"),
         (("build", "tiny.dl", "--target", "cuda", "--arch", "90"), 2, "is not a GPU architecture"),
         (("build", "tiny.dl", "--set", "hidden"), 2, "--set takes name=value"),
+        (("build", "tiny.dl", "--dim", "N=one"), 2, "--dim takes a dim and its sizes, N=1,32"),
+        (("build", "tiny.dl", "--dim", "M=1"), 1, "Tiny has no dynamic dim M; did you mean N?"),
         (("build", "tiny.dl", "--set", "hiden=3"), 1, "hidden"),
         (("build", "tiny.dl", "--model", "Tyni"), 1, "Tiny"),
         (("build", "tiny.dl", "-o", "no/such/folder.dlc"), 1, "there is no folder no/such"),
@@ -110,6 +113,18 @@ def test_build_tells_what_it_made_and_run_calls_it(artifact, tiny, dslc) -> None
         (name,) = results.files
         expected = dslc_runtime.load(tiny / "told.dlc")(np.ones((2, 4), np.float32))
         np.testing.assert_array_equal(results[name], expected)
+
+
+def test_run_takes_other_weights_and_tells_what_it_converted(artifact, tmp_path, dslc) -> None:
+    model = dslc_runtime.load(artifact)
+    half = {name: weight.astype(np.float16) for name, weight in model.weights.items()}
+    safetensors.save(tmp_path / "half.safetensors", half, {})
+    np.save(tmp_path / "x.npy", np.ones((2, 4), np.float32))
+    weights = ("--weights", tmp_path / "half.safetensors", "-o", tmp_path / "y.npy")
+    done = dslc("run", artifact, "--input", tmp_path / "x.npy", *weights)
+    assert done.stderr == "note: 4 tensors converted from f16 to f32\n"
+    model.load_weights({name: weight.astype(np.float32) for name, weight in half.items()})
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model(np.ones((2, 4), np.float32)))
 
 
 def test_run_refuses_an_array_that_does_not_fit(artifact, tiny, dslc) -> None:
