@@ -64,12 +64,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(text: str, page: Any, config: MkDocsConfig, files: Files) -> str:
-    """Fills in the generated parts of a written page; a file's name becomes its fence's title."""
+    """Fills in the generated parts of a written page."""
     for line, part in (("commands", commands), ("errors", error_table), ("built-ins", built_ins)):
         sign = f"<!-- {line} -->"
         if sign in text:
             text = text.replace(sign, part())
-    return re.sub(r"^```(\w+)\n# file: (\S+)\n", r'```\1 title="\2"\n', text, flags=re.MULTILINE)
+    return text
 
 
 # --- pages ------------------------------------------------------------------------------------
