@@ -26,6 +26,7 @@ from dslc.semantics.scope import Module, canonical, library_module, library_name
 from dslc.semantics.symbols import Kind, Symbol
 from dslc.syntax import ast
 from dslc.syntax.grammar import tables
+from dslc.syntax.lexer import lex
 
 ITEM_KINDS: dict[Kind, types.CompletionItemKind] = {
     "function": types.CompletionItemKind.Function,
@@ -55,7 +56,8 @@ _NAMES_OF = re.compile(
     r'^[ \t]*from[ \t]+(?:(std\.\w+)|"([^"\n]*)")[ \t]+import\b(?:[^\n(]*|[ \t]*\([^)]*)\Z',
     re.MULTILINE,
 )
-_DIM_OWNERS = frozenset(words.DTYPES)
+_OPEN_STRING = "E0002"
+_IN_TYPES = frozenset((name,) for name in words.DTYPES)
 
 
 def completions(
@@ -63,55 +65,57 @@ def completions(
 ) -> list[types.CompletionItem]:
     """What may be typed at an offset."""
     before = analysis.source.text[:offset]
-    line = before[before.rfind("\n") + 1 :]
-    if "#" in line and '"' not in line:
-        return []
-    imported = list(_imports(workspace, analysis, before))
-    if imported or _MODULE_PATH.search(before) or _FILE_PATH.search(before):
-        return imported
-    if line.count('"') % 2:
+    if _MODULE_PATH.search(before) or _FILE_PATH.search(before) or _NAMES_OF.search(before):
+        return list(_imports(workspace, analysis, before))
+    if _in_words(analysis, offset):
         return []
     cursor = cursor_at(analysis, offset)
-    if cursor.before == "DOT":
-        return list(_members(analysis, cursor))
     found: dict[str, types.CompletionItem] = {}
     for item in _items(analysis, cursor):
         found.setdefault(item.label, item)
     return list(found.values())
 
 
+def _in_words(analysis: Analysis, offset: int) -> bool:
+    """Whether an offset is in a comment or a string."""
+    line = analysis.source.text.rfind("\n", 0, offset) + 1
+    lexed = lex(analysis.source, line, offset, leave_open=True)
+    in_comment = bool(lexed.comments) and lexed.comments[-1].span.end == offset
+    return in_comment or any(d.code == _OPEN_STRING for d in lexed.diagnostics)
+
+
 def _items(analysis: Analysis, cursor: Cursor) -> Iterator[types.CompletionItem]:
+    """What fits the terminals that could stand at the cursor."""
     expected = cursor.expected
-    previous = cursor.tokens[-1].text if cursor.tokens else ""
-    bracket = cursor.brackets()
-    if "NAME" not in expected:
-        yield from _keywords(cursor)
-    elif "INT" in expected and "LEFT_BRACE" in expected and cursor.place in ("train", "weights"):
+    if cursor.before == "DOT":
+        yield from _members(analysis, cursor)
+    elif "INT" in expected and "STAR" in expected and "STRING" not in expected:
         yield from _patterns(analysis, cursor)
     elif "INT" in expected:
-        if bracket is not None:
-            yield from _labels(analysis, cursor, bracket)
-        in_type = bracket is not None and bracket.static and bracket.path[-1:] != ()
-        if in_type and bracket is not None and bracket.path[-1] in _DIM_OWNERS:
-            yield from _dims(analysis, cursor)
-            return
-        yield from _names(analysis, cursor)
-        yield from _keywords(cursor)
-    elif "LEFT_PAREN" in expected:
+        yield from _values(analysis, cursor)
+    elif "NAME" in expected and "LEFT_PAREN" in expected:
         yield from _types(analysis, cursor)
-    elif "FN" in expected and cursor.place != "file":
-        yield from _keywords(cursor)
-    elif "FN" in expected and "LAYER" not in expected:
+    elif "NAME" in expected and "FN" in expected:
         for kind, text in words.STATIC_KINDS.items():
             yield _word(kind, text, "0")
-    elif previous in ("train", "weights") and cursor.place == "file":
-        for name, decl in analysis.module.decls.items():
-            if isinstance(decl, ast.ModelDecl):
-                yield _item(name, "model", "0", decl)
+    elif expected == {"NAME"}:
+        yield from _models(analysis, cursor)
     else:
-        if cursor.place in ("block", "model") and "RETURN" in expected:
+        if "RETURN" in expected:
             yield from _bound(analysis, cursor)
         yield from _keywords(cursor)
+
+
+def _values(analysis: Analysis, cursor: Cursor) -> Iterator[types.CompletionItem]:
+    """What an expression may begin with; in the brackets of a type, what a dim may."""
+    bracket = cursor.brackets()
+    if bracket is not None and bracket.static and bracket.path[-1:] in _IN_TYPES:
+        yield from _dims(analysis, cursor)
+        return
+    if bracket is not None:
+        yield from _labels(analysis, cursor, bracket)
+    yield from _names(analysis, cursor)
+    yield from _keywords(cursor)
 
 
 # --- names --------------------------------------------------------------------------------------
@@ -149,6 +153,14 @@ def _dims(analysis: Analysis, cursor: Cursor) -> Iterator[types.CompletionItem]:
             yield _item(name, "const", "2", decl)
     for name in sorted(numbers.FUNCTIONS):
         yield _built_in(name)
+
+
+def _models(analysis: Analysis, cursor: Cursor) -> Iterator[types.CompletionItem]:
+    """Behind `train` and `weights`; other words are followed by a name that is new."""
+    if cursor.tokens and cursor.tokens[-1].text in ("train", "weights"):
+        for name, decl in analysis.module.decls.items():
+            if isinstance(decl, ast.ModelDecl):
+                yield _item(name, "model", "0", decl)
 
 
 def _types(analysis: Analysis, cursor: Cursor) -> Iterator[types.CompletionItem]:
