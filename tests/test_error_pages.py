@@ -75,3 +75,10 @@ def test_every_code_of_the_checker_has_a_page() -> None:
     codes = set(re.findall(r'"(E0[1-9]\d\d|W0\d\d\d)"', text))
     assert codes
     assert codes == {page.stem for page in PAGES if not page.stem.startswith("E00")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_title_is_short(page: Path) -> None:
+    title = page.read_text(encoding="utf-8").splitlines()[0]
+    assert len(title) <= 72
+    assert not title.endswith(".")

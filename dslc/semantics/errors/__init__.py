@@ -1,5 +1,5 @@
 """What the checker may say, one function per code: E01 names, E02 types, E03 static arguments,
-E04 imports and training.
+E04 imports and training, W01 warnings.
 
 Input: spans and words. Output: `Diagnostic`. Each code has a page, `dslc/explain/<code>.md`.
 Non-goals: finding the mistakes.
