@@ -25,10 +25,10 @@ COMMANDS = {
     "train": "train a model on an .npz file",
     "eval": "loss and metrics on an .npz file",
     "show": "any stage of the compiler as text",
-    "opt": "run passes on IR text",
     "explain": "what an error code means, with examples",
-    "lsp": "the language server, for editors",
     "doc": "the library, built-in functions and your files, explained",
+    "lsp": "the language server, for editors",
+    "opt": "run passes on IR text",
 }
 
 EXIT_WRONG, EXIT_USAGE, EXIT_MACHINE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 3, 70, 130

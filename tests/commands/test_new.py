@@ -33,6 +33,7 @@ def test_the_commands_of_the_readme_work(tmp_path, dslc) -> None:
     assert sorted(p.name for p in folder.iterdir()) == sorted(FILES.values())
     assert "model TwoSpirals[" in (folder / "model.dl").read_text()
     assert "\n  cd two-spirals\n  python data.py\n  dslc check model.dl\n" in told
+    dslc("fmt", "--check", "model.dl", cwd=folder)
     readme = (folder / "README.md").read_text()
     outputs = {}
     for command in "".join(re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)).splitlines():
