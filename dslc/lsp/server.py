@@ -8,6 +8,7 @@ client's log and answered with nothing: it never ends the server. Non-goals: wha
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from collections.abc import Callable
 from functools import wraps
@@ -33,7 +34,8 @@ from dslc.lsp.documents import Workspace, path_of
 from dslc.lsp.positions import Lines, span_range
 from dslc.semantics.analysis import Analysis
 
-DELAY = 0.08
+# Seconds without a change before diagnostics follow; a file that takes longer waits longer.
+LEAST_DELAY, MOST_DELAY = 0.08, 1.0
 REQUEST_FAILED = -32803
 
 Result = TypeVar("Result")
@@ -46,6 +48,7 @@ class Server(LanguageServer):
         super().__init__("dslc", version)
         self.files = Workspace()
         self.timers: dict[str, asyncio.TimerHandle] = {}
+        self.delay = LEAST_DELAY
 
     def at(self, params: Any) -> tuple[Analysis, Lines, int]:
         """The analysis, the lines and the offset that a request is about."""
@@ -66,7 +69,7 @@ class Server(LanguageServer):
         if timer is not None:
             timer.cancel()
         loop = asyncio.get_running_loop()
-        self.timers[uri] = loop.call_later(DELAY, guarded(self, self.publish), uri)
+        self.timers[uri] = loop.call_later(self.delay, guarded(self, self.publish), uri)
 
     def publish(self, uri: str) -> None:
         """Publish the diagnostics of a document and of the open ones that import it."""
@@ -75,7 +78,9 @@ class Server(LanguageServer):
             return
         path = self.files.documents[uri].path
         before = dict(self.files.analyses)
+        began = time.monotonic()
         self.publish_one(uri)
+        self.delay = min(max(time.monotonic() - began, LEAST_DELAY), MOST_DELAY)
         for document in list(self.files.documents.values()):
             imports = path in self.files.analysis(document.uri).files
             if document.uri != uri and (imports or document.path not in before):
