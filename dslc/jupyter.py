@@ -18,13 +18,14 @@ import html
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import dslc
 from dslc.cli import UserError, known_status
-from dslc.commands.source import parse_settings, use_colour
+from dslc.commands.source import parse_dims, parse_settings, use_colour
 from dslc.diagnostics import CompileError, Diagnostic, render_all
+from dslc.semantics.elaborate import Setting
 from dslc.source import SourceFile
 
 # The colours of `render_text` as CSS that reads well on a light and on a dark page.
@@ -79,6 +80,13 @@ def _parser() -> _Parser:
         metavar="NAME=VALUE",
         help="a static parameter of the model; may be given again",
     )
+    parser.add_argument(
+        "--dim",
+        action="append",
+        default=[],
+        metavar="N=1,32",
+        help="code of its own for these sizes of a dynamic dim; may be given again",
+    )
     parser.add_argument("--weights", metavar="W.safetensors", help="the weights")
     parser.add_argument("--seed", type=int, default=0, help="of first weights and of training")
     return parser
@@ -88,7 +96,7 @@ def run_cell(shell: Any, line: str, cell: str) -> None:
     """One cell: shows what is wrong and raises CellError, or binds the model."""
     try:
         args = _parser().parse_args(shlex.split(line))
-        settings = parse_settings(args.set)
+        settings, sizes = parse_settings(args.set), parse_dims(args.dim)
         if args.name is not None and not args.name.isidentifier():
             raise _Usage(f"{args.name!r} is no Python name")
     except (_Usage, UserError, ValueError) as error:
@@ -103,13 +111,19 @@ def run_cell(shell: Any, line: str, cell: str) -> None:
     if args.check:
         print("no errors")
         return
-    model = _compiled(source, args, settings)
+    model = _compiled(source, args, set=settings, dims=sizes)
     name = args.name or model.name
     shell.push({name: model})
     print(f"{name}: {model!r}" if args.name else repr(model))
 
 
-def _compiled(source: SourceFile, args: argparse.Namespace, settings: Any) -> Any:
+def _compiled(
+    source: SourceFile,
+    args: argparse.Namespace,
+    *,
+    set: Mapping[str, Setting],
+    dims: Mapping[str, tuple[int, ...]],
+) -> Any:
     """The model; CellError after showing why there is none."""
     try:
         return dslc.compile(
@@ -117,7 +131,8 @@ def _compiled(source: SourceFile, args: argparse.Namespace, settings: Any) -> An
             target=args.target,
             model=args.model,
             train=args.train,
-            set=settings,
+            set=set,
+            dims=dims,
             weights=args.weights,
             seed=args.seed,
         )

@@ -60,7 +60,7 @@ def test_a_cell_is_compiled_and_bound_to_the_name_of_its_model(shell: Interactiv
 
 
 def test_another_name(shell: InteractiveShell) -> None:
-    result, told = run(shell, "small", NET)
+    result, told = run(shell, "small --dim N=1", NET)
     assert result.success, told.stdout
     assert shell.user_ns["small"](np.ones((1, 4), np.float32)).shape == (1, 3)
     assert told.stdout.startswith("small: <model Net")
@@ -100,6 +100,7 @@ def test_check_only(shell: InteractiveShell) -> None:
         ("--traget cuda", "unrecognized arguments: --traget"),
         ("2net", "'2net' is no Python name"),
         ("--set hidden", "--set takes name=value"),
+        ("--dim N", "--dim takes a dim and its sizes"),
         ('"', "No closing quotation"),
     ],
 )
