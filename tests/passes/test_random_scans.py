@@ -86,8 +86,13 @@ class Draw:
         following = []
         for carry in carried:
             value = self.pick(values)
-            summed = self.rng.integers(3) == 0
-            following.append(OPS["add"](b, carry, value) if summed else value)
+            if self.rng.integers(2):
+                flags = [bool(f) for f in self.rng.integers(0, 2, 2)]
+                other = self.pick(values)
+                value = OPS["matmul"](b, value, other, transpose_a=flags[0], transpose_b=flags[1])
+                value = OPS["add"](b, carry, OPS["tanh"](b, value) if flags[0] else value)
+                values += [value] if self.rng.integers(3) == 0 else []
+            following.append(value)
         return b.function("body", (*yields, *following)), len(yields)
 
     def scan(
