@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dslc.doc.data import FileDoc, Item, Section
+from dslc.doc.examples import EXAMPLES
 from dslc.ir.op import StaticParam, Surface
 from dslc.ops import SURFACES
 
@@ -184,7 +185,9 @@ def surface_item(surface: Surface) -> Item:
     statics = ", ".join(map(_static, surface.statics))
     args = ", ".join(a.replace("...", ", ...") for a in surface.args)
     signature = f"{surface.name}{f'[{statics}]' if statics else ''}({args})"
-    return Item(surface.name, "function", signature, surface.doc)
+    example = EXAMPLES.get(surface.name)
+    doc = f"{surface.doc}\n\n{example.text}" if example else surface.doc
+    return Item(surface.name, "function", signature, doc)
 
 
 def _static(param: StaticParam) -> str:

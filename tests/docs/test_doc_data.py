@@ -10,6 +10,7 @@ from dslc.diagnostics import CompileError
 from dslc.doc import markdown, terminal
 from dslc.doc.builtins import builtins
 from dslc.doc.data import FileDoc, Item, file_doc
+from dslc.doc.examples import EXAMPLES
 from dslc.doc.library import find, library, nearest, needs_import
 from dslc.ops import SURFACES
 from dslc.semantics import numbers
@@ -172,6 +173,12 @@ def test_every_built_in_function_is_documented() -> None:
     assert sorted(surfaces) == sorted([*SURFACES, "random_uniform", "random_normal"])
     assert [i.name for i in items if not i.doc] == []
     assert {i.name for i in items if i.kind == "number function"} == numbers.FUNCTIONS
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_have_the_type_they_tell(name: str) -> None:
+    assert name in SURFACES
+    assert check(SourceFile("example.dl", EXAMPLES[name].program)) == []
 
 
 @pytest.mark.parametrize(
