@@ -106,10 +106,16 @@ def _conv2d_type(attrs: ConvAttrs, x: TensorType, w: TensorType) -> TensorType:
         raise TypeRuleError(
             f"cannot convolve {x} with {w}",
             notes=[f"a window of {kernel[0]}x{kernel[1]} doesn't fit into {h}x{width}"],
-            help="add padding, or use a smaller kernel",
+            help=_channels_last(x) or "add padding, or use a smaller kernel",
             inputs=(0,),
         )
     return image_type(x, attrs.layout, n, out, oh, ow)
+
+
+def _channels_last(x: TensorType) -> str | None:
+    """The repair of an image whose channels stand behind its height and width."""
+    colours = x.dims[-1] in (1, 3, 4) and x.dims[1] not in (1, 3, 4)
+    return "channels stand in front: transpose[0, 3, 1, 2] puts them there" if colours else None
 
 
 def _input_gradient_type(attrs: ConvInputGradientAttrs, g: TensorType, w: TensorType) -> TensorType:

@@ -522,7 +522,8 @@ def _wrong_size(dims: Sequence[Dim], value: Value, operand: Operand, wanted: Dim
         known = product(d for d in dims if d != -1)
         notes = [f"it has {value.type.size} elements, which are no multiple of {known}"]
     help = None
-    if len(dims) > 1 and value.type.dims[:1] == tuple(dims[:1]):
+    left = product(dims[:-1])
+    if len(dims) > 1 and left != 0 and value.type.size // left * left == value.type.size:
         rest = ", ".join(["-1" if i == len(dims) - 1 else str(d) for i, d in enumerate(dims)])
         help = f"-1 stands for what is left: reshape[{rest}]"
     labels = operators.operand_labels([operand])

@@ -89,6 +89,8 @@ class Frame:
     float_dtype: DType | None = None
     # Which argument said what each dim of the signature is.
     dim_origins: dict[str, DimOrigin] = field(default_factory=dict)
+    # Complaints about sizes so far: what was said, and why.
+    sizes_told: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
     # Instances made so far by name, and the indices of the loops around.
     counts: dict[str, int] = field(default_factory=dict)
     indices: tuple[int, ...] = ()
@@ -271,9 +273,18 @@ class Context:
         else:
             diagnostic = self._of_this_call(diagnostic)
         key = (diagnostic.code, diagnostic.span)
-        if key not in self.reported:
+        if key not in self.reported and not self._again(diagnostic):
             self.reported.add(key)
             self.reporter.report(diagnostic)
+
+    def _again(self, diagnostic: Diagnostic) -> bool:
+        """Whether the same sizes were complained of in this call: queries, keys and values of a
+        wrong number of heads are one mistake."""
+        told = (diagnostic.title, diagnostic.notes)
+        if not diagnostic.code.startswith("E0203") or told in self.frame.sizes_told:
+            return told in self.frame.sizes_told
+        self.frame.sizes_told.add(told)
+        return False
 
     def _of_this_call(self, diagnostic: Diagnostic) -> Diagnostic:
         """The diagnostic with the static arguments that the function around was called with."""

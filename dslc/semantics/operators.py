@@ -180,10 +180,13 @@ def _check_literal(operand: Operand, dtype: DType, verb: str, operands: Sequence
     fits = is_bool == (dtype == "bool") and (is_float(dtype) or not isinstance(thing, float))
     if fits or not (is_bool or is_number(thing)):
         return
-    other = next(o for o in operands if isinstance(o.thing, Tensor))
+    tensors = [o for o in operands if isinstance(o.thing, Tensor)]
+    other = next((o for o in tensors if o.thing.type.dtype == dtype), tensors[0])  # type: ignore[union-attr]
     wanted = "f32" if isinstance(thing, float) else ("bool" if is_bool else "i64")
     (_, text), *_ = shown([other])
     help = f"cast the tensor: cast[{wanted}]({text})"
+    if isinstance(thing, bool):
+        help = f"write {int(thing)}" if not is_float(dtype) else f"write {float(thing)}"
     message = f"cannot {verb} {describe(thing)} and {dtype} values"
     raise Mistake(errors.op_mismatch("E0204", message, operand_labels([operand, other]), (), help))
 
@@ -253,15 +256,16 @@ def _cannot_broadcast(
     a, b = values[other].type, values[position].type
     labels = operand_labels([operands[other], operands[position]])
     pairs = list(_misfits(ctx, a.dims, b.dims))
-    if same is None:
-        _, x, y = next((p for p in pairs if ctx.same(p[1], p[2]) is None), pairs[0])
-        where = f"to {verb} {show_type(a)} and {show_type(b)}"
-        return Mistake(errors.cannot_prove(str(x), str(y), labels, where, ctx.settling(x, y)))
-    told = "; ".join(f"dim {axis} differs ({x} and {y})" for axis, x, y in pairs)
-    message = f"cannot {verb} {show_type(a)} and {show_type(b)}"
     help = None
     if not ctx.frame.module.library:
         help = repairs.shape_help(ctx, verb, *shown([operands[other], operands[position]]))
+    if same is None:
+        _, x, y = next((p for p in pairs if ctx.same(p[1], p[2]) is None), pairs[0])
+        where = f"to {verb} {show_type(a)} and {show_type(b)}"
+        settling = ctx.settling(x, y)
+        return Mistake(errors.cannot_prove(str(x), str(y), labels, where, settling, help))
+    told = "; ".join(f"dim {axis} differs ({x} and {y})" for axis, x, y in pairs)
+    message = f"cannot {verb} {show_type(a)} and {show_type(b)}"
     return Mistake(errors.op_mismatch("E0203", message, labels, [told], help))
 
 

@@ -194,7 +194,10 @@ class Matcher:
             wanted = len(written.dims) - len(spreads)
             least = "at least " if spreads else ""
             note = f"{least}{_count(wanted)} needed, {show_type(tensor.type)} has {len(actual)}"
-            raise self._wrong(name, written, given, show_type(tensor.type), (note,))
+            help = None
+            if extra > 0 and tensor.note.words.startswith("from dense"):
+                help = "dense works along the last dim; flatten before it makes one vector of each"
+            raise self._wrong(name, written, given, show_type(tensor.type), (note,), help)
         axis = 0
         for dim in written.dims:
             if isinstance(dim, ast.Spread):
@@ -235,7 +238,9 @@ class Matcher:
         if not same:
             before = ", ".join(str(e) for e in bound.elements)
             note = f"*{spread.name.name} is [{before}]{self._since(spread.name.name)}"
-            raise self._wrong(name, written, given, show_type(tensor.type), (note,))
+            origin = self.frame.dim_origins.get(spread.name.name)
+            help = _other_dims_help(bound.elements, origin, given, tensor)
+            raise self._wrong(name, written, given, show_type(tensor.type), (note,), help)
 
     def _since(self, dim: str) -> str:
         """Which argument said what a dim is: ", because `x` is f32[N, 8]"."""
@@ -323,7 +328,7 @@ class Matcher:
             where = f"dim {equation.axis} of {told}"
             settling = self.ctx.settling(wanted, equation.actual)
             left, right = str(wanted), str(equation.actual)
-            help = f"or declare it as it is: -> {found}" if self.what == "result of" else None
+            help = f"declare it as it is: -> {found}" if self.what == "result of" else None
             raise Mistake(errors.cannot_prove(left, right, labels, where, settling, help))
         note = f"dim {equation.axis} differs ({wanted} and {equation.actual})"
         names = [n for n in sorted(_names(equation.expr)) if n in self.frame.env]
@@ -356,6 +361,18 @@ class Matcher:
 
     def _wanted(self, written: ast.TypeExpr) -> str:
         return " ".join(written.span.text.split())
+
+
+def _other_dims_help(
+    wanted: Sequence[Thing], origin: DimOrigin | None, given: Given, tensor: Tensor
+) -> str | None:
+    """What makes one dim less of a tensor: a last dim of 1, or classes as one-hot."""
+    dims, text = tensor.type.dims, given.span.text
+    if dims == (*wanted, 1):
+        return f"leave the last dim out: {text}[..., 0]"
+    if origin is not None and dims == origin.type.dims and not is_float(tensor.type.dtype):
+        return f"if it is one-hot, its classes are argmax[axis=-1]({text})"
+    return None
 
 
 def _dtype_help(wanted: str, given: Given, tensor: Tensor, what: str) -> str | None:

@@ -63,7 +63,7 @@ def cannot_prove(
         f"cannot prove that {left} == {right}",
         tuple(labels),
         (where,) if where else (),
-        (f"if it always holds, say so: assert {settling}", *([help] if help else [])),
+        (*([help] if help else []), f"if it always holds, say so: assert {settling}"),
     )
 
 
