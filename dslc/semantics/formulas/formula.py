@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Index:
     """`i`: `symbol` stands for it in positions, `value` is it as an i64. It runs through `extent`
     numbers from `low`; `why` says what its range follows from. `range` is what `k in low..high`
-    gives, `declared` what the declared type does."""
+    gives, `declared` what the declared type does; `parts` are the two indices in its place, if it
+    was split."""
 
     name: str
     span: Span
@@ -36,7 +37,7 @@ class Index:
     extent: Dim | None = None
     why: str = ""
     is_left: bool = False
-    uses: int = 0
+    parts: tuple[Index, Index] | None = None
 
     @property
     def size(self) -> Dim:

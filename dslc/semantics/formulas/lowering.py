@@ -8,12 +8,12 @@ indices of both sides. Nothing is stored between: `lower/group.py` fuses it into
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
-from dslc.ir.dims import Dim, Extremum, Poly, Quotient, Remainder, Sym, free_symbols
+from dslc.ir.dims import Dim, Extremum, Poly, Quotient, Remainder, Sym, free_symbols, product
 from dslc.ir.types import TensorType
 from dslc.ops.surface_math import mean
 from dslc.semantics import errors
@@ -31,6 +31,17 @@ class Cell:
 
     value: Value
     axes: tuple[Index, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A slice of an axis, of `size` elements, and the indices that walk it."""
+
+    indices: tuple[Index, ...]
+    start: Dim
+    stop: Dim
+    step: int
+    size: Dim
 
 
 class Lowering:
@@ -224,40 +235,75 @@ class Lowering:
         return offset, steps, rest
 
     def _view(self, read: Read) -> Cell | None:
-        """The read as slices of the tensor, if each axis walks an index of its own by a constant
-        step, or none, and nothing is outside."""
+        """The read as slices of the tensor, if each axis walks indices of its own as a view can,
+        or none, and nothing is outside."""
         if read.guarded:
             return None
-        dims = read.source.type.dims
         starts: list[Dim] = []
         stops: list[Dim] = []
         steps: list[int] = []
+        kept: list[Dim] = []
         axes: list[Index] = []
-        for position in read.positions:
-            walked = self.walked(position)
-            if walked is not None:
-                index, step, offset = walked
-                plain = isinstance(index.size, int) and index.size > 0
-                if index in axes or (step not in (1, -1) and not plain):
-                    return None
-                axes.append(index)
-                last = offset + (index.size - 1) * step
-                starts.append(offset)
-                stops.append(last + (1 if step > 0 else -1))
-                steps.append(step)
-            elif isinstance(position.at, Value) or self.moving(position.at):
+        for position, dim in zip(read.positions, read.source.type.dims):
+            walk = self._walk(position, dim)
+            if walk is None or any(index in axes for index in walk.indices):
                 return None
-            else:
-                starts.append(position.at)
-                stops.append(position.at + 1)
-                steps.append(1)
+            starts.append(walk.start)
+            stops.append(walk.stop)
+            steps.append(walk.step)
+            axes.extend(walk.indices)
+            kept.extend([walk.size] if walk.indices else [])
         value = read.source
-        if not self._whole(starts, stops, steps, dims):
+        if not self._whole(starts, stops, steps, value.type.dims):
             value = self.emit(
                 "slice", (value,), starts=tuple(starts), stops=tuple(stops), steps=tuple(steps)
             )
-        value = self.reshaped_to(value, read, axes)
-        return Cell(value, tuple(axes))
+        if len(kept) < value.type.rank:
+            places = [i for i, p in enumerate(read.positions) if self._moves(p)]
+            value = self.reshaped(value, tuple(value.type.dims[i] for i in places))
+        value = self.relabelled(value, tuple(kept))
+        return Cell(self.reshaped(value, tuple(axis.size for axis in axes)), tuple(axes))
+
+    def _moves(self, position: Position) -> bool:
+        return isinstance(position.at, Value) or bool(self.moving(position.at))
+
+    def _walk(self, position: Position, dim: Dim) -> _Walk | None:
+        """How a view follows a position along an axis of size `dim`, if one can: at a fixed place,
+        by a constant step, or through all of it by several indices, each within the step of the one
+        before (`2 * i + k` with k below 2)."""
+        parts = None if isinstance(position.at, Value) else self.affine(position.at)
+        if parts is None:
+            return None
+        offset, steps = parts
+        if not steps:
+            return _Walk((), offset, offset + 1, 1, 1)
+        if len(steps) == 1:
+            ((index, step),) = steps.items()
+            plain = isinstance(index.size, int) and index.size > 0
+            if not isinstance(step, int) or (step not in (1, -1) and not plain):
+                return None
+            last = offset + (index.size - 1) * step
+            return _Walk((index,), offset, last + (1 if step > 0 else -1), step, index.size)
+        order = self._digits(steps)
+        if order is None or offset != 0:
+            return None
+        size = product(index.size for index in order)
+        whole = self.ctx.prover.equal(size, dim) is True
+        return _Walk(order, 0, dim, 1, size) if whole else None
+
+    def _digits(self, steps: Mapping[Index, Dim]) -> tuple[Index, ...] | None:
+        """The indices from the one with the largest step on, if they are digits of a number."""
+        order: list[Index] = []
+        reached: Dim = 1
+        left = dict(steps)
+        while left:
+            index = next((index for index, step in left.items() if step == reached), None)
+            if index is None:
+                return None
+            del left[index]
+            order.insert(0, index)
+            reached = reached * index.size
+        return tuple(order)
 
     def _whole(
         self,
@@ -272,13 +318,13 @@ class Lowering:
             for start, stop, step, dim in zip(starts, stops, steps, dims)
         )
 
-    def reshaped_to(self, value: Value, read: Read, axes: Sequence[Index]) -> Value:
-        """Without the axes that walk no index, and with the sizes of those that do."""
-        if len(axes) < value.type.rank:
-            kept = [self.walked(position) is not None for position in read.positions]
-            dims = tuple(dim for dim, keep in zip(value.type.dims, kept) if keep)
-            value = self.reshaped(value, dims)
-        return self.relabelled(value, tuple(axis.size for axis in axes))
+    def merged(self, value: Value, dims: tuple[Dim, ...]) -> Value:
+        """The same elements with other dims, which are equal by proof where not by form."""
+        size = product(dims)
+        if value.type.size != size:
+            flat = self.reshaped(value, (value.type.size,))
+            value = self.relabelled(flat, (size,))
+        return self.reshaped(value, dims)
 
     def _general(self, read: Read) -> Cell:
         parts = [

@@ -13,6 +13,7 @@ from dslc.semantics.formulas.contraction import Contracting
 from dslc.semantics.formulas.formula import Formula
 from dslc.semantics.formulas.ranges import settle
 from dslc.semantics.formulas.scalars import new_index
+from dslc.semantics.formulas.splitting import split_indices
 from dslc.semantics.signature import Given, Matcher, Silent, as_declared, dims_of, dtype_of
 from dslc.semantics.values import Bad, Tensor, Thing, describe
 from dslc.syntax import ast
@@ -22,10 +23,13 @@ def assign_formula(ctx: Context, stmt: ast.IndexAssign) -> None:
     """Computes the tensor on the left and binds it."""
     declared = _declared(ctx, stmt)
     formula, value = _right_side(ctx, stmt, declared)
-    settle(ctx, formula, value)
-    lowering = Contracting(ctx, formula)
     left = [index for index in formula.indices if index.is_left]
-    result = lowering.placed(lowering.cell(value), left)
+    settle(ctx, formula, value)
+    split_indices(ctx, formula, value)
+    lowering = Contracting(ctx, formula)
+    axes = [part for index in left for part in index.parts or (index,)]
+    result = lowering.placed(lowering.cell(value), axes)
+    result = lowering.merged(result, tuple(index.size for index in left))
     thing: Thing = ctx.tensor(result, stmt.target.span, f"the tensor {stmt.target.name}")
     if stmt.type is not None:
         matcher = Matcher(ctx, ctx.frame, what="value of")
