@@ -16,6 +16,7 @@ from itertools import combinations
 
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim, product
+from dslc.semantics.formulas.affine import moving
 from dslc.semantics.formulas.convolution import as_convolution
 from dslc.semantics.formulas.formula import Index, Inside, Read, Reduction
 from dslc.semantics.formulas.lowering import Cell, Lowering
@@ -24,122 +25,130 @@ _UNKNOWN = 256  # what an unknown dim counts as
 _STORED = 4  # what storing an element costs, in multiplications
 
 
-class Contracting(Lowering):
-    """Lowers sums of products to the ops that have kernels of their own."""
-
-    def reduced(self, reduction: Reduction) -> Cell:
-        if reduction.kind == "sum":
-            factors = self._factors(reduction.body)
-            bound = [f for f in factors if self.depends(f) & set(reduction.indices)]
-            free = [f for f in factors if f not in bound]
-            total = self._product(reduction, bound)
-            if total is not None:
-                return self._times(total, free)
-        return super().reduced(reduction)
-
-    def _times(self, cell: Cell, factors: Sequence[Value]) -> Cell:
+def contracted(lowering: Lowering, reduction: Reduction) -> Cell | None:
+    """A sum of products as an op that has kernels of its own; None if it is best one loop nest."""
+    if reduction.kind != "sum":
+        return None
+    factors = _factors(lowering, reduction.body)
+    bound = [f for f in factors if depends(lowering, f) & set(reduction.indices)]
+    total = _product(lowering, reduction, bound)
+    if total is not None:
         for factor in factors:
-            cell = self._binary("mul", cell, self.cell(factor))
-        return cell
+            if factor not in bound:
+                total = lowering.binary("mul", total, lowering.cell(factor))
+    return total
 
-    def _factors(self, value: Value) -> list[Value]:
-        eqn = self.producers.get(value)
-        if eqn is None or eqn.op.name != "mul":
-            return [value]
-        return [factor for x in eqn.inputs for factor in self._factors(x)]
 
-    def depends(self, value: Value) -> set[Index]:
-        """The indices that a scalar depends on."""
-        meaning = self.formula.meanings.get(value)
-        match meaning:
-            case Index():
-                return {meaning}
-            case Read():
-                return self._read_depends(meaning)
-            case Inside():
-                return self._read_depends(meaning.read)
-            case Reduction():
-                return self.depends(meaning.body) - set(meaning.indices)
-            case Value():
-                return set()
-        inputs = self.producers[value].inputs
-        return {index for x in inputs for index in self.depends(x)}
+def _factors(lowering: Lowering, value: Value) -> list[Value]:
+    eqn = lowering.producers.get(value)
+    if eqn is None or eqn.op.name != "mul":
+        return [value]
+    return [factor for x in eqn.inputs for factor in _factors(lowering, x)]
 
-    def _read_depends(self, read: Read) -> set[Index]:
-        out: set[Index] = set()
-        for position in read.positions:
-            if isinstance(position.at, Value):
-                out |= self.depends(position.at)
-            else:
-                out |= self.moving(position.at)
-        return out
 
-    # --- which op it is -------------------------------------------------------------------------
+def depends(lowering: Lowering, value: Value) -> set[Index]:
+    """The indices that a scalar depends on."""
+    meaning = lowering.formula.meanings.get(value)
+    match meaning:
+        case Index():
+            return set(meaning.parts or (meaning,))
+        case Read():
+            return _read_depends(lowering, meaning)
+        case Inside():
+            return _read_depends(lowering, meaning.read)
+        case Reduction():
+            return depends(lowering, meaning.body) - set(meaning.indices)
+        case Value():
+            return set()
+    return {i for x in lowering.producers[value].inputs for i in depends(lowering, x)}
 
-    def _product(self, reduction: Reduction, factors: list[Value]) -> Cell | None:
-        """The sum over the product of `factors`; None if it is best left one loop nest."""
-        if len(factors) == 2:
-            reads = [self.formula.meanings.get(factor) for factor in factors]
-            for x, w in (reads, reads[::-1]):
-                if isinstance(x, Read) and isinstance(w, Read):
-                    found = as_convolution(self, reduction, x, w)
-                    if found is not None:
-                        return found
-        if not 2 <= len(factors) <= 5 or any(map(self._is_spread, factors)):
-            return None
-        summed = set(reduction.indices)
-        sets = [frozenset(self.depends(factor)) for factor in factors]
-        _, order, has_matmul = _cheapest(sets, summed)
-        if not has_matmul:
-            return None
-        cells = [self.cell(factor) for factor in factors]
-        for i, j in order:
-            rest = [cell for k, cell in enumerate(cells) if k not in (i, j)]
-            needed = {axis for cell in rest for axis in cell.axes}
-            cells = [*rest, self._pair(cells[i], cells[j], summed - needed)]
-        return cells[0]
 
-    def _is_spread(self, value: Value) -> bool:
-        """Whether elements of some tensor are read again and again: then it is not worth storing
-        what was read."""
-        for read in self.reads_below(value):
-            moving = [p.at for p in read.positions if not isinstance(p.at, Value)]
-            axes = {index for at in moving for index in self.moving(at)}
-            if len(axes) > sum(bool(self.moving(at)) for at in moving):
-                return True
-        return False
+def _read_depends(lowering: Lowering, read: Read) -> set[Index]:
+    out: set[Index] = set()
+    for position in read.positions:
+        if isinstance(position.at, Value):
+            out |= depends(lowering, position.at)
+        else:
+            out |= moving(lowering.symbols, position.at)
+    return out
 
-    def _pair(self, x: Cell, y: Cell, summed: set[Index]) -> Cell:
-        """The sum over `summed` of the product of two cells."""
-        x, y = (self._without(a, summed - set(b.axes)) for a, b in ((x, y), (y, x)))
-        inner = [axis for axis in x.axes if axis in y.axes and axis in summed]
-        if not _is_matmul(frozenset(x.axes), frozenset(y.axes), set(inner)):
-            product_ = self._binary("mul", x, y)
-            return self.reduce("sum", product_, inner) if inner else product_
-        own = self.sorted(set(x.axes) ^ set(y.axes))
-        if own[0] in y.axes:
-            x, y = y, x
-        batch = [axis for axis in self.sorted(set(x.axes)) if axis in y.axes and axis not in inner]
-        left = [axis for axis in own if axis in x.axes]
-        right = [axis for axis in own if axis in y.axes]
-        inner.sort(key=x.axes.index)
-        a = self._matrix(x, batch, left, inner)
-        b = self._matrix(y, batch, inner, right)
-        axes = (*batch, *left, *right)
-        dims = tuple(axis.size for axis in axes)
-        return Cell(self.reshaped(self.emit("matmul", (a, b)), dims), axes)
 
-    def _without(self, cell: Cell, summed: set[Index]) -> Cell:
-        """The cell summed over indices that are its own."""
-        indices = [axis for axis in cell.axes if axis in summed]
-        return self.reduce("sum", cell, indices) if indices else cell
+# --- which op it is -----------------------------------------------------------------------------
 
-    def _matrix(
-        self, cell: Cell, batch: Sequence[Index], rows: Sequence[Index], columns: Sequence[Index]
-    ) -> Value:
-        placed = self.placed(cell, (*batch, *rows, *columns))
-        dims = tuple(axis.size for axis in batch)
-        return self.reshaped(placed, (*dims, _size(rows), _size(columns)))
+
+def _product(lowering: Lowering, reduction: Reduction, factors: list[Value]) -> Cell | None:
+    """The sum over the product of `factors`."""
+    if len(factors) == 2:
+        reads = [lowering.formula.meanings.get(factor) for factor in factors]
+        for x, w in (reads, reads[::-1]):
+            if isinstance(x, Read) and isinstance(w, Read):
+                found = as_convolution(lowering, reduction, x, w)
+                if found is not None:
+                    return found
+    if not 2 <= len(factors) <= 5 or any(_is_spread(lowering, factor) for factor in factors):
+        return None
+    summed = set(reduction.indices)
+    sets = [frozenset(depends(lowering, factor)) for factor in factors]
+    _, order, has_matmul = _cheapest(sets, summed)
+    if not has_matmul:
+        return None
+    cells = [lowering.cell(factor) for factor in factors]
+    for i, j in order:
+        rest = [cell for k, cell in enumerate(cells) if k not in (i, j)]
+        needed = {axis for cell in rest for axis in cell.axes}
+        cells = [*rest, _pair(lowering, cells[i], cells[j], summed - needed)]
+    return cells[0]
+
+
+def _is_spread(lowering: Lowering, value: Value) -> bool:
+    """Whether elements of some tensor are read again and again: then it is not worth storing what
+    was read."""
+    for read in lowering.reads_below(value):
+        if lowering.is_view(read):
+            continue
+        places = [p.at for p in read.positions if not isinstance(p.at, Value)]
+        moved = [moving(lowering.symbols, at) for at in places]
+        if len({index for some in moved for index in some}) > sum(map(bool, moved)):
+            return True
+    return False
+
+
+def _pair(lowering: Lowering, x: Cell, y: Cell, summed: set[Index]) -> Cell:
+    """The sum over `summed` of the product of two cells."""
+    x, y = (_without(lowering, a, summed - set(b.axes)) for a, b in ((x, y), (y, x)))
+    inner = [axis for axis in x.axes if axis in y.axes and axis in summed]
+    if not _is_matmul(frozenset(x.axes), frozenset(y.axes), set(inner)):
+        both = lowering.binary("mul", x, y)
+        return lowering.reduce("sum", both, inner) if inner else both
+    own = lowering.sorted(set(x.axes) ^ set(y.axes))
+    if own[0] in y.axes:
+        x, y = y, x
+    batch = [axis for axis in lowering.sorted(set(x.axes)) if axis in y.axes and axis not in inner]
+    left = [axis for axis in own if axis in x.axes]
+    right = [axis for axis in own if axis in y.axes]
+    a = _matrix(lowering, x, batch, left, inner)
+    b = _matrix(lowering, y, batch, inner, right)
+    axes = (*batch, *left, *right)
+    product_ = lowering.emit("matmul", (a, b))
+    return Cell(lowering.reshaped(product_, tuple(axis.size for axis in axes)), axes)
+
+
+def _without(lowering: Lowering, cell: Cell, summed: set[Index]) -> Cell:
+    """The cell summed over indices that are its own."""
+    indices = [axis for axis in cell.axes if axis in summed]
+    return lowering.reduce("sum", cell, indices) if indices else cell
+
+
+def _matrix(
+    lowering: Lowering,
+    cell: Cell,
+    batch: Sequence[Index],
+    rows: Sequence[Index],
+    columns: Sequence[Index],
+) -> Value:
+    placed = lowering.placed(cell, (*batch, *rows, *columns))
+    dims = tuple(axis.size for axis in batch)
+    return lowering.reshaped(placed, (*dims, _size(rows), _size(columns)))
 
 
 def _size(axes: Iterable[Index]) -> Dim:

@@ -18,6 +18,7 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.types import is_float
 from dslc.ops.windows import window_count
+from dslc.semantics.formulas.affine import affine
 from dslc.semantics.formulas.formula import Index, Read, Reduction
 from dslc.semantics.formulas.lowering import Cell, Lowering
 
@@ -80,24 +81,24 @@ class _Roles:
 
 def _alone(lowering: Lowering, read: Read, axis: int) -> Index | None:
     """The index that walks the whole axis alone."""
-    walked = lowering.walked(read.positions[axis])
-    if walked is None or walked[1] != 1 or walked[2] != 0:
+    found = affine(lowering.symbols, read.positions[axis])
+    if found is None or found[0] != 0 or list(found[1].values()) != [1]:
         return None
-    same = lowering.ctx.prover.equal(walked[0].size, read.source.type.dims[axis])
-    return walked[0] if same is True else None
+    (index,) = found[1]
+    same = lowering.ctx.prover.equal(index.size, read.source.type.dims[axis])
+    return index if same is True else None
 
 
 def _place(lowering: Lowering, reduction: Reduction, read: Read, axis: int) -> _Place | None:
-    at = read.positions[axis].at
-    parts = None if isinstance(at, Value) else lowering.affine(at)
-    if parts is None or len(parts[1]) != 2 or not isinstance(parts[0], int):
+    found = affine(lowering.symbols, read.positions[axis])
+    if found is None or len(found[1]) != 2 or not isinstance(found[0], int):
         return None
-    (a, b) = parts[1].items()
+    a, b = found[1].items()
     out, kernel = (a, b) if b[0] in reduction.indices else (b, a)
     stride, dilation = out[1], kernel[1]
     if not isinstance(stride, int) or not isinstance(dilation, int) or stride < 1 or not dilation:
         return None
-    return _Place(axis, out[0], kernel[0], stride, dilation, parts[0])
+    return _Place(axis, out[0], kernel[0], stride, dilation, found[0])
 
 
 def _roles(

@@ -8,17 +8,19 @@ indices of both sides. Nothing is stored between: `lower/group.py` fuses it into
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
-from dslc.ir.dims import Dim, Extremum, Poly, Quotient, Remainder, Sym, free_symbols, product
+from dslc.ir.dims import Dim, Extremum, Quotient, Remainder, Sym, free_symbols, product
 from dslc.ir.types import TensorType
 from dslc.ops.surface_math import mean
 from dslc.semantics import errors
 from dslc.semantics.context import Context, Mistake, call_text
-from dslc.semantics.formulas.formula import Formula, Index, Inside, Position, Read, Reduction
+from dslc.semantics.formulas.affine import Walk, as_dim, moving, parts, walk
+from dslc.semantics.formulas.formula import Formula, Index, Inside, Read, Reduction
 from dslc.source import Span
 
 # Ops that a rank of 0 makes do nothing.
@@ -33,23 +35,16 @@ class Cell:
     axes: tuple[Index, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Walk:
-    """A slice of an axis, of `size` elements, and the indices that walk it."""
-
-    indices: tuple[Index, ...]
-    start: Dim
-    stop: Dim
-    step: int
-    size: Dim
+Known: TypeAlias = "Callable[[Lowering, Reduction], Cell | None]"
 
 
 class Lowering:
-    """The state of lowering one formula. `order` says which index is an outer loop of which, where
-    nothing else does; what is lowered is remembered."""
+    """The state of lowering one formula. `known` finds the reductions that are an op of their own;
+    `order` says which index is an outer loop of which, where nothing else does; what is lowered is
+    remembered."""
 
-    def __init__(self, ctx: Context, formula: Formula) -> None:
-        self.ctx, self.formula = ctx, formula
+    def __init__(self, ctx: Context, formula: Formula, known: Known) -> None:
+        self.ctx, self.formula, self.known = ctx, formula, known
         self.producers = formula.producers()
         self.symbols = {index.symbol: index for index in formula.indices}
         self.order: tuple[Index, ...] = tuple(formula.indices)
@@ -140,7 +135,10 @@ class Lowering:
     # --- reductions -----------------------------------------------------------------------------
 
     def reduced(self, reduction: Reduction) -> Cell:
-        """Any reduction, by its definition."""
+        """A reduction as an op of its own, or by its definition."""
+        found = self.known(self, reduction)
+        if found is not None:
+            return found
         before, self.order = self.order, self.loops(reduction)
         cell = self.cell(reduction.body)
         self.order = before
@@ -192,118 +190,39 @@ class Lowering:
         view = self._view(read)
         return view if view is not None else self._general(read)
 
-    def moving(self, at: Dim) -> set[Index]:
-        """The indices that a position depends on."""
-        return {self.symbols[name] for name in free_symbols(at) if name in self.symbols}
+    def is_view(self, read: Read) -> bool:
+        """Whether the read is a view of its tensor."""
+        return self._walks(read) is not None
 
-    def walked(self, position: Position) -> tuple[Index, int, Dim] | None:
-        """(index, step, offset) of a position that walks one index by a constant step."""
-        if isinstance(position.at, Value):
-            return None
-        parts = self.affine(position.at)
-        if parts is None or len(parts[1]) != 1:
-            return None
-        ((index, step),) = parts[1].items()
-        return (index, step, parts[0]) if isinstance(step, int) else None
-
-    def affine(self, at: Dim) -> tuple[Dim, dict[Index, Dim]] | None:
-        """`at` as an offset and a step for each index; None if it is not affine."""
-        offset, steps, rest = self._parts(at)
-        return (offset, steps) if rest == 0 else None
-
-    def _parts(self, at: Dim) -> tuple[Dim, dict[Index, Dim], Dim]:
-        """Offset and steps of `at`, and what is not affine of it."""
-        if isinstance(at, int):
-            return at, {}, 0
-        offset: Dim = 0
-        rest: Dim = 0
-        steps: dict[Index, Dim] = {}
-        for monomial, coefficient in at.terms:
-            term = Poly(((monomial, coefficient),)) if monomial else coefficient
-            moving = [a for a in monomial if self.moving(_dim(a))]
-            if not moving:
-                offset = offset + term
-            elif len(moving) == 1 and isinstance(moving[0], Sym):
-                index = self.symbols[moving[0].name]
-                others = [a for a in monomial if a is not moving[0]]
-                factor: Dim = coefficient
-                for atom in others:
-                    factor = factor * _dim(atom)
-                steps[index] = steps.get(index, 0) + factor
-            else:
-                rest = rest + term
-        return offset, steps, rest
-
-    def _view(self, read: Read) -> Cell | None:
-        """The read as slices of the tensor, if each axis walks indices of its own as a view can,
-        or none, and nothing is outside."""
+    def _walks(self, read: Read) -> list[Walk] | None:
+        """How each axis is walked, if all are as a view can, by indices of their own, and nothing
+        is outside."""
         if read.guarded:
             return None
-        starts: list[Dim] = []
-        stops: list[Dim] = []
-        steps: list[int] = []
-        kept: list[Dim] = []
-        axes: list[Index] = []
-        for position, dim in zip(read.positions, read.source.type.dims):
-            walk = self._walk(position, dim)
-            if walk is None or any(index in axes for index in walk.indices):
-                return None
-            starts.append(walk.start)
-            stops.append(walk.stop)
-            steps.append(walk.step)
-            axes.extend(walk.indices)
-            kept.extend([walk.size] if walk.indices else [])
+        dims = read.source.type.dims
+        found = [walk(self.ctx.prover, self.symbols, p, d) for p, d in zip(read.positions, dims)]
+        walks = [along for along in found if along is not None]
+        axes = [index for along in walks for index in along.indices]
+        return walks if len(walks) == len(dims) and len(set(axes)) == len(axes) else None
+
+    def _view(self, read: Read) -> Cell | None:
+        """The read by slices and reshapes of the tensor."""
+        walks = self._walks(read)
+        if walks is None:
+            return None
+        starts = tuple(along.start for along in walks)
+        stops = tuple(along.stop for along in walks)
+        steps = tuple(along.step for along in walks)
+        kept = tuple(along.size for along in walks if along.indices)
+        axes = tuple(index for along in walks for index in along.indices)
         value = read.source
         if not self._whole(starts, stops, steps, value.type.dims):
-            value = self.emit(
-                "slice", (value,), starts=tuple(starts), stops=tuple(stops), steps=tuple(steps)
-            )
+            value = self.emit("slice", (value,), starts=starts, stops=stops, steps=steps)
         if len(kept) < value.type.rank:
-            places = [i for i, p in enumerate(read.positions) if self._moves(p)]
-            value = self.reshaped(value, tuple(value.type.dims[i] for i in places))
-        value = self.relabelled(value, tuple(kept))
-        return Cell(self.reshaped(value, tuple(axis.size for axis in axes)), tuple(axes))
-
-    def _moves(self, position: Position) -> bool:
-        return isinstance(position.at, Value) or bool(self.moving(position.at))
-
-    def _walk(self, position: Position, dim: Dim) -> _Walk | None:
-        """How a view follows a position along an axis of size `dim`, if one can: at a fixed place,
-        by a constant step, or through all of it by several indices, each within the step of the one
-        before (`2 * i + k` with k below 2)."""
-        parts = None if isinstance(position.at, Value) else self.affine(position.at)
-        if parts is None:
-            return None
-        offset, steps = parts
-        if not steps:
-            return _Walk((), offset, offset + 1, 1, 1)
-        if len(steps) == 1:
-            ((index, step),) = steps.items()
-            plain = isinstance(index.size, int) and index.size > 0
-            if not isinstance(step, int) or (step not in (1, -1) and not plain):
-                return None
-            last = offset + (index.size - 1) * step
-            return _Walk((index,), offset, last + (1 if step > 0 else -1), step, index.size)
-        order = self._digits(steps)
-        if order is None or offset != 0:
-            return None
-        size = product(index.size for index in order)
-        whole = self.ctx.prover.equal(size, dim) is True
-        return _Walk(order, 0, dim, 1, size) if whole else None
-
-    def _digits(self, steps: Mapping[Index, Dim]) -> tuple[Index, ...] | None:
-        """The indices from the one with the largest step on, if they are digits of a number."""
-        order: list[Index] = []
-        reached: Dim = 1
-        left = dict(steps)
-        while left:
-            index = next((index for index, step in left.items() if step == reached), None)
-            if index is None:
-                return None
-            del left[index]
-            order.insert(0, index)
-            reached = reached * index.size
-        return tuple(order)
+            pairs = zip(walks, value.type.dims)
+            value = self.reshaped(value, tuple(dim for along, dim in pairs if along.indices))
+        value = self.relabelled(value, kept)
+        return Cell(self.reshaped(value, tuple(axis.size for axis in axes)), axes)
 
     def _whole(
         self,
@@ -327,15 +246,15 @@ class Lowering:
         return self.reshaped(value, dims)
 
     def _general(self, read: Read) -> Cell:
-        parts = [
-            (0, {}, self.cell(p.at)) if isinstance(p.at, Value) else self._parts(p.at)
+        found = [
+            (0, {}, self.cell(p.at)) if isinstance(p.at, Value) else parts(self.symbols, p.at)
             for p in read.positions
         ]
         rests = [
             rest if isinstance(rest, Cell) else None if rest == 0 else self._computed(rest)
-            for _, _, rest in parts
+            for _, _, rest in found
         ]
-        every = {index for _, steps, _ in parts for index in steps}
+        every = {index for _, steps, _ in found for index in steps}
         every.update(axis for rest in rests if rest is not None for axis in rest.axes)
         axes = self.sorted(every)
         inputs = [self.placed(rest, axes) for rest in rests if rest is not None]
@@ -343,8 +262,8 @@ class Lowering:
             "read",
             (read.source, *inputs),
             dims=tuple(axis.size for axis in axes),
-            offsets=tuple(offset for offset, _, _ in parts),
-            steps=tuple(tuple(steps.get(axis, 0) for axis in axes) for _, steps, _ in parts),
+            offsets=tuple(offset for offset, _, _ in found),
+            steps=tuple(tuple(steps.get(axis, 0) for axis in axes) for _, steps, _ in found),
             indexed=tuple(i for i, rest in enumerate(rests) if rest is not None),
             guarded=read.guarded,
             value=0 if read.outside is None else read.outside,
@@ -355,7 +274,7 @@ class Lowering:
 
     def _computed(self, at: Dim) -> Cell:
         """A position as an integer tensor."""
-        if not self.moving(at):
+        if not moving(self.symbols, at):
             return Cell(self.emit("dim_value", (), dim=at))
         if isinstance(at, int):
             raise InternalError("a number depends on no index")
@@ -364,12 +283,12 @@ class Lowering:
             term: Cell | None = None
             for atom in monomial:
                 factor = self._of_atom(atom)
-                term = factor if term is None else self._binary("mul", term, factor)
+                term = factor if term is None else self.binary("mul", term, factor)
             if term is None:
                 term = self._computed(coefficient)
             elif coefficient != 1:
-                term = self._binary("mul", term, self._computed(coefficient))
-            total = term if total is None else self._binary("add", total, term)
+                term = self.binary("mul", term, self._computed(coefficient))
+            total = term if total is None else self.binary("add", total, term)
         if total is None:
             raise InternalError("a position without terms")
         return total
@@ -380,17 +299,17 @@ class Lowering:
                 if name in self.symbols:
                     index = self.symbols[name]
                     return Cell(self.emit("iota", (), dims=(index.size,), axis=0), (index,))
-                return Cell(self.emit("dim_value", (), dim=_dim(atom)))
+                return Cell(self.emit("dim_value", (), dim=as_dim(atom)))
             case Quotient(num, den):
-                return self._binary("floordiv", self._computed(num), self._computed(den))
+                return self.binary("floordiv", self._computed(num), self._computed(den))
             case Remainder(num, den):
-                return self._binary("mod", self._computed(num), self._computed(den))
+                return self.binary("mod", self._computed(num), self._computed(den))
         total = self._computed(atom.args[0])
         for arg in atom.args[1:]:
-            total = self._binary(f"{atom.kind}imum", total, self._computed(arg))
+            total = self.binary(f"{atom.kind}imum", total, self._computed(arg))
         return total
 
-    def _binary(self, name: str, x: Cell, y: Cell) -> Cell:
+    def binary(self, name: str, x: Cell, y: Cell) -> Cell:
         axes = self.union((x, y))
         return Cell(self.emit(name, (self.placed(x, axes), self.placed(y, axes))), axes)
 
@@ -400,17 +319,13 @@ class Lowering:
         for axis in read.guarded:
             at = read.positions[axis].at
             place = self.cell(at) if isinstance(at, Value) else self._computed(at)
-            low = self._binary("ge", place, self._computed(0))
-            high = self._binary("lt", place, self._computed(read.source.type.dims[axis]))
-            both = self._binary("and", low, high)
-            total = both if total is None else self._binary("and", total, both)
+            low = self.binary("ge", place, self._computed(0))
+            high = self.binary("lt", place, self._computed(read.source.type.dims[axis]))
+            both = self.binary("and", low, high)
+            total = both if total is None else self.binary("and", total, both)
         if total is None:
             return Cell(self.emit("constant", (), value=True, type=TensorType("bool")))
         return total
-
-
-def _dim(atom: Sym | Quotient | Remainder | Extremum) -> Dim:
-    return Poly((((atom,), 1),))
 
 
 def _not_of_scalars(eqn: Eqn, span: Span) -> Mistake:

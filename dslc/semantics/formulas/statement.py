@@ -9,8 +9,9 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim
 from dslc.semantics import errors, operators
 from dslc.semantics.context import Context, Emission, Mistake
-from dslc.semantics.formulas.contraction import Contracting
+from dslc.semantics.formulas.contraction import contracted
 from dslc.semantics.formulas.formula import Formula
+from dslc.semantics.formulas.lowering import Lowering
 from dslc.semantics.formulas.ranges import settle
 from dslc.semantics.formulas.scalars import new_index
 from dslc.semantics.formulas.splitting import split_indices
@@ -26,7 +27,7 @@ def assign_formula(ctx: Context, stmt: ast.IndexAssign) -> None:
     left = [index for index in formula.indices if index.is_left]
     settle(ctx, formula, value)
     split_indices(ctx, formula, value)
-    lowering = Contracting(ctx, formula)
+    lowering = Lowering(ctx, formula, contracted)
     axes = [part for index in left for part in index.parts or (index,)]
     result = lowering.placed(lowering.cell(value), axes)
     result = lowering.merged(result, tuple(index.size for index in left))
