@@ -496,10 +496,10 @@ def _reshape(
     if wanted != size and all(d != -1 for d in new):
         same = False if repairs.never_equal(size, wanted) else ctx.same(size, wanted)
         if same is False:
-            raise _wrong_size(dims, value, operand, wanted)
+            raise _wrong_size(dims, value, operand, wanted, span)
         if same is None:
             where = f"to reshape {show_type(value.type)} to [{', '.join(map(str, dims))}]"
-            labels = operators.operand_labels([operand])
+            labels = _labels_of_reshape(operand, span)
             raise Mistake(
                 errors.cannot_prove(
                     str(wanted), str(size), labels, where, ctx.settling(wanted, size)
@@ -514,7 +514,17 @@ def _reshape(
     return ctx.tensor(result, span, "from reshape")
 
 
-def _wrong_size(dims: Sequence[Dim], value: Value, operand: Operand, wanted: Dim) -> Mistake:
+def _labels_of_reshape(operand: Operand, span: Span) -> list[Label]:
+    """What is reshaped, and, behind a pipe, the reshape."""
+    labels = operators.operand_labels([operand])
+    if operand.span.end <= span.start:
+        labels.append(Label(span, "reshaped here", primary=False))
+    return labels
+
+
+def _wrong_size(
+    dims: Sequence[Dim], value: Value, operand: Operand, wanted: Dim, span: Span
+) -> Mistake:
     new = f"[{', '.join(map(str, dims))}]"
     message = f"cannot reshape {show_type(value.type)} to {new}"
     notes = [f"it has {value.type.size} elements, {new} has {wanted}"]
@@ -526,7 +536,7 @@ def _wrong_size(dims: Sequence[Dim], value: Value, operand: Operand, wanted: Dim
     if len(dims) > 1 and left != 0 and value.type.size // left * left == value.type.size:
         rest = ", ".join(["-1" if i == len(dims) - 1 else str(d) for i, d in enumerate(dims)])
         help = f"-1 stands for what is left: reshape[{rest}]"
-    labels = operators.operand_labels([operand])
+    labels = _labels_of_reshape(operand, span)
     return Mistake(errors.op_mismatch("E0203", message, labels, notes, help))
 
 

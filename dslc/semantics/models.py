@@ -105,7 +105,8 @@ class ModelRun:
             frame.declared.clear()
             statements.execute(ctx, self.decl.body)
             statements.execute(ctx, entry.body)
-            return calls.finish(ctx, entry.result, entry.name)
+            name = self.decl.name if self.decl.short else entry.name
+            return calls.finish(ctx, entry.result, name)
 
 
 def as_layer(decl: ast.ModelDecl, entry: ast.Entry) -> ast.LayerDecl:
