@@ -116,6 +116,8 @@ CASES = (
     Case("functions", "x: f64[N, D], s: f64", "f64[N, D]",
          "y[n, d] = leaky_relu[0.1](x[n, d]) * s + softplus(x[n, d] ** 2)",
          lambda x, s: np.where(x > 0, x, 0.1 * x) * s + np.log1p(np.exp(x**2))),
+    Case("mean of products", "x: f64[N, D], w: f64[D, T]", "f64[N, T]",
+         "y[n, t] = mean[d](x[n, d] * w[d, t])", lambda x, w: x @ w / 3),
     Case("mean", "x: f64[N, T in 1..9, D]", "f64[D]",
          "y[d] = mean[n, t](x[n, t, d]) * min[n](x[n, 0, d])",
          lambda x: x.mean((0, 1)) * x[:, 0].min(0)),

@@ -5,11 +5,14 @@ Wording only: others find the mistakes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from dslc.diagnostics import Diagnostic, Label
 from dslc.semantics.errors.make import also, did_you_mean, make
 from dslc.source import Span
+
+_SCALAR = re.compile(r"\b([fiu]\d+|bf16|bool)\[\]")
 
 
 def argument_type(
@@ -45,8 +48,10 @@ def declared_type(
 def op_mismatch(
     code: str, message: str, labels: Sequence[Label], notes: Sequence[str], help: str | None
 ) -> Diagnostic:
-    """What an op's type rule says (E0203 to E0207, the code is the rule's)."""
-    return Diagnostic(code, message, tuple(labels), tuple(notes), (help,) if help else ())
+    """What an op's type rule says (E0203 to E0207, the code is the rule's); rules print types as
+    the IR does, where a scalar is `f32[]`."""
+    title, told = _SCALAR.sub(r"\1", message), tuple(_SCALAR.sub(r"\1", note) for note in notes)
+    return Diagnostic(code, title, tuple(labels), told, (help,) if help else ())
 
 
 def cannot_prove(

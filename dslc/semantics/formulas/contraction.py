@@ -27,7 +27,7 @@ _STORED = 4  # what storing an element costs, in multiplications
 
 def contracted(lowering: Lowering, reduction: Reduction) -> Cell | None:
     """A sum of products as an op that has kernels of its own; None if it is best one loop nest."""
-    if reduction.kind != "sum":
+    if reduction.kind not in ("sum", "mean") or reduction.body.type.dtype == "bool":
         return None
     factors = _factors(lowering, reduction.body)
     bound = [f for f in factors if depends(lowering, f) & set(reduction.indices)]
@@ -36,6 +36,9 @@ def contracted(lowering: Lowering, reduction: Reduction) -> Cell | None:
         for factor in factors:
             if factor not in bound:
                 total = lowering.binary("mul", total, lowering.cell(factor))
+        if reduction.kind == "mean":
+            count = lowering.number(_size(reduction.indices), reduction.body.type.dtype)
+            total = lowering.binary("div", total, count)
     return total
 
 

@@ -15,7 +15,7 @@ from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, Extremum, Quotient, Remainder, Sym, free_symbols, product
-from dslc.ir.types import TensorType
+from dslc.ir.types import DType, TensorType
 from dslc.ops.surface_math import mean
 from dslc.semantics import errors
 from dslc.semantics.context import Context, Mistake, call_text
@@ -269,6 +269,11 @@ class Lowering:
             value=0 if read.outside is None else read.outside,
         )
         return Cell(value, axes)
+
+    def number(self, dim: Dim, dtype: DType) -> Cell:
+        """A dim as a scalar."""
+        value = self.emit("dim_value", (), dim=dim)
+        return Cell(value if dtype == "i64" else self.emit("cast", (value,), dtype=dtype))
 
     # --- positions as integers ------------------------------------------------------------------
 

@@ -219,6 +219,7 @@ def _read_or(ctx: Context, formula: Formula, expr: ast.ElseRead) -> Thing:
 def _position(ctx: Context, formula: Formula, expr: ast.Expr) -> Position:
     """An index expression, or a scalar of the formula where it depends on what is read."""
     _check_names(ctx, formula, expr)
+    _check_divisors(ctx, formula, expr)
     if any(_is_run_time(ctx, formula, node) for node in ast.walk(expr)):
         thing = ctx.evaluate(ctx, expr)
     else:
@@ -243,6 +244,18 @@ def _is_run_time(ctx: Context, formula: Formula, node: ast.Node) -> bool:
     if not isinstance(node, ast.Name) or node.name in formula.visible:
         return False
     return isinstance(ctx.frame.env.get(node.name), Tensor)
+
+
+def _check_divisors(ctx: Context, formula: Formula, expr: ast.Expr) -> None:
+    """Told here by the position's own text, in which indices have their names."""
+    for node in ast.walk(expr):
+        if isinstance(node, ast.Binary) and node.op in ("//", "%"):
+            if any(_is_run_time(ctx, formula, part) for part in ast.walk(node.right)):
+                continue
+            with outside(ctx, formula, symbols=True):
+                if ctx.evaluate(ctx, node.right) == 0:
+                    message = f"{node.span.text}: a division by zero"
+                    raise Mistake(errors.bad_arithmetic(message, node.span))
 
 
 def _check_names(ctx: Context, formula: Formula, expr: ast.Expr) -> None:
@@ -275,6 +288,8 @@ def _reduce(
     args: Sequence[ast.Argument],
     span: Span,
 ) -> Thing:
+    if not function.items:
+        raise Mistake(errors.reduction_without_indices(kind, function.span))
     if len(args) != 1 or args[0].name is not None:
         raise Mistake(errors.reduction_arguments(kind, len(args), span))
     indices: list[Index] = []
