@@ -254,3 +254,11 @@ def test_a_known_op_is_that_op(arguments: str, result: str, formula: str, call: 
     by_index = forward(arguments, result, formula, optimise=True)
     by_call = forward(arguments, result, call, optimise=True)
     assert renamed(by_index) == renamed(by_call)
+
+
+def test_what_is_scaled_inside_of_a_sum_does_not_overflow() -> None:
+    arguments, result = "q: f16[N, 64], k: f16[N, 64]", "f16[N, N]"
+    inputs = [np.full((2, 64), 60, np.float16)] * 2
+    for line in ("sum[d](q[i, d] * k[j, d] * 0.125)", "mean[d](q[i, d] * k[j, d])"):
+        (found,) = evaluate(forward(arguments, result, f"y[i, j] = {line}"), inputs)
+        assert np.isfinite(found).all()

@@ -27,17 +27,20 @@ _STORED = 4  # what storing an element costs, in multiplications
 
 def contracted(lowering: Lowering, reduction: Reduction) -> Cell | None:
     """A sum of products as an op that has kernels of its own; None if it is best one loop nest."""
-    if reduction.kind not in ("sum", "mean") or reduction.body.type.dtype == "bool":
+    dtype = reduction.body.type.dtype
+    if reduction.kind not in ("sum", "mean") or dtype == "bool":
         return None
     factors = _factors(lowering, reduction.body)
     bound = [f for f in factors if depends(lowering, f) & set(reduction.indices)]
+    if dtype in ("f16", "bf16") and (len(bound) < len(factors) or reduction.kind == "mean"):
+        return None  # the sum itself may be too large a number before it is scaled
     total = _product(lowering, reduction, bound)
     if total is not None:
         for factor in factors:
             if factor not in bound:
                 total = lowering.binary("mul", total, lowering.cell(factor))
         if reduction.kind == "mean":
-            count = lowering.number(_size(reduction.indices), reduction.body.type.dtype)
+            count = lowering.number(_size(reduction.indices), dtype)
             total = lowering.binary("div", total, count)
     return total
 
