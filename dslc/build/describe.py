@@ -86,7 +86,11 @@ def entry_info(entry: Entry, program: Program, dims: Sequence[str]) -> EntryInfo
         outputs=outputs,
         dims=tuple(ranges.get(name, DimInfo(name)) for name in dims),
         updates=entry.updates,
-        checks=tuple(_check(c) for c in program.checks if _symbols(c) <= known),
+        checks=tuple(
+            _check(c)
+            for c in program.checks
+            if c.entry in (None, entry.name) and _symbols(c) <= known
+        ),
         solved=tuple(_solved(entry, known)),
     )
 

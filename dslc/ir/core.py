@@ -174,12 +174,14 @@ class DimRange:
 
 @dataclass(frozen=True, slots=True)
 class DimCheck:
-    """A condition over dynamic dims, checked at each call: `left op right`."""
+    """A condition over dynamic dims, checked at each call of an entry (of all, without a name):
+    `left op right`."""
 
     left: Dim
     op: Literal["==", "!=", "<", "<=", ">", ">="]
     right: Dim
     message: str
+    entry: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,10 +10,12 @@ Non-goals: assumptions about variables (they are any integers here), solving.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from itertools import pairwise
 from math import gcd
+from operator import and_
 from typing import Union
 
 from dslc._frozen import dataclass
@@ -253,9 +255,9 @@ def floordiv(num: Dim, den: Dim) -> Dim:
         whole, rest = _split_multiple(num, den)
         if isinstance(rest, int):
             return whole + rest // den
-        common = _content(rest, den)
-        if common > 1:
-            rest, den = _scale_down(rest, common), den // common
+        content = _content(rest, den)
+        if content > 1:
+            rest, den = _scale_down(rest, content), den // content
         inner = _inner_quotient(rest)
         if inner is not None and den > 1:
             under = inner.num + (rest - _of_atom(inner)) * inner.den
@@ -264,7 +266,21 @@ def floordiv(num: Dim, den: Dim) -> Dim:
     if isinstance(num, int):
         return 0 if num == 0 else _of_atom(Quotient(num, den))
     whole, rest = _split_by(num, den)
-    return whole if rest == 0 else whole + _of_atom(Quotient(rest, den))
+    if rest == 0:
+        return whole
+    common = _common(rest, den)
+    if common != 1:
+        return whole + floordiv(floordiv(rest, common), floordiv(den, common))
+    return whole + _of_atom(Quotient(rest, den))
+
+
+def _common(num: Dim, den: Poly) -> Dim:
+    """A product that divides every term of both: `a * c // (b * c)` is `a // b` wherever it has
+    a value."""
+    terms = (*_terms(num), *den.terms)
+    shared = reduce(and_, (Counter(monomial) for monomial, _ in terms))
+    product_ = tuple(sorted(shared.elements(), key=str))
+    return _make([(product_, gcd(*(c for _, c in terms)))])
 
 
 def _inner_quotient(dim: Poly) -> Quotient | None:
@@ -297,14 +313,19 @@ def mod(num: Dim, den: Dim) -> Dim:
         _, rest = _split_multiple(_without_remainders(num, den), den)
         if isinstance(rest, int):
             return rest % den
-        common = _content(rest, den)
-        if common == den:
+        content = _content(rest, den)
+        if content == den:
             return 0
-        return common * _of_atom(Remainder(_scale_down(rest, common), den // common))
+        return content * _of_atom(Remainder(_scale_down(rest, content), den // content))
     if isinstance(num, int):
         return 0 if num == 0 else _of_atom(Remainder(num, den))
     _, rest = _split_by(num, den)
-    return 0 if rest == 0 else _of_atom(Remainder(rest, den))
+    if rest == 0:
+        return 0
+    common = _common(rest, den)
+    if common != 1:
+        return common * mod(floordiv(rest, common), floordiv(den, common))
+    return _of_atom(Remainder(rest, den))
 
 
 def _without_remainders(num: Poly, den: int) -> Dim:

@@ -189,14 +189,15 @@ def _dim(cursor: Cursor) -> DimRange:
 
 
 def _check(cursor: Cursor) -> DimCheck:
-    """`check N % 2 == 0, "message"`."""
+    """`check N % 2 == 0, "message" in forward`."""
     left = cursor.dim()
     if not cursor.at(*get_args(Comparison)):
         cursor.fail("a comparison expected")
     op = cast(Comparison, cursor.next().text)
     right = cursor.dim()
     cursor.expect(",")
-    return DimCheck(left, op, right, cursor.string())
+    message = cursor.string()
+    return DimCheck(left, op, right, message, cursor.name() if cursor.accept("in") else None)
 
 
 def _variable(cursor: Cursor, ops: Ops) -> Variable:

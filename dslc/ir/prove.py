@@ -12,7 +12,7 @@ minimum is at most each of its arguments and is one of them). `e >= 0` holds if 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from math import gcd
 
@@ -55,6 +55,14 @@ class Prover:
     def bound(self, name: str, low: int, high: int | None) -> Prover:
         """This prover with the bounds of a variable, both included."""
         return Prover({**self.bounds, name: (low, high)}, self.facts)
+
+    def positive(self, names: Iterable[str]) -> Prover:
+        """This prover where these variables are at least 1."""
+        bounds = dict(self.bounds)
+        for name in names:
+            low, high = bounds.get(name, (0, None))
+            bounds[name] = (max(low, 1), high)
+        return Prover(bounds, self.facts)
 
     def compare(self, left: Dim, op: Relation, right: Dim) -> bool | None:
         """Whether `left op right` holds for all sizes, fails for all, or neither is known."""

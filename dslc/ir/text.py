@@ -54,7 +54,9 @@ def print_program(program: Program, origins: bool = False) -> str:
     lines = [f"program {name_text(program.name)} {{"]
     lines += [f"  {_dim_text(dim)}" for dim in program.dims]
     for check in program.checks:
-        lines.append(f"  check {check.left} {check.op} {check.right}, {_quoted(check.message)}")
+        where = "" if check.entry is None else f" in {name_text(check.entry)}"
+        said = f"{check.left} {check.op} {check.right}, {_quoted(check.message)}"
+        lines.append(f"  check {said}{where}")
     lines += [f"  ignore {_quoted(pattern)}" for pattern in program.ignored]
     for variable in program.variables:
         lines += _indented(_variable_lines(variable))

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
-from dslc.ir.dims import Dim, product
+from dslc.ir.dims import Dim, mod, product
 from dslc.ir.op import StaticParam, Surface, TypeRuleError
 from dslc.ir.types import DType, TensorType, is_float
 from dslc.ops import (
@@ -193,10 +193,17 @@ def _equal_parts(type: TensorType, axis: int, count: int) -> tuple[Dim, ...]:
         raise TypeRuleError(
             f"cannot split {type} along axis {axis} into {count} equal parts",
             notes=[f"{type.dims[axis]} is not {_known(type.dims[axis])}a multiple of {count}"],
-            help="give the sizes: split[(a, b), axis=...]",
+            help=_split_help(type.dims[axis], count),
             inputs=(0,),
         )
     return (size,) * count
+
+
+def _split_help(dim: Dim, count: int) -> str:
+    sizes = "give the sizes: split[(a, b), axis=...]"
+    if isinstance(dim, int):
+        return sizes
+    return f"if it always is, say so: assert {mod(dim, count)} == 0; or {sizes}"
 
 
 def _known(dim: Dim) -> str:

@@ -403,6 +403,8 @@ def _builtin(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) 
         values = operators.alike(ctx, surface.name, operands, values, axis)
     if surface.name == "reshape":
         return _reshape(ctx, bound["dims"], values[0], operands[0], span)
+    if surface.name == "split":
+        values = [_in_parts(ctx, bound["parts"], bound["axis"], values[0], span)]
     if surface.name == "top_k":
         indexing.check_top_k(ctx, bound["k"], bound["axis"], operands[0], span)
     return _build(ctx, surface, bound, values, operands, span)
@@ -494,7 +496,7 @@ def _reshape(
         new[new.index(-1)] = -1 if known == 0 else size // known
     wanted = product(new)
     if wanted != size and all(d != -1 for d in new):
-        same = False if repairs.never_equal(size, wanted) else ctx.same(size, wanted)
+        same = ctx.same(size, wanted)
         if same is False:
             raise _wrong_size(dims, value, operand, wanted, span)
         if same is None:
@@ -512,6 +514,21 @@ def _reshape(
         ctx, (operand,), lambda: ctx.emit("reshape", (value,), span, dims=tuple(new))
     )
     return ctx.tensor(result, span, "from reshape")
+
+
+def _in_parts(ctx: Context, parts: Any, axis: int, value: Value, span: Span) -> Value:
+    """A tensor to be split, its dim written as the sum of the parts where that is proven."""
+    if not -value.type.rank <= axis < value.type.rank:
+        return value  # the op says so
+    dims = list(value.type.dims)
+    if isinstance(parts, int):
+        whole = dims[axis] // parts * parts if parts > 0 else dims[axis]
+    else:
+        whole = sum(parts, start=0)
+    if whole == dims[axis] or ctx.same(whole, dims[axis]) is not True:
+        return value
+    dims[axis] = whole
+    return ctx.emit("relabel", (value,), span, dims=tuple(dims))
 
 
 def _labels_of_reshape(operand: Operand, span: Span) -> list[Label]:

@@ -229,6 +229,8 @@ class Context:
     variables: Variables = field(default_factory=Variables)
     prover: Prover = field(default_factory=Prover)
     checks: list[DimCheck] = field(default_factory=list)
+    # The entry that is being built, whose checks they are.
+    entry: str | None = None
     choices: Choices | None = None
     # Whether anything asked if this is training.
     reads_training: bool = False
@@ -389,6 +391,11 @@ class Context:
                 return None
             self.assume(left, "==", right)
             return True
+        if answer is None and 0 not in (left, right):
+            # 400 * N and 784 * N: equal only where nothing is there at all.
+            names = free_symbols(left - right)
+            if self.prover.positive(names).equal(left, right) is False:
+                return False
         return answer
 
     def settling(self, left: Dim, right: Dim) -> str:

@@ -47,6 +47,7 @@ class ModelRun:
         return made
 
     def _entry(self, ctx: Context, entry: ast.Entry) -> Entry | None:
+        ctx.entry = entry.name.name
         frame = self.begin(ctx, entry)
         result = self.body(ctx, frame, entry)
         sizes.demand(ctx, ctx.emission.builder.eqns)

@@ -171,15 +171,5 @@ def _transposed(ctx: Context, left: Shown, right: Shown) -> bool:
     return all(_same(ctx, x, y) for x, y in zip(a, turned))
 
 
-def never_equal(a: Dim, b: Dim) -> bool:
-    """Whether two dims are different multiples of one product: 400 * N and 784 * N."""
-    if isinstance(a, int) or isinstance(b, int):
-        return isinstance(a, int) and isinstance(b, int) and a != b
-    if len(a.terms) != 1 or len(b.terms) != 1:
-        return False
-    (left, many), (right, others) = a.terms[0], b.terms[0]
-    return left == right and many != others
-
-
 def _same(ctx: Context, a: Dim, b: Dim) -> bool:
     return a == b or ctx.prover.equal(a, b) is True

@@ -25,7 +25,7 @@ def demand(ctx: Context, eqns: Sequence[Eqn]) -> None:
         elif held is None:
             name = eqn.op.name if span is None else f"`{call_text(span)}`, {span},"
             message = f"{name} would have a dim of {dim}, which can't be negative"
-            ctx.checks.append(DimCheck(dim, ">=", 0, message))
+            ctx.checks.append(DimCheck(dim, ">=", 0, message, ctx.entry))
 
 
 def _first_uses(eqns: Sequence[Eqn]) -> dict[Dim, Eqn]:

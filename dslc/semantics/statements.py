@@ -200,6 +200,8 @@ def _demand(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> None:
         return
     if isinstance(condition, ast.Compare) and _about_dims(ctx, stmt, condition):
         return
+    if isinstance(condition, ast.Binary) and ctx.choices is None:
+        _check_alternatives(ctx, condition)
     held = evaluate(ctx, condition)
     if isinstance(held, Bad):
         raise Silent
@@ -214,6 +216,19 @@ def _demand(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> None:
         raise Mistake(errors.not_static("a condition", describe(held), condition.span))
     if not held:
         raise Mistake(_failed(ctx, stmt, condition))
+
+
+def _check_alternatives(ctx: Context, condition: ast.Binary) -> None:
+    """`a or b` over dynamic dims that are not decided: the prover takes no alternatives."""
+    for part in (condition.left, condition.right):
+        if isinstance(part, ast.Binary):
+            _check_alternatives(ctx, part)
+        elif isinstance(part, ast.Compare):
+            a, b = _dim(evaluate(ctx, part.left)), _dim(evaluate(ctx, part.right))
+            if a is not None and b is not None and ctx.prover.compare(a, part.op, b) is None:
+                notes = ["over dims known at a call it is a comparison, or several joined by `and`"]
+                what = f"the assertion `{condition.span.text}`"
+                raise Mistake(errors.undecided(what, condition.span, notes))
 
 
 def _about_dims(ctx: Context, stmt: ast.Assert, condition: ast.Compare) -> bool:
@@ -234,7 +249,7 @@ def _about_dims(ctx: Context, stmt: ast.Assert, condition: ast.Compare) -> bool:
         ctx.assume(a, condition.op, b)
         message = _message(ctx, stmt, condition, at_calls=True)
         if ctx.choices is None:
-            ctx.checks.append(DimCheck(a, condition.op, b, message))
+            ctx.checks.append(DimCheck(a, condition.op, b, message, ctx.entry))
     return True
 
 
@@ -249,6 +264,10 @@ def _failed(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> Diagnostic:
         for n in dict.fromkeys(names)
         if n in ctx.frame.env and _dim(ctx.frame.env[n]) is not None and str(ctx.frame.env[n]) != n
     ]
+    for name in dict.fromkeys(names):
+        low, high = ctx.prover.bounds.get(name, (0, None))
+        if high is not None and name in ctx.frame.env and str(ctx.frame.env[name]) == name:
+            shown.append(f"{name} is in {low}..{high}")
     diagnostic = errors.assertion(_message(ctx, stmt, condition), condition.span, shown)
     call = ctx.frame.call
     if call is not None and not ctx.frame.module.library:

@@ -105,6 +105,7 @@ def _loss_entry(
     ctx: Context, run: ModelRun, decl: ast.TrainDecl, name: str, *, training: bool
 ) -> Entry | None:
     emission = Emission(training=training, stream=instances.TRAINING_STREAM)
+    ctx.entry = "train_step" if training else name
     with ctx.building(emission):
         entry, frame = run.forward(ctx)
         for item in decl.items:

@@ -53,6 +53,8 @@ def conv(size: Dim, kernel: Dim, stride: Dim = 1, padding: Dim = 0) -> Dim:
         ((N * T * heads * 64) // (heads * 64), "==", N * T),
         ((W * (A + B)) // W, "==", A + B),
         ((N * (W + B)) // (W + B), "==", N),
+        (7 * N * W // (2 * W), "==", 7 * N // 2),
+        (7 * N * W % (2 * W), "==", W * (7 * N % 2)),
         # padding to a multiple
         ((N + 15) // 16 * 16, ">=", N),
         ((N + 15) // 16 * 16 % 16, "==", 0),
