@@ -40,7 +40,7 @@ model M(q: f32[B, 2, T, 8], key: f32[B, 2, T, 8]) -> f32[B, 2, T, 5] {
 layer filter[K](x: float[N, 2 * H, D]) -> float[N, H, D] {
     param w: float[K, D] ~ uniform[-1, 1]
     top[n, i, d]: float[N, H, D] = max[k in 0..2](x[n, 2 * i + k, d] * w[k, d])
-    low[n, i, d]: float[N, H, D] = mean[k in -1..2]((x[n, 2 * i + k, d] else 0) * w[k + 1, d])
+    low[n, i, d]: float[N, H, D] = mean[k in -1..2](abs(x[n, 2 * i + k, d] else 0) * w[k + 1, d])
     return top * low
 }
 model M(x: f32[N, 2 * H, 3]) -> f32[N, H, 3] { return filter[3](x) }"""
