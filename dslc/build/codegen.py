@@ -13,7 +13,7 @@ import tvm
 
 from dslc import ops
 from dslc.build import cuda, cuda_toolchain
-from dslc.build.compiler import compile_module
+from dslc.build.compiler import LLVM_OPTIONS, compile_module
 from dslc.build.describe import dim_expr
 from dslc.build.target import Target
 from dslc.build.worker import EntryReport, Job, Report, object_path
@@ -75,7 +75,13 @@ def llvm_target(target: Target) -> Any:
     if cpu == "native":
         cpu = str(tvm.get_global_func("target.llvm_get_system_cpu")())
     return tvm.target.Target(
-        {"kind": "llvm", "mcpu": cpu, "opt-level": OPT_LEVEL, "num-cores": target.tasks}
+        {
+            "kind": "llvm",
+            "mcpu": cpu,
+            "opt-level": OPT_LEVEL,
+            "num-cores": target.tasks,
+            "cl-opt": list(LLVM_OPTIONS),
+        }
     )
 
 

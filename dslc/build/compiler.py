@@ -17,6 +17,11 @@ from tvm.tirx.compilation_pipeline import finalize_device_passes, finalize_host_
 
 _X = tirx.transform
 
+# TVM describes the buffers of each function to LLVM as types that never overlap those of another.
+# That outlives inlining: a small kernel inlined behind the one that writes what it reads may then
+# be moved before it. What pointers of one kernel don't overlap, `noalias` says already.
+LLVM_OPTIONS = ("-enable-tbaa:bool=false",)
+
 
 @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
 def _lower(module: Any, _context: Any) -> Any:

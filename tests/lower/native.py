@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tvm
 
-from dslc.build.compiler import compile_module
+from dslc.build.compiler import LLVM_OPTIONS, compile_module
 from dslc.ir.core import Argument, Entry, Function
 from dslc.ir.dims import substitute
 from dslc.ir.evaluate import bind_dims, numpy_dtype
@@ -18,7 +18,9 @@ from dslc.lower.program import Lowered, lower_entry
 from dslc.schedules.cpu.contract import Machine
 from dslc_runtime.arrays import tensor
 
-TARGET = {"kind": "llvm", "mcpu": "x86-64-v3", "opt-level": 1}
+TARGET = {
+    "kind": "llvm", "mcpu": "x86-64-v3", "opt-level": 1, "cl-opt": list(LLVM_OPTIONS),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

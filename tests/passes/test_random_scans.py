@@ -176,15 +176,19 @@ def test_passes_keep_the_gradient_and_it_is_right(seed: int) -> None:
     np.testing.assert_allclose(slope, (up - down) / (2 * step), rtol=1e-5, atol=1e-6)
 
 
+# Small kernels that LLVM inlines into the loop are among the last three.
+COMPILED = (0, 1, 2, 3, 132, 113, 127)
+
+
 def test_compiled_they_give_the_same() -> None:
     entries, wanted = [], []
-    for seed in range(5):
+    for seed in COMPILED:
         function = Draw(seed).function()
         made = optimised(gradient(function, 0, range(5))) if seed % 2 else function
         entries.append(entry_of(made, f"f{seed}"))
         wanted.append([evaluate(made, arrays(seed, length), {"T": length}) for length in (0, 3)])
     compiled = compile_all(entries)
-    for seed, (entry, results) in enumerate(zip(entries, wanted)):
+    for seed, entry, results in zip(COMPILED, entries, wanted):
         for length, result in zip((0, 3), results):
             found = compiled.call(entry.name, arrays(seed, length), {"T": length})
             for got, want in zip(found, result):
