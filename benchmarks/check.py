@@ -1,4 +1,4 @@
-"""How long `dslc check` takes, the whole process: generated files of 100 and 1,000 lines.
+"""How long `dslc check` and `dslc fmt` take, the whole process: files of 100 and 1,000 lines.
 
     python -m benchmarks.check [--runs 15] [--output benchmarks/results/check.md]
 
@@ -142,30 +142,35 @@ def seconds(command: Sequence[str | Path]) -> tuple[float, float]:
     return wall, cpu
 
 
+def row(name: str, path: Path, runs: int) -> str:
+    """A line of the table: a command on a file, after one run that is not counted."""
+    command = [Path(sys.executable).with_name("dslc"), name, path]
+    seconds(command)
+    walls, cpus = zip(*(seconds(command) for _ in range(runs)))
+    return (
+        f"| `{name}` | {path.read_text().count(chr(10)):,} lines "
+        f"| {min(walls):.3f} / {statistics.median(walls):.3f} "
+        f"| {min(cpus):.3f} / {statistics.median(cpus):.3f} |"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    rows = ["| file | wall min / median s | CPU min / median s |", "|---|---|---|"]
+    rows = ["| command | file | wall min / median s | CPU min / median s |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder:
-        for lines in (100, 1000):
-            text = source(lines)
-            path = Path(folder, f"lines{lines}.dl")
-            path.write_text(text, encoding="utf-8")
-            command = [Path(sys.executable).with_name("dslc"), "check", path]
-            seconds(command)
-            walls, cpus = zip(*(seconds(command) for _ in range(args.runs)))
-            rows.append(
-                f"| {text.count(chr(10)):,} lines "
-                f"| {min(walls):.3f} / {statistics.median(walls):.3f} "
-                f"| {min(cpus):.3f} / {statistics.median(cpus):.3f} |"
-            )
+        for name in ("check", "fmt"):
+            for lines in (100, 1000):
+                path = Path(folder, f"lines{lines}.dl")
+                path.write_text(source(lines), encoding="utf-8")
+                rows.append(row(name, path, args.runs))
     table = "\n".join(rows)
     print(table)
     if args.output:
         machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, {cpu_name()}"
-        text = f"# `dslc check`, the whole process\n\n{machine}.\n\n{table}\n"
+        text = f"# `dslc check` and `dslc fmt`, the whole process\n\n{machine}.\n\n{table}\n"
         args.output.write_text(text, encoding="utf-8")
 
 

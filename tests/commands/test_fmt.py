@@ -117,7 +117,7 @@ def test_a_file_that_is_not_there(dslc) -> None:
 
 
 def test_processor_time_and_imports(tmp_path: Path) -> None:
-    """As for `dslc check`: a bound that only a mistake in kind breaks (benchmarks/fmt.md)."""
+    """As for `dslc check`: a bound that only a mistake in kind breaks (benchmarks/check.py)."""
     path = tmp_path / "models.dl"
     path.write_text(source(1000), encoding="utf-8")
     command = [sys.executable, "-m", "dslc", "fmt", str(path)]
