@@ -3,6 +3,7 @@
 - It is parsed and checked without an exception, in two seconds of processor time.
 - Each diagnostic can be shown as text and as JSON, and its places are inside its files.
 - What parses can be formatted, twice with the same result, and says the same then.
+- Formatting a part of it first makes no difference to the whole.
 - What checks still checks when it is formatted, and its models have the same IR.
 """
 
@@ -21,7 +22,7 @@ from dslc.semantics.check import check
 from dslc.semantics.elaborate import elaborate
 from dslc.source import SourceFile
 from dslc.syntax import ast
-from dslc.syntax.format import format_source
+from dslc.syntax.format import format_range, format_source
 from dslc.syntax.parser import parse
 
 LIMIT = 2.0
@@ -85,12 +86,21 @@ def examine(text: str) -> Outcome:
             raise Broken("takes too long to format")
         if format_source(formatted) != formatted.text:
             raise Broken("is formatted differently the second time")
+        _parts_agree(source, formatted.text)
         checks = all(d.severity == "warning" for d in found)
         again = check(formatted)
         if list(map(_said, again)) != list(map(_said, found)):
             raise Broken("has other diagnostics when it is formatted")
         models = _same_programs(tree, source, formatted) if checks else 0
         return Outcome(True, checks, models, seconds)
+
+
+def _parts_agree(source: SourceFile, formatted: str) -> None:
+    text = source.text
+    part = format_range(source, len(text) // 3, 2 * len(text) // 3)
+    mixed = text[: part.start] + part.text + text[part.end :]
+    if format_source(SourceFile("fuzz.dl", mixed)) != formatted:
+        raise Broken("is formatted differently when a part of it was before")
 
 
 def _said(diagnostic: Diagnostic) -> tuple[str, str]:
