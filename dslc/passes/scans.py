@@ -122,7 +122,7 @@ class _Scan:
             self.producers.update(dict.fromkeys(eqn.outputs, eqn))
             if all(value in self.fixed for value in eqn.inputs):
                 self.fixed.update(eqn.outputs)
-            elif all(value in self.fixed | self.sliced for value in eqn.inputs) and (
+            elif all(value in self.fixed or value in self.sliced for value in eqn.inputs) and (
                 for_all_steps(eqn, self.stacked(eqn), self.attrs.length) is not None
             ):
                 self.sliced.update(eqn.outputs)
