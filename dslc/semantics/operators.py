@@ -85,6 +85,8 @@ def rule_mistake(ctx: Context, error: TypeRuleError, operands: Sequence[Operand]
     if help is not None and error.code == "E0204" and not ctx.frame.module.library:
         divides = error.message.startswith("cannot divide")
         help = repairs.cast_help(shown([operands[i] for i in blamed]), help, divides=divides)
+    if help is None and ctx.emission.is_formula and error.code in ("E0205", "E0206"):
+        help = "a formula computes on single elements: use what needs an axis in a line before"
     return Mistake(errors.op_mismatch(error.code, error.message, labels, error.notes, help))
 
 
