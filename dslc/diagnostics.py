@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Literal, NoReturn
 
 from dslc._frozen import dataclass
@@ -100,7 +101,28 @@ class Reporter:
         def place(d: Diagnostic) -> tuple[int, int]:
             return (-1, 0) if d.span is None else (files[d.span.file.path], d.span.start)
 
-        return tuple(sorted(self._seen.values(), key=place))
+        return tuple(_gathered(sorted(self._seen.values(), key=place)))
+
+
+_UNKNOWN_NAME = "E0101"
+
+
+def _gathered(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """One diagnostic for each unknown name of a file, with all the places where it stands."""
+    gathered: list[Diagnostic] = []
+    first: dict[tuple[str, SourceFile], int] = {}
+    for diagnostic in diagnostics:
+        if diagnostic.code == _UNKNOWN_NAME and diagnostic.span is not None:
+            key = diagnostic.title, diagnostic.span.file
+            index = first.setdefault(key, len(gathered))
+            if index < len(gathered):
+                before = gathered[index]
+                more = [replace(label, primary=False) for label in diagnostic.labels]
+                new = tuple(label for label in more if label not in before.labels)
+                gathered[index] = replace(before, labels=(*before.labels, *new))
+                continue
+        gathered.append(diagnostic)
+    return gathered
 
 
 # --- text -------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def repairs(analysis: Analysis, diagnostic: Diagnostic, span: Span) -> Iterator[
         yield _instead(span, "else if")
     for help in diagnostic.help:
         for text in _replacements(help, span.text):
-            yield _instead(span, text)
+            yield _everywhere(diagnostic, span, text)
         if match := _ASSERT.fullmatch(help):
             yield from _asserted(analysis, span, match[1])
         elif match := _OUTSIDE.fullmatch(help):
@@ -83,6 +83,14 @@ def repairs(analysis: Analysis, diagnostic: Diagnostic, span: Span) -> Iterator[
             yield from _next_state(analysis, span)
         elif help == _UNUSED_IMPORT:
             yield from _without_import(analysis, span)
+
+
+def _everywhere(diagnostic: Diagnostic, span: Span, text: str) -> Repair:
+    """A name that stands for nothing is told once, with all the places where it stands."""
+    if diagnostic.code != "E0101":
+        return _instead(span, text)
+    spans = [label.span for label in diagnostic.labels if label.span.text == span.text]
+    return Repair(f"Write `{text}`", tuple((s.start, s.end, text) for s in spans))
 
 
 def _instead(span: Span, text: str) -> Repair:

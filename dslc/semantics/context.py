@@ -35,6 +35,7 @@ MOST_CALLS = 48
 MOST_STEPS = 30_000
 # Mistakes that other static arguments might not make.
 _ABOUT_SIZES = ("E02", "E0307", "E0308", "E0309")
+_UNKNOWN_NAMES = frozenset({"E0101", "E0219", "E0253"})
 _ABOUT_NAMES = frozenset({"E0209", "E0220"})
 
 
@@ -91,6 +92,8 @@ class Frame:
     dim_origins: dict[str, DimOrigin] = field(default_factory=dict)
     # Complaints about sizes so far: what was said, and why.
     sizes_told: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
+    # Names that stand for nothing, and the code under which that was told.
+    unknown: dict[str, str] = field(default_factory=dict)
     # Instances made so far by name, and the indices of the loops around.
     counts: dict[str, int] = field(default_factory=dict)
     indices: tuple[int, ...] = ()
@@ -275,9 +278,17 @@ class Context:
         else:
             diagnostic = self._of_this_call(diagnostic)
         key = (diagnostic.code, diagnostic.span)
-        if key not in self.reported and not self._again(diagnostic):
+        if key not in self.reported and not self._again(diagnostic) and self._is_news(diagnostic):
             self.reported.add(key)
             self.reporter.report(diagnostic)
+
+    def _is_news(self, diagnostic: Diagnostic) -> bool:
+        """Whether nothing else was said of the same unknown name in this call: a static parameter
+        misspelt is missing as a dim, as a value and as an index."""
+        if diagnostic.code not in _UNKNOWN_NAMES or diagnostic.span is None:
+            return True
+        told = self.frame.unknown.setdefault(diagnostic.span.text, diagnostic.code)
+        return told == diagnostic.code
 
     def _again(self, diagnostic: Diagnostic) -> bool:
         """Whether the same sizes were complained of in this call: queries, keys and values of a

@@ -198,10 +198,14 @@ def _member(ctx: Context, expr: ast.Member) -> Thing:
     if isinstance(value, TupleOf):
         return indexing.element(ctx, value, expr.index, expr.span)
     if isinstance(value, Instance | Numbered):
-        return instances.numbered(value, expr.index, expr.span)
+        try:
+            return instances.numbered(value, expr.index, expr.span)
+        except Mistake:
+            if ctx.reporter.has_errors:
+                # A mistake may have ended the loop that would have made it.
+                raise Silent from None
+            raise
     help = None
-    if isinstance(value, Instance):
-        help = "instances get an index where a loop makes them: for i in 0..n { ... }"
     if isinstance(value, Tensor):
         help = f"a part of a tensor is taken by [ ]: {expr.value.span.text}[{expr.index}]"
     raise Mistake(errors.no_element(expr.index, describe(value), expr.span, help))
@@ -287,6 +291,8 @@ def _stage(ctx: Context, stage: ast.Pipe, value: Thing, span: Span) -> Thing:
         ctx.report(mistake.diagnostic)
     except Silent:
         pass
+    if stage.name is not None:
+        ctx.frame.env.setdefault(stage.name.name, BAD)
     return BAD
 
 
@@ -294,6 +300,8 @@ def _bind_stage(ctx: Context, name: ast.Ident) -> None:
     """After `x |> name: layer[...]` the name stands for the instance, if it stood for nothing."""
     made, env = instances.of_stage(ctx.frame, name), ctx.frame.env
     before = env.get(name.name)
+    if made is None and not is_callable(ctx, name.name):
+        env.setdefault(name.name, BAD)
     if made is None or not (before is None or isinstance(before, Instance)):
         return
     if before is not None or not is_callable(ctx, name.name):

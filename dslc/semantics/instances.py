@@ -257,6 +257,8 @@ def set_next(ctx: Context, stmt: ast.NextState) -> None:
     if variable is not None and variable.kind == "weight":
         declared = ctx.frame.declared[short]
         raise Mistake(errors.weight_as_state(stmt.name.name, stmt.name.span, declared))
+    if variable is None and isinstance(ctx.frame.env.get(stmt.name.name), Bad):
+        raise Silent
     if variable is None:
         states = list(owner.params) if owner else []
         near = nearest_name(stmt.name.name, states)
@@ -304,6 +306,8 @@ def attribute(ctx: Context, instance: Instance, name: ast.Ident) -> Thing:
     several = Numbered(name.name, instance.children)
     if several.numbers():
         return several
+    if instance.calls == 0 and ctx.reporter.has_errors:
+        raise Silent  # a mistake may have kept it from being called
     early = _declared_early(ctx, instance, name)
     if early is not None:
         return ctx.tensor(read(ctx, early), name.span, f"the weight {early.name}")

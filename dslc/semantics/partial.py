@@ -15,9 +15,9 @@ from dslc.semantics.scope import Module, declare_missing
 from dslc.source import SourceFile, Span
 from dslc.syntax import ast
 
-# `hidden = 3` at the top is a mistake, but says that `hidden` is meant to be something.
+# `hidden = 3` at the top is a mistake, as is `layr block`, but the names are meant to be something.
 _DECLARED = re.compile(
-    r"^(?:[ \t]*(?:fn|layer|model|const|def|class)[ \t]+(\w+)|(\w+)[ \t]*:?=)", re.MULTILINE
+    r"^(?:[ \t]*(?:fn|layer|model|const)[ \t]+(\w+)|(\w+)[ \t]*:?=|\w+[ \t]+(\w+))", re.MULTILINE
 )
 _IMPORTS = re.compile(r"^[ \t]*(?:from|import)\b", re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z_]\w*")
@@ -27,7 +27,7 @@ _UNKNOWN_NAME = "E0101"
 def expect_missing(module: Module, source: SourceFile) -> None:
     """Names of declarations that did not parse are known, though nothing is known of them."""
     for match in _DECLARED.finditer(source.text):
-        name = match[1] or match[2]
+        name = match[1] or match[2] or match[3]
         if name not in module.decls:
             declare_missing(module, name)
 

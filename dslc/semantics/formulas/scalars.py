@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from dslc.diagnostics import InternalError
+from dslc.diagnostics import InternalError, nearest_name
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim, Poly, sym
 from dslc.ir.types import TensorType, is_float
@@ -273,7 +273,14 @@ def _check_names(ctx: Context, formula: Formula, expr: ast.Expr) -> None:
 def _reducer(ctx: Context, formula: Formula, function: ast.Expr) -> str | None:
     """The reduction that is called, if one is."""
     name = function.value if isinstance(function, ast.Subscript) else function
-    if not isinstance(name, ast.Name) or name.name not in VERBS:
+    if not isinstance(name, ast.Name):
+        return None
+    if name.name not in VERBS:
+        if name is not function and nearest_name(name.name, VERBS) is not None:
+            with outside(ctx, formula):
+                found = ctx.evaluate(ctx, name)
+            if isinstance(found, Bad):
+                raise Silent  # a reduction misspelt: its indices are not to blame
         return None
     with outside(ctx, formula):
         found = ctx.evaluate(ctx, name)
