@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from dslc.ir.core import DimCheck, Eqn, body_of
 from dslc.ir.dims import Dim, Poly
+from dslc.ir.facts import least
 from dslc.semantics import errors
 from dslc.semantics.context import Context, call_text
 
@@ -18,6 +19,8 @@ from dslc.semantics.context import Context, call_text
 def demand(ctx: Context, eqns: Sequence[Eqn]) -> None:
     """Adds the checks of a function that has been built."""
     for dim, eqn in _first_uses(eqns).items():
+        if least(dim, ctx.prover.bounds) is not None:
+            continue
         held = ctx.prover.compare(dim, ">=", 0)
         span = eqn.origin.span
         if held is False and span is not None:
