@@ -131,7 +131,14 @@ def compile(
     file = source_file(source)
     targets = parse_targets(target, None, None, threads)
     built = session.build_source(
-        file, targets, model=model, settings=set, training=train, here=True, sizes=dims
+        file,
+        targets,
+        model=model,
+        settings=set,
+        training=train,
+        here=True,
+        sizes=dims,
+        weights=weights,
     )
     loaded = session.load_built(built, weights, seed, threads)
     return Trainer(loaded, seed) if train else loaded

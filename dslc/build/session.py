@@ -57,12 +57,15 @@ def build_source(
     dump: Dump | None = None,
     here: bool = False,
     sizes: Sizes | None = None,
+    weights: Weights | None = None,
 ) -> Built:
     """Compiles a source file; `here`: for this process alone, so that on a CPU no linker is needed;
-    `sizes`: of dynamic dims that get code of their own. CompileError, BuildError, ArgumentError."""
+    `sizes`: of dynamic dims that get code of their own; `weights` that don't fit are refused before
+    anything is compiled. CompileError, BuildError, ArgumentError."""
     program = program_of(source, model, settings, training=training)
     if dump is not None:
         dump("elaborate", program)
+    _given(program, weights)
     digest = hashlib.sha256(source.text.encode()).hexdigest()
     if here and targets[0].kind == "cpu" and find_linker() is None:
         return build_here(program, targets[0], digest, dump, sizes)

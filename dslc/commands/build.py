@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         training=args.train,
         dump=dump,
         sizes=parse_dims(args.dim),
+        weights=args.weights,
     )
     notes = session.write(built, output, source, args.weights, args.seed)
     if not args.quiet:
