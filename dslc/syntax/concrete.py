@@ -53,12 +53,14 @@ class Trivia:
 class Concrete:
     """A file: its tree, and by the start of a token what stands around it.
 
-    `trivia` has the tokens with comments, `first` those that begin their line, `blank` those with
-    an empty line right before them. `end` is the token after the last.
+    `trivia` has the tokens with comments, `commented` their starts in order, `first` those that
+    begin their line, `blank` those with an empty line right before them. `end` is the token after
+    the last.
     """
 
     root: Tree
     trivia: Mapping[int, Trivia]
+    commented: Sequence[int]
     first: frozenset[int]
     blank: frozenset[int]
     end: Token
@@ -68,7 +70,8 @@ def concrete(source: SourceFile) -> Concrete:
     """The concrete tree of a file without syntax errors."""
     lexed = lex(source)
     trivia, first, blank = _between(source.text, lexed.tokens, lexed.comments)
-    return Concrete(_run(source, lexed.tokens), trivia, first, blank, lexed.tokens[-1])
+    root = _run(source, lexed.tokens)
+    return Concrete(root, trivia, sorted(trivia), first, blank, lexed.tokens[-1])
 
 
 def leaves(node: Node) -> Iterator[Token]:

@@ -3,7 +3,8 @@
 Input: the tree and the comments between its tokens (concrete.py). Output: a `Doc`. Every token of
 the file is in it, but for commas at the ends of lists, and for brackets around a whole value, which
 come and go with the line breaks that they are there for. This module has declarations, statements
-and types; layout_expressions.py has the rest. Non-goals: widths (document.py breaks the lines).
+and lists of names; layout_expressions.py and layout_tokens.py have the rest. Non-goals: widths
+(document.py breaks the lines).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from dslc.syntax.document import (
     nest,
     overhang,
 )
-from dslc.syntax.layout_expressions import ExpressionLayout
+from dslc.syntax.layout_expressions import Expressions
+from dslc.syntax.layout_tokens import Tokens, is_token
 from dslc.syntax.lexer import Token
 
 _BLOCK_DECLARATIONS = frozenset(
@@ -41,27 +43,31 @@ def layout(file: Concrete) -> Doc:
     return _Layout(file).file()
 
 
-class _Layout(ExpressionLayout):
+class _Layout:
     """The layout of one file."""
+
+    def __init__(self, file: Concrete) -> None:
+        self.tokens = Tokens(file)
+        self.expressions = Expressions(self.tokens, self._block)
 
     def file(self) -> Doc:
         """The declarations, an empty line around each with a block, and the last comments."""
-        decls = [child for child in self.tree.root.children if isinstance(child, Tree)]
+        decls = [child for child in self.tokens.file.root.children if isinstance(child, Tree)]
         docs: list[Doc] = []
         for index, decl in enumerate(decls):
             if index:
                 apart = self._blank_before(decl) or _stand_apart(decls[index - 1], decl)
                 docs.append(BLANK if apart else HARD)
             docs.append(self.statement(decl))
-        last = self.dangling(self.tree.end)
+        last = self.tokens.dangling(self.tokens.file.end)
         if last is not EMPTY:
             if decls:
-                docs.append(BLANK if self._starts_blank(self.tree.end) else HARD)
+                docs.append(BLANK if self.tokens.starts_blank(self.tokens.file.end) else HARD)
             docs.append(last)
         return joined(docs)
 
     def _blank_before(self, node: Node) -> bool:
-        return self._starts_blank(first_leaf(node))
+        return self.tokens.starts_blank(first_leaf(node))
 
     def statement(self, node: Node) -> Doc:
         """A declaration, statement, line of a `train` block or rule."""
@@ -82,7 +88,7 @@ class _Layout(ExpressionLayout):
         if isinstance(node, Tree):
             match node.kind:
                 case "tensor_type" | "tuple_type":
-                    return self.type(node)
+                    return self.expressions.type(node)
                 case "block":
                     return self._block(node)
                 case "if_stmt":
@@ -90,10 +96,10 @@ class _Layout(ExpressionLayout):
                 case "pattern":
                     return self._pattern(node)
                 case "module_path":
-                    return joined(map(self.token, leaves(node)))
+                    return joined(map(self.tokens.token, leaves(node)))
                 case "kind":
-                    return self.token(first_leaf(node))
-        return self.value(node)
+                    return self.tokens.token(first_leaf(node))
+        return self.expressions.value(node)
 
     # --- declarations -------------------------------------------------------------------------
 
@@ -102,11 +108,11 @@ class _Layout(ExpressionLayout):
         head = joined(chain.from_iterable((self._part(node), " ") for node in c[:3]))
         names = c[3:]
         if not isinstance(names[0], Token):
-            inner = nest(concat(SOFT, self.listed(names, fill=True)))
+            inner = nest(concat(SOFT, self.expressions.listed(names, fill=True)))
             return concat(head, group(concat(if_broken("("), inner, SOFT_END, if_broken(")"))))
-        if self.has_comments(names[0], names[-1]):
-            return concat(head, self.bracketed(names))
-        remark = self.comment_behind(first_leaf(names[-1]))
+        if self.tokens.has_comments(names[0], names[-1]):
+            return concat(head, self.expressions.bracketed(names))
+        remark = self.tokens.comment_behind(first_leaf(names[-1]))
         return concat(self._from_decl([*c[:3], *names[1:-1]]), remark)
 
     def _imported_name(self, c: Sequence[Node]) -> Doc:
@@ -121,7 +127,7 @@ class _Layout(ExpressionLayout):
                 " ",
                 self._token_of(arrow),
                 " ",
-                self.type(result),
+                self.expressions.type(result),
             )
         )
         head = concat(self._token_of(word), " ", self._token_of(name))
@@ -131,16 +137,16 @@ class _Layout(ExpressionLayout):
     _layer_decl = _short_model = _entry = _fn_decl
 
     def _token_of(self, node: Node) -> Doc:
-        return self.token(first_leaf(node))
+        return self.tokens.token(first_leaf(node))
 
     def _brackets(self, node: Node, hug: bool = False) -> Doc:
         """`[statics]` or `(args)`; with `hug` the breaks belong to the group around it."""
         assert isinstance(node, Tree)
-        return self.bracketed(node.children, own_group=not hug)
+        return self.expressions.bracketed(node.children, own_group=not hug)
 
     def _model_decl(self, c: Sequence[Node]) -> Doc:
         """`model`, `train` and `weights`: a head and lines between braces."""
-        opening = next(index for index, node in enumerate(c) if self.is_token(node, "LEFT_BRACE"))
+        opening = next(index for index, node in enumerate(c) if is_token(node, "LEFT_BRACE"))
         word, name, *statics = c[:opening]
         head = concat(self._token_of(word), " ", self._token_of(name))
         listed = joined(self._brackets(node) for node in statics)
@@ -160,27 +166,28 @@ class _Layout(ExpressionLayout):
         assert isinstance(node, Tree)
         return self._braces(node.children, may_be_short)
 
-    def block(self, node: Node) -> Doc:
-        return self._block(node)
-
     def _braces(self, c: Sequence[Node], may_be_short: bool = False) -> Doc:
         """Lines between braces; on one line only if it may be and was written so."""
         opener, closer = first_leaf(c[0]), first_leaf(c[-1])
-        items = [node for node in c[1:-1] if not self.is_token(node, "NEWLINE")]
-        last = self.dangling(closer)
+        items = [node for node in c[1:-1] if not is_token(node, "NEWLINE")]
+        last = self.tokens.dangling(closer)
         if not items and last is EMPTY:
-            if self.tree.trivia.get(opener.start) is None:
-                return concat(self.token(opener), self.closing(closer))
-            return concat(self.token(opener), HARD, self.closing(closer))
+            if self.tokens.file.trivia.get(opener.start) is None:
+                return concat(self.tokens.token(opener), self.tokens.closing(closer))
+            return concat(self.tokens.token(opener), HARD, self.tokens.closing(closer))
         if may_be_short and len(items) == len(c) - 2 and last is EMPTY:
             inner = nest(concat(LINE, self.statement(items[0])))
-            return group(concat(self.token(opener), inner, LINE, self.closing(closer)))
+            return group(
+                concat(self.tokens.token(opener), inner, LINE, self.tokens.closing(closer))
+            )
         docs = [HARD, *self._lines(items)]
         if last is not EMPTY:
             if items:
-                docs.append(BLANK if self._starts_blank(closer) else HARD)
+                docs.append(BLANK if self.tokens.starts_blank(closer) else HARD)
             docs.append(last)
-        return concat(self.token(opener), nest(joined(docs)), HARD, self.closing(closer))
+        return concat(
+            self.tokens.token(opener), nest(joined(docs)), HARD, self.tokens.closing(closer)
+        )
 
     def _lines(self, items: Sequence[Node]) -> list[Doc]:
         """Statements, one to a line, with at most one empty line between two."""
@@ -204,7 +211,10 @@ class _Layout(ExpressionLayout):
         """Parts between dots. A number that comes first would take the dots close to it."""
         gap = " " if _begins_with_number(node) else ""
         first, *rest = leaves(node)
-        return concat(self.token(first), *chain.from_iterable((gap, self.token(t)) for t in rest))
+        return concat(
+            self.tokens.token(first),
+            *chain.from_iterable((gap, self.tokens.token(t)) for t in rest),
+        )
 
     def _pattern_widths(self, items: Sequence[Node]) -> list[int]:
         """For each rule the width of the longest pattern in its run of neighbouring lines."""
@@ -218,42 +228,42 @@ class _Layout(ExpressionLayout):
 
     def _is_first_of_run(self, node: Node) -> bool:
         leaf = first_leaf(node)
-        trivia = self.tree.trivia.get(leaf.start)
-        return self._starts_blank(leaf) or (trivia is not None and bool(trivia.before))
+        trivia = self.tokens.file.trivia.get(leaf.start)
+        return self.tokens.starts_blank(leaf) or (trivia is not None and bool(trivia.before))
 
     # --- statements ---------------------------------------------------------------------------
 
     def _if_stmt(self, c: Sequence[Node]) -> Doc:
         word, condition, *rest = c
         parts = chain.from_iterable((" ", self._part(node)) for node in rest)
-        return concat(self._token_of(word), " ", self.condition(condition), *parts)
+        return concat(self._token_of(word), " ", self.expressions.condition(condition), *parts)
 
     def _for_stmt(self, c: Sequence[Node]) -> Doc:
         word, name, in_, start, range_, stop, block = c
         return concat(
             self._words(Tree("", (word, name, in_))),
             " ",
-            self.span(start, range_, stop, free=False),
+            self.expressions.span(start, range_, stop, free=False),
             " ",
             self._block(block),
         )
 
     def _index_assign(self, c: Sequence[Node]) -> Doc:
-        closing = next(
-            index for index, node in enumerate(c) if self.is_token(node, "RIGHT_BRACKET")
+        closing = next(index for index, node in enumerate(c) if is_token(node, "RIGHT_BRACKET"))
+        target = concat(
+            self._token_of(c[0]), self.expressions.bracketed(c[1 : closing + 1], last_comma=False)
         )
-        target = concat(self._token_of(c[0]), self.bracketed(c[1 : closing + 1], last_comma=False))
         rest = c[closing + 1 :]
-        lead = "" if self.is_token(rest[0], "COLON") else " "
+        lead = "" if is_token(rest[0], "COLON") else " "
         return concat(target, lead, self._words(Tree("index_assign", rest)))
 
     def _assert_(self, c: Sequence[Node]) -> Doc:
         """The condition stays on one line with its message: a string can't be broken."""
         word, condition, *rest = c
         message = overhang(
-            joined((self._token_of(rest[0]), " ", self.value(rest[1]))) if rest else ""
+            joined((self._token_of(rest[0]), " ", self.expressions.value(rest[1]))) if rest else ""
         )
-        return concat(self._token_of(word), " ", self.value(condition), message)
+        return concat(self._token_of(word), " ", self.expressions.value(condition), message)
 
 
 def _stand_apart(above: Tree, decl: Tree) -> bool:

@@ -6,10 +6,11 @@ A line may break inside `( )` and `[ ]` and before `|>` only, so every method kn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
-from dslc.syntax.concrete import Concrete, Node, Tree, first_leaf, leaves
+from dslc._frozen import dataclass
+from dslc.syntax.concrete import Node, Tree, first_leaf, leaves
 from dslc.syntax.document import (
     BLANK,
     COMMA,
@@ -19,14 +20,13 @@ from dslc.syntax.document import (
     SOFT,
     SOFT_END,
     Doc,
-    above,
-    behind,
     concat,
     group,
     if_broken,
     joined,
     nest,
 )
+from dslc.syntax.layout_tokens import Tokens, is_token
 from dslc.syntax.lexer import Token
 
 _SUFFIXES = frozenset({"attribute", "member", "subscript", "call"})
@@ -42,71 +42,12 @@ _LEVELS = {
 }
 
 
-class ExpressionLayout:
-    """Lays out what stands in a statement; statements in a `scan` are a subclass's matter."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Expressions:
+    """Lays out the expressions of one file; `block` lays out the body of a scan."""
 
-    def __init__(self, tree: Concrete) -> None:
-        self.tree = tree
-
-    def block(self, node: Node) -> Doc:
-        """The body of a scan."""
-        raise NotImplementedError
-
-    # --- tokens and comments ------------------------------------------------------------------
-
-    def is_token(self, node: Node, kind: str) -> bool:
-        return isinstance(node, Token) and node.type == kind
-
-    def token(self, token: Token) -> Doc:
-        """A token with the comments above and behind it."""
-        trivia = self.tree.trivia.get(token.start)
-        if trivia is None:
-            return token.text
-        doc: Doc = (
-            token.text if trivia.behind is None else concat(token.text, behind(trivia.behind))
-        )
-        if not trivia.before:
-            return doc
-        lines = [(line.text, line.blank) for line in trivia.before]
-        return concat(above(lines, token.start in self.tree.blank), doc)
-
-    def dangling(self, closer: Token) -> Doc:
-        """The comments above a closing bracket, which belong inside."""
-        trivia = self.tree.trivia.get(closer.start)
-        if trivia is None or not trivia.before:
-            return EMPTY
-        docs: list[Doc] = []
-        for number, line in enumerate(trivia.before):
-            if number:
-                docs.append(BLANK if line.blank else HARD)
-            docs.append(line.text)
-        return joined(docs)
-
-    def closing(self, closer: Token) -> Doc:
-        """A closing bracket without the comments above it."""
-        trivia = self.tree.trivia.get(closer.start)
-        if trivia is None or trivia.behind is None:
-            return closer.text
-        return concat(closer.text, behind(trivia.behind))
-
-    def comment_behind(self, token: Token) -> Doc:
-        """The comment behind a token that is left out."""
-        trivia = self.tree.trivia.get(token.start)
-        return EMPTY if trivia is None or trivia.behind is None else behind(trivia.behind)
-
-    def _starts_blank(self, token: Token) -> bool:
-        """Whether an empty line stands above a token and its comments."""
-        trivia = self.tree.trivia.get(token.start)
-        if trivia is not None and trivia.before:
-            return trivia.before[0].blank
-        return token.start in self.tree.blank
-
-    def has_comments(self, opener: Node, closer: Node) -> bool:
-        """Whether comments stand between two brackets."""
-        start, end = first_leaf(opener).start, first_leaf(closer).start
-        if any(start <= place < end for place in self.tree.trivia):
-            return True
-        return self.dangling(first_leaf(closer)) is not EMPTY
+    tokens: Tokens
+    block: Callable[[Node], Doc]
 
     # --- values -------------------------------------------------------------------------------
 
@@ -129,14 +70,14 @@ class ExpressionLayout:
         remarks: list[Doc] = []
         while isinstance(node, Tree) and node.kind == "group":
             opener, inner, closer = node.children
-            if self.has_comments(opener, closer):
+            if self.tokens.has_comments(opener, closer):
                 break
-            remarks.append(self.comment_behind(first_leaf(closer)))
+            remarks.append(self.tokens.comment_behind(first_leaf(closer)))
             node = inner
         return node, joined(reversed(remarks))
 
     def _is_bracketed(self, node: Tree) -> bool:
-        return self.is_token(node.children[0], "LEFT_PAREN")
+        return is_token(node.children[0], "LEFT_PAREN")
 
     def _open_tuple(self, node: Tree) -> Doc:
         """`a, b` without brackets, which it gets where it is too long."""
@@ -149,7 +90,7 @@ class ExpressionLayout:
     def inside(self, node: Node) -> Doc:
         """An item of a bracketed list."""
         if isinstance(node, Token):
-            return self.token(node)
+            return self.tokens.token(node)
         match node.kind:
             case "tensor_type" | "tuple_type":
                 return self.type(node)
@@ -164,15 +105,15 @@ class ExpressionLayout:
                 head = concat(self.inside(name), " ", self.inside(in_), " ")
                 return concat(head, self.span(low, range_, high, free=True))
             case "spread" | "ellipsis" | "kind":
-                return joined(map(self.token, leaves(node)))
+                return joined(map(self.tokens.token, leaves(node)))
         return self.expr(node, free=True)
 
     def _item(self, node: Tree) -> Doc:
         """`name=value` closely; with a type or kind, or `as`, with spaces."""
         docs: list[Doc] = []
-        close = len(node.children) == 3 and self.is_token(node.children[1], "EQUAL")
+        close = len(node.children) == 3 and is_token(node.children[1], "EQUAL")
         for child in node.children:
-            if docs and not close and not self.is_token(child, "COLON"):
+            if docs and not close and not is_token(child, "COLON"):
                 docs.append(" ")
             docs.append(self.inside(child))
         return joined(docs)
@@ -193,7 +134,7 @@ class ExpressionLayout:
                 continue
             if index and isinstance(node.children[index - 1], Tree):
                 docs.append(gap)
-            docs.append(self.token(child))
+            docs.append(self.tokens.token(child))
             if index + 1 < len(node.children) and isinstance(node.children[index + 1], Tree):
                 docs.append(gap)
         return joined(docs)
@@ -210,8 +151,8 @@ class ExpressionLayout:
         """
         opener, closer = first_leaf(c[0]), first_leaf(c[-1])
         items = c[1:-1]
-        last = self.dangling(closer)
-        opening, closing = self.token(opener), self.closing(closer)
+        last = self.tokens.dangling(closer)
+        opening, closing = self.tokens.token(opener), self.tokens.closing(closer)
         if not items and last is EMPTY:
             return (
                 concat(opening, closing)
@@ -232,17 +173,17 @@ class ExpressionLayout:
         With `fill` each line takes as many as fit. A comma at the end that was written, of a list
         of several, keeps them on lines of their own.
         """
-        forced = len(items) > 2 and self.is_token(items[-1], "COMMA")
+        forced = len(items) > 2 and is_token(items[-1], "COMMA")
         docs: list[Doc] = []
         last = len(items) - 1
         end = COMMA if last_comma and len(items) > 2 else EMPTY
         space: Doc = EMPTY
         for index, node in enumerate(items):
-            if not self.is_token(node, "COMMA"):
+            if not is_token(node, "COMMA"):
                 item = concat(space, self.inside(node), end if index == last else EMPTY)
                 docs.append(group(item) if fill else item)
             elif index == last:
-                docs.append(concat(end, self.comment_behind(first_leaf(node))))
+                docs.append(concat(end, self.tokens.comment_behind(first_leaf(node))))
             else:
                 docs.append(self.inside(node))
                 space = LINE
@@ -253,10 +194,10 @@ class ExpressionLayout:
     def expr(self, node: Node, free: bool) -> Doc:
         """An expression; `free` says that lines may break anywhere in it."""
         if isinstance(node, Token):
-            return self.token(node)
+            return self.tokens.token(node)
         match node.kind:
             case "name" | "integer" | "decimal" | "string" | "truth":
-                return self.token(first_leaf(node))
+                return self.tokens.token(first_leaf(node))
             case "group":
                 return self.bracketed(node.children)
             case "exprs":
@@ -282,14 +223,16 @@ class ExpressionLayout:
     def _tuple(self, node: Tree) -> Doc:
         """`(a, b)`, `(a,)`, `()`."""
         c = node.children
-        if len(c) != 4 or not self.is_token(c[2], "COMMA"):
+        if len(c) != 4 or not is_token(c[2], "COMMA"):
             return self.bracketed(c)
         closer = first_leaf(c[3])
         inner: list[Doc] = [SOFT, self.inside(c[1]), self.inside(c[2])]
-        last = self.dangling(closer)
+        last = self.tokens.dangling(closer)
         if last is not EMPTY:
             inner += [HARD, last]
-        return group(concat(self.inside(c[0]), nest(joined(inner)), SOFT, self.closing(closer)))
+        return group(
+            concat(self.inside(c[0]), nest(joined(inner)), SOFT, self.tokens.closing(closer))
+        )
 
     def _suffixed(self, node: Tree, free: bool) -> Doc:
         """A value and what follows it closely: `.name`, `.0`, `[...]`, `(...)`."""
@@ -312,7 +255,7 @@ class ExpressionLayout:
 
     def _unary(self, node: Tree, free: bool) -> Doc:
         sign, operand = node.children
-        gap = " " if self.is_token(sign, "NOT") else ""
+        gap = " " if is_token(sign, "NOT") else ""
         return concat(self.inside(sign), gap, self.expr(operand, free))
 
     def _chain(self, node: Tree, free: bool, inner: bool = False) -> Doc:
@@ -320,7 +263,7 @@ class ExpressionLayout:
 
         The lines of a chain that is `inner`, an operand of another, are indented.
         """
-        if self.is_token(node.children[1], "DOUBLE_STAR"):
+        if is_token(node.children[1], "DOUBLE_STAR"):
             left, sign, right = node.children
             tail = concat(" ", self.inside(sign), " ", self.expr(right, free))
             return concat(self.expr(left, free), tail)
@@ -365,7 +308,7 @@ class ExpressionLayout:
             stages.append(value.children[1:])
             value = value.children[0]
         stages.reverse()
-        starts = [self._begins_line(stage[0]) for stage in stages]
+        starts = [self.tokens.begins_line(stage[0]) for stage in stages]
         if not any(starts):
             docs = [concat(LINE, self._stage(stage, free)) for stage in stages]
             return group(concat(self.expr(value, free), nest(joined(docs))))
@@ -377,14 +320,11 @@ class ExpressionLayout:
                 rows.append(group(joined(row)))
                 row = []
             if start:
-                blank = bool(rows) and self._starts_blank(first_leaf(stage[0]))
+                blank = bool(rows) and self.tokens.starts_blank(first_leaf(stage[0]))
                 rows.append(BLANK if blank else HARD)
             row.append(concat(LINE if row else EMPTY, self._stage(stage, free)))
         rows.append(group(joined(row)))
         return concat(self.expr(value, free), nest(joined(rows)))
-
-    def _begins_line(self, node: Node) -> bool:
-        return first_leaf(node).start in self.tree.first
 
     def _stage(self, c: Sequence[Node], free: bool) -> Doc:
         """`|> f`, `|> name: f`."""
@@ -398,15 +338,15 @@ class ExpressionLayout:
         head = concat(self.inside(if_), " ", self.condition(condition))
         braces: list[Doc] = []
         for child in rest:
-            if self.is_token(child, "NEWLINE"):
+            if is_token(child, "NEWLINE"):
                 continue
-            if self.is_token(child, "RIGHT_BRACE"):
-                last = self.dangling(first_leaf(child))
+            if is_token(child, "RIGHT_BRACE"):
+                last = self.tokens.dangling(first_leaf(child))
                 if last is not EMPTY:
                     braces.append(nest(concat(HARD, last)))
-                braces += [LINE, self.closing(first_leaf(child))]
+                braces += [LINE, self.tokens.closing(first_leaf(child))]
             elif isinstance(child, Token):
-                braces += [" ", self.token(child)]
+                braces += [" ", self.tokens.token(child)]
             else:
                 braces.append(nest(concat(LINE, self.value(child))))
         return group(concat(head, *braces))
@@ -420,7 +360,7 @@ class ExpressionLayout:
                 start = concat(self.inside(name), " ", self.inside(equal), " ")
                 docs += [LINE if free else " ", concat(start, self.expr(initial, free))]
                 continue
-            if docs and not self.is_token(child, "COMMA"):
+            if docs and not is_token(child, "COMMA"):
                 docs.append(" ")
             docs.append(self.expr(child, free))
         return concat(group(nest(joined(docs))), " ", self.block(node.children[-1]))

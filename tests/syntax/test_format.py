@@ -151,6 +151,13 @@ def test_a_thousand_lines_take_less_than_a_second() -> None:
     assert time.process_time() - begin < 1.5
 
 
+def test_time_grows_with_the_text() -> None:
+    text = "fn f() -> f32 {\n" + "    y = (x)  # c\n" * 4000 + "    return y\n}\n"
+    begin = time.process_time()
+    written(text)
+    assert time.process_time() - begin < 4
+
+
 def test_deep_and_long_programs() -> None:
     deep = "(" * 60 + "x" + ")" * 60
     chain = " + ".join(["x"] * 150)
