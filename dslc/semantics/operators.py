@@ -297,6 +297,15 @@ def expand(ctx: Context, value: Value, dims: tuple[Dim, ...], span: Span) -> Val
     return ctx.emit("broadcast", (value,), span, dims=dims, axes=axes)
 
 
+def _axis_that_fits(ctx: Context, name: str, first: Value, value: Value) -> str | None:
+    """The one axis along which two tensors can be joined."""
+    pairs = enumerate(zip(first.type.dims, value.type.dims))
+    differing = [axis for axis, (a, b) in pairs if ctx.prover.equal(a, b) is not True]
+    if name != "concat" or len(differing) != 1:
+        return None
+    return f"they fit along axis {differing[0]}: concat[axis={differing[0]}]"
+
+
 def alike(
     ctx: Context, name: str, operands: Sequence[Operand], values: Sequence[Value], axis: int | None
 ) -> list[Value]:
@@ -319,7 +328,8 @@ def alike(
                     labels = operand_labels([operands[0], operands[position]])
                     settling = ctx.settling(wanted, dim)
                     left, right = str(wanted), str(dim)
-                    raise Mistake(errors.cannot_prove(left, right, labels, where, settling))
+                    help = _axis_that_fits(ctx, name, first, value)
+                    raise Mistake(errors.cannot_prove(left, right, labels, where, settling, help))
                 dims[i] = wanted if same else dim
         if tuple(dims) != value.type.dims:
             span = operands[position].span
