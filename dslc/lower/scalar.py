@@ -210,7 +210,16 @@ class ScalarKernels:
     def from_index(self, value: Expr, dtype: DType) -> Expr:
         if dtype == "bool":
             return tirx.NE(value, i64(0))
+        if is_float(dtype):
+            return self._as_float(value, COMPUTED[dtype])
         return value if COMPUTED[dtype] == "int64" else tirx.Cast(COMPUTED[dtype], value)
+
+    def _as_float(self, value: Expr, dtype: str) -> Expr:
+        """An integer as a float. TVM's analysis of intervals fails on a product with a float whose
+        interval it knows, such as a loop's index: it is not shown where the integer comes from."""
+        if not isinstance(value, tirx.IntImm):
+            value = self._stored(value)
+        return tirx.Cast(dtype, value)
 
     def cast(self, value: Expr, source: DType, target: DType) -> Expr:
         if source == target:
@@ -226,6 +235,8 @@ class ScalarKernels:
             return from_bf16_bits(to_bf16_bits(self.bind(wide)))
         if COMPUTED[source] == COMPUTED[target]:
             return value
+        if is_float(target) and not is_float(source):
+            return self._as_float(value, COMPUTED[target])
         return tirx.Cast(COMPUTED[target], value)
 
     def unary(self, name: str, x: Expr, dtype: DType) -> Expr:

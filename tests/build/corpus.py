@@ -181,6 +181,15 @@ model M(x: f32[N, 6, 8], i: i64[N]) -> (f32[N, 6, 4], f32[N, 8], f32[N, 3, 8], f
         WITH_NONE,
     ),
     Model(
+        "places",
+        """
+model M(x: f32[N, 6]) -> f32[N, 6] {
+    row, column = reshape[N, 1](arange[N]()), arange[6]()
+    return (x * cast[f32](row) - x) * cast[f32](column)
+}""",
+        WITH_NONE,
+    ),
+    Model(
         "rolling",
         """
 model M(x: f32[N, 9]) -> (
