@@ -119,8 +119,10 @@ def written(given: Sequence[Given]) -> list[habits.Written]:
 
 def _in_brackets(callee: Thing, given: Sequence[Given], span: Span) -> str | None:
     """How a call is written whose `( )` hold what belongs in `[ ]`."""
+    if all(isinstance(g.thing, Tensor) for g in given):
+        return None  # as nearly always
     names = habits.static_names(callee)
-    if not names or all(isinstance(g.thing, Tensor) for g in given):
+    if not names:
         return None
     name = callee.surface.name if isinstance(callee, Builtin) else getattr(callee, "name", "")
     args = written(given)
