@@ -162,7 +162,10 @@ def _run(
     ctx.step()
     if instance is not None and ctx.emission.is_formula:
         raise Mistake(errors.not_of_scalars(describe(code), words or span))
+    if id(code.decl) in ctx.endless:
+        raise Silent
     if ctx.frame.depth >= MOST_CALLS:
+        ctx.endless.add(id(code.decl))
         raise Mistake(errors.too_deep(_circle(ctx.frame, code), span, MOST_CALLS))
     frame = Frame(
         code.name,
@@ -185,6 +188,7 @@ def _run(
             ctx.execute(ctx, code.decl.body)
             result = finish(ctx, code.decl.result, code.decl.name)
     except RecursionError:
+        ctx.endless.add(id(code.decl))
         raise Mistake(errors.too_deep(_circle(ctx.frame, code), span, None)) from None
     return _noted(ctx, result, span, words or span)
 

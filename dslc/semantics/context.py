@@ -247,9 +247,16 @@ class Context:
     pending_consts: dict[int, str] = field(default_factory=dict)
     reached: set[int] = field(default_factory=set)
     reported: set[tuple[str, Span | None]] = field(default_factory=set)
+    # What the declaration being walked comes to so far, and what in it calls itself without an end.
     steps: int = 0
+    endless: set[int] = field(default_factory=set)
     # Takes down what places stand for, for an editor; None in a check, which it costs nothing.
     facts: Recorder | None = None
+
+    def start(self) -> None:
+        """A declaration is walked from its beginning."""
+        self.steps = 0
+        self.endless.clear()
 
     def step(self) -> None:
         """Counts a call or a turn of a loop; `Exhausted` when that is one too many."""

@@ -124,7 +124,7 @@ def elaborate_model(
         ctx.report(errors.no_return(f"the model `{decl.name.name}`", decl.name.span))
         return None
     run = ModelRun(decl, module, bound)
-    ctx.steps = 0
+    ctx.start()
     try:
         entries, plan = _walk(ctx, run, training=training, check_only=check_only)
     except Exhausted:

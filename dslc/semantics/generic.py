@@ -41,7 +41,7 @@ from dslc.syntax import ast
 
 def check_alone(ctx: Context, module: Module, decl: ast.FnDecl | ast.LayerDecl) -> None:
     """Report what is wrong in `decl` whatever it is used for."""
-    ctx.steps = 0
+    ctx.start()
     try:
         _check_alone(ctx, module, decl)
     except Exhausted:

@@ -45,6 +45,14 @@ def test_deep_expressions_in_deep_calls() -> None:
     assert codes("\n".join([*lines, "fn f46(x: f32) -> f32 { return x }\n"])) == {"E0221"}
 
 
+def test_calls_without_an_end_that_double() -> None:
+    begin = time.process_time()
+    twice = "fn f(x: f32) -> f32 {\n    a = f(x)\n    b = g(a)\n    return a + b\n}\n"
+    (only,) = found(f"{twice}fn g(x: f32) -> f32 {{ return f(x) + f(-x) }}\n")
+    assert only.code == "E0221"
+    assert time.process_time() - begin < 0.5
+
+
 def test_calls_that_double() -> None:
     lines = ["fn f0(x: f32) -> f32 { return x }"]
     lines += [
