@@ -30,6 +30,7 @@ from dslc.semantics.scope import Module
 from dslc.semantics.signature import Given, Silent, dims_of
 from dslc.semantics.values import (
     BAD,
+    UNKNOWN,
     Bad,
     Builtin,
     Code,
@@ -359,8 +360,11 @@ def _binary(ctx: Context, expr: ast.Binary) -> Thing:
     raise Mistake(errors.bad_operands(message, [Label(a.span), Label(b.span, primary=False)], help))
 
 
-def _with_dims(ctx: Context, expr: ast.Binary, a: Operand, b: Operand) -> Tensor:
-    """Arithmetic of a dynamic dim that gives no dim (`1 / N`): computed at run time in f32."""
+def _with_dims(ctx: Context, expr: ast.Binary, a: Operand, b: Operand) -> Thing:
+    """Arithmetic of a dynamic dim that gives no dim (`1 / N`): computed at run time in f32. In a
+    layer checked on its own the dim may be a number when the layer is used."""
+    if ctx.choices is not None:
+        return UNKNOWN
     value = operators.to_tensor(ctx, a.thing, "f32", a.span)
     left = ctx.tensor(value, a.span, f"the dim {a.thing}")
     return operators.binary(ctx, expr.op, Operand(left, a.span), b, expr.span)

@@ -43,6 +43,9 @@ FUNCTIONS = frozenset(
 )
 
 
+_FLOAT_RESULTS = frozenset(["sqrt", "log", "log2", "exp"])
+
+
 def binary(op: ast.BinaryOp, left: Static, right: Static, span: Span) -> Static | None:
     """`left op right`; None when dims with variables don't allow it."""
     if isinstance(left, Unknown) or isinstance(right, Unknown):
@@ -160,6 +163,9 @@ def apply(ctx: Context, name: str, args: Sequence[Thing], span: Span) -> Thing |
         exact = _of_dims(name, dims)
         if exact is not None:
             return exact
+        any_open = ctx.choices is not None and any(isinstance(dim, Poly) for dim in dims)
+        if any_open and name in _FLOAT_RESULTS:
+            return UNKNOWN  # a layer checked on its own: a number when it is used
     numbers = [v for v in values if isinstance(v, int | float)]
     if len(numbers) != len(values) or not numbers:
         return None
