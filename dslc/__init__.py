@@ -68,11 +68,9 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'dslc' has no attribute {name!r}")
-    home = _HOME[name]
-    module = import_module(home)
-    # All of its names at once: importing it has bound `lower` to the package of that name.
-    globals().update({other: getattr(module, other) for other in _HOME if _HOME[other] == home})
-    return globals()[name]
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

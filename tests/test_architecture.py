@@ -29,7 +29,7 @@ LAYERS: dict[str, list[str]] = {
     "dslc.passes": [*L0, "dslc.ir", "dslc.ops"],
     "dslc.autodiff": [*L0, "dslc.ir", "dslc.ops"],
     "dslc.schedules": [*L0, "dslc.ir", "dslc.ops"],
-    "dslc.lower": [*L0, "dslc.ir", "dslc.ops", "dslc.schedules"],
+    "dslc.lowering": [*L0, "dslc.ir", "dslc.ops", "dslc.schedules"],
     "dslc.build": [
         *L0,
         "dslc.syntax",
@@ -38,7 +38,7 @@ LAYERS: dict[str, list[str]] = {
         "dslc.semantics",
         "dslc.passes",
         "dslc.autodiff",
-        "dslc.lower",
+        "dslc.lowering",
         "dslc.schedules",
         "dslc_runtime",
     ],
@@ -50,7 +50,7 @@ LAYERS: dict[str, list[str]] = {
     "dslc": ["dslc", "dslc_runtime"],
     "dslc_runtime": [],
 }
-TVM_LAYERS = ("dslc.lower", "dslc.schedules", "dslc.build")
+TVM_LAYERS = ("dslc.lowering", "dslc.schedules", "dslc.build")
 
 
 def modules() -> dict[str, Path]:

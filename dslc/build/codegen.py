@@ -19,8 +19,8 @@ from dslc.build.target import Target
 from dslc.build.worker import EntryReport, Job, Report, object_path
 from dslc.ir import text
 from dslc.ir.core import Entry
-from dslc.lower.cuda import lower_entry_cuda, with_targets
-from dslc.lower.program import Lowered, Shared, lower_entry
+from dslc.lowering.cuda import lower_entry_cuda, with_targets
+from dslc.lowering.program import Lowered, Shared, lower_entry
 from dslc.schedules.cpu.contract import Machine
 from dslc_runtime.dims import to_json
 

@@ -29,7 +29,7 @@ from dslc.build.worker import EntryReport, Job, Report
 from dslc.diagnostics import InternalError
 from dslc.ir import text
 from dslc.ir.core import Entry, Program
-from dslc.lower.pack import pack_weights
+from dslc.lowering.pack import pack_weights
 from dslc.passes import pipeline
 from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr

@@ -11,7 +11,7 @@ image's pixels (the gradient of a stride), and padding may be negative (cropping
 
 The right side of a product is packed as [ceil(N / width), K, width].
 
-Non-goals: packing (ordinary equations do it, see `lower/pack.py`), gradients.
+Non-goals: packing (ordinary equations do it, see `lowering/pack.py`), gradients.
 """
 
 from __future__ import annotations

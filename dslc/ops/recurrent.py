@@ -264,7 +264,7 @@ scan: Op = Op(
     type_rule=_scan_type,
     reference=_scan_reference,
     gradient=_scan_gradient,
-    compute=NoFacet("a loop around kernels, made by lower/scan.py; no kernel itself"),
+    compute=NoFacet("a loop around kernels, made by lowering/scan.py; no kernel itself"),
     samples=(
         _sample(
             (tensor("f32", 4, 2, 3), tensor("f32", 2, 3), tensor("f32", 3, 3)),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from build.corpus import Model
-from lower.native import Compiled, compile_all
+from lowering.native import Compiled, compile_all
 
 from dslc.autodiff.train_step import add_train_step
 from dslc.build import driver, session

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lower.native import Compiled, compile_all, entry_of
+from lowering.native import Compiled, compile_all, entry_of
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Entry

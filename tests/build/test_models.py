@@ -17,7 +17,7 @@ from build.lockstep import Lockstep, draw
 import dslc
 from dslc.build import session
 from dslc.ir.evaluate import initial_variables, run_entry
-from dslc.lower import loops
+from dslc.lowering import loops
 from dslc.schedules.cpu import contract
 from dslc.source import SourceFile
 

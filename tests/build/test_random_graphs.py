@@ -9,7 +9,7 @@ import numpy as np
 from build.lockstep import same_array
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lower.native import compile_all, entry_of
+from lowering.native import compile_all, entry_of
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import DimRange, Function, Program, Value

@@ -9,7 +9,7 @@ from build.corpus import Model
 from build.lockstep import Lockstep
 
 from dslc.ir.core import body_of
-from dslc.lower import loops
+from dslc.lowering import loops
 from dslc.schedules.cpu import contract
 
 RNN = """

@@ -33,9 +33,9 @@ from dslc.build.link import link  # noqa: E402
 from dslc.ir.core import Entry  # noqa: E402
 from dslc.ir.dims import substitute  # noqa: E402
 from dslc.ir.evaluate import bind_dims, numpy_dtype  # noqa: E402
-from dslc.lower.cuda import lower_entry_cuda, with_targets  # noqa: E402
-from dslc.lower.entry import argument_order  # noqa: E402
-from dslc.lower.program import Lowered  # noqa: E402
+from dslc.lowering.cuda import lower_entry_cuda, with_targets  # noqa: E402
+from dslc.lowering.entry import argument_order  # noqa: E402
+from dslc.lowering.program import Lowered  # noqa: E402
 
 HOST = {"kind": "llvm", "mcpu": "x86-64-v2", "opt-level": 0}
 

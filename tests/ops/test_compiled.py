@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lower.native import Compiled, compile_all, entry_of
+from lowering.native import Compiled, compile_all, entry_of
 from ops.cases import case_id, concrete, environments, function_of, random_inputs
 
 from dslc.ir.builder import Builder

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lower.native import compile_all, entry_of
+from lowering.native import compile_all, entry_of
 from ops.cases import function_of, reference
 from ops.plain_kernels import run
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lower.native import compile_all, entry_of
+from lowering.native import compile_all, entry_of
 
 from dslc.autodiff.reverse import gradient
 from dslc.ir.builder import Builder

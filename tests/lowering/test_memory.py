@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from lower.native import compile_all
+from lowering.native import compile_all
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Argument, Entry
 from dslc.ir.dims import Dim, substitute, sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
-from dslc.lower.group import group
-from dslc.lower.memory import ALIGNMENT, Block, InArena, InArgument, lay_out, plan
+from dslc.lowering.group import group
+from dslc.lowering.memory import ALIGNMENT, Block, InArena, InArgument, lay_out, plan
 from dslc.ops import BY_NAME as OPS
 
 N = sym("N")

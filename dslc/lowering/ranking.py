@@ -17,9 +17,9 @@ from tvm.tirx.script import builder as T
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Value
 from dslc.ir.op import Expr, Index, Ranking
-from dslc.lower.loops import Task, for_rows
-from dslc.lower.scalar import ScalarKernels, local
-from dslc.lower.sizes import i64
+from dslc.lowering.loops import Task, for_rows
+from dslc.lowering.scalar import ScalarKernels, local
+from dslc.lowering.sizes import i64
 
 _STEPS = 64  # comparisons that an element of a row counts as
 

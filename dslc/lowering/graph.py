@@ -12,9 +12,9 @@ from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
 from dslc.ir.op import Expr, Index, NoFacet, Ranking, Reader, Scatter
 from dslc.ir.types import TensorType
-from dslc.lower.buffers import Memory
-from dslc.lower.expressions import identity
-from dslc.lower.scalar import ScalarKernels
+from dslc.lowering.buffers import Memory
+from dslc.lowering.expressions import identity
+from dslc.lowering.scalar import ScalarKernels
 
 
 class Element:

@@ -19,10 +19,10 @@ from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, Poly
 from dslc.ir.op import Expr
-from dslc.lower.buffers import STORED, strides_of
-from dslc.lower.group import Group
-from dslc.lower.kernel import declare
-from dslc.lower.loops import Task, emit_loops
+from dslc.lowering.buffers import STORED, strides_of
+from dslc.lowering.group import Group
+from dslc.lowering.kernel import declare
+from dslc.lowering.loops import Task, emit_loops
 from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.windows import ConvWeightGradientAttrs

@@ -28,15 +28,15 @@ from dslc.diagnostics import InternalError
 from dslc.ir.core import Entry, Eqn, Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index, Scatter
-from dslc.lower.cost import passed_through
-from dslc.lower.cuda_math import cuda_math
-from dslc.lower.group import Group
-from dslc.lower.kernel import Kernel, make_kernel
-from dslc.lower.loops import Task, is_flat, unflatten
-from dslc.lower.program import Layout, Lowered, assemble
-from dslc.lower.ranking import ranking_of
-from dslc.lower.scalar import COMPUTED, Reduction, ScalarKernels, local
-from dslc.lower.sizes import i64
+from dslc.lowering.cost import passed_through
+from dslc.lowering.cuda_math import cuda_math
+from dslc.lowering.group import Group
+from dslc.lowering.kernel import Kernel, make_kernel
+from dslc.lowering.loops import Task, is_flat, unflatten
+from dslc.lowering.program import Layout, Lowered, assemble
+from dslc.lowering.ranking import ranking_of
+from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, local
+from dslc.lowering.sizes import i64
 
 THREADS = 256  # of a block
 # A reduction of at least LONG steps (an unknown dim counts as GUESS) gets a block for each of its

@@ -23,13 +23,13 @@ from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index, Scatter
-from dslc.lower.accumulate import TERMS, Accumulators
-from dslc.lower.buffers import Memory
-from dslc.lower.cost import cost_of
-from dslc.lower.graph import Graph
-from dslc.lower.group import Group
-from dslc.lower.scalar import COMPUTED, Reduction, ScalarKernels, local
-from dslc.lower.sizes import i64
+from dslc.lowering.accumulate import TERMS, Accumulators
+from dslc.lowering.buffers import Memory
+from dslc.lowering.cost import cost_of
+from dslc.lowering.graph import Graph
+from dslc.lowering.group import Group
+from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, local
+from dslc.lowering.sizes import i64
 
 KEPT_LANES = 64  # neighbouring results that a reduction keeps at a time
 PARALLEL_OPERATIONS = 400_000  # about 50 µs of work: less is not worth waking a thread

@@ -17,14 +17,14 @@ import tvm_ffi
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Entry, Eqn, Value
 from dslc.ir.dims import Dim
-from dslc.lower.contract import emit_contraction, scratch_of
-from dslc.lower.cost import flops_of
-from dslc.lower.entry import Call, CopyCall, Loop, Step, entry_dims, make_copy, make_entry
-from dslc.lower.group import Group, Grouping, group
-from dslc.lower.kernel import Kernel, make_kernel
-from dslc.lower.loops import Task, emit_loops
-from dslc.lower.memory import InArena, InCarry, OfScan, Place, Plan, plan, plan_body
-from dslc.lower.ranking import emit_ranking
+from dslc.lowering.contract import emit_contraction, scratch_of
+from dslc.lowering.cost import flops_of
+from dslc.lowering.entry import Call, CopyCall, Loop, Step, entry_dims, make_copy, make_entry
+from dslc.lowering.group import Group, Grouping, group
+from dslc.lowering.kernel import Kernel, make_kernel
+from dslc.lowering.loops import Task, emit_loops
+from dslc.lowering.memory import InArena, InCarry, OfScan, Place, Plan, plan, plan_body
+from dslc.lowering.ranking import emit_ranking
 from dslc.ops.recurrent import ScanAttrs
 from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.contract import Machine

@@ -13,8 +13,8 @@ from dslc.build.compiler import LLVM_OPTIONS, compile_module
 from dslc.ir.core import Argument, Entry, Function
 from dslc.ir.dims import substitute
 from dslc.ir.evaluate import bind_dims, numpy_dtype
-from dslc.lower.entry import argument_order
-from dslc.lower.program import Lowered, lower_entry
+from dslc.lowering.entry import argument_order
+from dslc.lowering.program import Lowered, lower_entry
 from dslc.schedules.cpu.contract import Machine
 from dslc_runtime.arrays import tensor
 

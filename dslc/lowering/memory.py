@@ -21,7 +21,7 @@ from typing import Literal
 
 from dslc.ir.core import Entry, Function, Value
 from dslc.ir.dims import Dim
-from dslc.lower.group import Group, Grouping
+from dslc.lowering.group import Group, Grouping
 from dslc.ops.recurrent import ScanAttrs
 
 ALIGNMENT = 64

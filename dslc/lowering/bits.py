@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tvm import tirx
 
 from dslc.ir.op import Expr
-from dslc.lower.sizes import i64
+from dslc.lowering.sizes import i64
 
 Bind = Callable[[Expr], Expr]
 

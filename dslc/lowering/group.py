@@ -23,7 +23,7 @@ from typing import Literal
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim
-from dslc.lower.cost import Cost, cost_of
+from dslc.lowering.cost import Cost, cost_of
 
 Kind = Literal["loop", "reduce", "scatter", "contract", "rank", "scan"]
 

@@ -22,9 +22,9 @@ from dslc.diagnostics import InternalError
 from dslc.ir.dims import Dim, Poly
 from dslc.ir.op import Expr, Index
 from dslc.ir.types import FLOATS, DType, is_float
-from dslc.lower.bits import from_bf16_bits, philox_number, to_bf16_bits
-from dslc.lower.cost import WINDOW
-from dslc.lower.expressions import (
+from dslc.lowering.bits import from_bf16_bits, philox_number, to_bf16_bits
+from dslc.lowering.cost import WINDOW
+from dslc.lowering.expressions import (
     ARGUMENT,
     WRITTEN_OUT,
     box,
@@ -36,7 +36,7 @@ from dslc.lower.expressions import (
     lowest,
     weight_of,
 )
-from dslc.lower.sizes import dim_expression, i64
+from dslc.lowering.sizes import dim_expression, i64
 
 # TIR's name of the type a value is computed in.
 COMPUTED: Mapping[str, str] = {

@@ -22,9 +22,9 @@ from dslc.ir.core import Entry
 from dslc.ir.dims import Dim, free_symbols
 from dslc.ir.op import Expr, attrs_symbols
 from dslc.ir.types import ITEMSIZE, DType, TensorType
-from dslc.lower.kernel import Kernel
-from dslc.lower.memory import InArena, InArgument, InCarry, InOutput, OfScan, Place, Slots
-from dslc.lower.sizes import dim_expression, i64
+from dslc.lowering.kernel import Kernel
+from dslc.lowering.memory import InArena, InArgument, InCarry, InOutput, OfScan, Place, Slots
+from dslc.lowering.sizes import dim_expression, i64
 
 # What the caller's arrays are declared as (the kernels see what is stored).
 _DECLARED: Mapping[DType, str] = {

@@ -18,12 +18,12 @@ from tvm.tirx.script import builder as T
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim, free_symbols
 from dslc.ir.op import attrs_symbols
-from dslc.lower.buffers import STORED, Memory
-from dslc.lower.graph import Graph
-from dslc.lower.group import Group, Grouping
-from dslc.lower.loops import Task
-from dslc.lower.memory import InArena, Place, Plan
-from dslc.lower.scalar import Math, ScalarKernels
+from dslc.lowering.buffers import STORED, Memory
+from dslc.lowering.graph import Graph
+from dslc.lowering.group import Group, Grouping
+from dslc.lowering.loops import Task
+from dslc.lowering.memory import InArena, Place, Plan
+from dslc.lowering.scalar import Math, ScalarKernels
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lower.native import compile_all, entry_of
+from lowering.native import compile_all, entry_of
 
 from dslc.ir.builder import Builder
 from dslc.ir.evaluate import evaluate

@@ -16,8 +16,8 @@ from tvm.tirx.script import builder as T
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index
 from dslc.ir.types import is_float
-from dslc.lower.scalar import COMPUTED, Reduction, ScalarKernels, local
-from dslc.lower.sizes import i64
+from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, local
+from dslc.lowering.sizes import i64
 
 TERMS = 128  # of a float sum that are added one by one: longer sums are sums of such parts
 

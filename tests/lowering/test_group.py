@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lower.native import entry_of
+from lowering.native import entry_of
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Function
 from dslc.ir.types import TensorType
-from dslc.lower.group import Group, Grouping, group
+from dslc.lowering.group import Group, Grouping, group
 from dslc.ops import BY_NAME as OPS
 
 

@@ -17,8 +17,8 @@ from tvm.tirx.script import builder as T
 from dslc.ir.dims import Dim
 from dslc.ir.op import Expr, Index
 from dslc.ir.types import DType, TensorType
-from dslc.lower.bits import from_bf16_bits, to_bf16_bits
-from dslc.lower.scalar import ScalarKernels
+from dslc.lowering.bits import from_bf16_bits, to_bf16_bits
+from dslc.lowering.scalar import ScalarKernels
 
 # TIR's name of the type a value is stored in.
 STORED: Mapping[DType, str] = {

@@ -9,7 +9,7 @@ from tvm import tirx
 
 from dslc.diagnostics import InternalError
 from dslc.ir.op import Expr
-from dslc.lower.sizes import i64
+from dslc.lowering.sizes import i64
 
 
 def identity(value: Expr) -> int:
