@@ -7,7 +7,7 @@ loss and gradients in a training step. Sizes are small: compiling and evaluating
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +194,11 @@ def test_forward(name: str) -> None:
 
 def test_a_training_step_of_the_unet() -> None:
     """The result, the loss, and every weight after a step of plain SGD, moved by its gradient."""
-    case = CASES["unet"]
+    case = replace(
+        CASES["unet"],
+        module=lambda: UNet(3, 8, 1),
+        settings={**CASES["unet"].settings, "depth": 1},
+    )
     text = (MODELS / "unet.dl").read_text().replace("adamw[lr=0.001]", "sgd[lr=0.5]")
     assert "sgd[lr=0.5]" in text
     net = module(case)
@@ -218,7 +222,7 @@ def test_a_training_step_of_the_unet() -> None:
         wanted = parameter.grad.numpy()
         scale = max(np.abs(wanted).max(), 1e-3)
         np.testing.assert_allclose(gradient / scale, wanted / scale, atol=1e-3, err_msg=name)
-    for name in ("down.0.norm1.running_mean", "join.1.norm2.running_var"):
+    for name in ("down.0.norm1.running_mean", "join.0.norm2.running_var"):
         np.testing.assert_allclose(
             model.weights[name], net.state_dict()[name].numpy(), rtol=1e-4, atol=1e-6
         )
