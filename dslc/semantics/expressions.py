@@ -22,6 +22,7 @@ from dslc.semantics import (
     scans,
     statics,
 )
+from dslc.semantics.arguments import written
 from dslc.semantics.context import Context, Mistake, Undecidable
 from dslc.semantics.formulas.scalars import scalar
 from dslc.semantics.operators import Operand
@@ -161,7 +162,7 @@ def _method_help(
             return None
         return habits.static_names(resolve(ctx, function, expr.span))
 
-    args = None if given is None else calls.written(given)
+    args = None if given is None else written(given)
     owner, dims = expr.value.span.text, tensor.type.dims
     return habits.method_help(owner, expr.name.name, dims, args, static_names)
 
