@@ -102,8 +102,114 @@ def training(batch: int, threads: int) -> Workload:
     )
 
 
+# --- recurrent networks ---------------------------------------------------------------------------
+
+SEQUENCE = """
+from std.recurrent import {kind}
+
+model Sequence(x: f32[N, {steps}, {width}]) -> f32[N, 10] {{
+    hs, {carries} = x |> cell: {kind}[{hidden}]
+    return hs[:, -1, :] |> fc: dense[10]
+}}
+
+train Sequence {{
+    input y: f32[N, 10]
+    loss mse(output, y)
+    optimizer adam[lr=0.01]
+}}
+"""
+CARRIES = {"rnn": "_h", "lstm": "_h, _c", "gru": "_h"}
+
+
+class SequenceTorch(nn.Module):
+    """The same network in PyTorch."""
+
+    def __init__(self, kind: str, width: int, hidden: int) -> None:
+        super().__init__()
+        make = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[kind]
+        self.cell = make(width, hidden, batch_first=True)
+        self.fc = nn.Linear(hidden, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.cell(x)[0][:, -1])
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A recurrent network over `steps` vectors of `width` numbers."""
+
+    kind: str
+    width: int
+    hidden: int
+    steps: int
+
+    @property
+    def source(self) -> str:
+        return SEQUENCE.format(
+            kind=self.kind, steps=self.steps, width=self.width, hidden=self.hidden,
+            carries=CARRIES[self.kind],
+        )  # fmt: skip
+
+    def both(self, batch: int) -> tuple[SequenceTorch, dict[str, Any], Any, Any]:
+        """PyTorch's network, its weights, an input and a target."""
+        torch.manual_seed(0)
+        net = SequenceTorch(self.kind, self.width, self.hidden)
+        weights = {name: value.detach().numpy().copy() for name, value in net.named_parameters()}
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((batch, self.steps, self.width), dtype=np.float32)
+        return net, weights, x, rng.standard_normal((batch, 10), dtype=np.float32)
+
+    def name(self, what: str, batch: int) -> str:
+        shape = f"{self.width} to {self.hidden}, {self.steps} steps"
+        return f"{self.kind.upper()} {shape}, {what}, batch {batch}"
+
+    def inference(self, batch: int, threads: int) -> Workload:
+        net, weights, x, _ = self.both(batch)
+        model = dslc.compile(self.source, weights=weights, threads=threads)
+        tensor = torch.from_numpy(x)
+
+        def peer() -> torch.Tensor:
+            with torch.inference_mode():
+                return net(tensor)
+
+        expected = peer().numpy()
+        error = float(np.abs(model(x) - expected).max() / np.abs(expected).max())
+        return Workload(
+            self.name("inference", batch), lambda: model(x), {"PyTorch eager": peer}, error
+        )
+
+    def training(self, batch: int, threads: int) -> Workload:
+        net, weights, x, y = self.both(batch)
+        model = dslc.compile(self.source, train=True, weights=weights, threads=threads)
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+        tensor, target = torch.from_numpy(x), torch.from_numpy(y)
+
+        def peer() -> float:
+            optimizer.zero_grad(set_to_none=True)
+            loss = nn.functional.mse_loss(net(tensor), target)
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        def ours() -> float:
+            return model.train_step(x=x, y=y).loss
+
+        error = max(abs(ours() / peer() - 1) for _ in range(3))
+        return Workload(self.name("training step", batch), ours, {"PyTorch eager": peer}, error)
+
+
+ARTICLE_RNN = Sequence("rnn", 10, 50, 20)
+LSTM = Sequence("lstm", 128, 256, 64)
+
+
 ALL: tuple[Callable[[int], Workload], ...] = (
     lambda threads: inference(1, threads),
     lambda threads: inference(32, threads),
     lambda threads: training(32, threads),
+    lambda threads: ARTICLE_RNN.inference(1, threads),
+    lambda threads: ARTICLE_RNN.inference(64, threads),
+    lambda threads: ARTICLE_RNN.training(64, threads),
+    lambda threads: LSTM.inference(1, threads),
+    lambda threads: LSTM.inference(16, threads),
+    lambda threads: LSTM.training(16, threads),
 )
