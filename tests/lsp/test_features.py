@@ -18,7 +18,7 @@ from dslc.lsp.repairs import actions
 from dslc.lsp.signatures import signature_help
 from tests.lsp.session import edited
 
-URI = "file:///work/main.dl"
+URI = "file:///project/main.dl"
 TEXT = """\
 import std.prelude
 

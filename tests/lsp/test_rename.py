@@ -10,7 +10,7 @@ from dslc.lsp.navigation import RenameError, key_of, rename
 from tests.language.test_language import CASES
 from tests.lsp.session import edited
 
-URI = "file:///work/main.dl"
+URI = "file:///project/main.dl"
 ROOT = Path(__file__).parent.parent.parent
 
 
