@@ -58,6 +58,7 @@ async def session(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ses
         )
     )
     made = Session(client, folder)
+    made.texts["blocks.dl"] = BLOCKS  # not open, but places are looked for in it
     assert await made.open("main.dl", MAIN) == []
     yield made
     await client.shutdown_session()
