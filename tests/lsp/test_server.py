@@ -209,6 +209,7 @@ async def test_rename_across_files(session: Session) -> None:
     assert edit.changes is not None
     counts = {uri.rpartition("/")[2]: len(edits) for uri, edits in edit.changes.items()}
     assert counts == {"main.dl": 3, "blocks.dl": 1}
+    await session.open("blocks.dl", BLOCKS)
     width = session.at("blocks.dl", "dense[width]", "width")
     edit = await session.client.text_document_rename_async(
         types.RenameParams(new_name="units", **width)
