@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 import dslc
 from dslc.cli import UserError, known_status
-from dslc.commands.source import parse_dims, parse_settings, use_colour
+from dslc.commands.source import add_dims, add_model, parse_dims, parse_settings, use_colour
 from dslc.diagnostics import CompileError, Diagnostic, render_all
 from dslc.semantics.elaborate import Setting
 from dslc.source import SourceFile
@@ -72,21 +72,8 @@ def _parser() -> _Parser:
     parser.add_argument("--check", action="store_true", help="only check, compile nothing")
     parser.add_argument("--train", action="store_true", help="bind a trainer (needs a train block)")
     parser.add_argument("--target", default="cpu", choices=("cpu", "cuda"), help="what to run on")
-    parser.add_argument("--model", help="which model, where the cell holds several")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a static parameter of the model; may be given again",
-    )
-    parser.add_argument(
-        "--dim",
-        action="append",
-        default=[],
-        metavar="N=1,32",
-        help="code of its own for these sizes of a dynamic dim; may be given again",
-    )
+    add_model(parser, "cell")
+    add_dims(parser)
     parser.add_argument("--weights", metavar="W.safetensors", help="the weights")
     parser.add_argument("--seed", type=int, default=0, help="of first weights and of training")
     return parser

@@ -12,7 +12,14 @@ from dslc.build import session
 from dslc.build.driver import Summary
 from dslc.build.target import parse_targets
 from dslc.cli import EXIT_USAGE, UserError
-from dslc.commands.source import parse_dims, parse_settings, read_source, tell_notes
+from dslc.commands.source import (
+    add_dims,
+    add_model,
+    parse_dims,
+    parse_settings,
+    read_source,
+    tell_notes,
+)
 from dslc.ir.core import Program
 from dslc.ir.text import print_program
 
@@ -27,21 +34,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--cpu", metavar="LEVELS", help="native, x86-64-v2, x86-64-v3, x86-64-v4; several by commas"
     )
     parser.add_argument("--arch", metavar="SM", help="GPU architectures, such as sm_80,sm_90")
-    parser.add_argument("--model", help="which model, where the file holds several")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a static parameter of the model; may be given again",
-    )
-    parser.add_argument(
-        "--dim",
-        action="append",
-        default=[],
-        metavar="N=1,32",
-        help="code of its own for these sizes of a dynamic dim; may be given again",
-    )
+    add_model(parser)
+    add_dims(parser)
     parser.add_argument("--weights", type=Path, metavar="W.safetensors", help="the weights")
     parser.add_argument("--seed", type=int, default=0, help="of first weights without --weights")
     parser.add_argument("--train", action="store_true", help="the training step too")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dslc
 from dslc.cli import EXIT_USAGE, UserError
-from dslc.commands.source import parse_settings, read_source, tell_notes
+from dslc.commands.source import add_model, parse_settings, read_source, tell_notes
 from dslc.training.data import load
 from dslc.training.loop import evaluate
 
@@ -19,14 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="an .npz, one array per input")
     parser.add_argument("--weights", type=Path, help="a .safetensors file")
     parser.add_argument("--batch", type=int, default=256, help="examples in one call")
-    parser.add_argument("--model", help="which model, where the file holds several")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a static parameter of the model; may be given again",
-    )
+    add_model(parser)
     parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
 
 

@@ -11,7 +11,7 @@ from dslc.autodiff.train_step import add_train_step
 from dslc.build import driver, session
 from dslc.build.target import parse_targets
 from dslc.cli import EXIT_USAGE, UserError
-from dslc.commands.source import parse_settings, read_source
+from dslc.commands.source import add_model, parse_settings, read_source
 from dslc.ir.core import Program
 from dslc.ir.text import print_function, print_program
 
@@ -25,14 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="cpu", help="cpu or cuda, of the stages tir and asm")
     parser.add_argument("--cpu", metavar="LEVEL", help="native, x86-64-v2, x86-64-v3, x86-64-v4")
     parser.add_argument("--arch", metavar="SM", help="a GPU architecture, such as sm_80")
-    parser.add_argument("--model", help="which model, where the file holds several")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a static parameter of the model; may be given again",
-    )
+    add_model(parser)
     parser.add_argument("--train", action="store_true", help="the training step too")
     parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
 

@@ -1,7 +1,8 @@
-"""What several commands share: reading a source file, `--set`, `--dim`, notes, colour."""
+"""What several commands share: reading a source, `--model`, `--set`, `--dim`, notes, colour."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,29 @@ def read_source(path: Path, newline: str | None = None) -> SourceFile:
         raise UserError(f"{path} is not UTF-8 text") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", EXIT_USAGE) from None
+
+
+def add_model(parser: argparse.ArgumentParser, holder: str = "file") -> None:
+    """`--model` and `--set`: which model of the source, with what static parameters."""
+    parser.add_argument("--model", help=f"which model, where the {holder} holds several")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a static parameter of the model; may be given again",
+    )
+
+
+def add_dims(parser: argparse.ArgumentParser) -> None:
+    """`--dim`: sizes that get code of their own."""
+    parser.add_argument(
+        "--dim",
+        action="append",
+        default=[],
+        metavar="N=1,32",
+        help="code of its own for these sizes of a dynamic dim; may be given again",
+    )
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, int | float | bool | str]:

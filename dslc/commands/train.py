@@ -20,7 +20,7 @@ from pathlib import Path
 import dslc
 from dslc.cli import EXIT_INTERRUPTED, EXIT_USAGE, UserError
 from dslc.commands.progress import Display
-from dslc.commands.source import parse_settings, read_source, tell_notes
+from dslc.commands.source import add_model, parse_settings, read_source, tell_notes
 from dslc.training import curve
 from dslc.training.data import load
 from dslc.training.loop import Outcome, Plan, fit
@@ -38,14 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from DIR's checkpoint")
     parser.add_argument("--seed", type=int, default=0, help="of first weights, order and dropout")
     parser.add_argument("--weights", type=Path, help="a .safetensors file to start from")
-    parser.add_argument("--model", help="which model, where the file holds several")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a static parameter of the model; may be given again",
-    )
+    add_model(parser)
     parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
 
