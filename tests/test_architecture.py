@@ -46,7 +46,7 @@ LAYERS: dict[str, list[str]] = {
     "dslc.training": ["dslc", "dslc_runtime"],
     "dslc.cli": ["dslc", "dslc_runtime"],
     "dslc.highlight": [],
-    "dslc.lsp": [*L0, "dslc.syntax", "dslc.ir", "dslc.ops", "dslc.semantics"],
+    "dslc.lsp": [*L0, "dslc.syntax", "dslc.ir", "dslc.ops", "dslc.semantics", "dslc.doc"],
     "dslc": ["dslc", "dslc_runtime"],
     "dslc_runtime": [],
 }

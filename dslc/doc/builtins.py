@@ -1,15 +1,17 @@
 """The built-in functions as documentation.
 
-Input: the ops' surfaces; the tables here for what is no op (functions of compile-time numbers,
-words). Output: `Section`s of `Item`s. `PRIMITIVES` are for the library: users call what wraps them.
+Input: the ops' surfaces; `words.py` for what is no op (functions of compile-time numbers, words).
+Output: `Section`s of `Item`s. `PRIMITIVES` are for the library: users call what wraps them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
+from dslc.doc import words
 from dslc.doc.data import FileDoc, Item, Section
 from dslc.doc.examples import EXAMPLES
+from dslc.doc.words import Word
 from dslc.ir.op import StaticParam, Surface
 from dslc.ops import SURFACES
 
@@ -48,95 +50,6 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("By index", "", ("take", "take_along", "one_hot")),
 )
 
-# What has no op: name, signature, documentation.
-_NUMBER_FUNCTIONS: tuple[tuple[str, str, str], ...] = (
-    ("sqrt", "sqrt(x)", "The square root."),
-    ("log", "log(x)", "The natural logarithm."),
-    ("log2", "log2(x)", "The logarithm to base 2."),
-    ("exp", "exp(x)", "e to the power of x."),
-    ("abs", "abs(x)", "The absolute value."),
-    ("ceil", "ceil(x)", "The next whole number above."),
-    ("floor", "floor(x)", "The next whole number below."),
-    ("round", "round(x)", "The nearest whole number, halves to even."),
-    ("min", "min(a, ...)", "The least of numbers, dims, or one tuple of them."),
-    ("max", "max(a, ...)", "The greatest of numbers, dims, or one tuple of them."),
-    ("sum", "sum(a, ...)", "The sum of numbers, dims, or one tuple of them; of nothing 0."),
-    ("prod", "prod(a, ...)", "The product of numbers, dims, or one tuple of them: `prod(S)`."),
-    ("len", "len(t)", "How many elements a tuple has: `len(S)` is the number of leading dims."),
-    ("pair", "pair(k)", "`(k, k)` of a number; a pair stays as it is."),
-    ("triple", "triple(k)", "`(k, k, k)` of a number; a tuple of three stays as it is."),
-    ("repeat", "repeat(v, n)", "A tuple of n times v."),
-    ("range", "range(a, b)", "The tuple of a, a + 1, ... b - 1."),
-)
-_RANDOM: tuple[tuple[str, str, str], ...] = (
-    (
-        "random_uniform",
-        "random_uniform[*dims]()",
-        "f32 in [0, 1), new ones at each call. For first values and in training only.",
-    ),
-    (
-        "random_normal",
-        "random_normal[*dims]()",
-        "f32 of the standard normal distribution. For first values and in training only.",
-    ),
-)
-_WORDS: tuple[tuple[str, str, str], ...] = (
-    ("fn", "fn name[statics](args) -> type { }", "Declares a function without weights."),
-    (
-        "layer",
-        "layer name[statics](args) -> type { }",
-        "Declares a function that may own weights (`param`) and states (`state`).",
-    ),
-    (
-        "model",
-        "model Name[statics](args) -> type { }",
-        "Declares an entry point, what `dslc build` compiles. With several: `model Name { }` that "
-        "holds `entry name(args) -> type { }`.",
-    ),
-    (
-        "train",
-        "train Name { }",
-        "How a model is trained: `input`, `loss`, `optimizer`, `metric`, `clip norm`, "
-        "`accumulate`, `freeze`.",
-    ),
-    ("weights", 'weights Name { own.* <- "foreign.*" }', "Maps foreign names to a model's own."),
-    ("const", "const NAME = value", "Declares a compile-time value."),
-    (
-        "import",
-        "from std.vision import name",
-        'Takes names of the library, or of a file: `from "blocks.dl" import name`.',
-    ),
-    (
-        "param",
-        "param name: type ~ initialiser",
-        "A weight, which is trained; `param name: type = number` has the number as first value.",
-    ),
-    (
-        "state",
-        "state name: type = value",
-        "Kept from call to call, not trained; `name <- value` gives its next value.",
-    ),
-    ("if", "if condition { } else { }", "A choice at compile time; `where` chooses by elements."),
-    ("for", "for i in a..b { }", "Repeated at compile time for a, a + 1, ... b - 1."),
-    (
-        "scan",
-        "scan element in tensor along axis, carry = initial { yield value }",
-        "A loop over the slices of a tensor, with carries. `reversed` behind the axis runs "
-        "backwards. Gives what `yield` collects, then the last carries.",
-    ),
-    (
-        "assert",
-        'assert condition, "message with {values}"',
-        "Must hold: checked at compile time, over dynamic dims at each call.",
-    ),
-    (
-        "training",
-        "training",
-        "A compile-time bool: true in the training step, false in inference and evaluation.",
-    ),
-    ("float", "float[dims]", "In a signature: any one float dtype, the same everywhere in it."),
-)
-
 
 def builtins() -> FileDoc:
     """Everything built in that a user calls, by what it is for, and the rest last."""
@@ -152,15 +65,15 @@ def builtins() -> FileDoc:
         Section(
             "Random numbers",
             "Drawn from streams that a seed fixes, the same on CPU and GPU.",
-            _items("function", _RANDOM),
+            _items("function", words.RANDOM),
         ),
         Section(
             "On compile-time numbers",
             "In `[ ]`, in dims, in conditions of `if` and in `assert`: sizes, static parameters, "
             "tuples of them.",
-            _items("number function", _NUMBER_FUNCTIONS),
+            _items("number function", words.NUMBER_FUNCTIONS),
         ),
-        Section("Words of the language", "", _items("word", _WORDS)),
+        Section("Words of the language", "", _items("word", _language())),
         Section(
             "Primitives",
             "What the library is made of. Programs call the layers and functions that wrap them.",
@@ -176,8 +89,15 @@ def _is_primitive(surface: Surface) -> bool:
     return surface.name.startswith("prim_")
 
 
-def _items(kind: str, table: Iterable[tuple[str, str, str]]) -> tuple[Item, ...]:
-    return tuple(Item(name, kind, signature, doc) for name, signature, doc in table)
+def _language() -> Mapping[str, Word]:
+    """The words that are written in a way of their own."""
+    forms = {name: word for name, word in words.KEYWORDS.items() if word.signature}
+    any_float = Word(words.DTYPES["float"], "float[dims]")
+    return {**forms, "training": words.TRAINING, "float": any_float}
+
+
+def _items(kind: str, table: Mapping[str, Word]) -> tuple[Item, ...]:
+    return tuple(Item(name, kind, word.signature, word.doc) for name, word in table.items())
 
 
 def surface_item(surface: Surface) -> Item:

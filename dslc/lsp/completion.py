@@ -14,7 +14,8 @@ from itertools import takewhile
 
 from lsprotocol import types
 
-from dslc.lsp import describe, words
+from dslc.doc import words
+from dslc.lsp import describe
 from dslc.lsp.cursor import Bracket, Cursor, cursor_at
 from dslc.lsp.documents import Workspace
 from dslc.lsp.targets import behind_dot, target_of
@@ -129,7 +130,7 @@ def _names(analysis: Analysis, cursor: Cursor) -> Iterator[types.CompletionItem]
             yield _of_module(analysis.module, name, "2")
     for name in analysis.prelude.names():
         yield _of_module(analysis.prelude, name, "3")
-    for name in (*SURFACES, *numbers.FUNCTIONS, *words.OTHERS):
+    for name in (*SURFACES, *numbers.FUNCTIONS, *words.RANDOM, "training"):
         if not name.startswith("prim_"):
             yield _built_in(name)
     for name in words.DTYPES:
@@ -217,7 +218,7 @@ def _keywords(cursor: Cursor) -> Iterator[types.CompletionItem]:
     texts = {name: word for word, name in tables().words.items()}
     for terminal in sorted(cursor.expected & texts.keys()):
         word = texts[terminal]
-        yield _word(word, words.KEYWORDS[word], "6", types.CompletionItemKind.Keyword)
+        yield _word(word, words.KEYWORDS[word].text, "6", types.CompletionItemKind.Keyword)
 
 
 # --- imports ------------------------------------------------------------------------------------

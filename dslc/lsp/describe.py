@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dslc.doc import words
 from dslc.ir.op import StaticParam, Surface
-from dslc.lsp import words
 from dslc.ops import SURFACES
 from dslc.semantics.facts import show
 from dslc.semantics.symbols import Symbol
@@ -80,7 +80,10 @@ def built_in_text(name: str) -> str:
     """What the language says about one of its own names."""
     if name in SURFACES:
         return SURFACES[name].doc
-    return words.DTYPES.get(name) or words.OTHERS.get(name, "")
+    if name in words.DTYPES:
+        return words.DTYPES[name]
+    others = {**words.NUMBER_FUNCTIONS, **words.RANDOM, "training": words.TRAINING}
+    return others[name].text if name in others else ""
 
 
 def code_block(text: str) -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dslc.lsp import describe, words
+from dslc.doc import words
+from dslc.lsp import describe
 from dslc.lsp.cursor import cursor_at
 from dslc.lsp.describe import code_block
 from dslc.lsp.targets import target_of
@@ -86,7 +87,7 @@ def _of_token(analysis: Analysis, offset: int) -> tuple[str, Span] | None:
         return None
     span = Span(analysis.source, token.start, token.end)
     if token.text in words.KEYWORDS:
-        return words.KEYWORDS[token.text], span
+        return words.KEYWORDS[token.text].text, span
     if token.text.isidentifier():
         return _of_label(analysis, span) or _of_expression(analysis, span, ends=True)
     return _of_expression(analysis, span, ends=False)
