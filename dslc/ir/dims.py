@@ -179,7 +179,8 @@ def _make(terms: Iterable[tuple[Monomial, int]]) -> Dim:
     return Poly(tuple(kept))
 
 
-def _of_atom(atom: Atom) -> Dim:
+def of_atom(atom: Atom) -> Dim:
+    """The dim that is this atom."""
     return Poly((((atom,), 1),))
 
 
@@ -260,18 +261,18 @@ def floordiv(num: Dim, den: Dim) -> Dim:
             rest, den = _scale_down(rest, content), den // content
         inner = _inner_quotient(rest)
         if inner is not None and den > 1:
-            under = inner.num + (rest - _of_atom(inner)) * inner.den
+            under = inner.num + (rest - of_atom(inner)) * inner.den
             return whole + floordiv(under, inner.den * den)
-        return whole + (rest if den == 1 else _of_atom(Quotient(rest, den)))
+        return whole + (rest if den == 1 else of_atom(Quotient(rest, den)))
     if isinstance(num, int):
-        return 0 if num == 0 else _of_atom(Quotient(num, den))
+        return 0 if num == 0 else of_atom(Quotient(num, den))
     whole, rest = _split_by(num, den)
     if rest == 0:
         return whole
     common = _common(rest, den)
     if common != 1:
         return whole + floordiv(floordiv(rest, common), floordiv(den, common))
-    return whole + _of_atom(Quotient(rest, den))
+    return whole + of_atom(Quotient(rest, den))
 
 
 def _common(num: Dim, den: Poly) -> Dim:
@@ -316,16 +317,16 @@ def mod(num: Dim, den: Dim) -> Dim:
         content = _content(rest, den)
         if content == den:
             return 0
-        return content * _of_atom(Remainder(_scale_down(rest, content), den // content))
+        return content * of_atom(Remainder(_scale_down(rest, content), den // content))
     if isinstance(num, int):
-        return 0 if num == 0 else _of_atom(Remainder(num, den))
+        return 0 if num == 0 else of_atom(Remainder(num, den))
     _, rest = _split_by(num, den)
     if rest == 0:
         return 0
     common = _common(rest, den)
     if common != 1:
         return common * mod(floordiv(rest, common), floordiv(den, common))
-    return _of_atom(Remainder(rest, den))
+    return of_atom(Remainder(rest, den))
 
 
 def _without_remainders(num: Poly, den: int) -> Dim:
@@ -334,7 +335,7 @@ def _without_remainders(num: Poly, den: int) -> Dim:
     for monomial, c in num.terms:
         atom = monomial[0] if len(monomial) == 1 else None
         if isinstance(atom, Remainder) and isinstance(atom.den, int) and c * atom.den % den == 0:
-            total = total + (atom.num - _of_atom(atom)) * c
+            total = total + (atom.num - of_atom(atom)) * c
     return total
 
 
@@ -363,7 +364,7 @@ def _extremum(kind: str, args: tuple[Dim, ...], pick: Callable[[list[int]], int]
             kept.append(arg)
     if len(kept) == 1:
         return kept[0]
-    return _of_atom(Extremum(kind, tuple(sorted(set(kept), key=str))))
+    return of_atom(Extremum(kind, tuple(sorted(set(kept), key=str))))
 
 
 def _only_atom(dim: Dim) -> Atom | None:
@@ -413,13 +414,18 @@ def linear_in(dim: Dim, name: str) -> tuple[Dim, Dim] | None:
 
 def substitute(dim: Dim, env: Mapping[str, Dim]) -> Dim:
     """`dim` with variables replaced; names not in `env` stay."""
+    return map_atoms(dim, lambda atom: _substitute_atom(atom, env))
+
+
+def map_atoms(dim: Dim, meaning: Callable[[Atom], Dim]) -> Dim:
+    """`dim` with each atom of its terms replaced by what it means."""
     if isinstance(dim, int):
         return dim
     total: Dim = 0
     for monomial, coefficient in dim.terms:
         term: Dim = coefficient
         for atom in monomial:
-            term = term * _substitute_atom(atom, env)
+            term = term * meaning(atom)
         total = total + term
     return total
 
@@ -427,7 +433,7 @@ def substitute(dim: Dim, env: Mapping[str, Dim]) -> Dim:
 def _substitute_atom(atom: Atom, env: Mapping[str, Dim]) -> Dim:
     match atom:
         case Sym(name):
-            return env.get(name, _of_atom(atom))
+            return env.get(name, of_atom(atom))
         case Quotient(num, den):
             return floordiv(substitute(num, env), substitute(den, env))
         case Remainder(num, den):

@@ -18,9 +18,11 @@ from dslc.ir.dims import (
     Remainder,
     Sym,
     floordiv,
+    map_atoms,
     maximum,
     minimum,
     mod,
+    of_atom,
 )
 from dslc.ir.facts import Bounds, Fact
 from dslc.ir.linear import Effort, Row, contradictory, row
@@ -93,15 +95,7 @@ class Sizes:
     def simpler(self, dim: Dim) -> Dim:
         """`dim` with `n // a // b` as `n // (a * b)` where `b` is positive (of one term each: sums
         would multiply out)."""
-        if isinstance(dim, int):
-            return dim
-        total: Dim = 0
-        for monomial, coefficient in dim.terms:
-            term: Dim = coefficient
-            for atom in monomial:
-                term = term * self._simpler_atom(atom)
-            total = total + term
-        return total
+        return map_atoms(dim, self._simpler_atom)
 
     def _simpler_atom(self, atom: Atom) -> Dim:
         match atom:
@@ -120,7 +114,7 @@ class Sizes:
             case Extremum(kind, args):
                 values = [self.simpler(arg) for arg in args]
                 return minimum(*values) if kind == "min" else maximum(*values)
-        return product_of((atom,))
+        return of_atom(atom)
 
 
 def _is_term(dim: Dim) -> bool:

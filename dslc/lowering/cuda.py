@@ -30,6 +30,7 @@ from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index, Scatter
 from dslc.lowering.cost import passed_through
 from dslc.lowering.cuda_math import cuda_math
+from dslc.lowering.entry import make_copy
 from dslc.lowering.group import Group
 from dslc.lowering.kernel import Kernel, make_kernel
 from dslc.lowering.loops import Task, is_flat, unflatten
@@ -267,21 +268,18 @@ def _merge(rank: int, axes: Sequence[int], fixed: Index, loops: Index) -> Index:
 
 
 def make_device_copy(name: str) -> Any:
-    """The private kernel `name(source, target, bytes)`."""
-    with IRBuilder() as builder, T.prim_func(is_private=True):
-        T.func_name(name)
-        T.func_attr({"tirx.noalias": True})
-        source = T.arg("source", T.handle("uint8", "global"))
-        target = T.arg("target", T.handle("uint8", "global"))
-        size = T.arg("size", tirx.Var("size", "int64"))
-        read = T.decl_buffer((size,), "uint8", data=source, align=1, layout=None)
-        write = T.decl_buffer((size,), "uint8", data=target, align=1, layout=None)
-        blocks = tirx.max(tirx.floordiv(size + i64(THREADS - 1), i64(THREADS)), i64(1))
-        with (
-            T.launch_thread("blockIdx.x", blocks) as block,
-            T.launch_thread("threadIdx.x", i64(THREADS)) as thread,
-        ):
-            item = T.bind(block * i64(THREADS) + thread)
-            with T.If(tirx.LT(item, size)), T.Then():
-                T.buffer_store(write, read[item], [item])
-    return builder.get()
+    """The private kernel `name(source, target, bytes)`, a thread for each byte."""
+    return make_copy(name, _each_byte)
+
+
+@contextmanager
+def _each_byte(count: Expr) -> Iterator[Expr]:
+    """As `_each_thread`, of a number that is no dim."""
+    blocks = tirx.max(tirx.floordiv(count + i64(THREADS - 1), i64(THREADS)), i64(1))
+    with (
+        T.launch_thread("blockIdx.x", blocks) as block,
+        T.launch_thread("threadIdx.x", i64(THREADS)) as thread,
+    ):
+        item = T.bind(block * i64(THREADS) + thread)
+        with T.If(tirx.LT(item, count)), T.Then():
+            yield item

@@ -8,7 +8,8 @@ kernels of its body are called once for each step, with addresses that move alon
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -240,8 +241,12 @@ def _declare(name: str, type: TensorType, symbols: Mapping[str, Any]) -> Any:
     return T.buffer(shape, _DECLARED[type.dtype], strides=strides, align=ITEMSIZE[type.dtype])
 
 
-def make_copy(name: str) -> Any:
-    """The private kernel `name(source, target, bytes)`."""
+def _in_turn(count: Expr) -> Any:
+    return T.serial(i64(0), count)
+
+
+def make_copy(name: str, each: Callable[[Expr], AbstractContextManager[Expr]] = _in_turn) -> Any:
+    """The private kernel `name(source, target, bytes)`; `each` gives the place of each byte."""
     with IRBuilder() as builder, T.prim_func(is_private=True):
         T.func_name(name)
         T.func_attr({"tirx.noalias": True})
@@ -250,6 +255,6 @@ def make_copy(name: str) -> Any:
         size = T.arg("size", tirx.Var("size", "int64"))
         read = T.decl_buffer((size,), "uint8", data=source, align=1, layout=None)
         write = T.decl_buffer((size,), "uint8", data=target, align=1, layout=None)
-        with T.serial(tirx.IntImm("int64", 0), size) as i:
-            T.buffer_store(write, read[i], [i])
+        with each(size) as place:
+            T.buffer_store(write, read[place], [place])
     return builder.get()

@@ -13,7 +13,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from dslc.ir.core import Value
-from dslc.ir.dims import Atom, Dim, Poly, Quotient, Remainder, Sym, free_symbols, mod, sym
+from dslc.ir.dims import (
+    Atom,
+    Dim,
+    Poly,
+    Quotient,
+    Remainder,
+    Sym,
+    free_symbols,
+    map_atoms,
+    mod,
+    of_atom,
+    sym,
+)
 from dslc.semantics.context import Context
 from dslc.semantics.formulas.formula import Formula, Index, Position, Reduction
 
@@ -52,7 +64,7 @@ def _collect(atom: Atom, index: Index, found: set[int]) -> bool:
         case Quotient(num, int() as den) | Remainder(num, int() as den) if num == sym(index.symbol):
             found.add(den)
             return True
-    return index.symbol not in free_symbols(Poly((((atom,), 1),)))
+    return index.symbol not in free_symbols(of_atom(atom))
 
 
 def _split(formula: Formula, index: Index, by: int) -> None:
@@ -66,9 +78,13 @@ def _split(formula: Formula, index: Index, by: int) -> None:
         Quotient(whole, by): sym(high.symbol),
         Remainder(whole, by): sym(low.symbol),
     }
+
+    def replaced(atom: Atom) -> Dim:
+        return atoms.get(atom, of_atom(atom))
+
     for read in formula.reads:
         read.positions = tuple(
-            p if isinstance(p.at, Value) else Position(p.span, _replaced(p.at, atoms))
+            p if isinstance(p.at, Value) else Position(p.span, map_atoms(p.at, replaced))
             for p in read.positions
         )
     for value, meaning in formula.meanings.items():
@@ -79,15 +95,3 @@ def _split(formula: Formula, index: Index, by: int) -> None:
     index.parts = (high, low)
     place = formula.indices.index(index)
     formula.indices[place : place + 1] = [high, low]
-
-
-def _replaced(dim: Dim, atoms: Mapping[Atom, Dim]) -> Dim:
-    if isinstance(dim, int):
-        return dim
-    total: Dim = 0
-    for monomial, coefficient in dim.terms:
-        term: Dim = coefficient
-        for atom in monomial:
-            term = term * atoms.get(atom, Poly((((atom,), 1),)))
-        total = total + term
-    return total
