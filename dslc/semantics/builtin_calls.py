@@ -17,7 +17,8 @@ from dslc.ir.op import Surface, TypeRuleError
 from dslc.ir.types import TensorType
 from dslc.semantics import errors, indexing, numbers, operators, repairs, statics
 from dslc.semantics.arguments import arranged, in_brackets
-from dslc.semantics.context import Context, Emission, Mistake, Undecidable
+from dslc.semantics.context import Context, Mistake, Undecidable
+from dslc.semantics.emission import Emission
 from dslc.semantics.operators import Operand
 from dslc.semantics.signature import Given
 from dslc.semantics.values import (

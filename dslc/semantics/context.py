@@ -1,7 +1,7 @@
 """The state of an elaboration: where it is, what it has built, what it knows about dims.
 
 `Context` is handed to every function of the elaborator; `Frame` is one call of a function or layer,
-`Emission` one IR function under construction, `Variables` the weights and states of the model.
+`Choices` the ways to take conditions that are open. What it has built is an `Emission`.
 Non-goals: what the forms of the language mean (`expressions.py`, `statements.py`, ...).
 """
 
@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import Diagnostic, Reporter, nearest_name
-from dslc.ir.builder import Builder
-from dslc.ir.core import Argument, DimCheck, Entry, Function, Origin, Value, Variable, VariableKind
+from dslc.ir.core import DimCheck, Origin, Value
 from dslc.ir.dims import Dim, free_symbols, sym
 from dslc.ir.op import Attrs, Op
 from dslc.ir.prove import Fact, Prover, Relation
 from dslc.ir.settle import settling
 from dslc.ir.types import DType, TensorType
 from dslc.ops import BY_NAME
+from dslc.semantics.emission import Emission, Variables
 from dslc.semantics.facts import Recorder, show
 from dslc.semantics.formulas.formula import Formula
 from dslc.semantics.scope import Loader, Module
@@ -105,87 +105,6 @@ class Frame:
     scan: ScanBody | None = None
     # The formula of index notation whose right side is being evaluated in this frame.
     formula: Formula | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Emission:
-    """An IR function under construction, and its arguments beside the builder's params."""
-
-    builder: Builder = field(default_factory=Builder)
-    arguments: list[Argument] = field(default_factory=list)
-    variables: dict[str, Value] = field(default_factory=dict)
-    updates: dict[str, Tensor] = field(default_factory=dict)
-    training: bool = False
-    seed: Value | None = None
-    step: Value | None = None
-    # The next Philox stream; each use of random numbers draws from its own.
-    stream: int = 0
-    fixed_stream: bool = False
-    # In the body of a scan: the function around it, the number of steps, and what the body takes
-    # from there, as parameters of the body: slice by slice (`fed`), or whole (`captured`).
-    outer: Emission | None = None
-    length: Dim = 0
-    fed: dict[Value, Value] = field(default_factory=dict)
-    captured: dict[Value, Value] = field(default_factory=dict)
-    is_formula: bool = False  # the scalars of a formula of index notation
-
-    @property
-    def root(self) -> Emission:
-        """The entry or initialiser that all scans around are in."""
-        return self if self.outer is None else self.outer.root
-
-    def bring(self, value: Value, home: Builder) -> Value | None:
-        """A value of the function that `home` builds, as one of this function's; None if that is
-        not a function around this one."""
-        if home is self.builder:
-            return value
-        outside = None if self.outer is None else self.outer.bring(value, home)
-        if outside is None:
-            return None
-        if outside not in self.captured:
-            self.captured[outside] = self.builder.param(outside.name, outside.type)
-        return self.captured[outside]
-
-    def feed(self, value: Value) -> Value:
-        """The step's slice of a value of the function around."""
-        slice_type = value.type.with_dims(value.type.dims[1:])
-        self.fed[value] = self.builder.param(value.name, slice_type)
-        return self.fed[value]
-
-    def input(self, name: str, type: TensorType) -> Value:
-        """A parameter that the caller hands in."""
-        value = self.builder.param(name, type)
-        self.arguments.append(Argument(name, "input"))
-        return value
-
-    def entry(self, name: str, outputs: Sequence[tuple[str, Value]]) -> Entry:
-        """The finished entry: inputs, then weights, then states, as the order of first use."""
-        order = {"input": 0, "weight": 1, "state": 2, "prepared": 3}
-        pairs = sorted(
-            zip(self.arguments, self.builder.params), key=lambda pair: order[pair[0].role]
-        )
-        results = [v for _, v in outputs] + [t.value for t in self.updates.values()]
-        function = Function(
-            name, tuple(v for _, v in pairs), tuple(self.builder.eqns), tuple(results)
-        )
-        return Entry(
-            name,
-            function,
-            tuple(a for a, _ in pairs),
-            tuple(n for n, _ in outputs),
-            tuple(self.updates),
-        )
-
-
-@dataclass(slots=True, eq=False)
-class Variables:
-    """The weights and states found so far, by full name, in the order of their first use."""
-
-    found: dict[str, Variable] = field(default_factory=dict)
-    # Those whose first value was a mistake.
-    broken: set[str] = field(default_factory=set)
-    kind: VariableKind | None = None
-    prefix: str = ""
 
 
 class Choices:

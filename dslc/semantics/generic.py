@@ -18,13 +18,12 @@ from dslc.semantics.context import (
     MOST_STEPS,
     Choices,
     Context,
-    Emission,
     Exhausted,
     Frame,
     Mistake,
     Undecidable,
-    Variables,
 )
+from dslc.semantics.emission import Emission, Variables
 from dslc.semantics.scope import Module
 from dslc.semantics.signature import Given, Matcher, Silent, tensor_type
 from dslc.semantics.values import (

@@ -106,9 +106,8 @@ def _spread_out(
         raise Mistake(errors.bad_index("an index has one `...` at most", items[dots[1]].span, ""))
     count = len(items) - len(dots)
     if count > rank:
-        note = f"{show_type(tensor.type)}, {tensor.note.words}"
         message = f"{count} indices for a tensor of {rank} dims"
-        raise Mistake(errors.bad_index(message, span, note))
+        raise Mistake(errors.bad_index(message, span, tensor.told))
     out: list[ast.Slice | ast.Argument | None] = []
     for item in items:
         match item:
@@ -144,15 +143,13 @@ def _element(ctx: Context, at: int | Poly, dim: Dim, span: Span, tensor: Tensor,
     for left, op, right in ((start, ">=", 0), (start, "<", dim)):
         inside = ctx.holds(left, op, right)  # type: ignore[arg-type]
         if inside is False:
-            note = f"{show_type(tensor.type)}, {tensor.note.words}"
             message = f"index {at} is outside of dim {axis}, which has {dim} elements"
-            raise Mistake(errors.bad_index(message, span, note))
+            raise Mistake(errors.bad_index(message, span, tensor.told))
         if inside is None:
             needed = f"{dim} >= {-at}" if negative else f"{left} {op} {right}"
-            note = f"{show_type(tensor.type)}, {tensor.note.words}"
             message = f"cannot prove that {needed}, which index {at} of dim {axis} needs"
             help = f"if it always holds, say so: assert {needed}"
-            raise Mistake(errors.bad_index(message, span, note, help))
+            raise Mistake(errors.bad_index(message, span, tensor.told, help))
     return _Cut(start, start + 1, drop=True)
 
 
@@ -226,7 +223,7 @@ def transposed(ctx: Context, tensor: Tensor, span: Span) -> Tensor:
     rank = tensor.type.rank
     if rank < 2:
         message = f".T needs two dims, {show_type(tensor.type)} has {rank}"
-        labels = [Label(span, f"{show_type(tensor.type)}, {tensor.note.words}")]
+        labels = [Label(span, tensor.told)]
         raise Mistake(errors.op_mismatch("E0205", message, labels, (), None))
     perm = (*range(rank - 2), rank - 1, rank - 2)
     value = ctx.emit("transpose", (own(ctx, tensor, span),), span, perm=perm)
@@ -242,7 +239,7 @@ def check_top_k(ctx: Context, k: Dim, axis: int, operand: Operand, span: Span) -
     for left, right in ((k, dim), (0, k)):
         known = ctx.holds(left, "<=", right)
         if known is not True:
-            note = f"{show_type(thing.type)}, {thing.note.words}"
             what = f"top_k[{k}] along dim {axis % thing.type.rank}"
             needed = f"{left} <= {right}"
-            raise Mistake(errors.too_few_elements(what, needed, known is False, operand.span, note))
+            never = known is False
+            raise Mistake(errors.too_few_elements(what, needed, never, operand.span, thing.told))

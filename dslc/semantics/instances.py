@@ -13,7 +13,8 @@ from dslc.ir.core import Argument, Function, Value, Variable
 from dslc.ir.dims import Poly, free_symbols
 from dslc.ir.types import TensorType
 from dslc.semantics import errors
-from dslc.semantics.context import Context, Emission, Frame, Mistake
+from dslc.semantics.context import Context, Frame, Mistake
+from dslc.semantics.emission import Emission
 from dslc.semantics.operators import expand, own, to_tensor
 from dslc.semantics.signature import Given, Matcher, Silent, tensor_type
 from dslc.semantics.values import (

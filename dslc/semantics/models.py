@@ -15,7 +15,8 @@ from dslc.ir.core import DimRange, Entry, Value
 from dslc.ir.dims import Dim, Poly, free_symbols, linear_in, sym
 from dslc.ir.prove import Prover
 from dslc.semantics import calls, errors, sizes, statements
-from dslc.semantics.context import Context, Emission, Frame, Mistake
+from dslc.semantics.context import Context, Frame, Mistake
+from dslc.semantics.emission import Emission
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.operators import own
 from dslc.semantics.scope import Module

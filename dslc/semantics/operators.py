@@ -111,16 +111,17 @@ def operand_labels(operands: Sequence[Operand]) -> list[Label]:
         if not isinstance(thing, Tensor):
             labels.append(Label(span, describe(thing), primary=first))
             continue
-        told = f"{show_type(thing.type)}, {thing.note.words}"
         here = thing.note.span.position[0] == span.position[0]
         if thing.note.span.file is not span.file:
             labels.append(Label(span, show_type(thing.type), primary=first))
-            labels.append(Label(thing.note.span, told, primary=False))
+            labels.append(thing.origin)
         elif first or here:
-            labels.append(Label(span, _with_place(told, thing.note.span, span), primary=first))
+            labels.append(
+                Label(span, _with_place(thing.told, thing.note.span, span), primary=first)
+            )
         else:
             labels.append(Label(span, primary=False))
-            labels.append(Label(thing.note.span, told, primary=False))
+            labels.append(thing.origin)
     return labels
 
 

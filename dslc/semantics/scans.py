@@ -16,7 +16,8 @@ from dslc.ir.types import is_float
 from dslc.ops.recurrent import ScanAttrs
 from dslc.ops.recurrent import scan as scan_op
 from dslc.semantics import errors
-from dslc.semantics.context import Context, Emission, Mistake, ScanBody
+from dslc.semantics.context import Context, Mistake, ScanBody
+from dslc.semantics.emission import Emission
 from dslc.semantics.operators import expand, natural_dtype, own, to_tensor
 from dslc.semantics.signature import Silent
 from dslc.semantics.values import (
@@ -216,7 +217,7 @@ def _next(ctx: Context, expr: ast.Scan, carry: ast.Carry, param: Value, initial:
     for old, new in zip(param.type.dims, value.type.dims):
         same = ctx.same(old, new)
         if same is None:
-            labels = [Label(span, f"{found}, {thing.note.words}"),
+            labels = [Label(span, thing.told),
                       Label(carry.span, show_type(param.type), primary=False)]  # fmt: skip
             where = f"for the next value of the carry {name} to be of its type"
             raise Mistake(

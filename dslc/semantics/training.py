@@ -15,7 +15,8 @@ from dslc.diagnostics import nearest_name
 from dslc.ir.core import Entry, Function, TrainPlan, Value, Variable
 from dslc.ir.types import TensorType, is_float
 from dslc.semantics import calls, errors, instances, sizes, statements
-from dslc.semantics.context import Context, Emission, Frame, Mistake, Variables
+from dslc.semantics.context import Context, Frame, Mistake
+from dslc.semantics.emission import Emission, Variables
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.models import ModelRun, check_told, free_dims
 from dslc.semantics.operators import own, to_tensor

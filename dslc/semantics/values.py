@@ -12,6 +12,7 @@ from dataclasses import field
 from typing import Any, TypeAlias
 
 from dslc._frozen import dataclass
+from dslc.diagnostics import Label
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
 from dslc.ir.dims import Poly
@@ -41,6 +42,16 @@ class Tensor:
     @property
     def type(self) -> TensorType:
         return self.value.type
+
+    @property
+    def told(self) -> str:
+        """Its type and where it came from, in a message."""
+        return f"{show_type(self.type)}, {self.note.words}"
+
+    @property
+    def origin(self) -> Label:
+        """The place it came from, beside a mistake that it is part of."""
+        return Label(self.note.span, self.told, primary=False)
 
 
 @dataclass(frozen=True, slots=True)

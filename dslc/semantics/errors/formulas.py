@@ -6,14 +6,10 @@ Wording only: `dslc/semantics/formulas` finds the mistakes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from dslc.diagnostics import Diagnostic, nearest_name
+from dslc.diagnostics import Diagnostic, Label, nearest_name
 from dslc.semantics.errors.make import also, did_you_mean, make
 from dslc.source import Span
-
-if TYPE_CHECKING:
-    from dslc.semantics.values import Note
 
 
 def _indices(count: int) -> str:
@@ -92,8 +88,7 @@ def may_be_outside(
     axis: int,
     dim: str,
     says: str,
-    note: Note,
-    type: str,
+    tensor: Label,
     notes: Sequence[str],
     helps: Sequence[str],
 ) -> Diagnostic:
@@ -102,7 +97,7 @@ def may_be_outside(
         f"`{read}` may read outside of its tensor: dim {axis} has {dim} elements",
         span,
         says,
-        others=[also(note.span, f"{type}, {note.words}")],
+        others=[tensor],
         notes=notes,
     )
     return Diagnostic(
@@ -110,12 +105,12 @@ def may_be_outside(
     )
 
 
-def read_rank(span: Span, given: int, type: str, rank: int, note: Note) -> Diagnostic:
+def read_rank(span: Span, given: int, type: str, rank: int, tensor: Label) -> Diagnostic:
     return make(
         "E0244",
         f"{_indices(given)} for {type}, which has {_dims(rank)}",
         span,
-        others=[also(note.span, f"{type}, {note.words}")],
+        others=[tensor],
         notes=["a formula reads single elements: one index for each dim"],
     )
 
@@ -129,13 +124,12 @@ def no_single_element(tensor: str, span: Span) -> Diagnostic:
     )
 
 
-def whole_tensor(span: Span, type: str, note: Note) -> Diagnostic:
-    others = [] if note.span is span else [also(note.span, f"{type}, {note.words}")]
+def whole_tensor(span: Span, type: str, tensor: Label) -> Diagnostic:
     return make(
         "E0245",
         f"a formula is about single elements, but this is all of {type}",
         span,
-        others=others,
+        others=[] if tensor.span is span else [tensor],
         help="index it, or compute what is about the whole tensor in a line before",
     )
 

@@ -8,16 +8,14 @@ of the function, or a scalar of the function around. Non-goals: finding any of i
 from __future__ import annotations
 
 from dataclasses import field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from dslc._frozen import dataclass
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim
+from dslc.semantics.emission import Emission
+from dslc.semantics.values import Tensor, Thing
 from dslc.source import Span
-
-if TYPE_CHECKING:
-    from dslc.semantics.context import Emission
-    from dslc.semantics.values import Tensor, Thing
 
 
 @dataclass(slots=True, eq=False)

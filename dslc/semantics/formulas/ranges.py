@@ -30,7 +30,6 @@ from dslc.ir.prove import Fact, Prover
 from dslc.semantics import errors
 from dslc.semantics.context import Context, Mistake
 from dslc.semantics.formulas.formula import Formula, Index, Position, Read, Reduction
-from dslc.semantics.values import show_type
 from dslc.source import Span
 
 _SYMBOL = re.compile(r"\.([A-Za-z_]\w*)(\.\d+)?")
@@ -219,8 +218,7 @@ def _known_at_run_time(read: Read, axis: int) -> Diagnostic:
         axis,
         str(read.source.type.dims[axis]),
         "known only when the program runs",
-        read.tensor.note,
-        show_type(read.tensor.type),
+        read.tensor.origin,
         (),
         (f"say what stands outside: ({text} else 0)",),
     )
@@ -247,10 +245,8 @@ def _may_be_outside(ctx: Context, formula: Formula, read: Read, axis: int) -> Di
         helps = [f"the last element is number {dim - 1}"]
     elif condition:
         helps.append(f"or, if that never happens: assert {condition}")
-    note, type = read.tensor.note, show_type(read.tensor.type)
-    return errors.may_be_outside(
-        text, position.span, axis, str(dim), says, note, type, notes, helps
-    )
+    tensor = read.tensor.origin
+    return errors.may_be_outside(text, position.span, axis, str(dim), says, tensor, notes, helps)
 
 
 def _condition(ctx: Context, low: Dim | None, high: Dim | None, dim: Dim) -> str | None:

@@ -125,7 +125,7 @@ def _admit(ctx: Context, formula: Formula, thing: Thing, span: Span) -> Thing:
     if not isinstance(thing, Tensor):
         return thing
     if thing.type.rank:
-        raise Mistake(errors.whole_tensor(span, show_type(thing.type), thing.note))
+        raise Mistake(errors.whole_tensor(span, show_type(thing.type), thing.origin))
     if thing.home is formula.scratch.builder:
         return thing
     with outside(ctx, formula):
@@ -173,7 +173,7 @@ def _read(ctx: Context, formula: Formula, base: Tensor, expr: ast.Subscript) -> 
     if len(places) != base.type.rank:
         raise Mistake(
             errors.read_rank(
-                expr.span, len(places), show_type(base.type), base.type.rank, base.note
+                expr.span, len(places), show_type(base.type), base.type.rank, base.origin
             )
         )
     read = Read(base, source, tuple(places), expr.span)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim
 from dslc.semantics import errors, operators
-from dslc.semantics.context import Context, Emission, Mistake
+from dslc.semantics.context import Context, Mistake
+from dslc.semantics.emission import Emission
 from dslc.semantics.formulas.contraction import contracted
 from dslc.semantics.formulas.formula import Formula
 from dslc.semantics.formulas.lowering import Lowering
