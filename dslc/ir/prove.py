@@ -24,6 +24,8 @@ from dslc.ir.dims import (
     Remainder,
     Sym,
     floordiv,
+    map_atoms,
+    of_atom,
 )
 from dslc.ir.facts import Bounds, Fact, Known, Relation, learn
 from dslc.ir.linear import Effort
@@ -178,7 +180,7 @@ def _solved(equation: Poly) -> tuple[Atom, Dim] | None:
     """A variable (or else another atom) that stands alone in `equation == 0`, and its value."""
     alone = [(m[0], c) for m, c in equation.terms if len(m) == 1 and abs(c) == 1]
     for atom, coefficient in sorted(alone, key=lambda item: not isinstance(item[0], Sym)):
-        rest = equation - coefficient * product_of((atom,))
+        rest = equation - coefficient * of_atom(atom)
         value = rest * -coefficient
         if all(atom not in m for m, _ in (value.terms if isinstance(value, Poly) else ())):
             return atom, value
@@ -187,12 +189,4 @@ def _solved(equation: Poly) -> tuple[Atom, Dim] | None:
 
 def _replace(dim: Dim, atom: Atom, value: Dim) -> Dim:
     """`dim` with `value` for each factor `atom`; what stands inside of other atoms stays."""
-    if isinstance(dim, int):
-        return dim
-    total: Dim = 0
-    for monomial, coefficient in dim.terms:
-        term: Dim = coefficient
-        for factor in monomial:
-            term = term * (value if factor == atom else product_of((factor,)))
-        total = total + term
-    return total
+    return map_atoms(dim, lambda factor: value if factor == atom else of_atom(factor))
