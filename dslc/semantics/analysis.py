@@ -77,6 +77,6 @@ def analyse(source: SourceFile, memory: Memory | None = None) -> Analysis:
         if syntax:
             found = tuple(worth_telling(found, tree, syntax, suspects))
         elif not ctx.reporter.has_errors:
-            found = (*found, *warnings(module))
+            found = (*found, *warnings(module, ctx.prelude))
     files = tuple(ctx.loader.files)
     return Analysis(source, tree, module, ctx.prelude, found, Facts(recorder.found), files)

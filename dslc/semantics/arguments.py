@@ -32,6 +32,10 @@ def in_brackets(callee: Thing, given: Sequence[Given], span: Span) -> str | None
         return None
     name = callee.surface.name if isinstance(callee, Builtin) else getattr(callee, "name", "")
     args = written(given)
+    tensors = [a.name.name for a in callee.decl.args] if isinstance(callee, Code) else []
+    known = {*names, *tensors}
+    if any(n and n not in known and not habits.other_static(n, names) for n, _, _ in args):
+        return f"what is known at compile time stands in [ ]: {name}[...] takes {', '.join(names)}"
     piped = given[0].span.end <= span.start
     call = habits.in_brackets(name, names, args[1:] if piped else args)
     takes_tensors = isinstance(callee, Code) or (

@@ -36,7 +36,7 @@ def check(source: SourceFile) -> list[Diagnostic]:
         if syntax and module.tree is not None:
             suspects = tainted(module.tree, own)
             return list(worth_telling(found, module.tree, syntax, suspects))
-        return [*found] if ctx.reporter.has_errors else [*found, *warnings(module)]
+        return [*found] if ctx.reporter.has_errors else [*found, *warnings(module, ctx.prelude)]
 
 
 def check_module(ctx: Context, module: Module) -> None:

@@ -11,6 +11,7 @@ overwritten before it is read is passed over.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -23,7 +24,7 @@ _SHOWN = re.compile(r"\{\s*([A-Za-z_]\w*)\s*\}")
 _Body = ast.FnDecl | ast.LayerDecl | ast.ModelDecl
 
 
-def warnings(module: Module) -> list[Diagnostic]:
+def warnings(module: Module, prelude: Module) -> list[Diagnostic]:
     """All of them, in the order of the file."""
     tree = module.tree
     if tree is None:
@@ -38,6 +39,7 @@ def warnings(module: Module) -> list[Diagnostic]:
                 trained = [uses[id(d)] for d in module.trains if d.name.name == decl.name.name]
                 found += _unused_statics(decl, used.union(*trained))
                 found += _bodies(decl, used, used | attributes)
+                found += _bare_layers(decl, module, prelude)
             case ast.TrainDecl():
                 found += _train(decl, uses[id(decl)])
             case _:
@@ -180,3 +182,22 @@ def _rebound_states(body: Sequence[ast.Stmt]) -> Iterator[Diagnostic]:
             target = stmt.targets[0]
             declared = states.pop(target.name)
             yield errors.state_rebound(target.name, target.span, declared.span)
+
+
+def _bare_layers(decl: _Body, module: Module, prelude: Module) -> Iterator[Diagnostic]:
+    """`net = tower`, used more than once: nothing is shared."""
+    nodes = list(ast.walk(decl))
+    read = Counter(node.name for node in nodes if isinstance(node, ast.Name))
+    bound = Counter(t.name for n in nodes if isinstance(n, ast.Assign) for t in n.targets)
+    for node in nodes:
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Name):
+            continue
+        name, layer = node.targets[0], node.value.name
+        once = len(node.targets) == 1 and bound[name.name] == 1
+        if once and read[name.name] > 1 and not bound[layer] and _is_layer(layer, module, prelude):
+            yield errors.bare_layer(name.name, layer, node.value.span)
+
+
+def _is_layer(name: str, module: Module, prelude: Module) -> bool:
+    found = module.lookup(name) or prelude.lookup(name)
+    return isinstance(found, tuple) and isinstance(found[1], ast.LayerDecl)

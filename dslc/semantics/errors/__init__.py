@@ -145,6 +145,7 @@ from dslc.semantics.errors.types import (
     wrong_unpacking,
 )
 from dslc.semantics.errors.warnings import (
+    bare_layer,
     state_rebound,
     unreachable_statements,
     unused_import,
@@ -179,6 +180,7 @@ __all__ = [
     "bad_reduction",
     "bad_setting",
     "bad_training_number",
+    "bare_layer",
     "bounded_number",
     "bounds_differ",
     "bounds_elsewhere",

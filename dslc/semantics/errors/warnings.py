@@ -47,5 +47,16 @@ def state_rebound(name: str, span: Span, declared: Span) -> Diagnostic:
     )
 
 
+def bare_layer(name: str, layer: str, span: Span) -> Diagnostic:
+    return _warning(
+        make(
+            "W0105",
+            f"`{name}` is the layer `{layer}` itself, and makes new weights at each use",
+            span,
+            help=f"one instance, whose uses share their weights, is {name} = {layer}[]",
+        )
+    )
+
+
 def _warning(diagnostic: Diagnostic) -> Diagnostic:
     return replace(diagnostic, severity="warning")
