@@ -256,6 +256,33 @@ def test_a_known_op_is_that_op(arguments: str, result: str, formula: str, call: 
     assert renamed(by_index) == renamed(by_call)
 
 
+BEYOND = (
+    ("x: f64[D, T], w: f64[2, D, 3]", "f64[2, T]", "[o, i]: f64[2, T]", "i + k + 1"),
+    ("x: f64[D, T], w: f64[2, D, 3]", "f64[2, T]", "[o, i]: f64[2, T]", "i - 2 * k - 3"),
+    ("x: f64[D, 4], w: f64[2, D, 3]", "f64[2, 5]", "[o, i]: f64[2, 5]", "i + k + 9"),
+    ("x: f64[D, 4], w: f64[2, D, 3]", "f64[2, 2]", "[o, i]: f64[2, 2]", "i + k - 9"),
+)
+
+
+@pytest.mark.parametrize(("arguments", "result", "left", "place"), BEYOND)
+def test_windows_may_stand_outside_of_an_image(
+    arguments: str, result: str, left: str, place: str
+) -> None:
+    """Also where the image is shorter than what the first window leaves out."""
+    line = f"y{left} = sum[c, k](w[o, c, k] * (x[c, {place}] else 0))"
+    made = forward(arguments, result, line)
+    rng = np.random.default_rng(0)
+    for size in (0, 1, 2, 6):
+        x, w = rng.normal(size=(3, 4 if "4" in arguments else size)), rng.normal(size=(2, 3, 3))
+        (found,) = evaluate(made, [x, w])
+        expected = np.zeros(found.shape)
+        for i, k in np.ndindex(found.shape[1], 3):
+            at = eval(place, {"i": i, "k": k})
+            if 0 <= at < x.shape[1]:
+                expected[:, i] += w[:, :, k] @ x[:, at]
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 def test_what_is_scaled_inside_of_a_sum_does_not_overflow() -> None:
     arguments, result = "q: f16[N, 64], k: f16[N, 64]", "f16[N, N]"
     inputs = [np.full((2, 64), 60, np.float16)] * 2

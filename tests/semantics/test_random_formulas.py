@@ -176,7 +176,7 @@ class Generator:
         windows = []
         for (out, size), (kernel, _) in zip(places, kernels):
             step, dilation = self.random.choice([1, 1, 2]), self.random.choice([1, 1, 2, -1])
-            offset = self.random.choice([0, -1, -2, 1])
+            offset = self.random.choice([0, -1, -2, 1, 5, -6])
             dim = self.random.choice([size, f"{size} + 2", f"2 * ({size})"])
             windows.append((f"{step} * {out} + {dilation} * {kernel} + {offset}", dim))
         image, weight = f"t{len(self.arguments)}", f"t{len(self.arguments) + 1}"

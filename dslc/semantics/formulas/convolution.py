@@ -143,8 +143,14 @@ def _window(lowering: Lowering, x: Read, place: _Place) -> _Window | None:
     low, start = max(-first, 0), max(first, 0)
     left = size - start
     needed = place.stride * (count - 1) + reach + 1 - low - left
-    if isinstance(needed, int) and needed < 0:
-        return _Window(start, size + needed, low, 0)
+    # What the last window leaves unseen is cut off, too.
+    stop = size + needed if isinstance(needed, int) and needed < 0 else size
+    if start != 0 or stop != size:
+        prover = lowering.ctx.prover
+        if prover.compare(start, "<=", stop) is not True:
+            return None  # windows may stand outside of the image as a whole
+    if stop != size:
+        return _Window(start, stop, low, 0)
     tried = [needed] if isinstance(needed, int) else range(reach + place.stride)
     for high in tried:
         made = window_count(left, kernel, place.stride, low, high, dilation)
