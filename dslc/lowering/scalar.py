@@ -360,7 +360,13 @@ class ScalarKernels:
         return _COMPARE[name](x, y)
 
     def select(self, condition: Expr, x: Expr, y: Expr) -> Expr:
-        return tirx.Select(condition, x, y)
+        """A float that is one of two variables is an interval to TVM's analysis, too, on whose
+        products it fails (see `_as_float`); through memory it is not."""
+        chosen = tirx.Select(condition, x, y)
+        known = isinstance(x, tirx.FloatImm) or isinstance(y, tirx.FloatImm)
+        if known or "float" not in str(chosen.ty.dtype):
+            return chosen
+        return self._stored(chosen)
 
     def guarded(self, condition: Expr, x: Callable[[], Expr], y: Expr) -> Expr:
         if constant_of(condition) is not None:

@@ -65,6 +65,17 @@ model M(x: f32[N, 6], s: f64[N, N], h: f16[N, 8], at: i32[N, 4]) -> (
 }""",
         WITH_NONE,
     ),
+    # TVM's analysis takes one of two variables for an interval, and fails on its product.
+    Model(
+        "chosen",
+        """
+model M(x: f32[N, 6], w: f32[6]) -> (f32[N, 6], f32[N, 6], f32[N, 6]) {
+    a[n, i] = x[n, i] * (w[2 * i] else w[0])
+    b[n, i] = where(i > 2, w[i], x[n, i]) * w[i] * where(x[n, i] > 0, x[n, i], w[5 - i])
+    return a, b, x * where(x > 0, w, x)
+}""",
+        WITH_NONE,
+    ),
     Model(
         "products",
         """
