@@ -20,9 +20,9 @@ from dslc.semantics.arguments import arranged, in_brackets
 from dslc.semantics.context import Context, Mistake, Undecidable
 from dslc.semantics.emission import Emission
 from dslc.semantics.operators import Operand
-from dslc.semantics.signature import Given
 from dslc.semantics.values import (
     Builtin,
+    Given,
     Random,
     Tensor,
     Thing,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import Diagnostic, Reporter, nearest_name
@@ -25,7 +25,7 @@ from dslc.semantics.emission import Emission, Variables
 from dslc.semantics.facts import Recorder, show
 from dslc.semantics.formulas.formula import Formula
 from dslc.semantics.scope import Loader, Module
-from dslc.semantics.values import Code, Instance, Note, Tensor, Thing
+from dslc.semantics.values import Code, Given, Instance, Note, Tensor, Thing
 from dslc.source import Span
 from dslc.syntax import ast
 
@@ -45,6 +45,10 @@ class Mistake(Exception):
     def __init__(self, diagnostic: Diagnostic) -> None:
         super().__init__(diagnostic.title)
         self.diagnostic = diagnostic
+
+
+class Silent(Exception):
+    """Something in here is a mistake that was reported already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +142,14 @@ class Choices:
 @dataclass(slots=True, eq=False)
 class Context:
     """All of it. `evaluate`, `execute` and `call` tie the knot between expressions and
-    calls; the arguments of `call` are `signature.Given`s."""
+    calls."""
 
     reporter: Reporter
     loader: Loader
     prelude: Module
     evaluate: Callable[[Context, ast.Expr], Thing]
     execute: Callable[[Context, Sequence[ast.Stmt]], None]
-    call: Callable[[Context, Thing, Sequence[Any], Span], Thing]
+    call: Callable[[Context, Thing, Sequence[Given], Span], Thing]
     frame: Frame
     emission: Emission = field(default_factory=Emission)
     variables: Variables = field(default_factory=Variables)

@@ -23,12 +23,16 @@ from dslc.semantics import (
     statics,
 )
 from dslc.semantics.arguments import written
-from dslc.semantics.context import Context, Mistake, Undecidable
+from dslc.semantics.context import (
+    Context,
+    Mistake,
+    Silent,
+    Undecidable,
+)
 from dslc.semantics.formulas.scalars import scalar
 from dslc.semantics.operators import Operand
 from dslc.semantics.resolve import declared, is_callable, resolve
 from dslc.semantics.scope import Module
-from dslc.semantics.signature import Given, Silent, dims_of
 from dslc.semantics.values import (
     BAD,
     UNKNOWN,
@@ -37,6 +41,7 @@ from dslc.semantics.values import (
     Code,
     Constant,
     Dtype,
+    Given,
     Instance,
     Numbered,
     NumberFunction,
@@ -47,6 +52,9 @@ from dslc.semantics.values import (
     Unknown,
     describe,
     is_static,
+)
+from dslc.semantics.written import (
+    dims_of,
 )
 from dslc.source import Span
 from dslc.syntax import ast

@@ -21,19 +21,26 @@ from dslc.semantics.context import (
     Exhausted,
     Frame,
     Mistake,
+    Silent,
     Undecidable,
 )
 from dslc.semantics.emission import Emission, Variables
 from dslc.semantics.scope import Module
-from dslc.semantics.signature import Given, Matcher, Silent, tensor_type
+from dslc.semantics.signature import (
+    Matcher,
+)
 from dslc.semantics.values import (
     UNKNOWN,
     Code,
     Dtype,
+    Given,
     Instance,
     NumberFunction,
     Thing,
     TupleOf,
+)
+from dslc.semantics.written import (
+    tensor_type,
 )
 from dslc.syntax import ast
 

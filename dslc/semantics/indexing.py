@@ -15,9 +15,12 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, Poly, maximum, minimum
 from dslc.ir.types import is_integer
 from dslc.semantics import errors
-from dslc.semantics.context import Context, Mistake
+from dslc.semantics.context import (
+    Context,
+    Mistake,
+    Silent,
+)
 from dslc.semantics.operators import Operand, own
-from dslc.semantics.signature import Silent
 from dslc.semantics.values import BAD, Bad, Tensor, Thing, TupleOf, describe, show_type
 from dslc.source import Span
 from dslc.syntax import ast

@@ -13,15 +13,23 @@ from dslc.ir.core import Argument, Function, Value, Variable
 from dslc.ir.dims import Poly, free_symbols
 from dslc.ir.types import TensorType
 from dslc.semantics import errors
-from dslc.semantics.context import Context, Frame, Mistake
+from dslc.semantics.context import (
+    Context,
+    Frame,
+    Mistake,
+    Silent,
+)
 from dslc.semantics.emission import Emission
 from dslc.semantics.operators import expand, own, to_tensor
-from dslc.semantics.signature import Given, Matcher, Silent, tensor_type
+from dslc.semantics.signature import (
+    Matcher,
+)
 from dslc.semantics.values import (
     Bad,
     Builtin,
     Code,
     Constant,
+    Given,
     Instance,
     Numbered,
     Random,
@@ -30,6 +38,9 @@ from dslc.semantics.values import (
     describe,
     is_static,
     show_type,
+)
+from dslc.semantics.written import (
+    tensor_type,
 )
 from dslc.source import Span
 from dslc.syntax import ast

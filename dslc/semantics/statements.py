@@ -13,20 +13,31 @@ from dslc.diagnostics import Diagnostic, Label, unreachable
 from dslc.ir.core import DimCheck
 from dslc.ir.dims import Dim, Poly
 from dslc.semantics import errors, instances, scans
-from dslc.semantics.context import Context, Mistake, Undecidable
+from dslc.semantics.context import (
+    Context,
+    Mistake,
+    Silent,
+    Undecidable,
+)
 from dslc.semantics.expressions import decide, evaluate
 from dslc.semantics.formulas.statement import assign_formula
-from dslc.semantics.signature import Given, Matcher, Silent, as_declared
+from dslc.semantics.signature import (
+    Matcher,
+)
 from dslc.semantics.values import (
     BAD,
     Bad,
     Code,
+    Given,
     Instance,
     Tensor,
     Thing,
     TupleOf,
     Unknown,
     describe,
+)
+from dslc.semantics.written import (
+    as_declared,
 )
 from dslc.syntax import ast
 

@@ -14,9 +14,15 @@ from dslc.ir.dims import Dim, Poly
 from dslc.ir.op import StaticParam, Surface
 from dslc.ops import SURFACES
 from dslc.semantics import errors, habits
-from dslc.semantics.context import MOST_CALLS, Context, Frame, Mistake, Undecidable
+from dslc.semantics.context import (
+    MOST_CALLS,
+    Context,
+    Frame,
+    Mistake,
+    Silent,
+    Undecidable,
+)
 from dslc.semantics.scope import Module
-from dslc.semantics.signature import Silent, spread_of
 from dslc.semantics.values import (
     BAD,
     UNKNOWN,
@@ -33,6 +39,9 @@ from dslc.semantics.values import (
     TupleOf,
     Unknown,
     describe,
+)
+from dslc.semantics.written import (
+    spread_of,
 )
 from dslc.source import Span
 from dslc.syntax import ast

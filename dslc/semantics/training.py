@@ -15,14 +15,31 @@ from dslc.diagnostics import nearest_name
 from dslc.ir.core import Entry, Function, TrainPlan, Value, Variable
 from dslc.ir.types import TensorType, is_float
 from dslc.semantics import calls, errors, instances, sizes, statements
-from dslc.semantics.context import Context, Frame, Mistake
+from dslc.semantics.context import (
+    Context,
+    Frame,
+    Mistake,
+    Silent,
+)
 from dslc.semantics.emission import Emission, Variables
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.models import ModelRun, check_told, free_dims
 from dslc.semantics.operators import own, to_tensor
 from dslc.semantics.patterns import find
-from dslc.semantics.signature import Given, Silent, tensor_type
-from dslc.semantics.values import BAD, Bad, Code, Instance, Tensor, Thing, describe, is_static
+from dslc.semantics.values import (
+    BAD,
+    Bad,
+    Code,
+    Given,
+    Instance,
+    Tensor,
+    Thing,
+    describe,
+    is_static,
+)
+from dslc.semantics.written import (
+    tensor_type,
+)
 from dslc.source import SourceFile, Span
 from dslc.syntax import ast
 

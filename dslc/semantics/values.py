@@ -177,6 +177,17 @@ Thing: TypeAlias = (
     | Module
     | Bad
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An argument at a call: its name there if it has one, its value and its place."""
+
+    name: ast.Ident | None
+    thing: Thing
+    span: Span
+
+
 Callable_: TypeAlias = Code | Instance | Builtin | Random | NumberFunction | Constant
 
 

@@ -15,10 +15,13 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, Poly, sym
 from dslc.ir.types import TensorType, is_float
 from dslc.semantics import errors, operators
-from dslc.semantics.context import Context, Mistake
+from dslc.semantics.context import (
+    Context,
+    Mistake,
+    Silent,
+)
 from dslc.semantics.formulas.formula import Formula, Index, Inside, Position, Read, Reduction
 from dslc.semantics.operators import Operand
-from dslc.semantics.signature import Silent
 from dslc.semantics.values import (
     BAD,
     Bad,
