@@ -25,6 +25,7 @@ from dslc.ops import (
     shape,
     slicing,
     surface_math,
+    surface_primitives,
     surface_tensor,
 )
 
@@ -48,6 +49,11 @@ ALL: tuple[Op, ...] = (
 )
 BY_NAME: dict[str, Op] = {op.name: op for op in ALL}
 SURFACES: dict[str, Surface] = {
-    surface.name: surface for surface in (*surface_math.SURFACES, *surface_tensor.SURFACES)
+    surface.name: surface
+    for surface in (
+        *surface_math.SURFACES,
+        *surface_tensor.SURFACES,
+        *surface_primitives.SURFACES,
+    )
 }
 OPERATORS: dict[str, Surface] = surface_math.OPERATORS

@@ -12,16 +12,8 @@ from itertools import combinations
 from dslc.diagnostics import nearest_name
 from dslc.semantics import errors, habits
 from dslc.semantics.context import Mistake
-from dslc.semantics.signature import (
-    could_be,
-)
-from dslc.semantics.values import (
-    Builtin,
-    Code,
-    Given,
-    Tensor,
-    Thing,
-)
+from dslc.semantics.signature import could_be
+from dslc.semantics.values import Builtin, Code, Given, Tensor, Thing
 from dslc.source import Span
 from dslc.syntax import ast
 

@@ -15,8 +15,9 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, Poly, product
 from dslc.ir.op import Surface, TypeRuleError
 from dslc.ir.types import TensorType
-from dslc.semantics import errors, indexing, numbers, operators, repairs, statics
+from dslc.semantics import errors, indexing, numbers, operators, repairs
 from dslc.semantics.arguments import arranged, in_brackets
+from dslc.semantics.builtin_statics import bind_builtin
 from dslc.semantics.context import Context, Mistake, Undecidable
 from dslc.semantics.emission import Emission
 from dslc.semantics.operators import Operand
@@ -48,7 +49,7 @@ def call(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) -> T
     bound = callee.statics
     help = in_brackets(callee, given, span)
     if bound is None:
-        bound = statics.bind_builtin(ctx, surface, (), span, help)
+        bound = bind_builtin(ctx, surface, (), span, help)
     ordered = _arrange_builtin(what, surface, given, span, help)
     operands = [Operand(g.thing, g.span) for g in ordered]
     values = _operand_values(ctx, surface, operands)

@@ -13,17 +13,8 @@ from dslc.diagnostics import Label
 from dslc.ops import SURFACES
 from dslc.semantics import builtin_calls, errors, instances, numbers, operators, statics
 from dslc.semantics.arguments import arrange, in_brackets, other_order
-from dslc.semantics.context import (
-    MOST_CALLS,
-    Context,
-    Frame,
-    Mistake,
-    Silent,
-    call_text,
-)
-from dslc.semantics.signature import (
-    Matcher,
-)
+from dslc.semantics.context import MOST_CALLS, Context, Frame, Mistake, Silent, call_text
+from dslc.semantics.signature import Matcher
 from dslc.semantics.values import (
     BAD,
     Bad,
@@ -42,10 +33,7 @@ from dslc.semantics.values import (
     TupleOf,
     describe,
 )
-from dslc.semantics.written import (
-    as_declared,
-    tensor_type,
-)
+from dslc.semantics.written import as_declared, tensor_type
 from dslc.source import Span
 from dslc.syntax import ast
 

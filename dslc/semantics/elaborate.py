@@ -13,14 +13,7 @@ from contextlib import contextmanager
 from dslc.diagnostics import Diagnostic, InternalError, Reporter, nearest_name
 from dslc.ir.core import Entry, Program, TrainPlan
 from dslc.semantics import calls, errors, statics, weights
-from dslc.semantics.context import (
-    MOST_STEPS,
-    Context,
-    Exhausted,
-    Frame,
-    Mistake,
-    Silent,
-)
+from dslc.semantics.context import MOST_STEPS, Context, Exhausted, Frame, Mistake, Silent
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.models import ModelRun
 from dslc.semantics.scope import Loader, Module, Store

@@ -23,12 +23,8 @@ from dslc.semantics import (
     statics,
 )
 from dslc.semantics.arguments import written
-from dslc.semantics.context import (
-    Context,
-    Mistake,
-    Silent,
-    Undecidable,
-)
+from dslc.semantics.builtin_statics import bind_builtin
+from dslc.semantics.context import Context, Mistake, Silent, Undecidable
 from dslc.semantics.formulas.scalars import scalar
 from dslc.semantics.operators import Operand
 from dslc.semantics.resolve import declared, is_callable, resolve
@@ -53,9 +49,7 @@ from dslc.semantics.values import (
     describe,
     is_static,
 )
-from dslc.semantics.written import (
-    dims_of,
-)
+from dslc.semantics.written import dims_of
 from dslc.source import Span
 from dslc.syntax import ast
 
@@ -239,7 +233,7 @@ def _subscript(ctx: Context, expr: ast.Subscript, name: ast.Ident | None) -> Thi
                 return instances.make(ctx, bound, name, expr.span)
             return bound
         case Builtin(surface, None):
-            return Builtin(surface, statics.bind_builtin(ctx, surface, expr.items, expr.span))
+            return Builtin(surface, bind_builtin(ctx, surface, expr.items, expr.span))
         case Random(function, None):
             return Random(function, dims_of(ctx, _dim_items(expr.items)))
         case Poly() | NumberFunction("?") if ctx.choices is not None:

@@ -26,9 +26,7 @@ from dslc.semantics.context import (
 )
 from dslc.semantics.emission import Emission, Variables
 from dslc.semantics.scope import Module
-from dslc.semantics.signature import (
-    Matcher,
-)
+from dslc.semantics.signature import Matcher
 from dslc.semantics.values import (
     UNKNOWN,
     Code,
@@ -39,9 +37,7 @@ from dslc.semantics.values import (
     Thing,
     TupleOf,
 )
-from dslc.semantics.written import (
-    tensor_type,
-)
+from dslc.semantics.written import tensor_type
 from dslc.syntax import ast
 
 

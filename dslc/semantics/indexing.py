@@ -15,11 +15,7 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, Poly, maximum, minimum
 from dslc.ir.types import is_integer
 from dslc.semantics import errors
-from dslc.semantics.context import (
-    Context,
-    Mistake,
-    Silent,
-)
+from dslc.semantics.context import Context, Mistake, Silent
 from dslc.semantics.operators import Operand, own
 from dslc.semantics.values import BAD, Bad, Tensor, Thing, TupleOf, describe, show_type
 from dslc.source import Span

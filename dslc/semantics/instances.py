@@ -13,17 +13,10 @@ from dslc.ir.core import Argument, Function, Value, Variable
 from dslc.ir.dims import Poly, free_symbols
 from dslc.ir.types import TensorType
 from dslc.semantics import errors
-from dslc.semantics.context import (
-    Context,
-    Frame,
-    Mistake,
-    Silent,
-)
+from dslc.semantics.context import Context, Frame, Mistake, Silent
 from dslc.semantics.emission import Emission
 from dslc.semantics.operators import expand, own, to_tensor
-from dslc.semantics.signature import (
-    Matcher,
-)
+from dslc.semantics.signature import Matcher
 from dslc.semantics.values import (
     Bad,
     Builtin,
@@ -39,9 +32,7 @@ from dslc.semantics.values import (
     is_static,
     show_type,
 )
-from dslc.semantics.written import (
-    tensor_type,
-)
+from dslc.semantics.written import tensor_type
 from dslc.source import Span
 from dslc.syntax import ast
 

@@ -15,23 +15,14 @@ from dslc.ir.core import DimRange, Entry, Value
 from dslc.ir.dims import Dim, Poly, free_symbols, linear_in, sym
 from dslc.ir.prove import Prover
 from dslc.semantics import calls, errors, sizes, statements
-from dslc.semantics.context import (
-    Context,
-    Frame,
-    Mistake,
-    Silent,
-)
+from dslc.semantics.context import Context, Frame, Mistake, Silent
 from dslc.semantics.emission import Emission
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.operators import own
 from dslc.semantics.scope import Module
-from dslc.semantics.signature import (
-    Matcher,
-)
+from dslc.semantics.signature import Matcher
 from dslc.semantics.values import BAD, Bad, Code, Instance, Tensor, Thing, TupleOf, describe
-from dslc.semantics.written import (
-    tensor_type,
-)
+from dslc.semantics.written import tensor_type
 from dslc.syntax import ast
 
 

@@ -9,12 +9,7 @@ from __future__ import annotations
 from dslc.ir.types import DTYPES
 from dslc.ops import SURFACES
 from dslc.semantics import errors, habits, numbers, statics
-from dslc.semantics.context import (
-    Context,
-    Frame,
-    Mistake,
-    Silent,
-)
+from dslc.semantics.context import Context, Frame, Mistake, Silent
 from dslc.semantics.scope import Module, Named
 from dslc.semantics.values import (
     BAD,

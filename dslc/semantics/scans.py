@@ -16,24 +16,10 @@ from dslc.ir.types import is_float
 from dslc.ops.recurrent import ScanAttrs
 from dslc.ops.recurrent import scan as scan_op
 from dslc.semantics import errors
-from dslc.semantics.context import (
-    Context,
-    Mistake,
-    ScanBody,
-    Silent,
-)
+from dslc.semantics.context import Context, Mistake, ScanBody, Silent
 from dslc.semantics.emission import Emission
 from dslc.semantics.operators import expand, natural_dtype, own, to_tensor
-from dslc.semantics.values import (
-    BAD,
-    Bad,
-    Tensor,
-    Thing,
-    TupleOf,
-    describe,
-    is_static,
-    show_type,
-)
+from dslc.semantics.values import BAD, Bad, Tensor, Thing, TupleOf, describe, is_static, show_type
 from dslc.source import Span
 from dslc.syntax import ast
 

@@ -17,15 +17,7 @@ from dslc.ir.dims import Dim, Poly, floordiv, linear_in, mod, substitute, sym
 from dslc.ir.types import TensorType, is_float
 from dslc.semantics import errors
 from dslc.semantics.context import Context, DimOrigin, Frame, Mistake, Silent
-from dslc.semantics.values import (
-    Given,
-    Tensor,
-    Thing,
-    TupleOf,
-    describe,
-    is_static,
-    show_type,
-)
+from dslc.semantics.values import Given, Tensor, Thing, TupleOf, describe, is_static, show_type
 from dslc.semantics.written import dim_of, dtype_of
 from dslc.source import Span
 from dslc.syntax import ast

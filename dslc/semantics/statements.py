@@ -13,17 +13,10 @@ from dslc.diagnostics import Diagnostic, Label, unreachable
 from dslc.ir.core import DimCheck
 from dslc.ir.dims import Dim, Poly
 from dslc.semantics import errors, instances, scans
-from dslc.semantics.context import (
-    Context,
-    Mistake,
-    Silent,
-    Undecidable,
-)
+from dslc.semantics.context import Context, Mistake, Silent, Undecidable
 from dslc.semantics.expressions import decide, evaluate
 from dslc.semantics.formulas.statement import assign_formula
-from dslc.semantics.signature import (
-    Matcher,
-)
+from dslc.semantics.signature import Matcher
 from dslc.semantics.values import (
     BAD,
     Bad,
@@ -36,9 +29,7 @@ from dslc.semantics.values import (
     Unknown,
     describe,
 )
-from dslc.semantics.written import (
-    as_declared,
-)
+from dslc.semantics.written import as_declared
 from dslc.syntax import ast
 
 MOST_TURNS = 10_000

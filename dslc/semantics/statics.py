@@ -1,27 +1,19 @@
-"""Static arguments: what stands in `[ ]` of a function, layer, model or built-in.
+"""Static arguments: what stands in `[ ]` of a function, layer or model.
 
 Input: items as written and the parameters they are for. Output: values by name, defaults filled
-in, each of its kind. Non-goals: what stands in `( )` (`signature.py`).
+in, each of its kind. Non-goals: those of built-in functions (`builtin_statics.py`), what stands in
+`( )` (`signature.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from dslc.diagnostics import Diagnostic, nearest_name
-from dslc.ir.dims import Dim, Poly
-from dslc.ir.op import StaticParam, Surface
+from dslc.ir.dims import Poly
 from dslc.ops import SURFACES
 from dslc.semantics import errors, habits
-from dslc.semantics.context import (
-    MOST_CALLS,
-    Context,
-    Frame,
-    Mistake,
-    Silent,
-    Undecidable,
-)
+from dslc.semantics.context import MOST_CALLS, Context, Frame, Mistake, Silent
 from dslc.semantics.scope import Module
 from dslc.semantics.values import (
     BAD,
@@ -40,9 +32,6 @@ from dslc.semantics.values import (
     Unknown,
     describe,
 )
-from dslc.semantics.written import (
-    spread_of,
-)
 from dslc.source import Span
 from dslc.syntax import ast
 
@@ -56,9 +45,6 @@ KINDS = {
     "dtype": "a dtype",
     "fn": "a function",
 }
-
-
-# --- functions, layers and models ---------------------------------------------------------------
 
 
 def bind(ctx: Context, code: Code, items: Sequence[ast.Item], span: Span) -> dict[str, Thing]:
@@ -92,14 +78,14 @@ def complete(
             continue
         if name in given:
             thing, place = given[name]
-            frame.env[name] = convert(ctx, _static(name), kind, thing, place)
+            frame.env[name] = convert(ctx, static_argument(name), kind, thing, place)
         elif param.default is None:
             shown = f"{example}[{', '.join(_example(p) for p in params if p.default is None)}]"
             raise Mistake(errors.missing_static(what, name, span, f"write {shown}"))
         else:
             with ctx.inside(frame):
                 place = param.default.span
-                frame.env[name] = convert(ctx, _static(name), kind, default, place)
+                frame.env[name] = convert(ctx, static_argument(name), kind, default, place)
         ctx.learn(param.name.span, frame.env[name])
     return frame.env
 
@@ -208,7 +194,7 @@ def _is_callable(ctx: Context, name: str) -> bool:
     return name in SURFACES or any(module.lookup(name) is not None for module in modules)
 
 
-def _static(name: str) -> str:
+def static_argument(name: str) -> str:
     return f"the static parameter `{name}`"
 
 
@@ -223,14 +209,14 @@ def _by_name(
     given: dict[str, tuple[Thing, Span]] = {}
     position, wrong = 0, False
     if items and not params:
-        raise _takes_none(ctx, what, example, items)
+        raise takes_none(ctx, what, example, items)
     for item in items:
         if not isinstance(item, ast.Argument):
-            raise _no_argument(what, item)
+            raise no_argument(what, item)
         if item.name is not None:
             name = item.name.name
             if name not in names:
-                _report_unknown(ctx, what, item.name, names)
+                report_unknown(ctx, what, item.name, names)
                 wrong = True
                 continue
         else:
@@ -246,13 +232,13 @@ def _by_name(
     return given
 
 
-def _report_unknown(ctx: Context, what: str, name: ast.Ident, names: Sequence[str]) -> None:
+def report_unknown(ctx: Context, what: str, name: ast.Ident, names: Sequence[str]) -> None:
     near = nearest_name(name.name, names) or habits.other_static(name.name, names)
     notes = [] if near else [f"it has {', '.join(names)}"]
     ctx.report(errors.unknown_static(what, name.name, name.span, near, notes))
 
 
-def _takes_none(ctx: Context, what: str, name: str, items: Sequence[ast.Item]) -> Mistake:
+def takes_none(ctx: Context, what: str, name: str, items: Sequence[ast.Item]) -> Mistake:
     """`relu[x]`: a tensor where nothing stands, perhaps in the wrong brackets."""
     values = [item.value for item in items if isinstance(item, ast.Argument)]
     things = [ctx.evaluate(ctx, value) for value in values]
@@ -262,182 +248,10 @@ def _takes_none(ctx: Context, what: str, name: str, items: Sequence[ast.Item]) -
     return Mistake(errors.no_statics(what, items[0].span, help))
 
 
-def _no_argument(what: str, item: ast.Item) -> Mistake:
+def no_argument(what: str, item: ast.Item) -> Mistake:
     if isinstance(item, ast.Slice):
         return Mistake(errors.slice_in_statics(what, item.span))
     return Mistake(errors.no_static_argument(what, item.span))
-
-
-# --- built-in functions -----------------------------------------------------------------------
-
-
-def bind_builtin(
-    ctx: Context,
-    surface: Surface,
-    items: Sequence[ast.Item],
-    span: Span,
-    help: str | None = None,
-) -> dict[str, Any]:
-    """The static arguments of a built-in as plain values, by the kinds of `ir.op.StaticParam`.
-
-    `help` is for those that are missing.
-    """
-    what = f"the function {surface.name}"
-    params = {p.name: p for p in surface.statics}
-    if not params and items:
-        raise _takes_none(ctx, what, surface.name, items)
-    wrong = False
-    positional: list[tuple[Thing, Span]] = []
-    named: dict[str, tuple[Thing, Span]] = {}
-    for item in items:
-        if isinstance(item, ast.Spread):
-            positional += [(dim, item.span) for dim in spread_of(ctx, item)]
-        elif not isinstance(item, ast.Argument):
-            raise _no_argument(what, item)
-        elif item.name is None:
-            positional.append((ctx.evaluate(ctx, item.value), item.value.span))
-        elif item.name.name not in params:
-            _report_unknown(ctx, what, item.name, list(params))
-            wrong = True
-        else:
-            named[item.name.name] = (ctx.evaluate(ctx, item.value), item.value.span)
-    if wrong:
-        raise Silent
-    return _fill(ctx, what, surface, positional, named, span, help)
-
-
-def _fill(
-    ctx: Context,
-    what: str,
-    surface: Surface,
-    positional: list[tuple[Thing, Span]],
-    named: Mapping[str, tuple[Thing, Span]],
-    span: Span,
-    help: str | None,
-) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    left = list(positional)
-    signed = surface.name in ("reshape", "arange")
-    for param in surface.statics:
-        if param.name in named:
-            thing, place = named[param.name]
-            out[param.name] = _plain(ctx, param, thing, place, signed)
-        elif param.kind in ("dims", "pairs") and len(left) != 1 and (left or param.kind == "dims"):
-            things = TupleOf(tuple(thing for thing, _ in left))
-            out[param.name] = _plain(ctx, param, things, left[0][1] if left else span, signed)
-            left = []
-        elif left:
-            thing, place = left.pop(0)
-            out[param.name] = _plain(ctx, param, thing, place, signed)
-        elif param.required:
-            example = f"write {surface.name}[{param.name}=...]"
-            raise Mistake(errors.missing_static(what, param.name, span, help or example))
-        else:
-            out[param.name] = param.default
-    if left:
-        raise Mistake(errors.too_many_statics(what, len(surface.statics), left[0][1]))
-    return out
-
-
-_WANTED = {
-    "int": "an int",
-    "ints": "an int or a tuple of ints",
-    "padding": KINDS["padding"],
-    "float": "a number",
-    "number": "a number",
-    "bool": "true or false",
-    "str": "a text",
-    "dtype": "a dtype",
-    "dims": "sizes",
-    "axes": "axes",
-    "dim": "a size",
-    "axis": "an axis or a tuple of axes",
-    "pairs": "pairs of ints",
-}
-
-
-def _plain(ctx: Context, param: StaticParam, thing: Thing, span: Span, signed: bool) -> Any:
-    """The value as the built-in's `build` takes it; `signed` sizes may be negative."""
-    if isinstance(thing, Bad) or (isinstance(thing, TupleOf) and BAD in thing.elements):
-        raise Silent
-    if ctx.choices is not None and _open(thing) and param.kind not in ("dims", "dim"):
-        if param.kind in ("float", "number"):
-            return 1.0
-        raise Undecidable
-    # `transpose[0, 2, 1]` takes numbers as sizes are taken, but they name axes.
-    kind = "axes" if param.name == "perm" else param.kind
-    result = _converted(kind, thing)
-    if param.name == "dims" and not signed and isinstance(result, tuple):
-        negative = [d for d in result if isinstance(d, int) and d < 0]
-        if negative:
-            raise Mistake(errors.bad_dim(str(negative[0]), span))
-    if result is None:
-        wanted = _WANTED.get(kind, kind)
-        help = None
-        if isinstance(thing, Poly):
-            help = f"{thing} is known only when the model is called"
-        elif kind == "bool" and thing in (0, 1):
-            help = f"write {'true' if thing else 'false'}"
-        elif kind == "dtype" and isinstance(thing, str):
-            help = f"without quotes: {thing}"
-        raise Mistake(errors.static_kind(_static(param.name), wanted, describe(thing), span, help))
-    return result
-
-
-def _open(thing: Thing) -> bool:
-    if isinstance(thing, TupleOf):
-        return any(_open(element) for element in thing.elements)
-    return isinstance(thing, Unknown | Poly)
-
-
-def _converted(kind: str, thing: Thing) -> Any:
-    match kind, thing:
-        case "bool", bool():
-            return thing
-        case "str", str():
-            return thing
-        case "padding", "same" | "valid":
-            return thing
-        case "padding", int() | TupleOf():
-            return _converted("ints", thing)
-        case "dtype", Dtype(dtype):
-            return dtype
-        case _, bool() | str():
-            return None
-        case "int" | "ints" | "axis" | "dims" | "dim" | "number", int():
-            return (thing,) if kind == "dims" else thing
-        case "float" | "number", float() | int():
-            return float(thing)
-        case "dim", Poly():
-            return thing
-        case "dims", Poly():
-            return (thing,)
-        case "axes", int():
-            return (thing,)
-        case "axes", TupleOf(elements):
-            return _converted("ints", thing)
-        case "dims", TupleOf(elements):
-            dims: list[Dim] = [e for e in elements if isinstance(e, int | Poly)]
-            return tuple(dims) if len(dims) == len(elements) else None
-        case "ints" | "axis", TupleOf(elements) if all(
-            isinstance(e, int) and not isinstance(e, bool) for e in elements
-        ):
-            return elements
-        case "pairs", TupleOf(elements):
-            return _pairs(elements)
-    return None
-
-
-def _pairs(elements: Sequence[Thing]) -> Any:
-    if len(elements) == 2 and all(isinstance(e, int) for e in elements):
-        return ((elements[0], elements[1]),)
-    out = []
-    for element in elements:
-        pair = _converted("ints", element)
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            return None
-        out.append(pair)
-    return tuple(out)
 
 
 def setting(ctx: Context, name: str, kind: str, value: Thing) -> Thing | None:

@@ -15,12 +15,7 @@ from dslc.diagnostics import nearest_name
 from dslc.ir.core import Entry, Function, TrainPlan, Value, Variable
 from dslc.ir.types import TensorType, is_float
 from dslc.semantics import calls, errors, instances, sizes, statements
-from dslc.semantics.context import (
-    Context,
-    Frame,
-    Mistake,
-    Silent,
-)
+from dslc.semantics.context import Context, Frame, Mistake, Silent
 from dslc.semantics.emission import Emission, Variables
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.models import ModelRun, check_told, free_dims
@@ -37,9 +32,7 @@ from dslc.semantics.values import (
     describe,
     is_static,
 )
-from dslc.semantics.written import (
-    tensor_type,
-)
+from dslc.semantics.written import tensor_type
 from dslc.source import SourceFile, Span
 from dslc.syntax import ast
 

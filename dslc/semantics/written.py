@@ -14,17 +14,7 @@ from dslc.ir.types import DTYPES, DType, TensorType, is_float
 from dslc.semantics import errors, habits
 from dslc.semantics.context import Context, Mistake, Silent
 from dslc.semantics.operators import own
-from dslc.semantics.values import (
-    BAD,
-    Bad,
-    Dtype,
-    Given,
-    Tensor,
-    Thing,
-    TupleOf,
-    Unknown,
-    describe,
-)
+from dslc.semantics.values import BAD, Bad, Dtype, Given, Tensor, Thing, TupleOf, Unknown, describe
 from dslc.syntax import ast
 
 _TYPES = (*DTYPES, "float")

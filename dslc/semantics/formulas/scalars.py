@@ -15,22 +15,10 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, Poly, sym
 from dslc.ir.types import TensorType, is_float
 from dslc.semantics import errors, operators
-from dslc.semantics.context import (
-    Context,
-    Mistake,
-    Silent,
-)
+from dslc.semantics.context import Context, Mistake, Silent
 from dslc.semantics.formulas.formula import Formula, Index, Inside, Position, Read, Reduction
 from dslc.semantics.operators import Operand
-from dslc.semantics.values import (
-    BAD,
-    Bad,
-    Builtin,
-    Tensor,
-    Thing,
-    describe,
-    show_type,
-)
+from dslc.semantics.values import BAD, Bad, Builtin, Tensor, Thing, describe, show_type
 from dslc.source import Span
 from dslc.syntax import ast
 

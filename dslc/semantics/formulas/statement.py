@@ -8,11 +8,7 @@ from __future__ import annotations
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim
 from dslc.semantics import errors, operators
-from dslc.semantics.context import (
-    Context,
-    Mistake,
-    Silent,
-)
+from dslc.semantics.context import Context, Mistake, Silent
 from dslc.semantics.emission import Emission
 from dslc.semantics.formulas.contraction import contracted
 from dslc.semantics.formulas.formula import Formula
@@ -20,21 +16,9 @@ from dslc.semantics.formulas.lowering import Lowering
 from dslc.semantics.formulas.ranges import settle
 from dslc.semantics.formulas.scalars import new_index
 from dslc.semantics.formulas.splitting import split_indices
-from dslc.semantics.signature import (
-    Matcher,
-)
-from dslc.semantics.values import (
-    Bad,
-    Given,
-    Tensor,
-    Thing,
-    describe,
-)
-from dslc.semantics.written import (
-    as_declared,
-    dims_of,
-    dtype_of,
-)
+from dslc.semantics.signature import Matcher
+from dslc.semantics.values import Bad, Given, Tensor, Thing, describe
+from dslc.semantics.written import as_declared, dims_of, dtype_of
 from dslc.syntax import ast
 
 
