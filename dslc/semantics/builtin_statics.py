@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dslc.ir.dims import Dim, Poly
+from dslc.ir.dims import Poly
 from dslc.ir.op import StaticParam, Surface
 from dslc.semantics import errors
 from dslc.semantics.context import Context, Mistake, Silent, Undecidable
 from dslc.semantics.statics import KINDS, no_argument, report_unknown, static_argument, takes_none
-from dslc.semantics.values import BAD, Bad, Dtype, Thing, TupleOf, Unknown, describe
+from dslc.semantics.values import BAD, Bad, Dtype, Tensor, Thing, TupleOf, Unknown, describe
 from dslc.semantics.written import spread_of
 from dslc.source import Span
 from dslc.syntax import ast
@@ -130,10 +130,20 @@ def _plain(ctx: Context, param: StaticParam, thing: Thing, span: Span, signed: b
             help = f"write {'true' if thing else 'false'}"
         elif kind == "dtype" and isinstance(thing, str):
             help = f"without quotes: {thing}"
+        elif kind == "dims" and isinstance(thing, TupleOf):
+            thing, help = _no_size(thing)
         raise Mistake(
             errors.static_kind(static_argument(param.name), wanted, describe(thing), span, help)
         )
     return result
+
+
+def _no_size(sizes: TupleOf) -> tuple[Thing, str | None]:
+    """The first of several sizes that is none, and what to do about it."""
+    thing = next(size for size in sizes.elements if _converted("dim", size) is None)
+    if isinstance(thing, Tensor):
+        return thing, "a size is a number or a dim of the signature, known before the call"
+    return thing, "// divides whole numbers" if isinstance(thing, float) else None
 
 
 def _open(thing: Thing) -> bool:
@@ -169,8 +179,8 @@ def _converted(kind: str, thing: Thing) -> Any:
         case "axes", TupleOf(elements):
             return _converted("ints", thing)
         case "dims", TupleOf(elements):
-            dims: list[Dim] = [e for e in elements if isinstance(e, int | Poly)]
-            return tuple(dims) if len(dims) == len(elements) else None
+            sizes = [_converted("dim", element) for element in elements]
+            return None if None in sizes else tuple(sizes)
         case "ints" | "axis", TupleOf(elements) if all(
             isinstance(e, int) and not isinstance(e, bool) for e in elements
         ):

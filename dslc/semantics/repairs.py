@@ -7,6 +7,7 @@ likely; a repair is checked to fit before it is proposed. Non-goals: finding the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,6 +36,13 @@ def one_line(text: str) -> str:
     return inner if alone and ")" not in inner and "," not in inner else line
 
 
+def element_help(text: str) -> str:
+    """How the first element of a tuple is taken: of `x |> gru[8]` it is `(x |> gru[8]).0`."""
+    line = one_line(text)
+    outside = re.sub(r"\[[^\[\]]*\]|\([^()]*\)", "", line)
+    return f"take one of its elements: {f'({line})' if ' ' in outside else line}.0"
+
+
 def value_help(operands: Sequence[Shown]) -> str | None:
     """How the first operand that is no tensor becomes one."""
     return next((help for help in map(_value_help, operands) if help is not None), None)
@@ -51,7 +59,7 @@ def _value_help(operand: Shown) -> str | None:
             decl = thing.decl if isinstance(thing, Code) else thing.code.decl
             return f"call it: {text}({', '.join(arg.name.name for arg in decl.args)})"
         case TupleOf(elements) if any(isinstance(element, Tensor) for element in elements):
-            return f"take one of its elements: {text}.0"
+            return element_help(text)
     return None
 
 

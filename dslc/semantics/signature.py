@@ -17,6 +17,7 @@ from dslc.ir.dims import Dim, Poly, floordiv, linear_in, mod, substitute, sym
 from dslc.ir.types import TensorType, is_float
 from dslc.semantics import errors
 from dslc.semantics.context import Context, DimOrigin, Frame, Mistake, Silent
+from dslc.semantics.repairs import element_help
 from dslc.semantics.values import Given, Tensor, Thing, TupleOf, describe, is_static, show_type
 from dslc.semantics.written import dim_of, dtype_of
 from dslc.source import Span
@@ -257,7 +258,7 @@ class Matcher:
         wanted = self._wanted(written)
         main, declared = self._labels(given, found, written)
         if isinstance(given.thing, TupleOf) and isinstance(written, ast.TensorTypeExpr):
-            help = f"take one of its elements: {given.span.text}.0"
+            help = element_help(given.span.text)
         if self.what != "argument":
             return Mistake(errors.declared_type(name, wanted, found, main, declared, notes, help))
         name = f"`{name}` of {self.frame.name}"

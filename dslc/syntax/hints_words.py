@@ -53,6 +53,8 @@ _TRAIN_OPTIONS = {
     "seed": "the seed is given at the command: dslc train --seed 0",
     "data": "the data are given at the command: dslc train --data train.npz",
     "lr": "the learning rate belongs to the optimizer: optimizer sgd[lr=0.01]",
+    "scheduler": "a schedule is the lr of the optimizer: optimizer sgd[lr=cosine[0.1, total=100]]",
+    "schedule": "a schedule is the lr of the optimizer: optimizer sgd[lr=cosine[0.1, total=100]]",
     "learning_rate": "the learning rate belongs to the optimizer: optimizer sgd[lr=0.01]",
 }
 

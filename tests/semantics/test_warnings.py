@@ -18,5 +18,6 @@ FILES = sorted([*(ROOT / "dslc" / "std").glob("*.dl"), *(ROOT / "examples").rglo
 def test_no_warnings_about_what_is_meant(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
     source = SourceFile(path.name, path.read_text(encoding="utf-8"))
-    found = warnings(new_context(source).frame.module)
+    ctx = new_context(source)
+    found = warnings(ctx.frame.module, ctx.prelude)
     assert [(d.code, d.title) for d in found] == []

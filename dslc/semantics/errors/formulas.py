@@ -39,10 +39,11 @@ def index_name_taken(name: str, found: str, span: Span) -> Diagnostic:
     )
 
 
-def no_range(name: str, span: Span, is_left: bool) -> Diagnostic:
+def no_range(name: str, span: Span, left: str | None) -> Diagnostic:
+    """`left` is the left side, if the index stands there."""
     fix = (
-        f"declare the type of the result: y[..., {name}]: f32[..., N] = ..."
-        if is_left
+        f"declare the type of the result, with the size of `{name}`: {left}: f32[...] = ..."
+        if left
         else f"say it: [{name} in 0..3]"
     )
     return make(

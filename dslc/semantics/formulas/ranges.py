@@ -117,7 +117,9 @@ def _set_range(ctx: Context, formula: Formula, index: Index) -> None:
     elif loose is not None:
         index.extent, index.why = loose[0], _place(loose[1], loose[2])
     else:
-        raise Mistake(errors.no_range(index.name, index.span, index.is_left))
+        names = ", ".join(i.name for i in formula.indices if i.is_left)
+        left = f"{formula.target}[{names}]" if index.is_left else None
+        raise Mistake(errors.no_range(index.name, index.span, left))
 
 
 def _check_count(ctx: Context, index: Index, span: Span) -> None:
