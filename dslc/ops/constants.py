@@ -68,7 +68,7 @@ def _constant_type(attrs: ConstantAttrs) -> TensorType:
         raise bad_static(f"{value} is not a bool")
     if is_integer(dtype):
         low, high = _integer_range(dtype)
-        if value != value or value != int(value) or not low <= value <= high:
+        if not low <= value <= high or value != int(value):  # NaN is not between them
             raise bad_static(f"{value} is not a value of {dtype}")
     return attrs.type
 

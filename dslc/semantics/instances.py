@@ -15,7 +15,7 @@ from dslc.ir.types import TensorType
 from dslc.semantics import errors
 from dslc.semantics.context import Context, Frame, Mistake, Silent
 from dslc.semantics.emission import Emission
-from dslc.semantics.operators import expand, own, to_tensor
+from dslc.semantics.operators import Operand, checked, expand, own, to_tensor
 from dslc.semantics.signature import Matcher
 from dslc.semantics.values import (
     Bad,
@@ -236,7 +236,9 @@ def _fitting(
     if isinstance(thing, Bad):
         return None
     if is_static(thing):
-        scalar = to_tensor(ctx, thing, type.dtype, span)
+        scalar = checked(
+            ctx, (Operand(thing, span),), lambda: to_tensor(ctx, thing, type.dtype, span)
+        )
         return expand(ctx, scalar, type.dims, span)
     if not isinstance(thing, Tensor):
         raise Mistake(errors.not_a_value(describe(thing), span))

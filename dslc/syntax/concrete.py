@@ -18,7 +18,7 @@ from dslc.diagnostics import InternalError
 from dslc.source import SourceFile
 from dslc.syntax.ast import Comment
 from dslc.syntax.grammar import LIST, SAME, tables
-from dslc.syntax.lexer import Token, lex
+from dslc.syntax.lexer import MAX_NESTING, Token, lex
 from dslc.syntax.parser import AFTER_NAME
 
 
@@ -64,6 +64,8 @@ class Concrete:
     first: frozenset[int]
     blank: frozenset[int]
     end: Token
+    # Whether brackets nest so deep that no more may be added.
+    deep: bool
 
 
 def concrete(source: SourceFile) -> Concrete:
@@ -71,7 +73,8 @@ def concrete(source: SourceFile) -> Concrete:
     lexed = lex(source)
     trivia, first, blank = _between(source.text, lexed.tokens, lexed.comments)
     root = _run(source, lexed.tokens)
-    return Concrete(root, trivia, sorted(trivia), first, blank, lexed.tokens[-1])
+    deep = _nesting(lexed.tokens) > MAX_NESTING - 4
+    return Concrete(root, trivia, sorted(trivia), first, blank, lexed.tokens[-1], deep)
 
 
 def leaves(node: Node) -> Iterator[Token]:
@@ -115,8 +118,11 @@ def _run(source: SourceFile, tokens: Sequence[Token]) -> Tree:
                 break
             size, symbol, tree_kind = recipes[~action]
             del states[len(states) - size :]
-            children = [node for value in values[len(values) - size :] for node in value]
+            first, *others = values[len(values) - size :] or [[]]
             del values[len(values) - size :]
+            children = first  # taken over: copied at each item, a long list would take too long
+            for other in others:
+                children += other
             if tree_kind is not None and not (tree_kind == "exprs" and len(children) == 1):
                 children = [Tree(tree_kind, children)]
             values.append(children)
@@ -135,6 +141,16 @@ def _recipes() -> list[tuple[int, str, str | None]]:
         (rule.size, rule.symbol, None if rule.method in (SAME, LIST) else rule.method)
         for rule in tables().rules
     ]
+
+
+def _nesting(tokens: Sequence[Token]) -> int:
+    """How deep the brackets nest."""
+    depth = most = 0
+    for token in tokens:
+        depth += token.type.startswith("LEFT_B") or token.type == "LEFT_PAREN"
+        depth -= token.type.startswith("RIGHT_")
+        most = max(most, depth)
+    return most
 
 
 # --- between the tokens -----------------------------------------------------------------------

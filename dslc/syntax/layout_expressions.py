@@ -286,10 +286,12 @@ class Expressions:
     ) -> Doc:
         if not rest:
             return self.expr(base, free)
-        docs = [concat(LINE, self.inside(s), " ", self._operand(right)) for s, right in rest]
+        whole = not free and self.tokens.file.deep  # the brackets that breaks need are too many
+        space = " " if whole else LINE
+        docs = [concat(space, self.inside(s), " ", self._operand(right)) for s, right in rest]
         more = nest(joined(docs)) if inner else joined(docs)
         lines = group(concat(self._operand(base), more))
-        if free:
+        if free or whole:
             return lines
         bracketed = nest(concat(SOFT, lines))
         return group(concat(if_broken("("), bracketed, SOFT_END, if_broken(")")))

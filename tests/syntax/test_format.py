@@ -167,6 +167,20 @@ def test_deep_and_long_programs() -> None:
     assert written(after) == after
 
 
+def test_no_brackets_are_added_where_none_can_be() -> None:
+    text = f"fn f(by: f32) -> f32 {{\n    return by * {'(' * 62}by{')' * 62}\n}}\n"
+    after = written(text)
+    assert after.count("(") == text.count("(")
+    assert written(after) == after
+
+
+def test_a_list_of_many_items_takes_no_quadratic_time() -> None:
+    parts = ".".join(["a"] * 20_000)
+    begin = time.process_time()
+    written(f'weights M {{\n    {parts} <- "a"\n}}\n')
+    assert time.process_time() - begin < 3  # it took 8 s
+
+
 # --- ranges ---------------------------------------------------------------------------------------
 
 TWO = "fn f() -> f32 {\n    x=1 # a\n\n    y =  2\n    return x\n}\nfn g() -> f32 {return 1}\n"
