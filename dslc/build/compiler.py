@@ -8,7 +8,6 @@ of a Select for guarded and would undo what keeps a divisor from being 0; LLVM s
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import tvm
@@ -48,8 +47,3 @@ tirx.register_tir_pipeline("dslc", _pipeline)
 def compile_module(module: Any, target: Any) -> Any:
     """The module compiled for `target` (a TVM target): an executable, callable by entry name."""
     return tvm.compile(module, target=target, tir_pipeline="dslc")
-
-
-def write_object(module: Any, target: Any, path: Path) -> None:
-    """The module compiled for `target`, as a relocatable object file."""
-    compile_module(module, target).mod.write_to_file(str(path), "o")

@@ -72,19 +72,15 @@ def build_source(
     return build_program(program, targets, digest, dump, sizes)
 
 
-def first_values(program: Program, weights: Weights | None, seed: int) -> dict[str, Array]:
-    """The variables' values: those given, the others from their initialisers.
+def _first_values(
+    program: Program, weights: Weights | None, seed: int
+) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """The variables' values, those given and the others from their initialisers; and notes on what
+    was converted.
 
     `weights` must hold every weight; states may be left out. ArgumentError lists what is missing,
     extra, or of another type. Optimiser states that start as zeros are left to the runtime.
     """
-    return _first_values(program, weights, seed)[0]
-
-
-def _first_values(
-    program: Program, weights: Weights | None, seed: int
-) -> tuple[dict[str, Array], tuple[str, ...]]:
-    """The values, and notes on what was converted."""
     needed = describe.needed_variables(program)
     fitted = _given(program, weights)
     given = fitted.values

@@ -184,7 +184,7 @@ def bind_arguments(
         named = Given(arg.name, value.thing, value.span)
         with ctx.inside(frame):
             thing = as_declared(ctx, arg.type, named)
-            ctx.bind(arg.name, argument_noted(ctx, frame, thing, arg))
+            ctx.bind(arg.name, _argument_noted(frame, thing, arg))
     for arg, argument in zip(args, given):
         if argument is None and arg.default is not None:
             with ctx.inside(frame):
@@ -219,7 +219,7 @@ def _default(ctx: Context, matcher: Matcher, arg: ast.Arg, default: ast.Expr) ->
     return ctx.tensor(value, default.span, f"the default of {arg.name.name}")
 
 
-def argument_noted(ctx: Context, frame: Frame, thing: Thing, arg: ast.Arg) -> Thing:
+def _argument_noted(frame: Frame, thing: Thing, arg: ast.Arg) -> Thing:
     """The argument with its name as its origin; in the library it keeps the caller's words."""
     if isinstance(thing, Tensor) and not frame.module.library:
         return Tensor(thing.value, Note(arg.name.span, f"the argument {arg.name.name}"), thing.home)

@@ -177,7 +177,7 @@ def _statics(
             wrong = True
             continue
         kind = statics.kind_of(ctx, params[name], ctx.frame)
-        converted = statics.setting(ctx, name, kind, value)
+        converted = statics.setting(kind, value)
         if converted is None:
             why = f"it must be {statics.KINDS[kind]}, not {describe(value)}"
             ctx.report(errors.bad_setting(decl.name.name, name, why, params[name].span, None))

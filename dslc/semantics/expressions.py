@@ -1,19 +1,20 @@
 """Expressions: from syntax to values, with the equations that compute them at run time.
 
 Input: an expression and a `Context`. Output: its value; after a mistake, which is reported here,
-`BAD`. Non-goals: calls (`calls.py`), operators on tensors (`operators.py`), statements.
+`BAD`. Non-goals: calls (`calls.py`), what follows a dot
+(`attributes.py`), operators on tensors (`operators.py`), statements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dslc.diagnostics import Label, nearest_name
+from dslc.diagnostics import Label
 from dslc.ir.dims import Poly
 from dslc.semantics import (
+    attributes,
     calls,
     errors,
-    habits,
     indexing,
     instances,
     numbers,
@@ -22,13 +23,11 @@ from dslc.semantics import (
     scans,
     statics,
 )
-from dslc.semantics.arguments import written
 from dslc.semantics.builtin_statics import bind_builtin
 from dslc.semantics.context import Context, Mistake, Silent, Undecidable
 from dslc.semantics.formulas.scalars import scalar
 from dslc.semantics.operators import Operand
-from dslc.semantics.resolve import declared, is_callable, resolve
-from dslc.semantics.scope import Module
+from dslc.semantics.resolve import is_callable, resolve
 from dslc.semantics.values import (
     BAD,
     UNKNOWN,
@@ -39,7 +38,6 @@ from dslc.semantics.values import (
     Dtype,
     Given,
     Instance,
-    Numbered,
     NumberFunction,
     Random,
     Tensor,
@@ -87,11 +85,11 @@ def _evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None) -> Thing:
         case ast.Subscript():
             return _subscript(ctx, expr, name)
         case ast.Attribute():
-            return _attribute(ctx, expr)
+            return attributes.attribute(ctx, expr)
         case ast.Member():
-            return _member(ctx, expr)
+            return attributes.member(ctx, expr)
         case ast.Pipe():
-            return _pipe(ctx, expr, name)
+            return _pipe(ctx, expr)
         case ast.Unary():
             return _unary(ctx, expr)
         case ast.Compare():
@@ -107,7 +105,7 @@ def _evaluate(ctx: Context, expr: ast.Expr, name: ast.Ident | None) -> Thing:
             raise Mistake(errors.else_outside_formula(expr.span))
 
 
-# --- names -------------------------------------------------------------------------------------
+# --- brackets and calls -------------------------------------------------------------------------
 
 
 def _callee(
@@ -117,105 +115,12 @@ def _callee(
     if not isinstance(function, ast.Attribute):
         return evaluate(ctx, function, name)
     try:
-        return _attribute(ctx, function, given)
+        return attributes.attribute(ctx, function, given)
     except Mistake as mistake:
         ctx.report(mistake.diagnostic)
     except Silent:
         pass
     return BAD
-
-
-def _attribute(ctx: Context, expr: ast.Attribute, given: Sequence[Given] | None = None) -> Thing:
-    inside = _module_path(ctx, expr)
-    if inside is not None:
-        return inside
-    value = evaluate(ctx, expr.value)
-    name = expr.name
-    match value:
-        case Bad():
-            return BAD
-        case Tensor():
-            if name.name == "T":
-                return indexing.transposed(ctx, value, expr.span)
-            help = _method_help(ctx, value, expr, given)
-            raise Mistake(errors.no_attribute(describe(value), name.name, name.span, None, help))
-        case Instance():
-            return instances.attribute(ctx, value, name)
-        case Module():
-            found = value.lookup(name.name)
-            if found is not None:
-                return declared(ctx, found, expr.span)
-            near = nearest_name(name.name, value.names())
-            raise Mistake(errors.no_attribute(describe(value), name.name, name.span, near))
-    help_for_layer = value.example() if isinstance(value, Numbered) else None
-    if isinstance(value, Code) and isinstance(value.decl, ast.LayerDecl):
-        help_for_layer = f"make an instance first: {value.name}[...]"
-    diagnostic = errors.no_attribute(describe(value), name.name, name.span, None)
-    if help_for_layer:
-        diagnostic = errors.with_help(diagnostic, help_for_layer)
-    raise Mistake(diagnostic)
-
-
-def _method_help(
-    ctx: Context, tensor: Tensor, expr: ast.Attribute, given: Sequence[Given] | None
-) -> str | None:
-    def static_names(function: str) -> list[str] | None:
-        if not is_callable(ctx, function):
-            return None
-        return habits.static_names(resolve(ctx, function, expr.span))
-
-    args = None if given is None else written(given)
-    owner, dims = expr.value.span.text, tensor.type.dims
-    return habits.method_help(owner, expr.name.name, dims, args, static_names)
-
-
-def _module_path(ctx: Context, expr: ast.Attribute) -> Module | None:
-    """`std.vision` as an imported module; a module of Python is a mistake."""
-    parts = [expr.name.name]
-    inner: ast.Expr = expr.value
-    while isinstance(inner, ast.Attribute):
-        parts.append(inner.name.name)
-        inner = inner.value
-    if not isinstance(inner, ast.Name) or inner.name in ctx.frame.env:
-        return None
-    if inner.name in habits.MODULES and ctx.frame.module.lookup(inner.name) is None:
-        raise _foreign_module(ctx, inner, expr)
-    return ctx.frame.module.modules.get(".".join([inner.name, *reversed(parts)]))
-
-
-def _foreign_module(ctx: Context, root: ast.Name, path: ast.Attribute) -> Exception:
-    """`torch.relu`: told once for the whole path, and not where its import was told already."""
-    if root.name in ctx.frame.module.imported:
-        return Silent()
-    name = path.name.name
-    target = name if is_callable(ctx, name) else None
-    target = target or habits.other_name(name, lambda other: is_callable(ctx, other))
-    help = f"write `{target}`: layers and functions need no module in front" if target else None
-    near = habits.sentence(name) or habits.name_help(root.name, lambda _: False)
-    return Mistake(errors.unknown_name(root.name, path.span, None, help or near))
-
-
-def _member(ctx: Context, expr: ast.Member) -> Thing:
-    value = evaluate(ctx, expr.value)
-    if isinstance(value, Bad):
-        return BAD
-    if isinstance(value, TupleOf):
-        return indexing.element(ctx, value, expr.index, expr.span)
-    if isinstance(value, Instance | Numbered):
-        try:
-            return instances.numbered(value, expr.index, expr.span)
-        except Mistake:
-            if ctx.reporter.has_errors:
-                # A mistake may have ended the loop that would have made it.
-                raise Silent from None
-            raise
-    help = None
-    if isinstance(value, Tensor):
-        help = f"a part of a tensor is taken by [ ]: {expr.value.span.text}[{expr.index}]"
-    raise Mistake(errors.no_element(expr.index, describe(value), expr.span, help))
-
-
-# --- brackets and calls -------------------------------------------------------------------------
 
 
 def _subscript(ctx: Context, expr: ast.Subscript, name: ast.Ident | None) -> Thing:
@@ -259,7 +164,7 @@ def arguments(ctx: Context, args: Sequence[ast.Argument]) -> list[Given]:
     return [Given(a.name, evaluate(ctx, a.value), a.value.span) for a in args]
 
 
-def _pipe(ctx: Context, expr: ast.Pipe, name: ast.Ident | None) -> Thing:
+def _pipe(ctx: Context, expr: ast.Pipe) -> Thing:
     """A chain of stages, walked from its start so that its length costs no recursion."""
     stages: list[ast.Pipe] = []
     inner: ast.Expr = expr

@@ -32,7 +32,7 @@ class _Cut:
     drop: bool = False
 
 
-def element(ctx: Context, value: TupleOf, index: int, span: Span) -> Thing:
+def element(value: TupleOf, index: int, span: Span) -> Thing:
     """Element `index` of a tuple; negative ones count from the end."""
     if not -len(value.elements) <= index < len(value.elements):
         last = len(value.elements) - 1
@@ -52,7 +52,7 @@ def index_tuple(ctx: Context, value: TupleOf, items: Sequence[ast.Item], span: S
         if isinstance(found, Bad):
             return BAD
         if isinstance(found, int) and not isinstance(found, bool):
-            return element(ctx, value, found, item.span)
+            return element(value, found, item.span)
     raise Mistake(errors.bad_index("a tuple is indexed by one whole number", span, ""))
 
 

@@ -38,7 +38,6 @@ from dslc.syntax import ast
 
 # Philox streams: variables use their numbers, random numbers in training those from here on.
 TRAINING_STREAM = 1 << 24
-_MORE_DRAWS = 1 << 16
 
 
 def make(ctx: Context, code: Code, name: ast.Ident | None, span: Span) -> Instance:

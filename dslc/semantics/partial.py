@@ -64,8 +64,7 @@ def _import_lost(tree: ast.File) -> bool:
 
 def tainted(tree: ast.File, wrong: Sequence[Span]) -> list[ast.Decl]:
     """The declarations with a syntax error in them, and those that refer to one of these."""
-    lines = tree.source
-    bad = [d for d in tree.decls if any(_touches(lines, span, d) for span in wrong)]
+    bad = [d for d in tree.decls if any(_touches(span, d) for span in wrong)]
     names = {n for d in bad if (n := _name(d)) is not None}
     rest = [d for d in tree.decls if d not in bad]
     while True:
@@ -77,7 +76,7 @@ def tainted(tree: ast.File, wrong: Sequence[Span]) -> list[ast.Decl]:
         rest = [d for d in rest if d not in more]
 
 
-def _touches(source: SourceFile, span: Span, decl: ast.Decl) -> bool:
+def _touches(span: Span, decl: ast.Decl) -> bool:
     """Whether a mistake is in a declaration, or right behind it, where its end was expected."""
     return decl.span.start <= span.end and span.start <= decl.span.end + 1
 

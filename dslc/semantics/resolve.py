@@ -1,7 +1,7 @@
 """What a name stands for: local, declared in the file, imported, of the library, or built in.
 
 Input: a name in the current frame. Output: its value; `Mistake` when there is none, with the name
-that was probably meant. Non-goals: attributes (`expressions.py`), dims of signatures.
+that was probably meant. Non-goals: attributes (`attributes.py`), dims of signatures.
 """
 
 from __future__ import annotations

@@ -254,7 +254,7 @@ def no_argument(what: str, item: ast.Item) -> Mistake:
     return Mistake(errors.no_static_argument(what, item.span))
 
 
-def setting(ctx: Context, name: str, kind: str, value: Thing) -> Thing | None:
+def setting(kind: str, value: Thing) -> Thing | None:
     """The value of a `--set`, or None when it is of another kind."""
     match kind, value:
         case "float", int() | float() if not isinstance(value, bool):

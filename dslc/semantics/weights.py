@@ -79,7 +79,7 @@ def name_weights(
             _apply(ctx, rule, holes, own, named, settings=settings)
     for name in own:
         named.setdefault(name, Named(name, None))
-    _check_claims(ctx, named, block)
+    _check_claims(ctx, named)
     foreign = {name: n.foreign for name, n in named.items() if n.foreign not in ("", name)}
     result = tuple(replace(v, foreign=foreign.get(v.name)) for v in variables)
     return result, tuple(dict.fromkeys(ignored))
@@ -119,7 +119,7 @@ def _names_nothing(pattern: ast.Pattern, own: Sequence[str]) -> Diagnostic:
     return errors.rule_names_nothing(text, part.span, lead, there, near)
 
 
-def _check_claims(ctx: Context, named: dict[str, Named], block: ast.WeightsDecl) -> None:
+def _check_claims(ctx: Context, named: dict[str, Named]) -> None:
     """No two weights take one tensor, unless both rules name it and the weight in full."""
     first: dict[str, tuple[str, Named]] = {}
     told: set[int] = set()

@@ -58,7 +58,7 @@ def emit(tile: Tile, registers: Registers, k: Size, columns: Size, a: Operand, b
     for i in range(tile.rows):
         for j in range(tile.vectors):
             at = i * tile.vectors + j
-            total = lane_sum(vector_at(acc, i64(at * lanes), lanes), lanes, tile.dtype)
+            total = lane_sum(vector_at(acc, i64(at * lanes), lanes), lanes)
             T.buffer_store(registers.results, total, [i64(at)])
 
 
@@ -89,7 +89,7 @@ def _multiply_add(
     ))  # fmt: skip
 
 
-def lane_sum(vector: Expr, lanes: int, dtype: str) -> Expr:
+def lane_sum(vector: Expr, lanes: int) -> Expr:
     """Sum of a vector's lanes, halves first."""
     while lanes > 1:
         lanes //= 2
