@@ -7,6 +7,7 @@ ArgumentError when a size can't be. Non-goals: the choice at a call (`dslc_runti
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -68,7 +69,8 @@ def _check(check: DimCheck, sizes: Mapping[str, int]) -> None:
         "<=": left <= right, ">": left > right, ">=": left >= right,
     }[check.op]  # fmt: skip
     if not held:
-        raise ArgumentError(f"{_told(sizes)} can't be: {check.message}")
+        why = re.sub(r"\{(\w+)\}", lambda m: str(sizes.get(m[1], m[1])), check.message)
+        raise ArgumentError(f"{_told(sizes)} can't be: {why}")
 
 
 def _told(sizes: Mapping[str, int]) -> str:

@@ -63,7 +63,7 @@ def test_special_entries_are_text_and_back() -> None:
         ({"N": (0,)}, "N can't be 0: in Net it is 1..8"),
         ({"N": (4, 9)}, "N can't be 9: in Net it is 1..8"),
         ({"M": (-1,)}, "M can't be -1: in Net it is at least 0"),
-        ({"T": (7,)}, "T=7 can't be: {T} columns are not pairs"),
+        ({"T": (7,)}, "T=7 can't be: 7 columns are not pairs"),
         ({"N": range(1, 9), "M": range(5)}, "8 x 5 sizes are 40 special versions of each entry"),
         ({"N": (True,)}, "a size of N is a whole number, not True"),
     ],
