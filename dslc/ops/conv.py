@@ -26,6 +26,7 @@ from dslc.ops.windows import (
     ConvWeightGradientAttrs,
     Layout,
     conv_size,
+    every,
     from_nchw,
     image_dims,
     image_type,
@@ -155,8 +156,7 @@ def _pad(attrs: ConvAttrs, x: Any) -> Any:
 def _window(attrs: ConvAttrs, x: Any, i: int, j: int, oh: int, ow: int) -> Any:
     """What kernel element (i, j) sees in a padded NCHW image: (N, C, OH, OW), a view."""
     top, left = i * attrs.dilation[0], j * attrs.dilation[1]
-    sh, sw = attrs.stride
-    return x[:, :, top : top + (oh - 1) * sh + 1 : sh, left : left + (ow - 1) * sw + 1 : sw]
+    return x[:, :, every(attrs.stride[0], top, oh), every(attrs.stride[1], left, ow)]
 
 
 def _wide(x: Any) -> Any:

@@ -27,6 +27,7 @@ from dslc.ops.windows import (
     AveragePoolGradientAttrs,
     Layout,
     PoolAttrs,
+    every,
     from_nchw,
     image_dims,
     image_type,
@@ -94,12 +95,7 @@ def _windows(attrs: PoolAttrs, x: Any, fill: float) -> Any:
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
     oh, ow = (cast(int, size) for size in pool_size(attrs, *x.shape[2:]))
     taps = [
-        padded[
-            :,
-            :,
-            i : i + (oh - 1) * attrs.stride[0] + 1 : attrs.stride[0],
-            j : j + (ow - 1) * attrs.stride[1] + 1 : attrs.stride[1],
-        ]
+        padded[:, :, every(attrs.stride[0], i, oh), every(attrs.stride[1], j, ow)]
         for i in range(attrs.kernel[0])
         for j in range(attrs.kernel[1])
     ]
@@ -118,7 +114,7 @@ def _spread(attrs: PoolAttrs, parts: Any, size: tuple[int, int]) -> Any:
     sh, sw = attrs.stride
     for tap in range(parts.shape[-1]):
         i, j = divmod(tap, attrs.kernel[1])
-        view = out[:, :, i : i + (oh - 1) * sh + 1 : sh, j : j + (ow - 1) * sw + 1 : sw]
+        view = out[:, :, every(sh, i, oh), every(sw, j, ow)]
         view += parts[..., tap]
     return out[:, :, top : top + size[0], left : left + size[1]]
 

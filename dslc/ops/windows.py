@@ -119,6 +119,11 @@ def pool_size(attrs: PoolAttrs, h: Dim, w: Dim) -> tuple[Dim, Dim]:
     )
 
 
+def every(step: int, start: int, count: int) -> slice:
+    """`count` elements from `start` on, `step` apart; none is no slice that ends below 0."""
+    return slice(start, start + max((count - 1) * step + 1, 0), step)
+
+
 def to_nchw(attrs: ConvAttrs | PoolAttrs, x: Any) -> Any:
     return x if attrs.layout == "NCHW" else np.transpose(x, (0, 3, 1, 2))
 

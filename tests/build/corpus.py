@@ -123,6 +123,18 @@ model M(x: f32[N, 2, H, W]) -> f32[N, 2, H // 2, W // 2] {
 }""",
         ({"N": 1, "H": 8, "W": 5}, {"N": 3, "H": 7, "W": 16}),
     ),
+    # Of small images the kernels see nothing: there are no windows, and no gradient.
+    Model(
+        "no_windows",
+        """
+model M(x: f32[N, 4, H in 3..9, W in 3..9]) -> f32[N, 4] {
+    y = x |> conv2d[4, kernel=5, stride=3]
+    z = x |> conv2d[4, kernel=5, stride=3, groups=4]
+    return sum[axis=(2, 3)](y + z + max_pool2d[5, stride=3](x) * avg_pool2d[5, stride=3](x))
+}"""
+        + _train("sum(output * output)"),
+        ({"N": 2, "H": 9, "W": 8}, {"N": 1, "H": 3, "W": 8}, {"N": 2, "H": 4, "W": 4}),
+    ),
     Model(
         "image_f64",
         """
