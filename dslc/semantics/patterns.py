@@ -106,8 +106,14 @@ def nearest_place(pattern: ast.Pattern, names: Sequence[str]) -> tuple[int, list
     """How many parts of the pattern lead to some name, and what stands there instead of the next
     part (the parts that go on, if the pattern ends too early)."""
     known = [name.split(".") for name in names]
+    first: dict[str, int] = {}  # where each `{i}` stands first: it is the same in all its places
     for depth, wanted in enumerate(pattern.parts):
-        onward = [parts for parts in known if len(parts) > depth and fits(wanted, parts[depth])]
+        same = first.setdefault(wanted.name, depth) if isinstance(wanted, ast.Capture) else depth
+        onward = [
+            parts
+            for parts in known
+            if len(parts) > depth and fits(wanted, parts[depth]) and parts[same] == parts[depth]
+        ]
         if not onward:
             return depth, list(dict.fromkeys(p[depth] for p in known if len(p) > depth))
         known = onward
