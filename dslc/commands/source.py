@@ -24,6 +24,9 @@ def read_source(path: Path, newline: str | None = None) -> SourceFile:
     except FileNotFoundError:
         raise UserError(f"there is no file {path}", EXIT_USAGE) from None
     except UnicodeDecodeError:
+        if path.suffix == ".dlc":
+            told = f"{path} is a built model; this reads the .dl file it came from"
+            raise UserError(told) from None
         raise UserError(f"{path} is not UTF-8 text") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", EXIT_USAGE) from None

@@ -85,6 +85,8 @@ def target(s: Situation) -> Diagnostic | None:
     left = Span(s.source, s.first.start, s.tokens[equal - 1].end)
     if s.first.type == "LEFT_PAREN":
         help = "several targets are written without brackets: `a, b = ...`"
+    elif s.place == "train" and s.tokens[s.start + 1].type == "LEFT_BRACKET":
+        help = "index notation stands in the body of a function: write a `fn`, and call it here"
     elif s.tokens[s.start + 1].type == "LEFT_BRACKET":
         help = "left of `=` only index names stand in `[ ]`; values never change in place"
     else:

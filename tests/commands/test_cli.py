@@ -39,6 +39,14 @@ def test_check_prints_every_error_and_fails(tmp_path, dslc) -> None:
     assert "2 errors in 1 file" in done.stderr
 
 
+def test_a_built_model_is_no_source(tmp_path, dslc) -> None:
+    path = tmp_path / "net.dlc"
+    path.write_bytes(b"PK\x03\x04\xff\xfe")
+    told = "net.dlc is a built model; this reads the .dl file it came from"
+    assert told in dslc("show", path, status=1).stderr
+    assert told in dslc("check", path, status=1).stderr
+
+
 def test_check_as_json(tmp_path, dslc) -> None:
     path = tmp_path / "wrong.dl"
     path.write_text("model M(x: f32[N]) -> f32[N] {\n    return y\n}\n")
