@@ -62,13 +62,15 @@ def format_range(source: SourceFile, start: int, end: int) -> Replacement:
 
 
 def _line_starts(source: SourceFile) -> dict[int, int]:
-    """By how many tokens are before it: where the line after each statement's last begins."""
+    """By how many tokens are before it: where the line after each statement's last begins. Lines of
+    a block inside brackets are passed over: the brackets may come or go outside of a range."""
     starts = {}
-    count = 0
+    count = depth = 0
     tokens = lex(source).tokens
     for token, after in pairwise(tokens):
         count += token.type not in _LOOSE
-        if after.type == "NEWLINE":
+        depth += (token.type == "LEFT_PAREN") - (token.type == "RIGHT_PAREN")
+        if after.type == "NEWLINE" and depth == 0:
             starts[count] = source.text.find("\n", token.end) + 1
     return starts
 

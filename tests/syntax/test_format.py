@@ -198,6 +198,17 @@ def test_a_range_changes_its_lines_only() -> None:
     assert after == TWO.replace("y =  2", "y = 2")
 
 
+def test_a_range_in_a_block_whose_value_gets_brackets() -> None:
+    body = "scan x_t in x along 0, h = z {\n        h  =  h + x_t\n        yield h\n    }"
+    terms = " + ".join(f"a_long_name_{i}" for i in range(8))
+    text = f"fn f() -> f32 {{\n    y = {terms} + {body}\n    return y\n}}\n"
+    whole = written(text)
+    assert "(" in whole.split("\n")[1]
+    start = text.index("h  =")
+    _, mixed = replaced(text, start, start + 1)
+    assert written(mixed) == whole
+
+
 @pytest.mark.parametrize("start", range(0, len(TWO), 3))
 def test_ranges_end_where_statements_do(start: int) -> None:
     for end in range(start, len(TWO) + 1, 4):
