@@ -205,7 +205,7 @@ def test_a_range_in_a_block_whose_value_gets_brackets() -> None:
     whole = written(text)
     assert "(" in whole.split("\n")[1]
     start = text.index("h  =")
-    _, mixed = replaced(text, start, start + 1)
+    _, mixed = replaced(text, start, text.index("return y"))
     assert written(mixed) == whole
 
 
