@@ -94,6 +94,9 @@ class Matcher:
     ) -> None:
         actual = tensor.type.dims
         spreads = [i for i, d in enumerate(written.dims) if isinstance(d, ast.Spread)]
+        if len(spreads) > 1:
+            second = written.dims[spreads[1]]
+            raise Mistake(errors.two_packs(second.span.text.removeprefix("*"), second.span))
         extra = len(actual) - (len(written.dims) - len(spreads))
         if extra < 0 or (extra > 0 and not spreads):
             wanted = len(written.dims) - len(spreads)

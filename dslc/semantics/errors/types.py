@@ -250,6 +250,11 @@ def default_of_itself(span: Span) -> Diagnostic:
     )
 
 
+def two_packs(name: str, span: Span) -> Diagnostic:
+    help = "one of them must have its dims written out"
+    return make("E0222", f"a type holds one `*` only, and `*{name}` is another", span, help=help)
+
+
 def bad_dim(found: str, span: Span) -> Diagnostic:
     return make("E0222", f"a dim is a whole number that is not negative, not {found}", span)
 
