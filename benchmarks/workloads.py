@@ -51,6 +51,38 @@ def article_weights(net: nn.Sequential) -> dict[str, np.ndarray[Any, Any]]:
     }
 
 
+def inference_of(name: str, model: Any, net: nn.Module, x: Any) -> Workload:
+    """Our model against PyTorch's on one input."""
+    tensor = torch.from_numpy(x)
+
+    def peer() -> torch.Tensor:
+        with torch.inference_mode():
+            return net(tensor)
+
+    expected = peer().numpy()
+    error = float(np.abs(model(x) - expected).max() / np.abs(expected).max())
+    return Workload(name, lambda: model(x), {"PyTorch eager": peer}, error)
+
+
+def training_of(
+    name: str,
+    ours: Callable[[], float],
+    optimizer: torch.optim.Optimizer,
+    forward: Callable[[], torch.Tensor],
+) -> Workload:
+    """Our training step against PyTorch's; both give the loss, as `forward` does."""
+
+    def peer() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = forward()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    error = max(abs(ours() / peer() - 1) for _ in range(3))
+    return Workload(name, ours, {"PyTorch eager": peer}, error)
+
+
 def inference(batch: int, threads: int) -> Workload:
     torch.manual_seed(0)
     net = article_torch().eval()
@@ -58,20 +90,7 @@ def inference(batch: int, threads: int) -> Workload:
     model = dslc.compile(
         EXAMPLES / "article" / "cnn.dl", weights=article_weights(net), threads=threads
     )
-    tensor = torch.from_numpy(image)
-
-    def peer() -> torch.Tensor:
-        with torch.inference_mode():
-            return net(tensor)
-
-    expected = peer().numpy()
-    error = float(np.abs(model(image) - expected).max() / np.abs(expected).max())
-    return Workload(
-        f"article CNN, inference, batch {batch}",
-        lambda: model(image),
-        {"PyTorch eager": peer},
-        error,
-    )
+    return inference_of(f"article CNN, inference, batch {batch}", model, net, image)
 
 
 def training(batch: int, threads: int) -> Workload:
@@ -83,22 +102,12 @@ def training(batch: int, threads: int) -> Workload:
     model = dslc.compile(
         EXAMPLES / "article" / "cnn.dl", train=True, weights=article_weights(net), threads=threads
     )
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     x, y = torch.from_numpy(image), torch.from_numpy(label)
-
-    def peer() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(net(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    def ours() -> float:
-        return model.train_step(image=image, label=label).loss
-
-    error = max(abs(ours() / peer() - 1) for _ in range(3))
-    return Workload(
-        f"article CNN, training step, batch {batch}", ours, {"PyTorch eager": peer}, error
+    return training_of(
+        f"article CNN, training step, batch {batch}",
+        lambda: model.train_step(image=image, label=label).loss,
+        torch.optim.SGD(net.parameters(), lr=0.01),
+        lambda: nn.functional.cross_entropy(net(x), y),
     )
 
 
@@ -166,36 +175,18 @@ class Sequence:
     def inference(self, batch: int, threads: int) -> Workload:
         net, weights, x, _ = self.both(batch)
         model = dslc.compile(self.source, weights=weights, threads=threads)
-        tensor = torch.from_numpy(x)
-
-        def peer() -> torch.Tensor:
-            with torch.inference_mode():
-                return net(tensor)
-
-        expected = peer().numpy()
-        error = float(np.abs(model(x) - expected).max() / np.abs(expected).max())
-        return Workload(
-            self.name("inference", batch), lambda: model(x), {"PyTorch eager": peer}, error
-        )
+        return inference_of(self.name("inference", batch), model, net, x)
 
     def training(self, batch: int, threads: int) -> Workload:
         net, weights, x, y = self.both(batch)
         model = dslc.compile(self.source, train=True, weights=weights, threads=threads)
-        optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
         tensor, target = torch.from_numpy(x), torch.from_numpy(y)
-
-        def peer() -> float:
-            optimizer.zero_grad(set_to_none=True)
-            loss = nn.functional.mse_loss(net(tensor), target)
-            loss.backward()
-            optimizer.step()
-            return loss.item()
-
-        def ours() -> float:
-            return model.train_step(x=x, y=y).loss
-
-        error = max(abs(ours() / peer() - 1) for _ in range(3))
-        return Workload(self.name("training step", batch), ours, {"PyTorch eager": peer}, error)
+        return training_of(
+            self.name("training step", batch),
+            lambda: model.train_step(x=x, y=y).loss,
+            torch.optim.Adam(net.parameters(), lr=0.01),
+            lambda: nn.functional.mse_loss(net(tensor), target),
+        )
 
 
 ARTICLE_RNN = Sequence("rnn", 10, 50, 20)
