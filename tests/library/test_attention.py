@@ -21,11 +21,11 @@ pytestmark = pytest.mark.torch
 ATTENTION = "from std.attention import *".replace("*", ", ".join([
     "scaled_dot_product_attention", "causal_mask", "window_mask", "rotary", "alibi", "sinusoidal",
     "split_heads", "join_heads", "repeat_heads", "multi_head_attention",
-    "grouped_query_attention", "kv_cache",
+    "grouped_query_attention", "kv_cache", "relative_position_bias",
 ]))  # fmt: skip
 TRANSFORMER = """from std.transformer import (
     transformer_encoder_layer, transformer_encoder, transformer_decoder_layer,
-    transformer_decoder, gpt2_block, llama_block, gated_mlp,
+    transformer_decoder, transformer, gpt2_block, llama_block, gated_mlp,
 )"""
 
 Q, K, V = (numbers(2, 3, *rest, seed=i) for i, rest in enumerate([(5, 4), (7, 4), (7, 6)]))
@@ -182,6 +182,52 @@ def test_alibi_has_the_slopes_of_its_paper() -> None:
         distance = np.array([[3], [4]]) - np.arange(6)
         wanted = -np.array(slopes(heads))[:, None, None] * distance
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
+
+
+class RelativeBias(nn.Module):  # type: ignore[misc,name-defined]
+    """T5's position bias, as Hugging Face computes it."""
+
+    def __init__(self, heads: int, buckets: int, furthest: int, causal: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(buckets, heads))
+        self.buckets, self.furthest, self.causal = buckets, furthest, causal
+
+    def forward(self, query: Any, key: Any) -> Any:
+        return self.weight[self.bucket(key - query[:, None])].permute(2, 0, 1)
+
+    def bucket(self, ahead: Any) -> Any:
+        count, first = self.buckets, 0
+        if self.causal:
+            ahead = -ahead.clamp(max=0)
+        else:
+            count //= 2
+            first = (ahead > 0) * count
+            ahead = ahead.abs()
+        exact = count // 2
+        grown = torch.log(ahead / exact) / math.log(self.furthest / exact) * (count - exact)
+        far = exact + torch.where(ahead < exact, 0, grown).long()
+        return first + torch.where(ahead < exact, ahead, far.clamp(max=count - 1))
+
+
+@pytest.mark.parametrize(
+    ("statics", "options"),
+    [
+        ("2", (2, 32, 128, False)),
+        ("2, causal=true", (2, 32, 128, True)),
+        ("3, buckets=10, max_distance=20", (3, 10, 20, False)),
+    ],
+)
+def test_relative_position_bias(statics: str, options: tuple[int, int, int, bool]) -> None:
+    """Also beyond the furthest distance, both ways."""
+    torch.manual_seed(0)
+    inputs = {"q": np.array([0, 150, 300]), "k": np.arange(320)}
+    check(
+        "l(q, k)",
+        inputs,
+        RelativeBias(*options),
+        imports=ATTENTION,
+        setup=f"l = relative_position_bias[{statics}]",
+    )
 
 
 def test_sinusoidal() -> None:
@@ -428,4 +474,49 @@ def test_stacks_of_transformer_layers() -> None:
         ),
         imports=TRANSFORMER,
         setup="l = transformer_decoder[2, 2, 20]",
+    )
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_an_encoder_and_a_decoder_in_one(norm_first: bool) -> None:
+    """Sources of two lengths in one batch."""
+    kept = np.array([[True] * 7, [True] * 4 + [False] * 3])
+    future = ~torch.ones(5, 5, dtype=torch.bool).tril()
+    options: dict[str, Any] = {"norm_first": norm_first, "batch_first": True}
+    module = spread(nn.Transformer(8, 2, 1, 2, 20, activation=F.gelu, **options))
+
+    def translate(m: Any, source: Any, target: Any, kept: Any) -> Any:
+        padding = {"src_key_padding_mask": ~kept, "memory_key_padding_mask": ~kept}
+        return m(source, target, tgt_mask=future, **padding)
+
+    written = str(norm_first).lower()
+    check(
+        "l(x, y, source_mask=seen, memory_mask=seen)",
+        {"x": numbers(2, 7, 8), "y": numbers(2, 5, 8, seed=1), "m": kept},
+        Named(module, translate),
+        imports=TRANSFORMER,
+        setup=f"""
+    l = transformer[2, 1, 2, 20, act=gelu, norm_first={written}]
+    seen = reshape[N, 1, 1, 7](m)""",
+    )
+
+
+def test_masks_of_floats() -> None:
+    x, y = {"x": numbers(2, 5, 8)}, {"y": numbers(2, 7, 8, seed=1)}
+    bias = {"b": numbers(5, 5, seed=2)}
+    check(
+        "l(x, score_bias=b)",
+        {**x, **bias},
+        Named(spread(nn.TransformerEncoder(encoder_layer(), 1)), lambda m, x, b: m(x, b)),
+        imports=TRANSFORMER,
+        setup="l = transformer_encoder[1, 2, 20]",
+    )
+    check(
+        "l(x, y, score_bias=b)",
+        {**x, **y, **bias},
+        Named(spread(nn.TransformerDecoder(decoder_layer(), 1)), lambda m, x, y, b: m(x, y, b)),
+        imports=TRANSFORMER,
+        setup="l = transformer_decoder[1, 2, 20, causal=false]",
     )
