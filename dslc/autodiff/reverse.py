@@ -3,7 +3,7 @@ cotangents are in its record.
 
 Input: a Function, one of its results (a float scalar) and some of its parameters. Output: the
 Function extended by the gradients of that result; being IR, it can be differentiated again.
-Only what the asked-for gradients need is computed. A scan keeps what its steps begin with.
+Only what the asked-for gradients need is computed. A scan stacks what its gradient keeps.
 Non-goals: saving memory by computing values twice; forward mode.
 """
 
@@ -19,7 +19,7 @@ from dslc.ir.types import is_float
 from dslc.ops.constants import constant
 from dslc.ops.cotangents import cotangents as cotangents
 from dslc.ops.cotangents import zeros as zeros
-from dslc.ops.recurrent import keeping_carries
+from dslc.ops.scan_gradient import keeping
 
 
 def gradient(function: Function, of: int, wrt: Sequence[int]) -> Function:
@@ -35,7 +35,7 @@ def gradient(function: Function, of: int, wrt: Sequence[int]) -> Function:
     if not is_float(loss.type.dtype) or loss.type.dims:
         raise InternalError(f"the gradient of {loss}: {loss.type} in {function.name}")
     b = Builder.over(function)
-    eqns = [keeping_carries(b, eqn) for eqn in function.eqns]
+    eqns = [keeping(b, eqn) for eqn in function.eqns]
     for eqn in eqns:
         b.keep(eqn)
     one = constant(b, value=1.0, type=loss.type)

@@ -14,7 +14,7 @@ from dslc.ir.core import Eqn
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index, NoFacet, Ranking, Scatter
 from dslc.ir.types import DType, TensorType
-from dslc.ops.recurrent import ScanAttrs
+from dslc.ops.scan_attrs import ScanAttrs
 
 WINDOW = 32  # reductions over no more (constant) elements are written out as one expression
 

@@ -22,7 +22,7 @@ from typing import Literal
 from dslc.ir.core import Entry, Function, Value
 from dslc.ir.dims import Dim
 from dslc.lowering.group import Group, Grouping
-from dslc.ops.recurrent import ScanAttrs
+from dslc.ops.scan_attrs import ScanAttrs
 
 ALIGNMENT = 64
 

@@ -24,7 +24,7 @@ from dslc.ir.types import ITEMSIZE
 from dslc.ops.conv import conv2d, conv2d_input_gradient
 from dslc.ops.linalg import MatmulAttrs, matmul
 from dslc.ops.packed import conv2d_packed, matmul_packed
-from dslc.ops.recurrent import ScanAttrs
+from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.shape import reshape, transpose
 from dslc.ops.slicing import pad, slice_
 from dslc.ops.windows import ConvAttrs, ConvInputGradientAttrs

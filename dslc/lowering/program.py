@@ -25,7 +25,7 @@ from dslc.lowering.kernel import Kernel, make_kernel
 from dslc.lowering.loops import Task, emit_loops
 from dslc.lowering.memory import InArena, InCarry, OfScan, Place, Plan, plan, plan_body
 from dslc.lowering.ranking import emit_ranking
-from dslc.ops.recurrent import ScanAttrs
+from dslc.ops.scan_attrs import ScanAttrs
 from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.contract import Machine
 

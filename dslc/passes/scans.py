@@ -5,7 +5,8 @@ Input and output: a Function.
 - Products (and convolutions, reductions) that depend on the scanned tensors, but not on the
   carries, are computed for all steps at once before the loop, with what they need; their results
   are scanned. What is only added to such a result goes with it. What is yielded without a carry
-  never enters.
+  never enters. Out of a scan over chunks nothing goes that way: all steps' values at once are what
+  its chunks are there to avoid.
 - What the function around does not use is dropped: yields, carries, operands. A carry that never
   changes is a captured value; captured constants are constants of the body.
 
@@ -16,7 +17,7 @@ Non-goals: moving work behind the loop; unrolling.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from dslc.diagnostics import InternalError
@@ -26,7 +27,8 @@ from dslc.ir.rewrite import drop_dead, map_bodies, with_inputs
 from dslc.ir.text import print_eqn
 from dslc.ops.constants import constant
 from dslc.ops.linalg import matmul
-from dslc.ops.recurrent import ScanAttrs, scan
+from dslc.ops.recurrent import scan
+from dslc.ops.scan_attrs import ScanAttrs
 from dslc.passes.batch import IMAGES, REDUCTIONS, for_all_steps, spread
 from dslc.passes.hoist import FREE, RENAMES
 
@@ -144,6 +146,8 @@ class _Scan:
     def taken(self, live: Mapping[Value, None]) -> dict[Value, None]:
         """Results of heavy work on slices, and what is computed from them for nothing."""
         taken: dict[Value, None] = {}
+        if self.attrs.chunks:
+            return taken
         for eqn in self.body.eqns:
             out = eqn.outputs[0]
             if out not in live or out not in self.sliced:
@@ -241,7 +245,7 @@ class _Scan:
         following = [results[attrs.yields + i] for i in carries]
         body = inner.function("body", [env[v] for v in (*stacks, *following)])
         initial = [self.eqn.inputs[attrs.elements + i] for i in carries]
-        new = ScanAttrs(body, attrs.length, len(fed), len(carries), attrs.reverse)
+        new = replace(attrs, body=body, elements=len(fed), carries=len(carries))
         inputs = (*fed, *initial, *captured)
         if inputs == self.eqn.inputs and self.is_as_before(new):
             self.b.keep(self.eqn)

@@ -5,7 +5,8 @@
 
 The first is what the gradient of a recurrent layer does for each of its weights; one product of all
 steps runs at the speed of a large matrix. The second is done only where the stack is there anyway
-or no carry reaches it: to write it for that alone would cost more than it saves.
+or no carry reaches it: to write it for that alone would cost more than it saves. The terms of a
+scan over chunks are not stacked: each chunk adds its own.
 Input and output: a Function. Results may differ by the rounding of sums.
 Non-goals: sums of other terms; moving what comes before a term (`scans.py` does).
 """
@@ -22,7 +23,8 @@ from dslc.ir.rewrite import count_uses, drop_dead, map_bodies, with_inputs
 from dslc.ops.broadcast import ReduceAttrs, reduce_sum
 from dslc.ops.elementwise import add
 from dslc.ops.linalg import MatmulAttrs, matmul
-from dslc.ops.recurrent import ScanAttrs, scan
+from dslc.ops.recurrent import scan
+from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.shape import reshape, transpose
 
 
@@ -32,7 +34,8 @@ def sums(function: Function) -> Function:
     replaced: dict[Value, Value] = {}
     for old in function.eqns:
         eqn = with_inputs(old, replaced)
-        found = _sums(eqn.attrs) if isinstance(eqn.attrs, ScanAttrs) else {}
+        attrs = eqn.attrs
+        found = _sums(attrs) if isinstance(attrs, ScanAttrs) and not attrs.chunks else {}
         if found:
             with b.at(eqn.origin):
                 replaced.update(_behind(b, eqn, found))

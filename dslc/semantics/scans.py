@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dslc.diagnostics import Diagnostic, Label
 from dslc.ir.core import Function, Value
 from dslc.ir.types import is_float
-from dslc.ops.recurrent import ScanAttrs
 from dslc.ops.recurrent import scan as scan_op
+from dslc.ops.scan_attrs import ScanAttrs
 from dslc.semantics import errors
 from dslc.semantics.context import Context, Mistake, ScanBody, Silent
 from dslc.semantics.emission import Emission

@@ -13,7 +13,7 @@ from dslc.ir.core import Function
 from dslc.ir.evaluate import evaluate
 from dslc.ir.verify import verify
 from dslc.ops.broadcast import reduce_sum
-from dslc.ops.recurrent import ScanAttrs
+from dslc.ops.scan_attrs import ScanAttrs
 from dslc.passes.dce import dce
 from dslc.passes.scans import scans
 from dslc.passes.sums import sums

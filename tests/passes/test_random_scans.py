@@ -17,7 +17,8 @@ from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
 from dslc.ir.verify import verify
 from dslc.ops import BY_NAME as OPS
-from dslc.ops.recurrent import ScanAttrs, scan
+from dslc.ops.recurrent import scan
+from dslc.ops.scan_attrs import ScanAttrs
 from dslc.passes.canonicalize import canonicalize
 from dslc.passes.cse import cse
 from dslc.passes.dce import dce
