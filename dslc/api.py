@@ -10,7 +10,7 @@ tree that `parse` gave.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -88,6 +88,7 @@ def compile(
     set: Mapping[str, Setting] | None = ...,
     dims: Sizes | None = ...,
     weights: Weights | None = ...,
+    missing: Sequence[str] = ...,
     seed: int = ...,
     threads: int | None = ...,
 ) -> Model: ...
@@ -101,6 +102,7 @@ def compile(
     set: Mapping[str, Setting] | None = ...,
     dims: Sizes | None = ...,
     weights: Weights | None = ...,
+    missing: Sequence[str] = ...,
     seed: int = ...,
     threads: int | None = ...,
 ) -> Trainer: ...
@@ -113,6 +115,7 @@ def compile(
     set: Mapping[str, Setting] | None = None,
     dims: Sizes | None = None,
     weights: Weights | None = None,
+    missing: Sequence[str] = (),
     seed: int = 0,
     threads: int | None = None,
 ) -> Any:
@@ -120,10 +123,12 @@ def compile(
 
     target: "cpu" or "cuda". model: which one, where the file holds several. set: the model's static
     parameters by name. dims: sizes of dynamic dims that get code of their own, beside the code for
-    any size: `{"N": (1, 32)}`; of several dims, each combination. weights: a `.safetensors` file or
-    arrays by name; without them the initialisers' values, drawn from `seed`. With `train`, dropout
-    and the like draw from `seed` too. threads: of its calls; by default all CPUs that this process
-    may use.
+    any size: `{"N": (1, 32)}`; of several dims, each combination. weights: a `.safetensors` file
+    (or the `.safetensors.index.json` of several) or arrays by name; without them the initialisers'
+    values, drawn from `seed`. missing: patterns of weights that may be missing in `weights` and
+    start as without them, such as `["head.*"]`; the model's `report` tells of each weight. With
+    `train`, dropout and the like draw from `seed` too. threads: of its calls; by default all CPUs
+    that this process may use.
 
     Raises CompileError (the program is wrong), ArgumentError (the weights or dims are), BuildError
     or DeviceError (the machine lacks something).
@@ -139,6 +144,7 @@ def compile(
         here=True,
         sizes=dims,
         weights=weights,
+        missing=missing,
     )
-    loaded = session.load_built(built, weights, seed, threads)
+    loaded = session.load_built(built, weights, seed, threads, missing)
     return Trainer(loaded, seed) if train else loaded

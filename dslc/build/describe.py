@@ -150,7 +150,7 @@ def variable_infos(variables: Sequence[Variable]) -> tuple[VariableInfo, ...]:
             tuple(int(d) for d in v.type.dims if isinstance(d, int)),
             v.kind,
             v.trainable,
-            v.foreign or "",
+            v.foreign,
         )
         for v in variables
     )

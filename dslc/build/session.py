@@ -27,7 +27,8 @@ from dslc_runtime._ffi import load_library
 from dslc_runtime.artifact import write_artifact
 from dslc_runtime.dtypes import Array
 from dslc_runtime.loading import Fitted, fit
-from dslc_runtime.session import read_weights
+from dslc_runtime.report import LoadReport
+from dslc_runtime.weight_files import read_weights
 
 Weights = str | Path | Mapping[str, Array]
 
@@ -58,14 +59,15 @@ def build_source(
     here: bool = False,
     sizes: Sizes | None = None,
     weights: Weights | None = None,
+    missing: Sequence[str] = (),
 ) -> Built:
     """Compiles a source file; `here`: for this process alone, so that on a CPU no linker is needed;
     `sizes`: of dynamic dims that get code of their own; `weights` that don't fit are refused before
-    anything is compiled. CompileError, BuildError, ArgumentError."""
+    anything is compiled (see `_given`). CompileError, BuildError, ArgumentError."""
     program = program_of(source, model, settings, training=training)
     if dump is not None:
         dump("elaborate", program)
-    _given(program, weights)
+    _given(program, weights, missing)
     digest = hashlib.sha256(source.text.encode()).hexdigest()
     if here and targets[0].kind == "cpu" and find_linker() is None:
         return build_here(program, targets[0], digest, dump, sizes)
@@ -73,57 +75,64 @@ def build_source(
 
 
 def _first_values(
-    program: Program, weights: Weights | None, seed: int
-) -> tuple[dict[str, Array], tuple[str, ...]]:
-    """The variables' values, those given and the others from their initialisers; and notes on what
-    was converted.
-
-    `weights` must hold every weight; states may be left out. ArgumentError lists what is missing,
-    extra, or of another type. Optimiser states that start as zeros are left to the runtime.
-    """
+    program: Program, weights: Weights | None, missing: Sequence[str], seed: int
+) -> tuple[dict[str, Array], LoadReport | None]:
+    """The variables' values, those given and the others from their initialisers; and the report of
+    those given. Optimiser states that start as zeros are left to the runtime. ArgumentError."""
     needed = describe.needed_variables(program)
-    fitted = _given(program, weights)
-    given = fitted.values
+    fitted = _given(program, weights, missing)
+    given = fitted.values if fitted is not None else {}
     values: dict[str, Array] = {}
     for name, variable in needed.items():
         if name in given:
             values[name] = given[name]
         elif variable.init is not None and variable.kind != "optimizer":
             values[name] = evaluate(variable.init, [np.asarray(seed, np.int64)])[0]
-    return values, fitted.notes
+    return values, None if fitted is None else fitted.report
 
 
-def _given(program: Program, weights: Weights | None) -> Fitted:
+def _given(program: Program, weights: Weights | None, missing: Sequence[str]) -> Fitted | None:
+    """`weights` must hold every weight but those whose names fit a pattern of `missing`; states may
+    be left out. ArgumentError lists what is missing, extra, or of another type."""
     if weights is None:
-        return Fitted({}, ())
+        return None
     where = "what was given"
     if not isinstance(weights, Mapping):
         where, weights = str(weights), read_weights(Path(weights))
     kept = [v for v in program.variables if v.kind in ("weight", "state")]
     infos = describe.variable_infos(kept)
-    return fit(program.name, infos, program.ignored, weights, where)
+    return fit(program.name, infos, program.ignored, weights, where, missing)
 
 
 def write(
-    built: Built, path: Path, source: SourceFile, weights: Weights | None, seed: int
-) -> tuple[str, ...]:
-    """Writes the artifact, whole or not at all, and returns notes on converted weights.
+    built: Built,
+    path: Path,
+    source: SourceFile,
+    weights: Weights | None,
+    seed: int,
+    missing: Sequence[str] = (),
+) -> LoadReport | None:
+    """Writes the artifact, whole or not at all, and tells what became of the weights given.
     ArgumentError, ArtifactError."""
-    values, notes = _first_values(built.program, weights, seed)
+    values, report = _first_values(built.program, weights, missing, seed)
     name = Path(source.path).name if source.path else "model.dl"
     write_artifact(path, built.manifest, built.libraries, values, {name: source.text})
-    return notes
+    return report
 
 
 def load_built(
-    built: Built, weights: Weights | None, seed: int, threads: int | None = None
+    built: Built,
+    weights: Weights | None,
+    seed: int,
+    threads: int | None = None,
+    missing: Sequence[str] = (),
 ) -> Model:
     """The compiled model in this process."""
     (target,) = built.manifest.targets
     module = built.module
     if module is None:
         module = load_library(built.libraries[target.file], built.manifest.model)
-    values, notes = _first_values(built.program, weights, seed)
+    values, report = _first_values(built.program, weights, missing, seed)
     model = Model.from_parts(built.manifest, module, values, threads=threads)
-    model.notes = notes
+    model.report = report
     return model

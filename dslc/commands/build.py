@@ -20,6 +20,7 @@ from dslc.commands.source import (
     read_source,
     tell_notes,
 )
+from dslc.commands.weights import add_weights, tell_weights
 from dslc.ir.core import Program
 from dslc.ir.text import print_program
 
@@ -36,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arch", metavar="SM", help="GPU architectures, such as sm_80,sm_90")
     add_model(parser)
     add_dims(parser)
-    parser.add_argument("--weights", type=Path, metavar="W.safetensors", help="the weights")
+    add_weights(parser)
     parser.add_argument("--seed", type=int, default=0, help="of first weights without --weights")
     parser.add_argument("--train", action="store_true", help="the training step too")
     parser.add_argument("--threads", type=int, help="how many big kernels are cut for")
@@ -63,11 +64,12 @@ def run(args: argparse.Namespace) -> int:
         dump=dump,
         sizes=parse_dims(args.dim),
         weights=args.weights,
+        missing=args.missing,
     )
-    notes = session.write(built, output, source, args.weights, args.seed)
+    report = session.write(built, output, source, args.weights, args.seed, args.missing)
     if not args.quiet:
         told(built.summary)
-        tell_notes(notes)
+        tell_weights(report, whole=args.report)
         size = output.stat().st_size
         seconds = time.perf_counter() - started
         print(f"wrote {output}: {size / 1e6:.2f} MB in {seconds:.1f} s")

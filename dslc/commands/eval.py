@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
             set=parse_settings(args.set),
             threads=args.threads,
         )
-    tell_notes(model.model.notes)
+    report = model.model.report
+    tell_notes(() if report is None else report.notes)
     data = load(args.data, model.input_names)
     for name, value in evaluate(model, data, args.batch).items():
         print(f"{name} {value:.6f}")

@@ -36,8 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     model = dslc_runtime.load(args.artifact, threads=args.threads)
     if args.weights is not None:
-        model.load_weights(args.weights)
-        tell_notes(model.notes)
+        tell_notes(model.load_weights(args.weights).notes)
     positional: list[Array] = []
     named: dict[str, Array] = {}
     for given in args.input:

@@ -20,7 +20,8 @@ from pathlib import Path
 import dslc
 from dslc.cli import EXIT_INTERRUPTED, EXIT_USAGE, UserError
 from dslc.commands.progress import Display
-from dslc.commands.source import add_model, parse_settings, read_source, tell_notes
+from dslc.commands.source import add_model, parse_settings, read_source
+from dslc.commands.weights import add_weights, tell_weights
 from dslc.training import curve
 from dslc.training.data import load
 from dslc.training.loop import Outcome, Plan, fit
@@ -37,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on from DIR's checkpoint")
     parser.add_argument("--seed", type=int, default=0, help="of first weights, order and dropout")
-    parser.add_argument("--weights", type=Path, help="a .safetensors file to start from")
+    add_weights(parser)
     add_model(parser)
     parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
@@ -54,11 +55,13 @@ def run(args: argparse.Namespace) -> int:
         train=True,
         seed=args.seed,
         weights=args.weights,
+        missing=args.missing,
         set=parse_settings(args.set),
         threads=args.threads,
     )
     compiled = time.perf_counter() - started
-    tell_notes(() if args.quiet else model.model.notes)
+    if not args.quiet:
+        tell_weights(model.model.report, whole=args.report)
     data = load(args.data, model.input_names)
     validation = load(args.val, model.input_names) if args.val else None
     plan = Plan(args.epochs, args.batch, args.seed)

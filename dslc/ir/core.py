@@ -151,7 +151,8 @@ class Variable:
 
     `init` makes the first value: a Function of one parameter, the `i64[]` seed (each variable
     draws from its own stream), or None for `prepared` ones. `trainable` only for weights that
-    the training step updates. `foreign`: its name in weights from elsewhere, where that is another.
+    the training step updates. `foreign`: its name in weights from elsewhere, where that is another;
+    empty if they don't have it.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """`weights` blocks: the names that weights have in files from elsewhere.
 
 Input: the rules of a block and the weights of its model. Output: the weights with their foreign
-names, and the patterns of foreign tensors that are left out (`_ <- "pooler.*"`). The first rule
-that names a weight counts; one that no rule names keeps its own name. Non-goals: files
-(`dslc_runtime/loading.py`).
+names, and the patterns of foreign tensors that are left out (`_ <- "pooler.*"`). Weights that no
+file from elsewhere has (`head.* <- _`) have an empty one. The first rule that names a weight
+counts; one that no rule names keeps its own name. Non-goals: files (`dslc_runtime/loading.py`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from dslc.semantics.scope import Module
 from dslc.source import Span
 from dslc.syntax import ast
 
-# The left side of a rule that says which foreign tensors are left out.
-IGNORE = "_"
+# On the left of a rule: these foreign tensors are left out; on the right: no foreign tensor is it.
+NOTHING = "_"
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A weight's name in a file from elsewhere, and what gives it."""
+    """A weight's name in a file from elsewhere, empty if it is not there, and what gives it."""
 
     foreign: str
     rule: ast.WeightRule | None
@@ -74,13 +74,13 @@ def name_weights(
             # What it was for shall not complain, either.
             named.update((n, Named("", None)) for n in own if find(rule.pattern, n))
         elif _ignores(rule):
-            ignored += _spelled_out(rule.source.value, holes)
+            ignored += _spelled_out(_text(rule), holes)
         else:
             _apply(ctx, rule, holes, own, named, settings=settings)
     for name in own:
         named.setdefault(name, Named(name, None))
     _check_claims(ctx, named)
-    foreign = {name: n.foreign for name, n in named.items() if n.foreign not in ("", name)}
+    foreign = {name: n.foreign for name, n in named.items() if n.rule and n.foreign != name}
     result = tuple(replace(v, foreign=foreign.get(v.name)) for v in variables)
     return result, tuple(dict.fromkeys(ignored))
 
@@ -105,7 +105,7 @@ def _apply(
         else:
             ctx.report(_names_nothing(rule.pattern, own))
     for name, filled in new:
-        named[name] = Named(fill(rule.source.value, holes, filled), rule)
+        named[name] = Named(fill(_text(rule), holes, filled), rule)
 
 
 def _names_nothing(pattern: ast.Pattern, own: Sequence[str]) -> Diagnostic:
@@ -155,28 +155,43 @@ def _on_purpose(a: ast.WeightRule | None, b: ast.WeightRule | None) -> bool:
 
 def _ignores(rule: ast.WeightRule) -> bool:
     (part, *more) = rule.pattern.parts
-    return not more and isinstance(part, ast.Ident) and part.name == IGNORE
+    return not more and isinstance(part, ast.Ident) and part.name == NOTHING
+
+
+def _text(rule: ast.WeightRule) -> str:
+    """The foreign name, with its holes; empty for `_`."""
+    return rule.source.value if isinstance(rule.source, ast.String) else ""
 
 
 def _holes(ctx: Context, rule: ast.WeightRule) -> list[Hole] | None:
     """The holes of the right side; None when they don't fit those of the left, which is told."""
     try:
-        text = rule.source.value
-        holes = holes_of(text)
-        _check_text(rule, text, holes)
-        _check_names(rule, holes)
+        if isinstance(rule.source, ast.Ident):
+            _check_nothing(rule, rule.source)
+            return []
+        holes = holes_of(rule.source.value)
+        _check_text(rule.source, holes)
+        _check_names(rule, rule.source, holes)
         if not _ignores(rule):
-            _check_order(rule, holes)
+            _check_order(rule, rule.source, holes)
         return holes
     except Mistake as mistake:
         ctx.report(mistake.diagnostic)
         return None
 
 
-def _check_text(rule: ast.WeightRule, text: str, holes: Sequence[Hole]) -> None:
+def _check_nothing(rule: ast.WeightRule, source: ast.Ident) -> None:
+    if source.name != NOTHING:
+        raise Mistake(errors.foreign_name_unquoted(source))
+    if _ignores(rule):
+        raise Mistake(errors.nothing_from_nothing(rule.span))
+
+
+def _check_text(source: ast.String, holes: Sequence[Hole]) -> None:
+    text = source.value
     for match in re.finditer(r"[{}]", text):
         if not any(hole.start <= match.start() < hole.end for hole in holes):
-            place = _inside(rule.source, match.start(), match.end())
+            place = _inside(source, match.start(), match.end())
             raise Mistake(errors.bad_foreign_name(f"a `{match[0]}` that stands alone", place))
     if (
         not text
@@ -184,36 +199,34 @@ def _check_text(rule: ast.WeightRule, text: str, holes: Sequence[Hole]) -> None:
         or text[0] == "."
         or text[-1] == "."
     ):
-        raise Mistake(errors.bad_foreign_name("an empty part", rule.source.span))
+        raise Mistake(errors.bad_foreign_name("an empty part", source.span))
 
 
-def _check_names(rule: ast.WeightRule, holes: Sequence[Hole]) -> None:
+def _check_names(rule: ast.WeightRule, source: ast.String, holes: Sequence[Hole]) -> None:
     captured = {part.name: part for part in rule.pattern.parts if isinstance(part, ast.Capture)}
     for hole in holes:
         if hole.name is not None and hole.name not in captured:
-            place = _inside(rule.source, hole.start, hole.end)
+            place = _inside(source, hole.start, hole.end)
             near = nearest_name(hole.name, captured)
             only = near or (next(iter(captured)) if len(captured) == 1 else None)
             raise Mistake(errors.unknown_capture(hole.name, place, only, _ignores(rule)))
     used = {hole.name for hole in holes}
     for name, part in captured.items():
         if name not in used:
-            raise Mistake(errors.unused_capture(name, part.span, rule.source.span))
+            raise Mistake(errors.unused_capture(name, part.span, source.span))
 
 
-def _check_order(rule: ast.WeightRule, holes: Sequence[Hole]) -> None:
+def _check_order(rule: ast.WeightRule, source: ast.String, holes: Sequence[Hole]) -> None:
     left = [p for p in rule.pattern.parts if isinstance(p, ast.Wildcard | ast.IndexRange)]
     right = [hole for hole in holes if hole.name is None]
     if len(left) != len(right):
-        raise Mistake(
-            errors.unequal_holes(len(left), len(right), rule.pattern.span, rule.source.span)
-        )
+        raise Mistake(errors.unequal_holes(len(left), len(right), rule.pattern.span, source.span))
     for part, hole in zip(left, right):
         if hole.range is None:
             continue
         low, high = hole.range
         if not isinstance(part, ast.IndexRange) or part.high - part.low != high - low:
-            place = _inside(rule.source, hole.start, hole.end)
+            place = _inside(source, hole.start, hole.end)
             raise Mistake(errors.unequal_ranges(part.span, place))
 
 

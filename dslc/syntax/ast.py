@@ -564,10 +564,10 @@ class TrainDecl(Node):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class WeightRule(Node):
-    """`pattern <- "foreign.{i}.name.*"`."""
+    """`pattern <- "foreign.{i}.name.*"`, or `pattern <- _`."""
 
     pattern: Pattern
-    source: String
+    source: String | Ident
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -191,7 +191,8 @@ class Builder:
         return ast.WeightsDecl(self._span(c), self._ident(c[1]), self._nodes(c[3:]), self._doc(c))
 
     def weight_rule(self, c: Children) -> ast.WeightRule:
-        return ast.WeightRule(self._span(c), c[0], self.string(c[2:]))
+        source = self.string(c[2:]) if c[2].type == "STRING" else self._ident(c[2])
+        return ast.WeightRule(self._span(c), c[0], source)
 
     def pattern(self, c: Children) -> ast.Pattern:
         return ast.Pattern(self._span(c), self._nodes(c))

@@ -8,6 +8,7 @@ model.signature                # (image: f32[N, 3, 112, 112]) -> f32[N, 10]
 
 from dslc_runtime.errors import ArgumentError, ArtifactError, DeviceError
 from dslc_runtime.launcher import get_num_threads, set_num_threads
+from dslc_runtime.report import LoadReport
 from dslc_runtime.session import Model, load
 from dslc_runtime.trainer import StepResult, Trainer
 
@@ -17,6 +18,7 @@ __all__ = [
     "ArgumentError",
     "ArtifactError",
     "DeviceError",
+    "LoadReport",
     "Model",
     "StepResult",
     "Trainer",

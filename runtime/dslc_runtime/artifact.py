@@ -10,10 +10,8 @@ Non-goals: running code (`session.py`), choosing a target (`device.py`).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import mmap
 import os
 import zlib
 from collections.abc import Mapping
@@ -27,6 +25,7 @@ from dslc_runtime.atomic import replacing
 from dslc_runtime.dtypes import Array, name_of
 from dslc_runtime.errors import ArtifactError
 from dslc_runtime.manifest import FileInfo, Manifest, ManifestError
+from dslc_runtime.mapping import map_file
 from dslc_runtime.safetensors import SafetensorsError
 
 MANIFEST = "manifest.json"
@@ -86,7 +85,9 @@ def read_artifact(path: str | os.PathLike[str], *, verify: bool = True) -> Artif
     are checked (everything else always is in full).
     """
     try:
-        data = _map(Path(path))
+        data = map_file(Path(path))
+        if not data:
+            raise ArtifactError("it is empty")
         members = archive.read(data)
         _check_names(members)
         manifest = _manifest(data, members)
@@ -106,17 +107,6 @@ def read_artifact(path: str | os.PathLike[str], *, verify: bool = True) -> Artif
         raise ArtifactError(f"{path} is not a whole .dlc artifact: {error}") from None
     libraries = {name: content for name, content in contents.items() if name.startswith("lib/")}
     return Artifact(Path(path), manifest, libraries, weights, sources)
-
-
-def _map(path: Path) -> memoryview:
-    with path.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        if size == 0:
-            raise ArtifactError("it is empty")
-        mapped = mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_COPY)
-    with contextlib.suppress(OSError, AttributeError):
-        mapped.madvise(mmap.MADV_WILLNEED)
-    return memoryview(mapped)
 
 
 def _manifest(data: memoryview, members: Mapping[str, Member]) -> Manifest:

@@ -1,42 +1,50 @@
 """The arrays of a weights file become a model's: by name, by the `weights` rules, and by dtype.
 
-Input: the variables of a manifest with their foreign names, patterns of what is ignored, arrays by
-name. Output: a value per variable that has one, and what was converted. Everything that does not
-fit is told in one error. A file has either the model's own names or the foreign ones: the kind that
-it fits better counts. A dtype may change only where no number does (f16 to f32; not back).
-Non-goals: reading files (`safetensors.py`), taking the values over (`variables.py`).
+Input: the variables of a manifest with their foreign names, patterns of what is ignored and of what
+may be missing, arrays by name. Output: a value per variable that has one, and a report of what
+became of each tensor. Everything that does not fit is told in one error. A file has either the
+model's own names or the foreign ones: the kind that it fits better counts.
+Non-goals: reading files (`weight_files.py`), dtypes (`conversion.py`), taking the values over
+(`variables.py`).
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from dslc_runtime.dtypes import Array, described, name_of, numpy_dtype
+from dslc_runtime.conversion import Converted, Refused, convert
+from dslc_runtime.dtypes import Array, described, name_of
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.manifest import VariableInfo
+from dslc_runtime.report import LoadedTensor, LoadReport, OtherTensor
 
-# What each dtype holds exactly, besides itself.
-_WIDER = {
-    "f16": ("f32", "f64"),
-    "bf16": ("f32", "f64"),
-    "f32": ("f64",),
-    "i8": ("i16", "i32", "i64"),
-    "u8": ("i16", "i32", "i64"),
-    "i16": ("i32", "i64"),
-    "i32": ("i64",),
-}
 # PyTorch counts the batches of each batch norm beside its running mean; we don't need the count.
 _COUNTER, _MEAN = "num_batches_tracked", "running_mean"
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Values by the model's own names, in the model's dtypes; `notes` say what was converted."""
+    """Values by the model's own names, in the model's dtypes, and what became of each tensor."""
 
     values: Mapping[str, Array]
-    notes: tuple[str, ...]
+    report: LoadReport
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """One way to name the variables in a file; those without a name are not in it."""
+
+    of: Mapping[str, str]
+    ignored: Sequence[str] = ()
+
+    def left_out(self, name: str) -> bool:
+        head, _, last = name.rpartition(".")
+        if last == _COUNTER and (f"{head}.{_MEAN}" if head else _MEAN) in self.of.values():
+            return True
+        return any(matches(pattern, name) for pattern in self.ignored)
 
 
 def fit(
@@ -45,92 +53,114 @@ def fit(
     ignored: Sequence[str],
     given: Mapping[str, Array],
     where: str,
+    missing: Sequence[str] = (),
 ) -> Fitted:
-    """The values of weights and states among `variables`. All weights must be there; states may.
-    ArgumentError lists all that is missing, extra, or of another type, with the nearest names."""
+    """The values of weights and states among `variables`. All weights must be there but those that
+    `missing`, patterns of own names, lets be missing, and in a file of foreign names those that
+    have none; states may be there. ArgumentError lists all that is missing, extra, or of another
+    type, with the nearest names."""
     known = [v for v in variables if v.kind in ("weight", "state")]
-    own = {v.name: v.name for v in known}
-    foreign = {v.name: v.foreign or v.name for v in known}
-    problems = _misfits(known, own, (), given)
-    names = own
-    if problems and (foreign != own or ignored):
-        others = _misfits(known, foreign, ignored, given)
+    spared = _spared(model, known, missing)
+    own = _Names({v.name: v.name for v in known})
+    foreign = _Names(
+        {v.name: v.name if v.foreign is None else v.foreign for v in known if v.foreign != ""},
+        ignored,
+    )
+    names, values, problems = own, *_values(known, own, given, spared)
+    if problems and foreign != own:
+        other_values, others = _values(known, foreign, given, spared)
         if len(others) <= len(problems):
-            problems, names = others, foreign
+            names, values, problems = foreign, other_values, others
     if problems:
         lines = "\n  ".join(problems)
         raise ArgumentError(f"{where} does not fit the model {model}:\n  {lines}")
-    values, converted = {}, dict[tuple[str, str], int]()
-    for variable in known:
-        if names[variable.name] not in given:
-            continue
-        array = given[names[variable.name]]
-        kind = name_of(array.dtype)
-        if kind != variable.dtype:
-            array = array.astype(numpy_dtype(variable.dtype))
-            converted[kind, variable.dtype] = converted.get((kind, variable.dtype), 0) + 1
-        values[variable.name] = array
-    notes = (
-        f"{count} tensor{'s' * (count != 1)} converted from {a} to {b}"
-        for (a, b), count in converted.items()
-    )
-    return Fitted(values, tuple(notes))
+    arrays = {name: converted.array for name, converted in values.items()}
+    return Fitted(arrays, _report(model, where, known, names, given, values))
 
 
-def _misfits(
+def _spared(model: str, known: Sequence[VariableInfo], missing: Sequence[str]) -> AbstractSet[str]:
+    """The names that may be missing; each pattern must name some."""
+    spared: set[str] = set()
+    for pattern in missing:
+        found = {v.name for v in known if matches(pattern, v.name)}
+        if not found:
+            near = difflib.get_close_matches(pattern, [v.name for v in known], 1, 0.3)
+            hint = f"; it has {near[0]!r}" if near else ""
+            raise ArgumentError(f"no weight of {model} is called {pattern!r}{hint}")
+        spared |= found
+    return spared
+
+
+def _report(
+    model: str,
+    where: str,
     known: Sequence[VariableInfo],
-    names: Mapping[str, str],
-    ignored: Sequence[str],
+    names: _Names,
     given: Mapping[str, Array],
-) -> list[str]:
-    """One line for each tensor that is missing, extra, or of another type."""
-    taken = set(names.values())
-    missing = [v for v in known if v.kind == "weight" and names[v.name] not in given]
-    extra = [n for n in given if n not in taken and not _left_out(n, taken, ignored)]
+    values: Mapping[str, Converted],
+) -> LoadReport:
+    loaded, missing = [], []
+    for v in known:
+        if v.name not in values:
+            missing.append(OtherTensor(v.name, v.dtype, v.dims))
+            continue
+        foreign, rounded = names.of[v.name], values[v.name].rounded
+        held = name_of(given[foreign].dtype)
+        loaded.append(LoadedTensor(v.name, foreign, held, v.dtype, v.dims, rounded))
+    taken = {tensor.foreign for tensor in loaded}
+    ignored = [
+        OtherTensor(name, name_of(array.dtype), array.shape)
+        for name, array in given.items()
+        if name not in taken
+    ]
+    return LoadReport(model, where, tuple(loaded), tuple(ignored), tuple(missing))
+
+
+def _values(
+    known: Sequence[VariableInfo],
+    names: _Names,
+    given: Mapping[str, Array],
+    spared: AbstractSet[str],
+) -> tuple[dict[str, Converted], list[str]]:
+    """The values of the variables that the file has; one line for each tensor that is missing,
+    extra, or of another type."""
+    taken = set(names.of.values())
+    extra = [n for n in given if n not in taken and not names.left_out(n)]
     lines = []
-    for variable in missing:
-        name = names[variable.name]
-        near = difflib.get_close_matches(name, extra, 1, 0.5)
-        hint = f" (the file has {near[0]!r})" if near else ""
-        lines.append(f"missing: {_told(variable, name)}: {declared(variable)}{hint}")
+    for v in known:
+        name = names.of.get(v.name, "")
+        if v.kind == "weight" and name and name not in given and v.name not in spared:
+            near = difflib.get_close_matches(name, extra, 1, 0.5)
+            hint = f" (the file has {near[0]!r})" if near else ""
+            lines.append(f"missing: {_told(v, name)}: {declared(v)}{hint}")
     free = sorted(taken - set(given)) or sorted(taken)
     for name in extra:
         near = difflib.get_close_matches(name, free, 1, 0.5)
         hint = f" (the model has {near[0]!r})" if near else ""
         lines.append(f"extra: {name}: {described(given[name])}{hint}")
-    for variable in known:
-        name = names[variable.name]
-        if name in given:
-            lines += _mistyped(variable, _told(variable, name), given[name])
-    return lines
+    values: dict[str, Converted] = {}
+    for v in known:
+        name = names.of.get(v.name, "")
+        if name and name in given:
+            try:
+                values[v.name] = _value(v, given[name])
+            except Refused as refused:
+                told = f"{_told(v, name)}: {described(given[name])} where {declared(v)} is needed"
+                lines.append(told + (f": {refused}" if str(refused) else ""))
+    return values, lines
 
 
-def _mistyped(variable: VariableInfo, name: str, array: Array) -> list[str]:
-    held = name_of(array.dtype)
-    if array.shape != variable.dims or not _fits(held, variable.dtype):
-        told = f"{name}: {described(array)} where {declared(variable)} is needed"
-        if array.shape == variable.dims and held in _WIDER.get(variable.dtype, ()):
-            told += f": {variable.dtype} can't hold every {held}; convert the file if that is meant"
-        return [told]
-    return []
-
-
-def _fits(held: str, needed: str) -> bool:
-    return held == needed or needed in _WIDER.get(held, ())
+def _value(variable: VariableInfo, array: Array) -> Converted:
+    if array.shape != variable.dims:
+        raise Refused("")
+    return convert(array, variable.dtype)
 
 
 def _told(variable: VariableInfo, name: str) -> str:
     return name if name == variable.name else f"{name} (for {variable.name})"
 
 
-def _left_out(name: str, taken: set[str], ignored: Sequence[str]) -> bool:
-    head, _, last = name.rpartition(".")
-    if last == _COUNTER and (f"{head}.{_MEAN}" if head else _MEAN) in taken:
-        return True
-    return any(_matches(pattern, name) for pattern in ignored)
-
-
-def _matches(pattern: str, name: str) -> bool:
+def matches(pattern: str, name: str) -> bool:
     """`*` as the last part stands for everything below, elsewhere for any one part; inside a part
     for any text without a dot."""
     wanted, parts = pattern.split("."), name.split(".")

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
 
-FORMAT = 2
+FORMAT = 3
 
 DTypeName = Literal["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool"]
 
@@ -41,14 +41,14 @@ class TensorInfo:
 class VariableInfo:
     """A tensor that lives between calls; its dims are numbers. `prepared` ones belong to a target:
     they are computed from the others at load. `foreign`: its name in weights from elsewhere, if
-    that is another."""
+    that is another; empty if they don't have it."""
 
     name: str
     dtype: DTypeName
     dims: tuple[int, ...] = ()
     kind: Literal["weight", "state", "optimizer", "prepared"] = "weight"
     trainable: bool = True
-    foreign: str = ""
+    foreign: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 from dslc_runtime.atomic import replacing
 from dslc_runtime.dtypes import ITEMSIZE, Array, MissingDType, name_of, numpy_dtype
+from dslc_runtime.mapping import map_file
 
 ALIGNMENT = 64
 MAX_HEADER = 100_000_000  # the format's own limit
@@ -125,5 +126,5 @@ def save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -
 
 
 def load(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    """Arrays (their own copies in memory) and metadata. OSError, SafetensorsError."""
-    return parse(memoryview(bytearray(path.read_bytes())))
+    """Arrays over the mapped file, and metadata. OSError, SafetensorsError."""
+    return parse(map_file(path))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -28,8 +28,9 @@ from dslc_runtime.dtypes import ITEMSIZE, Array, MissingDType
 from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError, ArtifactError, DeviceError
 from dslc_runtime.manifest import EntryCode, Manifest, TargetInfo
-from dslc_runtime.safetensors import SafetensorsError
+from dslc_runtime.report import LoadReport
 from dslc_runtime.variables import Store
+from dslc_runtime.weight_files import read_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,8 @@ class Model:
         self.threads = threads
         self.lock = threading.RLock()
         self.arenas: list[Array] = []
-        # What was converted when the weights were loaded, for people.
-        self.notes: tuple[str, ...] = ()
+        # Of the last weights that were loaded; None while they are those of the artifact.
+        self.report: LoadReport | None = None
         infos = {v.name: v for v in (*manifest.variables, *target.prepared)}
         self.weight_infos = {n: v for n, v in infos.items() if v.kind in ("weight", "state")}
         self._changing = frozenset(name for e in manifest.entries for name in e.updates)
@@ -193,25 +194,34 @@ class Model:
     def __repr__(self) -> str:
         return f"<model {self.name}{self.signature} on {self.target.name}>"
 
-    def load_weights(self, weights: str | os.PathLike[str] | Mapping[str, Array]) -> None:
-        """Takes weights (and states, where there are any) from a `.safetensors` file or arrays.
+    def load_weights(
+        self,
+        weights: str | os.PathLike[str] | Mapping[str, Array],
+        *,
+        missing: Sequence[str] = (),
+    ) -> LoadReport:
+        """Takes weights (and states, where there are any) from a file or arrays; tells of each.
 
-        Names are the model's own, or the foreign ones of its `weights` block. A dtype may become a
-        wider one (f16 to f32); `notes` then says so. ArgumentError lists everything that is
-        missing, extra or of another type; the weights are then as before. Calls under way on other
-        threads finish with the old weights.
+        weights: a `.safetensors` file, the `.safetensors.index.json` of several, or arrays by name.
+        Names are the model's own, or the foreign ones of its `weights` block. missing: patterns of
+        the model's own names, such as `"head.*"`, that need not be there and keep their values.
+        Floats of another dtype are converted, rounded where they must be, and so are integers that
+        the model's dtype holds; the report says so. ArgumentError lists everything that is missing,
+        extra or of another type; the weights are then as before. Calls under way on other threads
+        finish with the old weights.
         """
         where = "what was given"
         if not isinstance(weights, Mapping):
             where = os.fspath(weights)
             weights = read_weights(Path(weights))
         infos = self.weight_infos.values()
-        fitted = loading.fit(self.name, infos, self.manifest.ignored, weights, where)
+        fitted = loading.fit(self.name, infos, self.manifest.ignored, weights, where, missing)
         with self.lock:
             store = self.store.replaced(fitted.values)
             self._prepare(store)
             self.store = store
-            self.notes = fitted.notes
+            self.report = fitted.report
+        return fitted.report
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Writes weights and states to a `.safetensors` file, whole or not at all. OSError."""
@@ -284,14 +294,3 @@ def load(
         raise DeviceError(f"{path} can't be run: {error}") from None
     except AttributeError as error:
         raise ArtifactError(f"{path} is not whole: {target.file}: {error}") from None
-
-
-def read_weights(path: Path) -> Mapping[str, Array]:
-    """The arrays of a `.safetensors` file. ArgumentError when it can't be read."""
-    try:
-        arrays, _ = safetensors.load(path)
-    except OSError as error:
-        raise ArgumentError(f"cannot read {path}: {error.strerror or error}") from None
-    except SafetensorsError as error:
-        raise ArgumentError(f"{path} is not a whole .safetensors file: {error}") from None
-    return arrays

@@ -9,7 +9,7 @@ numbers as one that never stopped. Non-goals: epochs, batches, progress.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from dslc_runtime.dtypes import Array, described
 from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.loading import declared
+from dslc_runtime.report import LoadReport
 from dslc_runtime.safetensors import SafetensorsError
 from dslc_runtime.session import Model, Weights
 
@@ -85,9 +86,14 @@ class Trainer:
     def __repr__(self) -> str:
         return f"<trainer of {self.name}{self.signature} on {self.model.target.name}>"
 
-    def load_weights(self, weights: str | os.PathLike[str] | Mapping[str, Array]) -> None:
+    def load_weights(
+        self,
+        weights: str | os.PathLike[str] | Mapping[str, Array],
+        *,
+        missing: Sequence[str] = (),
+    ) -> LoadReport:
         """See `Model.load_weights`; optimiser states stay."""
-        self.model.load_weights(weights)
+        return self.model.load_weights(weights, missing=missing)
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """See `Model.save_weights`."""

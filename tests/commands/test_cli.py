@@ -135,6 +135,28 @@ def test_run_takes_other_weights_and_tells_what_it_converted(artifact, tmp_path,
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model(np.ones((2, 4), np.float32)))
 
 
+def test_build_tells_of_each_weight(artifact, tiny, tmp_path, dslc) -> None:
+    weights = dict(dslc_runtime.load(artifact).weights)
+    weights["fc1.weight"] = weights["fc1.weight"].astype(np.float16)
+    path = tmp_path / "w.safetensors"
+    safetensors.save(path, {n: w for n, w in weights.items() if not n.startswith("fc2.")}, {})
+    out = ("-o", tmp_path / "tiny.dlc")
+    done = dslc("build", tiny / "tiny.dl", "--weights", path, *out, status=1)
+    assert "missing: fc2.weight: f32[3, 8]" in done.stderr
+    part = ("build", tiny / "tiny.dl", "--weights", path, "--missing", "fc2.*", *out)
+    lines = dslc(*part).stdout.splitlines()
+    summary = f"weights of Tiny from {path}: 2 loaded, 1 converted from f16 to f32, 2 missing"
+    assert summary in lines
+    assert f"not in {path}: fc2.weight, fc2.bias" in lines
+    listed = dslc(*part, "--report").stdout
+    assert "\n  fc1.weight: f32[8, 4], converted from f16\n" in listed
+    assert "\nmissing:\n  fc2.weight: f32[3, 8]\n  fc2.bias: f32[3]\n" in listed
+    built = dslc_runtime.load(tmp_path / "tiny.dlc")
+    np.testing.assert_array_equal(built.weights["fc1.bias"], weights["fc1.bias"])
+    slip = dslc("build", tiny / "tiny.dl", "--weights", path, "--missing", "fc3.*", *out, status=1)
+    assert "no weight of Tiny is called 'fc3.*'; it has 'fc2." in slip.stderr
+
+
 def test_run_refuses_an_array_that_does_not_fit(artifact, tiny, dslc) -> None:
     np.save(tiny / "bad.npy", np.ones((2, 5), np.float32))
     done = dslc("run", artifact, "--input", tiny / "bad.npy", status=1)

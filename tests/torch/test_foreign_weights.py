@@ -75,15 +75,15 @@ def test_state_dict(tmp_path: Path) -> None:
     model = dslc.compile(SOURCE, weights=path)
     expected = net(torch.from_numpy(x)).detach().numpy()
     np.testing.assert_allclose(model(x), expected, rtol=1e-5, atol=1e-5)
-    assert model.notes == ()
+    assert model.report is not None
+    assert model.report.notes == ()
 
     # Saved under its own names, it loads again; so does the foreign file, now in half precision.
     model.save_weights(tmp_path / "own.safetensors")
     assert "blocks.1.up.weight" in safetensors.load(tmp_path / "own.safetensors")[0]
     half = {k: v.astype(np.float16) if v.dtype == np.float32 else v for k, v in state.items()}
     safetensors.save(path, half, {})
-    model.load_weights(path)
-    assert model.notes == ("20 tensors converted from f16 to f32",)
+    assert model.load_weights(path).notes == ("20 tensors converted from f16 to f32",)
     np.testing.assert_allclose(model(x), expected, rtol=0.02, atol=0.02)
     model.load_weights(tmp_path / "own.safetensors")
     np.testing.assert_allclose(model(x), expected, rtol=1e-5, atol=1e-5)

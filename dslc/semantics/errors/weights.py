@@ -1,4 +1,4 @@
-"""Diagnostics about `weights` blocks: names in files from elsewhere (E0420 to E0426).
+"""Diagnostics about `weights` blocks: names in files from elsewhere (E0420 to E0426, E0448, E0449).
 
 Wording only: others find the mistakes.
 """
@@ -101,6 +101,22 @@ def bad_foreign_name(what: str, span: Span) -> Diagnostic:
     return make(
         "E0426", f"the name of a tensor has {what}", span,
         notes=["holes are `*`, `{i}` for what the left side calls {i}, and ranges `{0..3}`"],
+    )  # fmt: skip
+
+
+def foreign_name_unquoted(name: ast.Ident) -> Diagnostic:
+    return make(
+        "E0448", f"`{name.name}` stands without quotes", name.span,
+        "expected the name of a tensor in a file, or _",
+        help=f'write "{name.name}" if a tensor is called so, or _ if no file has these weights',
+    )  # fmt: skip
+
+
+def nothing_from_nothing(span: Span) -> Diagnostic:
+    return make(
+        "E0449", "this rule says nothing: `_` on both sides", span,
+        notes=["on the left `_` leaves tensors of a file out: _ <- \"pooler.*\"",
+               "on the right it says which weights such a file has not: head.* <- _"],
     )  # fmt: skip
 
 
