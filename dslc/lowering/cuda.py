@@ -35,6 +35,7 @@ from dslc.lowering.group import Group
 from dslc.lowering.kernel import Kernel, make_kernel
 from dslc.lowering.loops import Task, is_flat, unflatten
 from dslc.lowering.program import Layout, Lowered, assemble
+from dslc.lowering.put import in_place, put_dims, put_row
 from dslc.lowering.ranking import ranking_of
 from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, local
 from dslc.lowering.sizes import i64
@@ -85,6 +86,9 @@ def emit_device(task: Task) -> None:
         return
     if g.kind == "rank":
         _emit_ranking(task)
+        return
+    if g.kind == "put":
+        _emit_put(task) if in_place(task) else _emit_threads(task)
         return
     asked = None if g.anchor is None else _asked(task, g.anchor.outputs[0])
     if g.anchor is not None and asked is not None and _deserves_block(g.anchor, asked):
@@ -205,6 +209,16 @@ def _meet(k: ScalarKernels, asked: Reduction, mine: Expr, thread: Expr) -> Expr:
         _barrier()
         half //= 2
     return shared[0]
+
+
+# --- puts ---------------------------------------------------------------------------------------
+
+
+def _emit_put(task: Task) -> None:
+    """Each thread puts one element where it belongs."""
+    dims = put_dims(task)
+    with _each_thread(task.k, product(dims)) as item:
+        put_row(task, unflatten(task.k, item, dims), ())
 
 
 # --- scatter ------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ that uses it, or stored. A stored value can still be computed inside a user's gr
 it element by element: it becomes one more output. Contractions and reductions are the anchors
 of their groups; what reads their result element by element is their epilogue.
 
-A scan is a group of its own; its body has a grouping of its own.
+A scan is a group of its own; its body has a grouping of its own. So is a `put`, with what makes the
+values that it puts: it can be done in place.
 
 Non-goals: where values lie (`memory.py`), how a group runs (`loops.py`, the schedules).
 """
@@ -24,8 +25,9 @@ from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim
 from dslc.lowering.cost import Cost, cost_of
+from dslc.ops.slicing import SliceAttrs
 
-Kind = Literal["loop", "reduce", "scatter", "contract", "rank", "scan"]
+Kind = Literal["loop", "reduce", "scatter", "contract", "rank", "scan", "put"]
 
 CONTRACTIONS = (
     "matmul",
@@ -38,7 +40,8 @@ CONTRACTIONS = (
 VIEWS = ("reshape",)
 # What reads its operands from memory.
 STORES_INPUTS = (*CONTRACTIONS, "argsort", "scan")
-ALONE: dict[str, Kind] = {"argsort": "rank", "scan": "scan"}  # groups of one equation
+# Groups of one equation (and what is fused into those that don't read all operands from memory).
+ALONE: dict[str, Kind] = {"argsort": "rank", "scan": "scan", "put": "put"}
 CHEAP = 4  # operations that may be repeated rather than stored
 
 
@@ -140,13 +143,14 @@ class _Grouper:
     def is_view(self, eqn: Eqn) -> bool:
         """Whether the result is the operand's memory under other dims."""
         if eqn.op.name not in VIEWS:
-            return eqn.op.name == "relabel" and self.must_be_stored(eqn.outputs[0])
+            renames = eqn.op.name == "relabel" or is_beginning(eqn)
+            return renames and self.must_be_stored(eqn.outputs[0])
         producer = self.producer.get(eqn.inputs[0])
         return producer is None or bool(producer.inputs) or producer.op.name in VIEWS
 
     def must_be_stored(self, value: Value) -> bool:
         return value in self.results or any(
-            eqn.op.name in STORES_INPUTS for eqn in self.users.get(value, ())
+            reads_from_memory(eqn, value) for eqn in self.users.get(value, ())
         )
 
     def all_users(self, value: Value) -> list[Eqn]:
@@ -206,10 +210,10 @@ class _Grouper:
         (out, *more) = eqn.outputs
         if more or self.has_view(out):
             return False
-        if any(user.op.name in STORES_INPUTS for user in users):
-            return False
         if not eqn.inputs:
-            return True
+            return all(user.op.name not in STORES_INPUTS for user in users)
+        if any(reads_from_memory(user, out) for user in users):
+            return False
         everywhere = all(self.is_identity(eqn, draft) for draft in drafts)
         if out in self.anchored and not everywhere:
             return False
@@ -241,6 +245,8 @@ class _Grouper:
         """Whether `user` reads elements of `value` more than once."""
         if user.op.elementwise:
             return False
+        if user.op.name == "put":
+            return value is user.inputs[2]
         cost = self.costs[user]
         if cost.scatters or cost.window is not None:
             return True
@@ -356,7 +362,29 @@ class _Grouper:
         if value.type.dims != draft.dims:
             return False
         users = [user for user in self.users[value] if user in draft.eqns]
-        return all(user.op.elementwise and user in draft.identity for user in users)
+        return all(
+            (user.op.elementwise and user in draft.identity) or is_put_into(user, value)
+            for user in users
+        )
+
+
+def is_beginning(eqn: Eqn) -> bool:
+    """Whether the result is the first elements of the operand, as they lie in memory."""
+    attrs, (x, *_) = eqn.attrs, eqn.inputs or (None,)
+    if not isinstance(attrs, SliceAttrs) or x is None:
+        return False
+    whole = attrs.stops[1:] == x.type.dims[1:]
+    return whole and not any(attrs.starts) and set(attrs.steps) <= {1}
+
+
+def reads_from_memory(user: Eqn, value: Value) -> bool:
+    """Whether `user` reads this operand from memory."""
+    return user.op.name in STORES_INPUTS or is_put_into(user, value)
+
+
+def is_put_into(user: Eqn, value: Value) -> bool:
+    """Whether `user` puts something into the value, which it needs only where it does not."""
+    return user.op.name == "put" and user.inputs[0] is value and value not in user.inputs[1:]
 
 
 def group(function: Function) -> Grouping:

@@ -69,7 +69,7 @@ def emit_loops(task: Task) -> None:
     group = task.group
     if group.kind == "scatter":
         _emit_scatter(task)
-    elif group.kind == "loop" or group.anchor is None:
+    elif group.kind in ("loop", "put") or group.anchor is None:
         _emit_points(task, group.anchor)
     else:
         _emit_reduction(task, group.anchor)
@@ -96,7 +96,7 @@ def _emit_points(task: Task, anchor: Eqn | None) -> None:
     dims: tuple[Dim, ...] = group.dims
     if anchor is None and len(dims) > 1 and is_flat(group):
         dims = (product(dims),)
-    weight = task.weight if anchor is None else task.weight * 64
+    weight = task.weight if anchor is None or group.kind == "put" else task.weight * 64
     for_rows(task, dims[:-1], dims[-1:], weight, lambda index: _points(task, index, dims))
 
 

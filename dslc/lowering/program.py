@@ -24,6 +24,7 @@ from dslc.lowering.group import Group, Grouping, group
 from dslc.lowering.kernel import Kernel, make_kernel
 from dslc.lowering.loops import Task, emit_loops
 from dslc.lowering.memory import InArena, InCarry, OfScan, Place, Plan, plan, plan_body
+from dslc.lowering.put import emit_put, in_place
 from dslc.lowering.ranking import emit_ranking
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.schedules.cpu import vmath
@@ -77,6 +78,8 @@ def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) ->
                 notes.append(f"{task.group.outputs[0].name}: {note}")
         elif task.group.kind == "rank":
             emit_ranking(task)
+        elif task.group.kind == "put" and in_place(task):
+            emit_put(task)
         else:
             emit_loops(task)
 

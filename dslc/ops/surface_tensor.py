@@ -20,6 +20,7 @@ from dslc.ops import (
     elementwise,
     index,
     logic,
+    placing,
     ranking,
     shape,
     slicing,
@@ -236,6 +237,16 @@ def _take_along(b: Builder, statics: Statics, args: Args) -> Value:
     return cast(Value, index.take_along(b, x, i, axis=axis))
 
 
+def _put(b: Builder, statics: Statics, args: Args) -> Value:
+    axis = normal_axis("put into", args[0].type, statics["axis"])
+    return cast(Value, placing.put(b, *args, axis=axis))
+
+
+def _narrow(b: Builder, statics: Statics, args: Args) -> Value:
+    axis = normal_axis("narrow", args[0].type, statics["axis"])
+    return cast(Value, placing.narrow(b, *args, axis=axis, length=statics["length"]))
+
+
 def _order(b: Builder, x: Value, axis: int, count: Dim, descending: bool) -> tuple[Value, int]:
     axis = normal_axis("order", x.type, axis)
     order = ranking.argsort(b, x, axis=axis, count=count, descending=descending)
@@ -354,6 +365,20 @@ SURFACES: tuple[Surface, ...] = (
         (_LAST_AXIS,),
         doc="One element along an axis for each index (NumPy's take_along_axis).",
         alike="but axis",
+    ),
+    Surface(
+        "put",
+        ("x", "values", "at"),
+        _put,
+        _FIRST_AXIS,
+        doc="x, but `values` from position `at` of an axis on, as far as there is room.",
+    ),
+    Surface(
+        "narrow",
+        ("x", "at"),
+        _narrow,
+        (StaticParam("length", "dim", required=True), *_FIRST_AXIS),
+        doc="The elements from position `at` of an axis on; outside of x there are zeros.",
     ),
     Surface(
         "sort",

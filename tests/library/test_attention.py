@@ -21,7 +21,7 @@ pytestmark = pytest.mark.torch
 ATTENTION = "from std.attention import *".replace("*", ", ".join([
     "scaled_dot_product_attention", "causal_mask", "window_mask", "rotary", "alibi", "sinusoidal",
     "split_heads", "join_heads", "repeat_heads", "multi_head_attention",
-    "grouped_query_attention", "kv_cache", "relative_position_bias",
+    "grouped_query_attention", "kv_cache", "cache_mask", "positions", "relative_position_bias",
 ]))  # fmt: skip
 TRANSFORMER = """from std.transformer import (
     transformer_encoder_layer, transformer_encoder, transformer_decoder_layer,
@@ -308,34 +308,66 @@ def test_grouped_query_attention(layer: str, module: Any) -> None:
     check(f"x |> l: {layer}", {"x": numbers(2, 5, 8)}, spread(module()), imports=ATTENTION)
 
 
+@pytest.mark.parametrize("window", [0, 2])
+def test_what_is_seen_of_a_cache(window: int) -> None:
+    built = program(
+        f"{ATTENTION}\nmodel M(past: i64[N], one: i64[1]) -> (bool[N, 1, 3, 9], bool[1, 1, 3, 9],"
+        f" i64[N, 3]) {{\n return (cache_mask[4, 3, 9, {window}](past),"
+        f" cache_mask[1, 3, 9, {window}](one), positions[3](past)) }}"
+    )
+    inputs = {"past": np.array([0, 6, 2]), "one": np.array([4])}
+    found = run_entry(built, "forward", {}, inputs)[0]
+    for name, past in (("output.0", inputs["past"]), ("output.1", inputs["one"])):
+        position = past[:, None, None, None] + np.arange(3)[:, None]
+        back = position - np.arange(9)
+        np.testing.assert_array_equal(found[name], (back >= 0) & (back < (window or 9)))
+    np.testing.assert_array_equal(found["output.2"], inputs["past"][:, None] + np.arange(3))
+
+
 CACHED = """
-from std.transformer import llama_block
-model M[context=10] {
-    block = llama_block[4, 2, hidden=24, context=context, batch=2]
-    entry prompt(x: f32[2, T in 1..10, 8], past: i64) -> f32[2, T, 8] { return block(x, past) }
-    entry whole(x: f32[2, T in 1..10, 8]) -> f32[2, T, 8] { return block(x) }
+from std.transformer import gpt2_block, llama_block
+model M[context=10, batch=3] {
+    block = BLOCK
+    entry prompt(x: f32[N in 1..batch, T in 1..10, 8], past: i64[N]) -> f32[N, T, 8] {
+        return block(x, past)
+    }
+    entry whole(x: f32[N, T in 1..10, 8]) -> f32[N, T, 8] { return block(x) }
 }
 """
 
 
-def test_a_cache_of_keys_and_values_gives_what_the_whole_sequence_gives() -> None:
-    built = program(CACHED)
-    variables = initial_variables(built, 0)
+@pytest.mark.parametrize(
+    ("block", "plain"),
+    [
+        ("llama_block[4, 2, hidden=24, context=context, batch=batch]", lambda: Llama(8, 4, 2, 24)),
+        ("llama_block[4, 1, 24, window=3, context=context, batch=batch]", None),
+        ("gpt2_block[2, context=context, batch=batch]", lambda: GPT2(8, 2)),
+    ],
+)
+def test_a_cache_of_keys_and_values_gives_what_the_whole_sequence_gives(
+    block: str, plain: Any
+) -> None:
+    """Two sequences of a batch of three, in chunks, each at its own place."""
+    built = program(CACHED.replace("BLOCK", block))
+    first = initial_variables(built, 0)
     x = numbers(2, 9, 8)
-    whole = run_entry(built, "whole", variables, {"x": x})[0]["output"]
-    parts = []
-    for start, stop in ((0, 4), (4, 5), (5, 6), (6, 9)):
-        inputs = {"x": x[:, start:stop], "past": np.asarray(start)}
+    if plain is not None:
+        module = spread(plain())
+        first |= {f"block.{k}": v.numpy() for k, v in module.state_dict().items()}
+    whole = run_entry(built, "whole", first, {"x": x})[0]["output"]
+    if plain is not None:
+        with torch.no_grad():
+            np.testing.assert_allclose(whole, module(torch.tensor(x)), rtol=1e-4, atol=1e-5)
+    found = np.zeros_like(whole)
+    variables = dict(first)
+    for at, length in (((0, 0), 4), ((4, 3), 1), ((5, 4), 1), ((6, 5), 3), ((0, 6), 3)):
+        given = np.stack([x[row, start : start + length] for row, start in enumerate(at)])
+        inputs = {"x": given, "past": np.array(at)}
         outputs, states = run_entry(built, "prompt", variables, inputs)
         variables |= states
-        parts.append(outputs["output"])
-    np.testing.assert_allclose(np.concatenate(parts, 1), whole, rtol=1e-5, atol=1e-6)
-    plain = spread(Llama(8, 4, 2, 24))
-    weights = {f"block.{k}": v.numpy() for k, v in plain.state_dict().items()}
-    found = run_entry(built, "whole", {**initial_variables(built, 0), **weights}, {"x": x})
-    with torch.no_grad():
-        wanted = plain(torch.tensor(x)).numpy()
-    np.testing.assert_allclose(found[0]["output"], wanted, rtol=1e-4, atol=1e-5)
+        for row, start in enumerate(at):
+            found[row, start : start + length] = outputs["output"][row]
+    np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
 
 
 class Llama(nn.Module):  # type: ignore[misc,name-defined]
