@@ -10,6 +10,7 @@ import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from dslc.build.compiler import compile_module
 from dslc.schedules.cpu.contract import Machine
 
 MCPU = {512: "x86-64-v4", 256: "x86-64-v3", 128: "x86-64-v2"}
@@ -39,7 +40,7 @@ def compile_body(
         body(*buffers, *dims)
     bits = vector_bits or MACHINE.vector_bits
     target = tvm.target.Target({"kind": "llvm", "mcpu": MCPU[bits], "opt-level": 2})
-    kernel = tvm.compile(tvm.IRModule({"kernel": ib.get()}), target=target)["kernel"]
+    kernel = compile_module(tvm.IRModule({"kernel": ib.get()}), target)["kernel"]
 
     def run(*args: Any) -> None:
         # An empty array has no address that DLPack would take.

@@ -33,6 +33,7 @@ from dslc.schedules.cpu.contract import (
     zeros,
 )
 from dslc.schedules.cpu.register_tile import Registers, Tile
+from dslc.schedules.cpu.vector import lane_sum
 
 
 def allocate(tiles: list[Tile]) -> Registers:
@@ -87,17 +88,6 @@ def _multiply_add(
     step(lambda operand, base: tirx.op.masked_load(
         f"{tile.dtype}x{lanes}", operand.buffer, tirx.Ramp(base + start, i64(1), lanes), mask
     ))  # fmt: skip
-
-
-def lane_sum(vector: Expr, lanes: int) -> Expr:
-    """Sum of a vector's lanes, halves first."""
-    while lanes > 1:
-        lanes //= 2
-        bound = T.bind(vector)
-        low = [tirx.IntImm("int32", i) for i in range(lanes)]
-        high = [tirx.IntImm("int32", i + lanes) for i in range(lanes)]
-        vector = tirx.Shuffle([bound], low) + tirx.Shuffle([bound], high)
-    return vector
 
 
 def finish(

@@ -96,13 +96,18 @@ def clear(tile: Tile, registers: Registers) -> None:
                 store_vector(registers.accumulators, zero, tile.offset(i, j, part), tile.lanes)
 
 
-def load(tile: Tile, registers: Registers, buffer: Any, start: Expr, stride: Size) -> None:
-    """Accumulators continue from sums in memory: row i at start + i * stride."""
+def load(
+    tile: Tile, registers: Registers, buffer: Any, start: Expr, stride: Size,
+    factor: Callable[[int], Expr] | None = None,
+) -> None:  # fmt: skip
+    """Accumulators continue from sums in memory: row i at start + i * stride, times factor(i)."""
     clear(tile, registers)
     for i in range(tile.rows):
+        scale = None if factor is None else T.bind(tirx.Broadcast(factor(i), tile.lanes))
         for j in range(tile.vectors):
             at = address(start, (i, stride), (j, tile.lanes))
             value = vector_at(buffer, at, tile.lanes)
+            value = value if scale is None else value * scale
             store_vector(registers.accumulators, value, tile.offset(i, j), tile.lanes)
 
 

@@ -1,0 +1,134 @@
+"""Blocks of queries x keys in working memory: what attention and its gradient have in common.
+
+Non-goals: the order of blocks (`attention.py`, `attention_backward.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from dslc.schedules.cpu.attention_shape import Areas, AttentionShape, Modify, round_up
+from dslc.schedules.cpu.contract import (
+    Expr,
+    Index,
+    Operand,
+    Size,
+    ceil_div,
+    i64,
+    is_int,
+    is_zero,
+    larger,
+    loop,
+    smaller,
+)
+from dslc.schedules.cpu.pack import pack_panel
+
+DTYPE = "float32"
+BESIDE = 16  # elements between rows of scores, which would else share sets of the L1 cache
+MINUS_INFINITY = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A task's working memory: its areas start at `base`."""
+
+    memory: Any
+    areas: Areas
+    base: Expr
+
+    def at(self, name: str, offset: Size = 0) -> Expr:
+        """Position of an element of an area."""
+        return i64(self.base + self.areas.offsets[name] + offset)
+
+    def get(self, name: str, offset: Size) -> Expr:
+        return self.memory[self.at(name, offset)]
+
+    def put(self, name: str, offset: Size, value: Expr) -> None:
+        T.buffer_store(self.memory, value, [self.at(name, offset)])
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Queries [start, start + count) of head `where` (batch.., head, member) against keys [key,
+    key + size), as rows `stride` apart in the area `name`."""
+
+    shape: AttentionShape
+    where: Index
+    start: Expr
+    count: Size
+    key: Expr
+    size: Size
+    name: str
+    stride: int
+
+
+def f32(value: float) -> Expr:
+    return tirx.const(value, DTYPE)
+
+
+def clipped(left: Size, most: int) -> Size:
+    """min(left, most), bound where it is not known."""
+    size = smaller(left, most)
+    return size if isinstance(size, int) else T.bind(size)
+
+
+def part(total: Size, start: Expr, step: int) -> Size:
+    """How many of `step` items from `start` (a multiple of `step`) on there are in `total`."""
+    if isinstance(total, int) and (total % step == 0 or total < step):
+        return min(total, step)
+    return clipped(total - start, step)
+
+
+def pack_rows(
+    work: Work, name: str, source: Operand, rows: Size, depth: Size, width: int, lanes: int
+) -> None:
+    """The rows of a matrix [rows, depth] as panels [panel][depth][width], zeros behind the last."""
+    with loop(0, ceil_div(rows, width)) as panel:
+        first = T.bind(panel * width)
+        turned = Operand(
+            source.buffer, source.dtype, source.strides[::-1], source.at(first, i64(0))
+        )
+        start = T.bind(work.at(name, first * depth))
+        target = Operand(work.memory, DTYPE, (width, 1), start)
+        pack_panel(turned, target, depth, part(rows, first, width), width, lanes)
+
+
+def hide(work: Work, block: Block, rows: int, width: int) -> None:
+    """-inf where a query sees no key, and behind the last key up to a multiple of `width`."""
+    shape, size = block.shape, block.size
+    padded = round_up(size, width)
+    if not shape.limited and isinstance(padded, int) and is_int(size, padded):
+        return
+    with loop(0, rows) as row:
+        query, at = block.start + row, row * block.stride
+        first, stop = shape.first(query), shape.stop(query)
+        first = 0 if is_zero(first) else larger(smaller(first - block.key, size), 0)
+        stop = larger(smaller(stop - block.key, size), 0) if shape.limited else size
+        for low, high in ((0, first), (stop, padded)):
+            with loop(low, high) as j:
+                work.put(block.name, at + j, f32(MINUS_INFINITY))
+
+
+def replace(work: Work, block: Block, change: Modify, factor: float = 1.0) -> None:
+    """`change` of each element, times `factor`."""
+    with loop(0, block.count) as row, loop(0, block.size) as j:
+        at = row * block.stride + j
+        index = (*block.where, block.start + row, block.key + j)
+        changed = change(index, work.get(block.name, at))
+        work.put(block.name, at, changed if factor == 1.0 else changed * f32(factor))
+
+
+def key_blocks(low: Size, high: Size, step: int, body: Callable[[Expr, Size], None]) -> None:
+    """`body(start, size)` for pieces of at most `step` of [low, high)."""
+    if is_zero(low) and isinstance(high, int) and (high <= step or high % step == 0):
+        with loop(0, -(-high // step)) as number:
+            body(T.bind(number * step), min(high, step))
+        return
+    with loop(0, ceil_div(larger(high - low, 0), step)) as number:
+        start = T.bind(i64(low + number * step))
+        body(start, clipped(high - start, step))

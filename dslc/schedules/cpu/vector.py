@@ -1,0 +1,66 @@
+"""Vectors as TIR values of a known number of lanes: what templates compute with beside products.
+
+Scalar code that LLVM makes vectors of is simpler, but a sum or a maximum of floats it leaves
+scalar, since it may not reorder; here the lanes are written out.
+
+Non-goals: functions of any other argument than attention needs (`vmath.py` has them, as scalars).
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from dslc.schedules.cpu.contract import Expr
+
+LOG2E = 1.4426950408889634
+LN2 = 0.6931471805599453
+# 2**r on [-1/2, 1/2], highest power first: relative error 8e-8 when computed in float32.
+EXP2 = (1.5345754218287766e-4, 1.3399997260421515e-3, 9.618490003049374e-3,
+        5.550328642129898e-2, 2.4022646248340607e-1, 6.931471824645996e-1, 1.0)  # fmt: skip
+LOWEST = -125.0  # powers of two below this one are taken for 0
+
+
+def constant(value: float, lanes: int) -> Expr:
+    """A float32 in every lane."""
+    return tirx.Broadcast(tirx.const(value, "float32"), lanes)
+
+
+def exp2_below(x: Expr, lanes: int) -> Expr:
+    """2**x of a float32 vector, none of whose lanes is above 127; below LOWEST it is 0. Maximum
+    relative error 1e-7. NaN stays NaN."""
+    low = constant(LOWEST, lanes)
+    bound = T.bind(tirx.Select(x < low, low, x))
+    whole = T.bind(tirx.nearbyint(bound))
+    rest = T.bind(bound - whole)
+    power = constant(EXP2[0], lanes)
+    for coefficient in EXP2[1:]:
+        power = T.bind(power * rest + constant(coefficient, lanes))
+    integers = f"int32x{lanes}"
+    shift = tirx.Broadcast(tirx.const(23, "int32"), lanes)
+    exponent = tirx.shift_left(tirx.Cast(integers, whole), shift)
+    scaled = tirx.reinterpret(f"float32x{lanes}", tirx.reinterpret(integers, power) + exponent)
+    return T.bind(tirx.Select(x < low, constant(0.0, lanes), scaled))
+
+
+def lane_sum(vector: Expr, lanes: int) -> Expr:
+    """Sum of a vector's lanes, halves first."""
+    while lanes > 1:
+        low, high = _halves(vector, lanes)
+        vector, lanes = low + high, lanes // 2
+    return vector
+
+
+def lane_max(vector: Expr, lanes: int) -> Expr:
+    """The greatest lane."""
+    while lanes > 1:
+        low, high = _halves(vector, lanes)
+        vector, lanes = tirx.max(low, high), lanes // 2
+    return vector
+
+
+def _halves(vector: Expr, lanes: int) -> tuple[Expr, Expr]:
+    bound, half = T.bind(vector), lanes // 2
+    low = [tirx.IntImm("int32", i) for i in range(half)]
+    high = [tirx.IntImm("int32", i + half) for i in range(half)]
+    return tirx.Shuffle([bound], low), tirx.Shuffle([bound], high)

@@ -1,0 +1,270 @@
+"""Attention is the mean that NumPy gives, whoever sees whom, and writes nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from harness import MACHINE, compile_body, guarded
+from tvm.tirx.script import builder as T
+
+from dslc.ir.dims import substitute, sym
+from dslc.schedules.cpu.attention import emit_attention, plan_attention
+from dslc.schedules.cpu.attention_shape import AttentionShape
+from dslc.schedules.cpu.contract import Machine, Operand
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes as numbers; those in `unknown` are known to the kernel only when it is called."""
+
+    batch: int = 2
+    heads: int = 2
+    group: int = 1
+    queries: int = 5
+    keys: int = 5
+    depth: int = 8
+    width: int = 8
+    causal: bool = False
+    window: int = 0
+    past: int = 0
+    bias: bool = False
+    mask: bool = False
+    drop: bool = False
+    unknown: str = ""
+
+    @property
+    def scores(self):
+        return (self.batch, self.heads, self.group, self.queries, self.keys)
+
+    def visible(self):
+        """[queries, keys]"""
+        back = self.past + np.arange(self.queries)[:, None] - np.arange(self.keys)
+        seen = back >= 0 if self.causal else np.ones_like(back, bool)
+        return seen & (abs(back) < self.window) if self.window else seen
+
+    def shape(self, sizes):
+        def size(name):
+            return sizes.get(name, getattr(self, name))
+
+        return AttentionShape(
+            (size("batch"),), size("heads"), size("group"), size("queries"), size("keys"),
+            size("depth"), size("width"), 0.3, self.causal, self.window, size("past"),
+        )  # fmt: skip
+
+    def arrays(self):
+        """q, k, v, what is added to scores, what weights are multiplied by."""
+        random = np.random.default_rng(0)
+
+        def normal(*dims):
+            return random.standard_normal(dims, dtype=np.float32)
+
+        outer = (self.batch, self.heads)
+        added = normal(*self.scores) if self.bias else np.zeros(self.scores, np.float32)
+        if self.mask:
+            added[random.random(self.scores) < 0.4] = -np.inf
+            added[0, 0, 0, self.queries // 2] = -np.inf
+        kept = np.ones(self.scores, np.float32)
+        if self.drop:
+            kept = (random.random(self.scores) < 0.8).astype(np.float32) / np.float32(0.8)
+        return (
+            normal(*outer, self.group, self.queries, self.depth),
+            normal(*outer, self.keys, self.depth),
+            normal(*outer, self.keys, self.width),
+            added, kept,
+        )  # fmt: skip
+
+    def expected(self):
+        """The result, and the logarithms of the sums of exponentials."""
+        q, k, v, added, kept = (a.astype("f8") for a in self.arrays())
+        scores = np.where(self.visible(), q @ np.swapaxes(k, -1, -2)[:, :, None] * 0.3, -np.inf)
+        with np.errstate(divide="ignore"):
+            lse = np.logaddexp.reduce(scores + added, axis=-1)
+        weights = np.exp(scores + added - np.where(np.isinf(lse), 0, lse)[..., None])
+        return (weights * kept) @ v[:, :, None], lse
+
+
+def view(buffer, *dims):
+    strides, total = [], 1
+    for dim in reversed(dims):
+        strides.append(total)
+        total = total * dim
+    return Operand(buffer, "float32", tuple(reversed(strides)))
+
+
+def views(shape, *buffers):
+    """q, k, v, scores, output and rows as operands."""
+    outer = (*shape.batch, shape.heads)
+    rows = (*outer, shape.group, shape.queries)
+    dims = [(*rows, shape.depth), (*outer, shape.keys, shape.depth)]
+    dims += [(*outer, shape.keys, shape.width), (*rows, shape.keys), (*rows, shape.keys)]
+    dims += [(*rows, shape.width), rows]
+    return [view(buffer, *each) for buffer, each in zip(buffers, dims)]
+
+
+def check(case, machine=MACHINE):
+    unknown = case.unknown.split()
+    run = compiled(replace(case, **dict.fromkeys(unknown, 0)), machine)
+    plan = plan_attention(case.shape({name: sym(name) for name in unknown}), machine)
+    size = substitute(plan.scratch_bytes, {name: getattr(case, name) for name in unknown})
+    scratch, all_scratch = guarded(size // 4, "f4")
+    expected, lse = case.expected()
+    (out, whole), (rows, all_rows) = guarded(expected.size, "f4"), guarded(lse.size, "f4")
+    flat = [np.ascontiguousarray(a).reshape(-1) for a in case.arrays()]
+    run(*flat, whole, all_rows, all_scratch, *(getattr(case, name) for name in unknown))
+    np.testing.assert_allclose(out.reshape(expected.shape), expected, atol=3e-6)
+    np.testing.assert_allclose(rows.reshape(lse.shape), lse, atol=3e-6, rtol=1e-6)
+    for array, more in ((out, whole), (rows, all_rows), (scratch, all_scratch)):
+        assert np.isnan(more[array.size :]).all()
+    return plan
+
+
+@lru_cache
+def compiled(case, machine):
+    """The kernel for a case whose unknown sizes are 0 here."""
+    unknown = case.unknown.split()
+
+    def body(*parameters):
+        shape = case.shape(dict(zip(unknown, parameters[8:])))
+        q, k, v, added, kept, out, rows = views(shape, *parameters)
+        emit_attention(
+            plan_attention(shape, machine), q, k, v,
+            lambda index, value: T.buffer_store(out.buffer, value, [out.at(*index)]),
+            Operand(parameters[7], "float32", (1,)),
+            (lambda i, x: x + added.load(*i)) if case.bias or case.mask else None,
+            (lambda i, x: x * kept.load(*i)) if case.drop else None,
+            lambda index, value: T.buffer_store(rows.buffer, value, [rows.at(*index)]),
+        )  # fmt: skip
+
+    return compile_body(body, ["float32"] * 8, len(unknown), machine.vector_bits)
+
+
+CASES = {
+    "small": Case(),
+    "ragged": Case(queries=29, keys=37, depth=19, width=21),
+    "wide": Case(batch=1, heads=1, queries=13, keys=70, depth=33, width=150),
+    "equal blocks": Case(batch=1, heads=1, queries=24, keys=512, depth=16, width=16),
+    "all at once": Case(group=2, queries=29, keys=45, bias=True, mask=True, causal=True, drop=True),
+    "no queries": Case(queries=0),
+    "no keys": Case(keys=0),
+    "no batch": Case(batch=0),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_attention(name):
+    check(CASES[name])
+
+
+UNKNOWN = "batch heads group queries keys depth width past"
+PLAIN = Case(unknown=UNKNOWN)
+CAUSAL = Case(causal=True, unknown=UNKNOWN)
+SIZES = {
+    "one of each": replace(PLAIN, batch=1, heads=1, queries=1, keys=1, depth=1, width=1),
+    "several blocks": replace(PLAIN, batch=1, queries=53, keys=600, depth=16, width=16),
+    "many columns": replace(PLAIN, queries=61, keys=290, depth=18, width=137, group=2),
+    "group": replace(PLAIN, group=3, queries=7, keys=40, depth=16, width=16),
+    "causal": replace(CAUSAL, queries=70, keys=70, depth=16, width=16),
+    "causal blocks": replace(CAUSAL, batch=1, heads=1, queries=300, keys=300),
+    "fewer keys": replace(CAUSAL, queries=50, keys=9),
+    "after a past": replace(CAUSAL, queries=9, keys=50, past=41),
+    "before the keys": replace(CAUSAL, queries=9, keys=50, past=-4),
+    "window": replace(CAUSAL, batch=1, queries=70, keys=70, window=9),
+    "long window": replace(CAUSAL, batch=1, queries=350, keys=350, window=9),
+    "window past the keys": replace(CAUSAL, queries=40, keys=12, window=9),
+    "window both ways": replace(PLAIN, queries=40, keys=55, window=6, past=3),
+    "window both ways past the keys": replace(PLAIN, queries=40, keys=12, window=6),
+    "mask": replace(PLAIN, queries=29, keys=45, depth=16, mask=True, bias=True),
+    "drop": replace(PLAIN, queries=29, keys=300, drop=True),
+    "nothing": replace(PLAIN, queries=0, keys=0),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_known_at_run_time(name):
+    check(SIZES[name])
+
+
+@pytest.mark.parametrize("bits", [256, 128])
+@pytest.mark.parametrize("name", ["ragged", "all at once"])
+def test_narrower_vectors(name, bits):
+    check(CASES[name], Machine(vector_bits=bits))
+
+
+@pytest.mark.parametrize("unknown", ["", "queries", "batch"])
+@pytest.mark.parametrize(("batch", "split"), [(1, "blocks"), (5, "heads")])
+def test_tasks_cover_all_queries_once(batch, split, unknown):
+    case = Case(
+        batch=batch, heads=1, queries=250, keys=200, depth=64, width=32, causal=True,
+        unknown=unknown,
+    )  # fmt: skip
+    plan = check(case, Machine(MACHINE.vector_bits, tasks=3))
+    assert plan.tasks == 3
+    assert plan.split == ("heads" if unknown == "batch" else split)
+
+
+def test_a_score_that_is_no_number_shows():
+    check_nan(np.nan)
+    check_nan(np.inf)
+
+
+def check_nan(value):
+    case = Case(batch=1, heads=1, queries=2, keys=3, bias=True)
+    q, k, v, added, _ = case.arrays()
+    added[..., 0, 1] = value
+
+    def body(*parameters):
+        shape = case.shape({})
+        left, right, values, scores, _, out, _ = views(shape, *parameters)
+        emit_attention(
+            plan_attention(shape, MACHINE), left, right, values,
+            lambda index, x: T.buffer_store(out.buffer, x, [out.at(*index)]),
+            Operand(parameters[7], "float32", (1,)), lambda i, x: x + scores.load(*i),
+        )  # fmt: skip
+
+    out = np.zeros(2 * 8, np.float32)
+    scratch = np.zeros(plan_attention(case.shape({}), MACHINE).scratch_bytes // 4, np.float32)
+    rest = [added, added, out, np.zeros(2, np.float32), scratch]
+    compile_body(body, ["float32"] * 8)(*(a.reshape(-1) for a in (q, k, v, *rest)))
+    assert np.isnan(out[:8]).all()
+    assert np.isfinite(out[8:]).all()
+
+
+def test_keys_read_where_they_lie():
+    """Heads side by side in memory, as a reshape leaves them: [tokens, heads * depth]."""
+    case = Case(batch=1, heads=3, queries=20, keys=33, depth=24, width=24)
+    q, k, v, *_ = case.arrays()
+
+    def body(left, right, values, out, scratch):
+        shape = case.shape({})
+
+        def beside(buffer, rank):
+            strides = (0, 24, 72, 1) if rank == 4 else (0, 24, 0, 72, 1)
+            return Operand(buffer, "float32", strides)
+
+        emit_attention(
+            plan_attention(shape, MACHINE), beside(left, 5), beside(right, 4), beside(values, 4),
+            lambda i, x: T.buffer_store(out, x, [i[1] * 24 + i[3] * 72 + i[4]]),
+            Operand(scratch, "float32", (1,)),
+        )  # fmt: skip
+
+    def flat(array):
+        return np.ascontiguousarray(np.swapaxes(array.reshape(3, -1, 24), 0, 1)).reshape(-1)
+
+    out = np.zeros(20 * 72, np.float32)
+    scratch = np.zeros(plan_attention(case.shape({}), MACHINE).scratch_bytes // 4, np.float32)
+    compile_body(body, ["float32"] * 5)(flat(q), flat(k), flat(v), out, scratch)
+    expected = case.expected()[0].reshape(3, 20, 24)
+    np.testing.assert_allclose(np.swapaxes(out.reshape(20, 3, 24), 0, 1), expected, atol=3e-6)
+
+
+def test_the_working_memory_grows_with_the_keys():
+    def size(count):
+        shape = AttentionShape((1,), 8, 1, count, count, 64, 64, 0.125)
+        return plan_attention(shape, MACHINE).scratch_bytes
+
+    assert size(8192) < 2.1 * size(4096)
+    assert isinstance(size(4096), int)
+    assert size(4096) < 4 * 4096 * 64 * 2
