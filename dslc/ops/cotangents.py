@@ -15,7 +15,7 @@ from dslc.ir.core import Eqn, Value
 from dslc.ir.op import NoFacet
 from dslc.ir.text import print_eqn
 from dslc.ir.types import TensorType, is_float
-from dslc.ops.constants import constant
+from dslc.ops.constants import constant, stop_gradient
 from dslc.ops.elementwise import add
 
 
@@ -45,6 +45,16 @@ def cotangents(
                 _check_type(eqn, value, g)
                 before = flowing.get(value)
                 flowing[value] = g if before is None else add(b, before, g)
+    return flowing
+
+
+def with_gradient(eqns: Iterable[Eqn], result: Value) -> set[Value]:
+    """The float values that a gradient of `result` flows into, but for what `stop_gradient` keeps
+    from it."""
+    flowing = {result}
+    for eqn in reversed(tuple(eqns)):
+        if eqn.op is not stop_gradient and not flowing.isdisjoint(eqn.outputs):
+            flowing.update(v for v in eqn.inputs if is_float(v.type.dtype))
     return flowing
 
 

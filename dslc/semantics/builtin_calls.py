@@ -21,9 +21,12 @@ from dslc.semantics.builtin_statics import bind_builtin
 from dslc.semantics.context import Context, Mistake, Undecidable
 from dslc.semantics.emission import Emission
 from dslc.semantics.operators import Operand
+from dslc.semantics.reading import stilled
 from dslc.semantics.values import (
     Builtin,
     Given,
+    Instance,
+    NumberFunction,
     Random,
     Tensor,
     Thing,
@@ -46,6 +49,12 @@ def call(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) -> T
             number = numbers.apply(ctx, surface.name, things, span)
             if number is not None:
                 return number
+    if surface.name == "stop_gradient" and len(given) == 1:
+        match given[0].thing:
+            case Instance() as instance:
+                return stilled(instance)
+            case NumberFunction("?") if ctx.choices is not None:
+                raise Undecidable
     bound = callee.statics
     help = in_brackets(callee, given, span)
     if bound is None:

@@ -14,6 +14,7 @@ from dslc.ops import SURFACES
 from dslc.semantics import builtin_calls, errors, instances, numbers, operators, statics
 from dslc.semantics.arguments import arrange, in_brackets, other_order
 from dslc.semantics.context import MOST_CALLS, Context, Frame, Mistake, Silent, call_text
+from dslc.semantics.reading import handed_in
 from dslc.semantics.signature import Matcher
 from dslc.semantics.values import (
     BAD,
@@ -134,7 +135,10 @@ def _run(
         parent=ctx.frame,
         depth=ctx.frame.depth + 1,
         code=code,
+        still=ctx.frame.still or (instance is not None and instance.still),
     )
+    if instance is not None:
+        given, frame.replaced = handed_in(code, given)
     help = in_brackets(code, given, span)
     ordered = arrange(describe(code), code.decl.args, given, span, help)
     bind_arguments(ctx, frame, code.decl.args, ordered)
@@ -143,11 +147,20 @@ def _run(
     try:
         with ctx.inside(frame):
             ctx.execute(ctx, code.decl.body)
+            _check_taken(ctx, code)
             result = finish(ctx, code.decl.result, code.decl.name)
     except RecursionError:
         ctx.endless.add(id(code.decl))
         raise Mistake(errors.too_deep(_circle(ctx.frame, code), span, None)) from None
     return _noted(ctx, result, span, words or span)
+
+
+def _check_taken(ctx: Context, code: Code) -> None:
+    """That the call just run has read all weights that were handed in."""
+    for name, given in ctx.frame.replaced.items():
+        if given.name is not None and not isinstance(ctx.frame.result, Bad):
+            what = describe(code)
+            raise Mistake(errors.unknown_argument(what, name, given.name.span, None, None))
 
 
 def _circle(frame: Frame, code: Code) -> list[str]:

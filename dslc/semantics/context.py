@@ -109,6 +109,9 @@ class Frame:
     scan: ScanBody | None = None
     # The formula of index notation whose right side is being evaluated in this frame.
     formula: Formula | None = None
+    # Whether no gradient flows into the weights read here, and what a call hands in for some.
+    still: bool = False
+    replaced: dict[str, Given] = field(default_factory=dict)
 
 
 class Choices:

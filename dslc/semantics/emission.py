@@ -24,6 +24,10 @@ class Emission:
     builder: Builder = field(default_factory=Builder)
     arguments: list[Argument] = field(default_factory=list)
     variables: dict[str, Value] = field(default_factory=dict)
+    # Weights through which no gradient flows, by the same names.
+    still: dict[str, Value] = field(default_factory=dict)
+    # What calls read instead of a weight.
+    replaced: dict[str, list[Value]] = field(default_factory=dict)
     updates: dict[str, Tensor] = field(default_factory=dict)
     training: bool = False
     seed: Value | None = None

@@ -8,14 +8,15 @@ Non-goals: calling them (`calls.py`).
 
 from __future__ import annotations
 
-from dslc.diagnostics import Diagnostic, InternalError, Label, nearest_name
-from dslc.ir.core import Argument, Function, Value, Variable
+from dslc.diagnostics import Label, nearest_name
+from dslc.ir.core import Function, Value, Variable
 from dslc.ir.dims import Poly, free_symbols
 from dslc.ir.types import TensorType
 from dslc.semantics import errors
 from dslc.semantics.context import Context, Frame, Mistake, Silent
 from dslc.semantics.emission import Emission
-from dslc.semantics.operators import Operand, checked, expand, own, to_tensor
+from dslc.semantics.operators import expand, own
+from dslc.semantics.reading import fitting, instead_of, report_at_call, stilled, value_of
 from dslc.semantics.signature import Matcher
 from dslc.semantics.values import (
     Bad,
@@ -118,6 +119,9 @@ def declare(ctx: Context, stmt: ast.ParamStmt | ast.StateStmt) -> Thing:
         raise Mistake(errors.no_tuple_value(stmt.type.span))
     type = tensor_type(ctx, stmt.type)
     full = f"{owner.path}.{short}" if owner.path else short
+    given = frame.replaced.pop(stmt.name.name, None)
+    if given is not None:
+        return instead_of(ctx, full, type, given, stmt)
     _check_constant(ctx, full, type, stmt.name.span)
     variable = ctx.variables.found.get(full)
     if variable is None:
@@ -126,18 +130,11 @@ def declare(ctx: Context, stmt: ast.ParamStmt | ast.StateStmt) -> Thing:
         before, now = str(variable.type), str(type)
         span = ctx.frame.call or stmt.span
         diagnostic = errors.shared_differently(full, before, now, span, owner.span)
-        _report_at_call(ctx, diagnostic)
+        report_at_call(ctx, diagnostic)
         raise Silent
     owner.params[short] = full
     words = f"the {'weight' if variable.kind == 'weight' else 'state'} {stmt.name.name}"
-    return ctx.tensor(read(ctx, variable), stmt.name.span, words)
-
-
-def _report_at_call(ctx: Context, diagnostic: Diagnostic) -> None:
-    """Report what the caller did, in the caller's frame."""
-    parent = ctx.frame.parent
-    with ctx.inside(parent if parent is not None else ctx.frame):
-        ctx.report(diagnostic)
+    return ctx.tensor(value_of(ctx, variable, still=frame.still), stmt.name.span, words)
 
 
 def _check_constant(ctx: Context, full: str, type: TensorType, span: Span) -> None:
@@ -145,24 +142,6 @@ def _check_constant(ctx: Context, full: str, type: TensorType, span: Span) -> No
     if dynamic and ctx.choices is None:
         symbol = min(free_symbols(dynamic[0]))
         raise Mistake(errors.dynamic_weight(full, str(type), symbol, span))
-
-
-def read(ctx: Context, variable: Variable) -> Value:
-    """The variable's value in the function being built: one parameter of its entry, made at first
-    use."""
-    emission = ctx.emission.root
-    value = emission.variables.get(variable.name)
-    if value is None:
-        value = emission.builder.param(variable.name, variable.type)
-        role = "weight" if variable.kind == "weight" else "state"
-        emission.arguments.append(
-            Argument(variable.name, "weight" if role == "weight" else "state")
-        )
-        emission.variables[variable.name] = value
-    inside = ctx.emission.bring(value, emission.builder)
-    if inside is None:
-        raise InternalError(f"{variable.name} is of another function")
-    return inside
 
 
 def _new_variable(
@@ -214,42 +193,14 @@ def _from_initialiser(ctx: Context, expr: ast.Expr, type: TensorType) -> Value |
     like = ctx.emit("constant", (), expr.span, value=0.0, type=type)
     given = [Given(None, ctx.tensor(like, expr.span, "the weight"), expr.span)]
     result = ctx.call(ctx, function, given, expr.span)
-    return _fitting(ctx, result, type, expr.span, "the first value")
+    return fitting(ctx, result, type, expr.span, "the first value")
 
 
 def _from_value(
     ctx: Context, expr: ast.Expr, type: TensorType, stmt: ast.ParamStmt | ast.StateStmt
 ) -> Value | None:
     thing, name = ctx.evaluate(ctx, expr), stmt.name.name
-    return _fitting(ctx, thing, type, expr.span, name, stmt.type.span)
-
-
-def _fitting(
-    ctx: Context,
-    thing: Thing,
-    type: TensorType,
-    span: Span,
-    name: str,
-    declared: Span | None = None,
-) -> Value | None:
-    if isinstance(thing, Bad):
-        return None
-    if is_static(thing):
-        scalar = checked(
-            ctx, (Operand(thing, span),), lambda: to_tensor(ctx, thing, type.dtype, span)
-        )
-        return expand(ctx, scalar, type.dims, span)
-    if not isinstance(thing, Tensor):
-        raise Mistake(errors.not_a_value(describe(thing), span))
-    value = own(ctx, thing, span)
-    if value.type == type:
-        return value
-    if value.type.rank == 0 and value.type.dtype == type.dtype:
-        return expand(ctx, value, type.dims, span)
-    found = show_type(value.type)
-    given = Label(span, f"{found}, {thing.note.words}")
-    place = Label(declared or span, "declared here", primary=False)
-    raise Mistake(errors.declared_type(f"`{name}`", show_type(type), found, given, place, ()))
+    return fitting(ctx, thing, type, expr.span, name, stmt.type.span)
 
 
 def set_next(ctx: Context, stmt: ast.NextState) -> None:
@@ -273,7 +224,7 @@ def set_next(ctx: Context, stmt: ast.NextState) -> None:
     if isinstance(thing, Bad):
         raise Silent
     if is_static(thing):
-        value: Value | None = _fitting(ctx, thing, variable.type, stmt.value.span, stmt.name.name)
+        value: Value | None = fitting(ctx, thing, variable.type, stmt.value.span, stmt.name.name)
         if value is None:
             raise Silent
     else:
@@ -304,9 +255,11 @@ def attribute(ctx: Context, instance: Instance, name: ast.Ident) -> Thing:
     for key in (name.name, short):
         if key in instance.params:
             variable = ctx.variables.found[instance.params[key]]
-            return ctx.tensor(read(ctx, variable), name.span, f"the weight {instance.path}.{key}")
+            value = value_of(ctx, variable, still=instance.still)
+            return ctx.tensor(value, name.span, f"the weight {instance.path}.{key}")
         if key in instance.children:
-            return instance.children[key]
+            inner = instance.children[key]
+            return stilled(inner) if instance.still else inner
     several = Numbered(name.name, instance.children)
     if several.numbers():
         return several
@@ -314,7 +267,8 @@ def attribute(ctx: Context, instance: Instance, name: ast.Ident) -> Thing:
         raise Silent  # a mistake may have kept it from being called
     early = _declared_early(ctx, instance, name)
     if early is not None:
-        return ctx.tensor(read(ctx, early), name.span, f"the weight {early.name}")
+        value = value_of(ctx, early, still=instance.still)
+        return ctx.tensor(value, name.span, f"the weight {early.name}")
     names = [*instance.params, *instance.children, *_written(instance)]
     near = nearest_name(name.name, names)
     raise Mistake(errors.no_attribute(describe(instance), name.name, name.span, near))

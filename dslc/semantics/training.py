@@ -14,6 +14,7 @@ from dslc._frozen import dataclass
 from dslc.diagnostics import nearest_name
 from dslc.ir.core import Entry, Function, TrainPlan, Value, Variable
 from dslc.ir.types import TensorType, is_float
+from dslc.ops.cotangents import with_gradient
 from dslc.semantics import calls, errors, instances, sizes, statements
 from dslc.semantics.context import Context, Frame, Mistake, Silent
 from dslc.semantics.emission import Emission, Variables
@@ -21,6 +22,7 @@ from dslc.semantics.expressions import evaluate
 from dslc.semantics.models import ModelRun, check_told, free_dims
 from dslc.semantics.operators import own, to_tensor
 from dslc.semantics.patterns import find
+from dslc.semantics.reading import read
 from dslc.semantics.values import (
     BAD,
     Bad,
@@ -65,6 +67,7 @@ def check_training(
     with ctx.inside(frame):
         weights = [v for v in ctx.variables.found.values() if v.kind == "weight"]
         # After a mistake the walk may not have met all weights.
+        weights = _with_gradient(weights, loss)
         trainable = _trainable(ctx, items, weights, all_met=loss is not None)
         clip = _positive(ctx, items.clip.limit, "the limit") if items.clip else None
         every = _count(ctx, items.accumulate.steps) if items.accumulate else 1
@@ -233,6 +236,16 @@ def _count(ctx: Context, expr: ast.Expr) -> int:
     return 1
 
 
+def _with_gradient(weights: Sequence[Variable], loss: Entry | None) -> list[Variable]:
+    """The weights that the loss depends on, other than through `stop_gradient`."""
+    if loss is None:
+        return list(weights)
+    function = loss.function
+    flowing = with_gradient(function.eqns, function.results[0])
+    names = {a.name for a, param in zip(loss.arguments, function.params) if param in flowing}
+    return [v for v in weights if v.name in names]
+
+
 def _trainable(
     ctx: Context, items: _Items, weights: Sequence[Variable], *, all_met: bool
 ) -> list[Variable]:
@@ -334,7 +347,7 @@ def _update(
             if not isinstance(result, Tensor) or result.type != type:
                 raise Mistake(errors.not_an_optimizer(describe(code), span))
             for variable in found:
-                instances.read(ctx, variable)
+                read(ctx, variable)
             order = [emission.variables[v.name] for v in found]
             news = [
                 emission.updates[v.name].value

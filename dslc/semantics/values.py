@@ -86,7 +86,8 @@ class Instance:
     """A layer's own weights and states under one path; made by `layer[...]`.
 
     `params` and `states` map short names to full ones; `children` are the instances inside.
-    `key` is its name among `around`, the children of its owner: `blocks.0`.
+    `key` is its name among `around`, the children of its owner: `blocks.0`. A `still` one,
+    `stop_gradient(net)`, shares all of that; no gradient flows into its weights.
     """
 
     code: Code
@@ -97,6 +98,7 @@ class Instance:
     calls: int = 0
     key: str = ""
     around: Mapping[str, Instance] = field(default_factory=dict)
+    still: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,3 +94,8 @@ def slice_in_statics(what: str, span: Span) -> Diagnostic:
 
 def no_static_argument(what: str, span: Span) -> Diagnostic:
     return make("E0311", f"{what} can't take this in [ ]", span)
+
+
+def other_weight(name: str, wanted: str, span: Span, told: str) -> Diagnostic:
+    title = f"what is handed in for the weight `{name}` is not {wanted}"
+    return make("E0320", title, span, told)
