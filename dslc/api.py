@@ -87,6 +87,7 @@ def compile(
     train: Literal[False] = ...,
     set: Mapping[str, Setting] | None = ...,
     dims: Sizes | None = ...,
+    precision: str = ...,
     weights: Weights | None = ...,
     missing: Sequence[str] = ...,
     seed: int = ...,
@@ -101,6 +102,7 @@ def compile(
     train: Literal[True],
     set: Mapping[str, Setting] | None = ...,
     dims: Sizes | None = ...,
+    precision: str = ...,
     weights: Weights | None = ...,
     missing: Sequence[str] = ...,
     seed: int = ...,
@@ -114,6 +116,7 @@ def compile(
     train: bool = False,
     set: Mapping[str, Setting] | None = None,
     dims: Sizes | None = None,
+    precision: str = "f32",
     weights: Weights | None = None,
     missing: Sequence[str] = (),
     seed: int = 0,
@@ -123,12 +126,13 @@ def compile(
 
     target: "cpu" or "cuda". model: which one, where the file holds several. set: the model's static
     parameters by name. dims: sizes of dynamic dims that get code of their own, beside the code for
-    any size: `{"N": (1, 32)}`; of several dims, each combination. weights: a `.safetensors` file
-    (or the `.safetensors.index.json` of several) or arrays by name; without them the initialisers'
-    values, drawn from `seed`. missing: patterns of weights that may be missing in `weights` and
-    start as without them, such as `["head.*"]`; the model's `report` tells of each weight. With
-    `train`, dropout and the like draw from `seed` too. threads: of its calls; by default all CPUs
-    that this process may use.
+    any size: `{"N": (1, 32)}`; of several dims, each combination. precision: "f32", "bf16" or
+    "f16": what products, convolutions and attention are computed in; weights and what a call takes
+    and gives keep their types. weights: a `.safetensors` file (or the `.safetensors.index.json` of
+    several) or arrays by name; without them the initialisers' values, drawn from `seed`. missing:
+    patterns of weights that may be missing in `weights` and start as without them, such as
+    `["head.*"]`; the model's `report` tells of each weight. With `train`, dropout and the like draw
+    from `seed` too. threads: of its calls; by default all CPUs that this process may use.
 
     Raises CompileError (the program is wrong), ArgumentError (the weights or dims are), BuildError
     or DeviceError (the machine lacks something).
@@ -143,6 +147,7 @@ def compile(
         training=train,
         here=True,
         sizes=dims,
+        precision=precision,
         weights=weights,
         missing=missing,
     )

@@ -29,8 +29,10 @@ from dslc.build.worker import EntryReport, Job, Report
 from dslc.diagnostics import InternalError
 from dslc.ir import text
 from dslc.ir.core import Entry, Program
+from dslc.lowering.halves import halves
 from dslc.lowering.pack import pack_weights
 from dslc.passes import pipeline
+from dslc.passes.precision import Precision, with_precision
 from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
 from dslc_runtime.manifest import DimSize, EntryCode, Manifest, TargetInfo
@@ -75,10 +77,18 @@ class Built:
 
 
 def optimise(
-    program: Program, target: Target, dump: Dump | None = None, sizes: Sizes | None = None
+    program: Program,
+    target: Target,
+    dump: Dump | None = None,
+    sizes: Sizes | None = None,
+    precision: Precision = "f32",
 ) -> Program:
-    """The program as it is lowered for `target`: training joined, entries for special sizes added,
-    passes run, weights packed."""
+    """The program as it is lowered for `target`: contractions in `precision`, training joined,
+    entries for special sizes added, passes run, weights packed."""
+    if precision != "f32":
+        program = with_precision(program, precision)
+        if dump is not None:
+            dump("precision", program)
     if program.training is not None:
         program = add_train_step(program)
         if dump is not None:
@@ -90,7 +100,12 @@ def optimise(
     program = pipeline.run(program, pipeline.BEFORE_LOWERING, dump)
     if target.kind == "cpu":
         pack = partial(pack_weights, vector_bits=target.vector_bits)
-        program = pipeline.run(program, (("pack", pipeline.on_entries(pack)),), dump)
+        kernels = (
+            ("halves", pipeline.each_entry(halves)),
+            *pipeline.each("cse"),
+            ("pack", pipeline.on_entries(pack)),
+        )
+        program = pipeline.run(program, kernels, dump)
     return pipeline.run(program, pipeline.AFTER_PACKING, dump)
 
 
@@ -100,6 +115,7 @@ def build_program(
     source_hash: str = "",
     dump: Dump | None = None,
     sizes: Sizes | None = None,
+    precision: Precision = "f32",
 ) -> Built:
     """Compiles for every target, for any sizes and for the `sizes` of some dims. BuildError when
     the machine lacks something, ArgumentError when a dim can't have such a size."""
@@ -107,7 +123,9 @@ def build_program(
         raise BuildError(NO_LINKER)
     started = time.perf_counter()
     check_sizes(program, sizes or {})
-    optimised = {target.name: optimise(program, target, dump, sizes) for target in targets}
+    optimised = {
+        target.name: optimise(program, target, dump, sizes, precision) for target in targets
+    }
     libraries: dict[str, bytes] = {}
     infos: list[TargetInfo] = []
     reports: list[tuple[Target, EntryReport]] = []
@@ -130,6 +148,7 @@ def build_here(
     source_hash: str = "",
     dump: Dump | None = None,
     sizes: Sizes | None = None,
+    precision: Precision = "f32",
 ) -> Built:
     """Compiles into this process, for a CPU: where nothing links, `dslc.compile` still works."""
     # Not at the top: this process needs TVM in this case alone.
@@ -137,7 +156,7 @@ def build_here(
 
     started = time.perf_counter()
     check_sizes(program, sizes or {})
-    program = optimise(program, target, dump, sizes)
+    program = optimise(program, target, dump, sizes, precision)
     names = tuple(entry.name for entry in program.entries)
     report, module = codegen.run_here(Job(_text(program, names), names, target, ""))
     reports = [(target, entry) for entry in report.entries]

@@ -20,9 +20,10 @@ from dslc.build.target import Target
 from dslc.diagnostics import CompileError
 from dslc.ir.core import Program
 from dslc.ir.evaluate import evaluate
+from dslc.passes.precision import PRECISIONS, Precision
 from dslc.semantics.elaborate import Setting, elaborate
 from dslc.source import SourceFile
-from dslc_runtime import Model
+from dslc_runtime import ArgumentError, Model
 from dslc_runtime._ffi import load_library
 from dslc_runtime.artifact import write_artifact
 from dslc_runtime.dtypes import Array
@@ -60,18 +61,29 @@ def build_source(
     sizes: Sizes | None = None,
     weights: Weights | None = None,
     missing: Sequence[str] = (),
+    precision: str = "f32",
 ) -> Built:
     """Compiles a source file; `here`: for this process alone, so that on a CPU no linker is needed;
     `sizes`: of dynamic dims that get code of their own; `weights` that don't fit are refused before
-    anything is compiled (see `_given`). CompileError, BuildError, ArgumentError."""
+    anything is compiled (see `_given`); `precision`: what contractions are computed in.
+    CompileError, BuildError, ArgumentError."""
+    checked = check_precision(precision)
     program = program_of(source, model, settings, training=training)
     if dump is not None:
         dump("elaborate", program)
     _given(program, weights, missing)
     digest = hashlib.sha256(source.text.encode()).hexdigest()
     if here and targets[0].kind == "cpu" and find_linker() is None:
-        return build_here(program, targets[0], digest, dump, sizes)
-    return build_program(program, targets, digest, dump, sizes)
+        return build_here(program, targets[0], digest, dump, sizes, checked)
+    return build_program(program, targets, digest, dump, sizes, checked)
+
+
+def check_precision(name: str) -> Precision:
+    """ArgumentError unless it is one that a program can be computed in."""
+    for known in PRECISIONS:
+        if name == known:
+            return known
+    raise ArgumentError(f"there is no precision {name!r}; there are {', '.join(PRECISIONS)}")
 
 
 def _first_values(

@@ -15,6 +15,7 @@ from dslc.cli import EXIT_USAGE, UserError
 from dslc.commands.source import (
     add_dims,
     add_model,
+    add_precision,
     parse_dims,
     parse_settings,
     read_source,
@@ -38,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_dims(parser)
     add_weights(parser)
+    add_precision(parser)
     parser.add_argument("--seed", type=int, default=0, help="of first weights without --weights")
     parser.add_argument("--train", action="store_true", help="the training step too")
     parser.add_argument("--threads", type=int, help="how many big kernels are cut for")
@@ -65,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         sizes=parse_dims(args.dim),
         weights=args.weights,
         missing=args.missing,
+        precision=args.precision,
     )
     report = session.write(built, output, source, args.weights, args.seed, args.missing)
     if not args.quiet:

@@ -11,9 +11,10 @@ from dslc.autodiff.train_step import add_train_step
 from dslc.build import driver, session
 from dslc.build.target import parse_targets
 from dslc.cli import EXIT_USAGE, UserError
-from dslc.commands.source import add_model, parse_settings, read_source
+from dslc.commands.source import add_model, add_precision, parse_settings, read_source
 from dslc.ir.core import Program
 from dslc.ir.text import print_function, print_program
+from dslc.passes.precision import with_precision
 
 STAGES = ("source", "ir", "grad", "optimised", "tir", "cuda", "asm")
 
@@ -26,6 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpu", metavar="LEVEL", help="native, x86-64-v2, x86-64-v3, x86-64-v4")
     parser.add_argument("--arch", metavar="SM", help="a GPU architecture, such as sm_80")
     add_model(parser)
+    add_precision(parser)
     parser.add_argument("--train", action="store_true", help="the training step too")
     parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
 
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.stage == "ir":
         print(shown(only(program, args.entry), args.entry))
     elif args.stage == "grad":
-        program = add_train_step(program)
+        program = add_train_step(with_precision(program, args.precision))
         print(shown(only(program, args.entry or "train_step"), args.entry or "train_step"))
     else:
         print(later(program, args))
@@ -51,7 +53,8 @@ def later(program: Program, args: argparse.Namespace) -> str:
     """The stages after the optimiser, for one target."""
     kind = "cuda" if args.stage == "cuda" else args.target
     target = parse_targets(kind, args.cpu, args.arch, args.threads)[0]
-    program = only(driver.optimise(program, target), args.entry)
+    optimised = driver.optimise(program, target, precision=args.precision)
+    program = only(optimised, args.entry)
     if args.stage == "optimised":
         return shown(program, args.entry)
     wanted = {"tir": "tir", "asm": "asm", "cuda": "asm"}[args.stage]

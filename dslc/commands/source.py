@@ -44,6 +44,16 @@ def add_model(parser: argparse.ArgumentParser, holder: str = "file") -> None:
     )
 
 
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """`--precision`: what contractions are computed in."""
+    parser.add_argument(
+        "--precision",
+        choices=("f32", "bf16", "f16"),
+        default="f32",
+        help="of products, convolutions and attention; weights and results keep their types",
+    )
+
+
 def add_dims(parser: argparse.ArgumentParser) -> None:
     """`--dim`: sizes that get code of their own."""
     parser.add_argument(

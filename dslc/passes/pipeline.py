@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Entry, Function, Program
@@ -20,6 +21,7 @@ from dslc.passes.dce import dce
 from dslc.passes.fold import fold
 from dslc.passes.hoist import hoist_weights
 from dslc.passes.layout import layout
+from dslc.passes.precision import narrowed
 from dslc.passes.scans import scans
 from dslc.passes.sums import sums
 
@@ -36,37 +38,44 @@ FUNCTION_PASSES: Mapping[str, FunctionPass] = {
     "layout": layout,
     "scans": scans,
     "sums": sums,
+    "bf16": partial(narrowed, dtype="bf16"),
+    "f16": partial(narrowed, dtype="f16"),
 }
 
 
 def on_entries(run: FunctionPass) -> ProgramPass:
     """The pass over each entry's function."""
+    return each_entry(lambda entry: replace(entry, function=run(entry.function)))
+
+
+def each_entry(run: Callable[[Entry], Entry]) -> ProgramPass:
+    """The pass over each entry."""
 
     def program_pass(program: Program) -> Program:
-        entries = [replace(entry, function=run(entry.function)) for entry in program.entries]
-        return replace(program, entries=tuple(entries))
+        return replace(program, entries=tuple(run(entry) for entry in program.entries))
 
     return program_pass
 
 
-def _each(*names: str) -> Pipeline:
+def each(*names: str) -> Pipeline:
+    """Function passes by name, over each entry."""
     return tuple((name, on_entries(FUNCTION_PASSES[name])) for name in names)
 
 
-SIMPLIFY: Pipeline = _each("canonicalize", "fold", "canonicalize", "cse", "dce")
+SIMPLIFY: Pipeline = each("canonicalize", "fold", "canonicalize", "cse", "dce")
 # Before the lowering replaces ops by those that its kernels offer.
 BEFORE_LOWERING: Pipeline = (
     *SIMPLIFY,
-    *_each("sums", "scans", "canonicalize", "layout", "canonicalize"),
+    *each("sums", "scans", "canonicalize", "layout", "canonicalize"),
     ("absorb", absorb_transposes),
     *SIMPLIFY,
 )
 # After it: what its packing of weights put in is simplified, and hoisted out of inference.
 AFTER_PACKING: Pipeline = (
     *SIMPLIFY,
-    *_each("scans"),
+    *each("scans"),
     ("hoist", hoist_weights),
-    *_each("cse", "dce"),
+    *each("cse", "dce"),
 )
 # Without a lowering between: for `show --stage optimised`, and tests.
 OPTIMISE: Pipeline = (*BEFORE_LOWERING, *AFTER_PACKING)

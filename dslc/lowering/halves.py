@@ -1,0 +1,87 @@
+"""Contractions of f16 and bf16 on a CPU, by the kernels there are.
+
+    matmul(x, w) of f16   becomes   cast[f16](matmul(cast[f32](x), cast[f32](w)))
+
+The f32 kernels do the work: products are exact in f32, sums are kept in it, and casts are fused
+into what stands around. In an inference entry the weights are widened once, at load. A sum that is
+widened again is not rounded on the way, except in a training step where it would be kept for the
+backward pass in 32 bits then. Input and output: an Entry, loops included.
+
+Non-goals: TVM (this runs in the user's process).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+from dslc.ir.builder import Builder
+from dslc.ir.core import Entry, Eqn, Function, Value
+from dslc.ir.op import Op
+from dslc.ir.rewrite import Context, drop_dead, map_bodies, rewrite, with_inputs
+from dslc.ops.constants import cast as cast_op
+from dslc.ops.conv import conv2d, conv2d_input_gradient, conv2d_weight_gradient
+from dslc.ops.linalg import matmul
+
+CONTRACTIONS: tuple[Op, ...] = (matmul, conv2d, conv2d_input_gradient, conv2d_weight_gradient)
+
+
+def halves(entry: Entry) -> Entry:
+    """The entry without contractions of 16 bits."""
+    function = rewrite(entry.function, [widened])
+    trains = any(a.role == "weight" and a.name in entry.updates for a in entry.arguments)
+    return replace(entry, function=unrounded(function, trains))
+
+
+def widened(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """The contraction of f32, rounded to what it was of."""
+    dtype = eqn.outputs[0].type.dtype
+    if eqn.op not in CONTRACTIONS or dtype not in ("f16", "bf16"):
+        return None
+    inputs = [cast(Value, cast_op(b, value, dtype="f32")) for value in eqn.inputs]
+    (made,) = b.emit(eqn.op, inputs, eqn.attrs)
+    return cast(Value, cast_op(b, made, dtype=dtype))
+
+
+def unrounded(function: Function, trains: bool) -> Function:
+    """The function without casts of f32 sums to 16 bits and back. Where it `trains`, what is made
+    before the loss, its first result, must be used up at once."""
+    function = map_bodies(function, lambda body: unrounded(body, trains=False))
+    producers = {out: eqn for eqn in function.eqns for out in eqn.outputs}
+    users: dict[Value, list[Eqn]] = {}
+    for eqn in function.eqns:
+        for value in eqn.inputs:
+            users.setdefault(value, []).append(eqn)
+    replaced: dict[Value, Value] = {}
+    may_be_kept = trains
+    for eqn in function.eqns:
+        may_be_kept = may_be_kept and function.results[0] not in eqn.outputs
+        source = _sum_rounded(eqn, producers)
+        if source is not None and (not may_be_kept or _is_used_up(eqn.outputs[0], users)):
+            replaced[eqn.outputs[0]] = source
+    eqns = tuple(with_inputs(eqn, replaced) for eqn in function.eqns)
+    results = tuple(replaced.get(result, result) for result in function.results)
+    return drop_dead(Function(function.name, function.params, eqns, results))
+
+
+def _sum_rounded(eqn: Eqn, producers: Mapping[Value, Eqn]) -> Value | None:
+    """The contraction's f32 sum, if that is what the equation widens after it was rounded."""
+    if eqn.op is not cast_op or eqn.outputs[0].type.dtype != "f32":
+        return None
+    rounding = producers.get(eqn.inputs[0])
+    if rounding is None or rounding.op is not cast_op:
+        return None
+    made = producers.get(rounding.inputs[0])
+    is_sum = made is not None and made.op in CONTRACTIONS
+    return rounding.inputs[0] if is_sum and rounding.inputs[0].type.dtype == "f32" else None
+
+
+def _is_used_up(value: Value, users: Mapping[Value, Sequence[Eqn]]) -> bool:
+    """Whether each step from the value on has one reader, to a cast, a result or a reduction."""
+    while len(readers := users.get(value, ())) == 1:
+        (reader,) = readers
+        if not reader.op.elementwise or reader.op is cast_op:
+            return True
+        value = reader.outputs[0]
+    return not readers

@@ -1,0 +1,139 @@
+"""Runs what is worth it in 16 bits: `--precision bf16` (or f16), decided before gradients are made.
+
+    matmul(x, w)            becomes   matmul(cast[bf16](x), cast[bf16](w)), used as f32 again
+
+Products of matrices, convolutions and attention take 16-bit operands and sum in f32. Everything
+else (sums, norms, exponentials, losses, updates) stays f32; in a fused kernel that costs nothing.
+Ops that only move, choose or drop elements give the same result before and after rounding: they
+follow what they are fed, or come behind the cast where nothing needs all bits. A value is cast
+once. Parameters and results keep their types, so weights and optimiser states are f32, and
+gradients reach them in f32.
+
+Input: a Program before its training step is joined. Output: the same program to its callers.
+Non-goals: f64 and what is 16 bits in the source already, which stay as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast
+
+from dslc.ir.builder import Builder
+from dslc.ir.core import Eqn, Function, Program, Value, body_of, with_body
+from dslc.ir.op import Op
+from dslc.ir.rewrite import drop_dead
+from dslc.ir.types import DType
+from dslc.ops.broadcast import broadcast
+from dslc.ops.constants import cast as cast_op
+from dslc.ops.constants import relabel, stop_gradient
+from dslc.ops.conv import conv2d
+from dslc.ops.elementwise import neg, relu
+from dslc.ops.linalg import matmul
+from dslc.ops.pool import max_pool2d
+from dslc.ops.shape import concat, reshape, transpose
+from dslc.ops.slicing import pad, slice_
+
+Precision = Literal["f32", "bf16", "f16"]
+PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16")
+
+# Sums of products.
+CONTRACTIONS: tuple[Op, ...] = (matmul, conv2d)
+# Rounding before is rounding after.
+EXACT: tuple[Op, ...] = (
+    relu, neg, max_pool2d, reshape, relabel, transpose, broadcast, concat, slice_, pad,
+    stop_gradient,
+)  # fmt: skip
+
+
+def with_precision(program: Program, precision: Precision) -> Program:
+    """The program computed in `precision`, its training included."""
+    if precision == "f32":
+        return program
+    entries = tuple(
+        replace(entry, function=narrowed(entry.function, precision)) for entry in program.entries
+    )
+    plan = program.training
+    if plan is not None:
+        function = narrowed(plan.loss.function, precision)
+        plan = replace(plan, loss=replace(plan.loss, function=function))
+    return replace(program, entries=entries, training=plan)
+
+
+def narrowed(function: Function, dtype: DType) -> Function:
+    """The function with its f32 contractions, those in loops too, in `dtype`."""
+    walk = _Walk(Builder.over(function), dtype, _wanted_narrow(function))
+    for param in function.params:
+        walk.wide[param] = param
+    for eqn in function.eqns:
+        with walk.b.at(eqn.origin):
+            walk.convert(eqn)
+    results = [walk.as_wide(result) for result in function.results]
+    return drop_dead(walk.b.function(function.name, results))
+
+
+def _is_contraction(eqn: Eqn) -> bool:
+    return eqn.op in CONTRACTIONS and any(v.type.dtype == "f32" for v in eqn.inputs)
+
+
+def _is_exact(eqn: Eqn) -> bool:
+    return eqn.op in EXACT and eqn.outputs[0].type.dtype == "f32"
+
+
+def _wanted_narrow(function: Function) -> set[Value]:
+    """What is read by contractions alone, directly or through exact ops."""
+    other = set(function.results)
+    read: set[Value] = set()
+    for eqn in reversed(function.eqns):
+        read.update(eqn.inputs)
+        follows = _is_exact(eqn) and eqn.outputs[0] in read and eqn.outputs[0] not in other
+        if not (_is_contraction(eqn) or follows):
+            other.update(eqn.inputs)
+    return read - other
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Old values and what stands for them now: in their own dtype, in 16 bits, or both. `native`
+    ones were made in 16 bits."""
+
+    b: Builder
+    dtype: DType
+    wanted: set[Value]
+    wide: dict[Value, Value] = field(default_factory=dict)
+    narrow: dict[Value, Value] = field(default_factory=dict)
+    native: set[Value] = field(default_factory=set)
+
+    def as_wide(self, old: Value) -> Value:
+        """The value in its own dtype."""
+        if old not in self.wide:
+            self.wide[old] = cast(Value, cast_op(self.b, self.narrow[old], dtype="f32"))
+        return self.wide[old]
+
+    def as_narrow(self, old: Value) -> Value:
+        """The value in 16 bits, where it is f32."""
+        if old.type.dtype != "f32":
+            return self.as_wide(old)
+        if old not in self.narrow:
+            self.narrow[old] = cast(Value, cast_op(self.b, self.wide[old], dtype=self.dtype))
+        return self.narrow[old]
+
+    def convert(self, eqn: Eqn) -> None:
+        if _is_contraction(eqn) or (_is_exact(eqn) and self.follows(eqn)):
+            made = self.b.copy(eqn, [self.as_narrow(value) for value in eqn.inputs])
+            self.narrow.update(zip(eqn.outputs, made))
+            self.native.update(eqn.outputs)
+            return
+        body = body_of(eqn)
+        if body is not None:
+            eqn = with_body(eqn, narrowed(body, self.dtype))
+        inputs = [self.as_wide(value) for value in eqn.inputs]
+        if all(new is old for new, old in zip(inputs, eqn.inputs)):
+            self.b.keep(eqn)
+            self.wide.update(zip(eqn.outputs, eqn.outputs))
+        else:
+            self.wide.update(zip(eqn.outputs, self.b.copy(eqn, inputs)))
+
+    def follows(self, eqn: Eqn) -> bool:
+        """Whether an exact op is fed with 16 bits, or what it gives is wanted in 16 bits only."""
+        fed = [value for value in eqn.inputs if value.type.dtype == "f32"]
+        return eqn.outputs[0] in self.wanted or all(value in self.native for value in fed)

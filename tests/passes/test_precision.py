@@ -1,0 +1,154 @@
+"""`--precision`: which ops become 16 bits, where casts stand, and that callers see no change."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dslc.autodiff.train_step import add_train_step
+from dslc.build import session
+from dslc.ir.core import Eqn, Function, Program, body_of
+from dslc.ir.evaluate import initial_variables, run_entry
+from dslc.ir.verify import verify_program
+from dslc.passes import pipeline
+from dslc.passes.precision import CONTRACTIONS, with_precision
+from dslc.source import SourceFile
+from dslc.syntax.parser import parse
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted(p for p in (ROOT / "examples").rglob("*.dl"))
+
+
+def program_of(text: str, training: bool = False, model: str | None = None) -> Program:
+    return session.program_of(SourceFile("m.dl", text), model, training=training)
+
+
+def every(function: Function) -> list[Eqn]:
+    """Equations, those of loops too."""
+    found = []
+    for eqn in function.eqns:
+        found.append(eqn)
+        body = body_of(eqn)
+        found += every(body) if body is not None else []
+    return found
+
+
+def models(path: Path) -> list[tuple[str, bool]]:
+    """Names of a file's models, and whether each is trained."""
+    tree, _ = parse(SourceFile(str(path), path.read_text()))
+    kinds = [(type(decl).__name__, decl.name.name) for decl in tree.decls if hasattr(decl, "name")]
+    trained = {name for kind, name in kinds if kind.startswith("Train")}
+    return [(name, name in trained) for kind, name in kinds if kind.startswith("Model")]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_every_example(path: Path) -> None:
+    """Its contractions take 16 bits, its interface stays, and its gradients type."""
+    found = models(path)
+    assert found or "model " not in path.read_text()
+    for name, trained in found:
+        source = SourceFile(str(path), path.read_text())
+        program = session.program_of(source, name, training=trained)
+        narrow = with_precision(program, "bf16")
+        verify_program(narrow)
+        pipeline.check_interface(program, narrow, "precision")
+        contractions = [
+            eqn
+            for entry in narrow.entries
+            for eqn in every(entry.function)
+            if eqn.op in CONTRACTIONS
+        ]
+        assert contractions, name
+        assert {v.type.dtype for eqn in contractions for v in eqn.outputs} <= {"bf16"}
+        if trained:
+            verify_program(add_train_step(narrow))
+
+
+NET = """
+model Net(x: f32[N, 6]) -> f32[N, 4] {
+    h = x |> fc: dense[8] |> relu
+    return softmax[axis=-1](h @ h.T) @ (h |> out: dense[4])
+}
+"""
+
+
+def test_a_value_is_cast_once() -> None:
+    (entry, *_) = with_precision(program_of(NET), "bf16").entries
+    casts = Counter(
+        (eqn.inputs[0], str(eqn.attrs)) for eqn in entry.function.eqns if eqn.op.name == "cast"
+    )
+    assert set(casts.values()) == {1}
+
+
+def test_what_moves_elements_follows() -> None:
+    """relu and the transpose are 16 bits; the exponential is not."""
+    (entry, *_) = with_precision(program_of(NET), "bf16").entries
+    kinds = {eqn.op.name: eqn.outputs[0].type.dtype for eqn in entry.function.eqns if eqn.inputs}
+    assert (kinds["relu"], kinds["transpose"], kinds["matmul"]) == ("bf16",) * 3
+    assert (kinds["exp"], kinds["reduce_sum"], kinds["add"]) == ("f32",) * 3
+
+
+def test_products_in_loops_too() -> None:
+    program = program_of(RECURRENT, training=True)
+    narrow = add_train_step(with_precision(program, "f16"))
+    verify_program(narrow)
+    kinds = [
+        (eqn.op.name, eqn.outputs[0].type.dtype)
+        for eqn in every(narrow.entry("train_step").function)
+        if eqn.op in CONTRACTIONS
+    ]
+    assert len(kinds) > 4
+    assert set(kinds) == {("matmul", "f16")}
+
+
+RECURRENT = """
+from std.recurrent import rnn
+
+model Net(x: f32[N, T, 6]) -> f32[1, N, 4] {
+    _, last = x |> cell: rnn[4]
+    return last |> out: dense[4]
+}
+train Net {
+    input target: f32[1, N, 4]
+    loss mse(output, target)
+    optimizer sgd[lr=0.1]
+}
+"""
+
+
+def test_what_is_not_f32_stays() -> None:
+    text = NET.replace("x: f32", "x: f64").replace("-> f32", "-> f64")
+    program = program_of(text)
+    assert with_precision(program, "bf16").entries[0].function.eqns == (
+        program.entries[0].function.eqns
+    )
+    assert with_precision(program, "f32") is program
+
+
+@pytest.mark.parametrize(("precision", "error"), [("bf16", 2e-2), ("f16", 3e-3)])
+def test_results_and_gradients_are_close(precision: str, error: float) -> None:
+    """One step of gradient descent, whose updates are the gradients."""
+    program = program_of(RECURRENT, training=True)
+    variables = initial_variables(program, 0)
+    rng = np.random.default_rng(0)
+    inputs = {
+        "x": rng.normal(size=(5, 7, 6)).astype("f4"),
+        "target": rng.normal(size=(1, 5, 4)).astype("f4"),
+        "seed": np.asarray(0, "i8"),
+        "step": np.asarray(0, "i8"),
+    }
+
+    def step(which: Program) -> dict[str, np.ndarray]:
+        outputs, updates = run_entry(add_train_step(which), "train_step", variables, inputs)
+        changes = {name: updates[name] - variables[name] for name in variables}
+        return {**outputs, **changes}
+
+    wide, narrow = step(program), step(with_precision(program, precision))  # type: ignore[arg-type]
+    assert any((wide[name] != narrow[name]).any() for name in wide)
+    for name, value in wide.items():
+        assert narrow[name].dtype == value.dtype
+        scale = float(np.abs(value).max())
+        np.testing.assert_allclose(narrow[name], value, atol=error * scale, err_msg=name)
