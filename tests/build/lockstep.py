@@ -34,7 +34,9 @@ TOLERANCE: Mapping[DType, float] = {"f64": 1e-11, "f32": 5e-5, "f16": 4e-3, "bf1
 class Lockstep:
     """Both sides of some models, compiled for `tasks` parallel tasks."""
 
-    def __init__(self, models: Sequence[Model], tasks: int, bits: int = 256) -> None:
+    def __init__(
+        self, models: Sequence[Model], tasks: int, bits: int = 256, level: int = 1
+    ) -> None:
         self.programs: dict[str, Program] = {}
         self.optimised: dict[str, Program] = {}
         target = Target("test", "cpu", "x86-64-v3", (), bits, tasks)
@@ -50,7 +52,7 @@ class Lockstep:
                 program = add_train_step(program)
             self.programs[model.name], self.optimised[model.name] = program, optimised
             entries += [replace(e, name=f"{model.name}_{e.name}") for e in optimised.entries]
-        self.compiled: Compiled = compile_all(entries, tasks, bits)
+        self.compiled: Compiled = compile_all(entries, tasks, bits, level)
 
     def check(self, model: Model, sizes: Mapping[str, int]) -> None:
         """Calls every entry of the model, the training step a few times."""
