@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import pytest
+from attention_case import Case, views
 from harness import MACHINE, compile_body, guarded
 from tvm.tirx.script import builder as T
 
@@ -14,94 +15,6 @@ from dslc.ir.dims import substitute, sym
 from dslc.schedules.cpu.attention import emit_attention, plan_attention
 from dslc.schedules.cpu.attention_shape import AttentionShape
 from dslc.schedules.cpu.contract import Machine, Operand
-
-
-@dataclass(frozen=True)
-class Case:
-    """Sizes as numbers; those in `unknown` are known to the kernel only when it is called."""
-
-    batch: int = 2
-    heads: int = 2
-    group: int = 1
-    queries: int = 5
-    keys: int = 5
-    depth: int = 8
-    width: int = 8
-    causal: bool = False
-    window: int = 0
-    past: int = 0
-    bias: bool = False
-    mask: bool = False
-    drop: bool = False
-    unknown: str = ""
-
-    @property
-    def scores(self):
-        return (self.batch, self.heads, self.group, self.queries, self.keys)
-
-    def visible(self):
-        """[queries, keys]"""
-        back = self.past + np.arange(self.queries)[:, None] - np.arange(self.keys)
-        seen = back >= 0 if self.causal else np.ones_like(back, bool)
-        return seen & (abs(back) < self.window) if self.window else seen
-
-    def shape(self, sizes):
-        def size(name):
-            return sizes.get(name, getattr(self, name))
-
-        return AttentionShape(
-            (size("batch"),), size("heads"), size("group"), size("queries"), size("keys"),
-            size("depth"), size("width"), 0.3, self.causal, self.window, size("past"),
-        )  # fmt: skip
-
-    def arrays(self):
-        """q, k, v, what is added to scores, what weights are multiplied by."""
-        random = np.random.default_rng(0)
-
-        def normal(*dims):
-            return random.standard_normal(dims, dtype=np.float32)
-
-        outer = (self.batch, self.heads)
-        added = normal(*self.scores) if self.bias else np.zeros(self.scores, np.float32)
-        if self.mask:
-            added[random.random(self.scores) < 0.4] = -np.inf
-            added[0, 0, 0, self.queries // 2] = -np.inf
-        kept = np.ones(self.scores, np.float32)
-        if self.drop:
-            kept = (random.random(self.scores) < 0.8).astype(np.float32) / np.float32(0.8)
-        return (
-            normal(*outer, self.group, self.queries, self.depth),
-            normal(*outer, self.keys, self.depth),
-            normal(*outer, self.keys, self.width),
-            added, kept,
-        )  # fmt: skip
-
-    def expected(self):
-        """The result, and the logarithms of the sums of exponentials."""
-        q, k, v, added, kept = (a.astype("f8") for a in self.arrays())
-        scores = np.where(self.visible(), q @ np.swapaxes(k, -1, -2)[:, :, None] * 0.3, -np.inf)
-        with np.errstate(divide="ignore"):
-            lse = np.logaddexp.reduce(scores + added, axis=-1)
-        weights = np.exp(scores + added - np.where(np.isinf(lse), 0, lse)[..., None])
-        return (weights * kept) @ v[:, :, None], lse
-
-
-def view(buffer, *dims):
-    strides, total = [], 1
-    for dim in reversed(dims):
-        strides.append(total)
-        total = total * dim
-    return Operand(buffer, "float32", tuple(reversed(strides)))
-
-
-def views(shape, *buffers):
-    """q, k, v, scores, output and rows as operands."""
-    outer = (*shape.batch, shape.heads)
-    rows = (*outer, shape.group, shape.queries)
-    dims = [(*rows, shape.depth), (*outer, shape.keys, shape.depth)]
-    dims += [(*outer, shape.keys, shape.width), (*rows, shape.keys), (*rows, shape.keys)]
-    dims += [(*rows, shape.width), rows]
-    return [view(buffer, *each) for buffer, each in zip(buffers, dims)]
 
 
 def check(case, machine=MACHINE):
@@ -146,7 +59,7 @@ CASES = {
     "ragged": Case(queries=29, keys=37, depth=19, width=21),
     "wide": Case(batch=1, heads=1, queries=13, keys=70, depth=33, width=150),
     "equal blocks": Case(batch=1, heads=1, queries=24, keys=512, depth=16, width=16),
-    "all at once": Case(group=2, queries=29, keys=45, bias=True, mask=True, causal=True, drop=True),
+    "all at once": Case(group=2, queries=29, keys=45, bias=True, mask=True, low=0, drop=True),
     "no queries": Case(queries=0),
     "no keys": Case(keys=0),
     "no batch": Case(batch=0),
@@ -160,7 +73,8 @@ def test_attention(name):
 
 UNKNOWN = "batch heads group queries keys depth width past"
 PLAIN = Case(unknown=UNKNOWN)
-CAUSAL = Case(causal=True, unknown=UNKNOWN)
+CAUSAL = Case(low=0, unknown=UNKNOWN)
+WINDOW = Case(unknown=f"{UNKNOWN} low high")
 SIZES = {
     "one of each": replace(PLAIN, batch=1, heads=1, queries=1, keys=1, depth=1, width=1),
     "several blocks": replace(PLAIN, batch=1, queries=53, keys=600, depth=16, width=16),
@@ -171,11 +85,10 @@ SIZES = {
     "fewer keys": replace(CAUSAL, queries=50, keys=9),
     "after a past": replace(CAUSAL, queries=9, keys=50, past=41),
     "before the keys": replace(CAUSAL, queries=9, keys=50, past=-4),
-    "window": replace(CAUSAL, batch=1, queries=70, keys=70, window=9),
-    "long window": replace(CAUSAL, batch=1, queries=350, keys=350, window=9),
-    "window past the keys": replace(CAUSAL, queries=40, keys=12, window=9),
-    "window both ways": replace(PLAIN, queries=40, keys=55, window=6, past=3),
-    "window both ways past the keys": replace(PLAIN, queries=40, keys=12, window=6),
+    "window": replace(WINDOW, batch=1, queries=70, keys=70, low=0, high=8),
+    "long window": replace(WINDOW, batch=1, queries=350, keys=350, low=0, high=8),
+    "window past the keys": replace(WINDOW, queries=40, keys=12, low=0, high=8),
+    "window both ways": replace(WINDOW, queries=40, keys=55, low=-5, high=5, past=3),
     "mask": replace(PLAIN, queries=29, keys=45, depth=16, mask=True, bias=True),
     "drop": replace(PLAIN, queries=29, keys=300, drop=True),
     "nothing": replace(PLAIN, queries=0, keys=0),
@@ -197,7 +110,7 @@ def test_narrower_vectors(name, bits):
 @pytest.mark.parametrize(("batch", "split"), [(1, "blocks"), (5, "heads")])
 def test_tasks_cover_all_queries_once(batch, split, unknown):
     case = Case(
-        batch=batch, heads=1, queries=250, keys=200, depth=64, width=32, causal=True,
+        batch=batch, heads=1, queries=250, keys=200, depth=64, width=32, low=0,
         unknown=unknown,
     )  # fmt: skip
     plan = check(case, Machine(MACHINE.vector_bits, tasks=3))

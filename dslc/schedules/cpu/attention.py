@@ -30,12 +30,20 @@ from dslc.schedules.cpu.attention_blocks import (
     Work,
     f32,
     hide,
-    key_blocks,
+    multiply,
     pack_rows,
     part,
+    pieces,
     replace,
 )
-from dslc.schedules.cpu.attention_shape import Areas, AttentionShape, Modify, balanced, round_up
+from dslc.schedules.cpu.attention_shape import (
+    Areas,
+    AttentionShape,
+    Modify,
+    balanced,
+    columns_tile,
+    round_up,
+)
 from dslc.schedules.cpu.contract import (
     Epilogue,
     Expr,
@@ -61,7 +69,6 @@ from dslc.schedules.cpu.register_tile import (
     Registers,
     Tile,
     allocate,
-    clear,
     load,
     reduce_segment,
     save,
@@ -85,12 +92,6 @@ class AttentionPlan:
     out: Tile
     tasks: int
     split: str
-
-    @property
-    def work(self) -> Size:
-        """Multiply-adds."""
-        s = self.shape
-        return product([*s.batch, s.heads, s.group, s.queries, s.keys, s.depth + s.width])
 
     @property
     def padded_rows(self) -> int:
@@ -131,11 +132,8 @@ def plan_attention(shape: AttentionShape, machine: Machine) -> AttentionPlan:
     if isinstance(shape.queries, int):
         rows = height * max(1, min(rows // height, -(-shape.queries // height)))
     score = Tile(height, PANEL, lanes, DTYPE)
-    vectors = _out_vectors(shape.width, lanes, 4 if wide else 2)
-    out = Tile(balanced(rows, 24 // vectors if wide else 12 // vectors), vectors, lanes, DTYPE)
-    work = product([*shape.batch, shape.heads, shape.group, shape.queries, shape.keys,
-                    shape.depth + shape.width])  # fmt: skip
-    tasks = choose_tasks(machine, work)
+    out = columns_tile(shape.width, lanes, 4 if wide else 2, rows)
+    tasks = choose_tasks(machine, shape.work)
     units = product([*shape.batch, shape.heads])
     split = "blocks" if isinstance(units, int) and units < tasks else "heads"
     return AttentionPlan(shape, rows, _keys_of(shape, score.columns), score, out, tasks, split)
@@ -145,13 +143,6 @@ def _keys_of(shape: AttentionShape, width: int) -> int:
     if not isinstance(shape.keys, int) or shape.keys == 0:
         return KEYS
     return -(-balanced(shape.keys, KEYS) // width) * width
-
-
-def _out_vectors(width: Size, lanes: int, most: int) -> int:
-    """Vectors of a tile of columns of the values: equal panels."""
-    if not isinstance(width, int) or width == 0:
-        return most
-    return balanced(ceil_div(width, lanes), most)
 
 
 def emit_attention(
@@ -170,7 +161,8 @@ def emit_attention(
 
     `modify` gives what takes a score's place, `drop` what takes a weight's place (after the sum
     of the weights is taken); the epilogue's index is (batch.., head, member, i, e). `row_done`
-    gets the logarithm of the sum of exponentials at (batch.., head, member, i).
+    gets the logarithm of the sum of exponentials at (batch.., head, member, i), 0 where no key is
+    seen.
     """
     shape = plan.shape
     if is_zero(shape.queries) or is_zero(shape.width):
@@ -195,7 +187,7 @@ def emit_attention(
             with loop(0, shape.group) as member, loop(0, turns) as turn:
                 _queries(run, (*where, member), T.bind(i64((turn * stride + first) * plan.rows)))
 
-    run_tasks(plan.tasks, plan.work, body)
+    run_tasks(plan.tasks, shape.work, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +218,7 @@ def _queries(run: _Run, where: Index, start: Expr) -> None:
         block = Block(shape, where, start, count, key, size, "scores", plan.score_stride)
         _keys(run, block)
 
-    key_blocks(low, high, plan.keys, against)
+    pieces(low, high, plan.keys, against)
     _end(run, where, start, count)
 
 
@@ -248,9 +240,9 @@ def _begin(run: _Run, where: Index, start: Expr, count: Size) -> None:
 def _keys(run: _Run, block: Block) -> None:
     """A block of queries against a block of keys."""
     _scores(run, block)
-    hide(run.work, block, run.plan.rows, run.plan.score.columns)
     if run.modify is not None:
         replace(run.work, block, run.modify, LOG2E)
+    hide(run.work, block, run.plan.rows, run.plan.score.columns)
     with loop(0, run.plan.rows) as row:
         _exponentials(run, row, block.size)
     _rescale(run)
@@ -262,19 +254,14 @@ def _keys(run: _Run, block: Block) -> None:
 def _scores(run: _Run, block: Block) -> None:
     """Queries times keys, over whole panels."""
     plan, tile, work = run.plan, run.plan.score, run.work
-    depth, width, memory = plan.shape.depth, tile.columns, run.work.memory
+    depth, width = plan.shape.depth, tile.columns
     with loop(0, ceil_div(block.size, width)) as panel, loop(0, -(-plan.rows // tile.rows)) as t:
         row = T.bind(t * tile.rows)
-        queries = T.bind(work.at("queries", row * depth))
-        keys = T.bind(work.at("keys", (block.key + panel * width) * depth))
-        clear(tile, run.registers)
-        reduce_segment(
-            tile, run.registers, depth,
-            lambda i, d: memory[queries + i64(i) * depth + d],
-            lambda j, d: vector_at(memory, keys + d * width + j * tile.lanes, tile.lanes),
+        multiply(
+            work, run.registers, tile, depth, (work.at("queries", row * depth), depth, 1),
+            (work.at("keys", (block.key + panel * width) * depth), width),
+            (work.at("scores", row * block.stride + panel * width), block.stride), True,
         )  # fmt: skip
-        at = T.bind(work.at("scores", row * block.stride + panel * width))
-        save(tile, run.registers, memory, at, block.stride)
 
 
 def _exponentials(run: _Run, row: Expr, size: Size) -> None:
@@ -357,10 +344,11 @@ def _end(run: _Run, where: Index, start: Expr, count: Size) -> None:
     plan, work = run.plan, run.work
     with loop(0, count) as row:
         total = T.bind(work.get("sum", row))
-        if run.row_done is not None:
-            whole = work.get("maximum", row) * f32(LN2)
-            run.row_done((*where, start + row), whole + vmath.log(total))
         none = tirx.EQ(total, f32(0.0))
+        if run.row_done is not None:
+            greatest = work.get("maximum", row) * f32(LN2)
+            sums = tirx.Select(none, f32(0.0), T.bind(greatest + vmath.log(total)))
+            run.row_done((*where, start + row), sums)
         factor = T.bind(tirx.Select(none, f32(0.0), tirx.div(f32(1.0), total)))
         with loop(0, plan.shape.width) as e:
             value = work.get("out", row * plan.out_stride + e) * factor

@@ -5,6 +5,7 @@ Non-goals: the order of blocks (`attention.py`, `attention_backward.py`).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from dslc.schedules.cpu.attention_shape import Areas, AttentionShape, Modify, round_up
+from dslc.schedules.cpu.attention_shape import Areas, AttentionShape, Modify, between, round_up
 from dslc.schedules.cpu.contract import (
     Expr,
     Index,
     Operand,
     Size,
+    address,
     ceil_div,
     i64,
     is_int,
@@ -25,8 +27,10 @@ from dslc.schedules.cpu.contract import (
     larger,
     loop,
     smaller,
+    vector_at,
 )
 from dslc.schedules.cpu.pack import pack_panel
+from dslc.schedules.cpu.register_tile import Registers, Tile, clear, load, reduce_segment, save
 
 DTYPE = "float32"
 BESIDE = 16  # elements between rows of scores, which would else share sets of the L1 cache
@@ -66,6 +70,10 @@ class Block:
     name: str
     stride: int
 
+    def named(self, name: str) -> Block:
+        """The same block in another area."""
+        return dataclasses.replace(self, name=name)
+
 
 def f32(value: float) -> Expr:
     return tirx.const(value, DTYPE)
@@ -98,6 +106,41 @@ def pack_rows(
         pack_panel(turned, target, depth, part(rows, first, width), width, lanes)
 
 
+def copy_rows(
+    work: Work, name: str, source: Operand, rows: Size, padded: Size, columns: Size, stride: Size
+) -> None:
+    """A matrix [rows, columns], with zeros up to [padded, stride]."""
+    with loop(0, rows) as i:
+        with loop(0, columns) as j:
+            work.put(name, i * stride + j, source.load(i, j))
+        with loop(columns, stride) as j:
+            work.put(name, i * stride + j, f32(0.0))
+    with loop(rows, padded) as i, loop(0, stride) as j:
+        work.put(name, i * stride + j, f32(0.0))
+
+
+def multiply(
+    work: Work, registers: Registers, tile: Tile, length: Size, left: tuple[Expr, Size, Size],
+    right: tuple[Expr, Size], to: tuple[Expr, Size], anew: bool,
+) -> None:  # fmt: skip
+    """A tile of a product of matrices in working memory, stored or (not `anew`) added to what is
+    there. `left`: where it starts, and the steps of its rows and of the sum; `right` and `to`:
+    where they start, and the step of their rows."""
+    memory, lanes = work.memory, tile.lanes
+    start, row_step, step = T.bind(left[0]), left[1], left[2]
+    source, target = T.bind(right[0]), T.bind(to[0])
+    if anew:
+        clear(tile, registers)
+    else:
+        load(tile, registers, memory, target, to[1])
+    reduce_segment(
+        tile, registers, length,
+        lambda i, k: memory[address(start, (i64(i), row_step), (k, step))],
+        lambda j, k: vector_at(memory, address(source, (k, right[1])) + j * lanes, lanes),
+    )  # fmt: skip
+    save(tile, registers, memory, target, to[1])
+
+
 def hide(work: Work, block: Block, rows: int, width: int) -> None:
     """-inf where a query sees no key, and behind the last key up to a multiple of `width`."""
     shape, size = block.shape, block.size
@@ -106,9 +149,8 @@ def hide(work: Work, block: Block, rows: int, width: int) -> None:
         return
     with loop(0, rows) as row:
         query, at = block.start + row, row * block.stride
-        first, stop = shape.first(query), shape.stop(query)
-        first = 0 if is_zero(first) else larger(smaller(first - block.key, size), 0)
-        stop = larger(smaller(stop - block.key, size), 0) if shape.limited else size
+        first = 0 if shape.high is None else between(shape.first(query) - block.key, size)
+        stop = size if shape.low is None else between(shape.stop(query) - block.key, size)
         for low, high in ((0, first), (stop, padded)):
             with loop(low, high) as j:
                 work.put(block.name, at + j, f32(MINUS_INFINITY))
@@ -123,7 +165,7 @@ def replace(work: Work, block: Block, change: Modify, factor: float = 1.0) -> No
         work.put(block.name, at, changed if factor == 1.0 else changed * f32(factor))
 
 
-def key_blocks(low: Size, high: Size, step: int, body: Callable[[Expr, Size], None]) -> None:
+def pieces(low: Size, high: Size, step: int, body: Callable[[Expr, Size], None]) -> None:
     """`body(start, size)` for pieces of at most `step` of [low, high)."""
     if is_zero(low) and isinstance(high, int) and (high <= step or high % step == 0):
         with loop(0, -(-high // step)) as number:

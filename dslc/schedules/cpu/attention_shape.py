@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dslc.schedules.cpu.contract import Expr, Index, Size, larger, smaller
+from dslc.schedules.cpu.contract import Expr, Index, Size, larger, product, smaller
+from dslc.schedules.cpu.register_tile import Tile
 
 # (index (batch.., head, member, i, j), score or weight) -> what takes its place.
 Modify = Callable[[Index, Expr], Expr]
@@ -23,8 +24,8 @@ class AttentionShape:
     """softmax(q k^T scale) v for q [batch.., heads, group, queries, depth], k [batch.., heads,
     keys, depth] and v [batch.., heads, keys, width].
 
-    Query i stands at `past + i`, key j at j. `causal`: it sees keys at or before its place;
-    `window` above 0: only those less than that away.
+    Query i stands at `past + i`, key j at j; the query sees the key if low <= past + i - j <= high,
+    where there are such bounds: low=0 is a causal mask.
     """
 
     batch: tuple[Size, ...]
@@ -35,40 +36,45 @@ class AttentionShape:
     depth: Size
     width: Size
     scale: float
-    causal: bool = False
-    window: int = 0
+    low: Size | None = None
+    high: Size | None = None
     past: Size = 0
 
     @property
     def limited(self) -> bool:
         """Whether places decide who sees whom."""
-        return self.causal or self.window > 0
+        return self.low is not None or self.high is not None
+
+    @property
+    def work(self) -> Size:
+        """Multiply-adds of the two products."""
+        rows = product([*self.batch, self.heads, self.group, self.queries])
+        return rows * self.keys * (self.depth + self.width)
 
     def first(self, query: Size) -> Size:
         """The first key that a query sees, between 0 and `keys`."""
-        if self.window == 0:
-            return 0
-        return smaller(larger(self.past + query - (self.window - 1), 0), self.keys)
+        return 0 if self.high is None else between(self.past + query - self.high, self.keys)
 
     def stop(self, query: Size) -> Size:
         """The key behind the last that a query sees, between 0 and `keys`."""
-        if not self.limited:
+        if self.low is None:
             return self.keys
-        reach = 1 if self.causal else self.window
-        return larger(smaller(self.past + query + reach, self.keys), 0)
+        return between(self.past + query - self.low + 1, self.keys)
 
     def first_query(self, key: Size) -> Size:
         """The first query that sees a key or one behind it, between 0 and `queries`."""
-        if not self.limited:
-            return 0
-        reach = 1 if self.causal else self.window
-        return smaller(larger(key - self.past - (reach - 1), 0), self.queries)
+        return 0 if self.low is None else between(key + self.low - self.past, self.queries)
 
     def stop_query(self, key: Size) -> Size:
-        """The query behind the last that sees a key or one before it."""
-        if self.window == 0:
+        """The query behind the last that sees a key or one before it, between 0 and `queries`."""
+        if self.high is None:
             return self.queries
-        return larger(smaller(key - self.past + self.window, self.queries), 0)
+        return between(key + self.high - self.past + 1, self.queries)
+
+
+def between(position: Size, most: Size) -> Size:
+    """`position`, or 0 or `most` if it lies beyond."""
+    return larger(smaller(position, most), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +105,12 @@ def balanced(length: Size, most: int) -> int:
         return most
     tiles = -(-length // most)
     return -(-length // tiles)
+
+
+def columns_tile(columns: Size, lanes: int, most: int, rows: int) -> Tile:
+    """The tile of a product as wide as `columns`, of at most `most` vectors: equal panels of
+    columns, equal tiles of `rows`."""
+    vectors = most
+    if isinstance(columns, int) and columns:
+        vectors = balanced(-(-columns // lanes), most)
+    return Tile(balanced(rows, 6 * most // vectors), vectors, lanes, "float32")

@@ -1,0 +1,123 @@
+"""What attention is tested with: sizes, data, and NumPy's result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dslc.schedules.cpu.attention_shape import AttentionShape
+from dslc.schedules.cpu.contract import Operand
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes as numbers; those in `unknown` are known to the kernel only when it is called."""
+
+    batch: int = 2
+    heads: int = 2
+    group: int = 1
+    queries: int = 5
+    keys: int = 5
+    depth: int = 8
+    width: int = 8
+    low: int | None = None
+    high: int | None = None
+    past: int = 0
+    bias: bool = False
+    mask: bool = False
+    drop: bool = False
+    unknown: str = ""
+
+    @property
+    def scores(self):
+        return (self.batch, self.heads, self.group, self.queries, self.keys)
+
+    def visible(self):
+        """[queries, keys]"""
+        back = self.past + np.arange(self.queries)[:, None] - np.arange(self.keys)
+        low, high = (
+            -999 if self.low is None else self.low,
+            999 if self.high is None else self.high,
+        )
+        return (back >= low) & (back <= high)
+
+    def shape(self, sizes):
+        def size(name):
+            return sizes.get(name, getattr(self, name))
+
+        return AttentionShape(
+            (size("batch"),), size("heads"), size("group"), size("queries"), size("keys"),
+            size("depth"), size("width"), 0.3, size("low"), size("high"), size("past"),
+        )  # fmt: skip
+
+    def arrays(self):
+        """q, k, v, what is added to scores, what weights are multiplied by."""
+        random = np.random.default_rng(0)
+
+        def normal(*dims):
+            return random.standard_normal(dims, dtype=np.float32)
+
+        outer = (self.batch, self.heads)
+        added = normal(*self.scores) if self.bias else np.zeros(self.scores, np.float32)
+        if self.mask:
+            added[random.random(self.scores) < 0.4] = -np.inf
+            added[0, 0, 0, self.queries // 2] = -np.inf
+        kept = np.ones(self.scores, np.float32)
+        if self.drop:
+            kept = (random.random(self.scores) < 0.8).astype(np.float32) / np.float32(0.8)
+        return (
+            normal(*outer, self.group, self.queries, self.depth),
+            normal(*outer, self.keys, self.depth),
+            normal(*outer, self.keys, self.width),
+            added, kept,
+        )  # fmt: skip
+
+    def cotangent(self):
+        """Of the result."""
+        random = np.random.default_rng(1)
+        return random.standard_normal((*self.scores[:4], self.width), dtype=np.float32)
+
+    def expected(self):
+        """The result, and the logarithms of the sums of exponentials."""
+        weights, lse = self.weights()
+        v, kept = (self.arrays()[i].astype("f8") for i in (2, 4))
+        return (weights * kept) @ v[:, :, None], lse
+
+    def gradients(self):
+        """Of q, k and v; and the products of each row of the result with its cotangent."""
+        (weights, _), (out, _), g = self.weights(), self.expected(), self.cotangent()
+        q, k, v, _, kept = (a.astype("f8") for a in self.arrays())
+        delta = (out * g).sum(axis=-1)
+        moved = weights * (g @ np.swapaxes(v, -1, -2)[:, :, None] * kept - delta[..., None]) * 0.3
+        dk = (np.swapaxes(moved, -1, -2) @ q).sum(axis=2)
+        dv = (np.swapaxes(weights * kept, -1, -2) @ g).sum(axis=2)
+        return (moved @ k[:, :, None], dk, dv), delta
+
+    def weights(self):
+        """Before any is dropped; and the logarithms of the sums of exponentials."""
+        q, k, _, added, _ = (a.astype("f8") for a in self.arrays())
+        scores = np.where(self.visible(), q @ np.swapaxes(k, -1, -2)[:, :, None] * 0.3, -np.inf)
+        with np.errstate(divide="ignore"):
+            lse = np.logaddexp.reduce(scores + added, axis=-1)
+        lse = np.where(np.isinf(lse), 0, lse)
+        weights = np.exp(scores + added - lse[..., None])
+        return weights, lse
+
+
+def view(buffer, *dims):
+    strides, total = [], 1
+    for dim in reversed(dims):
+        strides.append(total)
+        total = total * dim
+    return Operand(buffer, "float32", tuple(reversed(strides)))
+
+
+def views(shape, *buffers):
+    """q, k, v, scores, output and rows as operands."""
+    outer = (*shape.batch, shape.heads)
+    rows = (*outer, shape.group, shape.queries)
+    dims = [(*rows, shape.depth), (*outer, shape.keys, shape.depth)]
+    dims += [(*outer, shape.keys, shape.width), (*rows, shape.keys), (*rows, shape.keys)]
+    dims += [(*rows, shape.width), rows]
+    return [view(buffer, *each) for buffer, each in zip(buffers, dims)]
