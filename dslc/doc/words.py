@@ -73,7 +73,8 @@ KEYWORDS = {
     "reversed": Word("The `scan` walks backwards."),
     "scan": Word(
         "A loop over the slices of a tensor, with carries. `reversed` behind the axis runs "
-        "backwards. Gives what `yield` collects, then the last carries.",
+        "backwards. Gives what `yield` collects, then the last carries. In brackets: what is kept "
+        "for the gradient (`keep`), and every how many steps that stops (`truncate`).",
         "scan element in tensor along axis, carry = initial { yield value }",
     ),
     "state": Word(

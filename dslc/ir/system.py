@@ -208,6 +208,9 @@ class System:
                     self.require(high - product_of((atom,)))
             case Quotient(num, den) | Remainder(num, den):
                 self._define_division(num, den)
+                least = self.sizes.least_of(atom)
+                if least is not None and not isinstance(den, int):
+                    self.require(product_of((atom,)) - least)
             case Extremum(kind, args):
                 self._define_extremum(kind, atom, args)
 

@@ -24,6 +24,7 @@ from dslc.passes.layout import layout
 from dslc.passes.precision import narrowed
 from dslc.passes.scans import scans
 from dslc.passes.sums import sums
+from dslc.passes.yields import yields
 
 FunctionPass = Callable[[Function], Function]
 ProgramPass = Callable[[Program], Program]
@@ -40,6 +41,7 @@ FUNCTION_PASSES: Mapping[str, FunctionPass] = {
     "sums": sums,
     "bf16": partial(narrowed, dtype="bf16"),
     "f16": partial(narrowed, dtype="f16"),
+    "yields": yields,
 }
 
 
@@ -66,7 +68,7 @@ SIMPLIFY: Pipeline = each("canonicalize", "fold", "canonicalize", "cse", "dce")
 # Before the lowering replaces ops by those that its kernels offer.
 BEFORE_LOWERING: Pipeline = (
     *SIMPLIFY,
-    *each("sums", "scans", "canonicalize", "layout", "canonicalize"),
+    *each("sums", "yields", "scans", "canonicalize", "layout", "canonicalize"),
     ("absorb", absorb_transposes),
     *SIMPLIFY,
 )

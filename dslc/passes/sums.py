@@ -13,7 +13,7 @@ Non-goals: sums of other terms; moving what comes before a term (`scans.py` does
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -47,27 +47,45 @@ def sums(function: Function) -> Function:
     return drop_dead(b.function(function.name, results))
 
 
-def _sums(attrs: ScanAttrs) -> dict[int, Eqn]:
-    """The carries that are nothing but sums, and what makes the terms of each."""
+def _sums(attrs: ScanAttrs) -> dict[int, tuple[list[Eqn], list[Value]]]:
+    """The carries that are nothing but sums: what makes their terms that can be added up behind the
+    loop, and the terms that can't."""
     body, uses = attrs.body, count_uses(attrs.body)
     producers = {out: eqn for eqn in body.eqns for out in eqn.outputs}
-    terms: dict[int, Eqn] = {}
-    for i, carry in enumerate(attrs.carried):
-        following = body.results[attrs.yields + i]
-        made = producers.get(following)
-        if made is None or made.op is not add or carry not in made.inputs:
-            continue
-        (term,) = [v for v in made.inputs if v is not carry] or [carry]
-        maker = producers.get(term)
-        if maker is not None and uses[carry] == uses[following] == 1:
-            terms[i] = maker
+    sums: dict[int, list[Value]] = {}
+    for i, (carry, following) in enumerate(zip(attrs.carried, attrs.following)):
+        terms = list(_terms(following, producers, uses))
+        if uses.get(carry) == 1 and carry in terms and len(terms) > 1:
+            sums[i] = [term for term in terms if term is not carry]
     fixed, moved = _reached(attrs)
-    products = {i: e for i, e in terms.items() if _is_product(e) and not fixed & set(e.inputs)}
-    stacked = {*body.results[: attrs.yields], *(v for e in products.values() for v in e.inputs)}
-    plain = {i: e for i, e in terms.items() if e.op is reduce_sum and e.inputs[0] not in fixed}
-    return products | {
-        i: e for i, e in plain.items() if e.inputs[0] in stacked or e.inputs[0] not in moved
+    makers = {t: producers[t] for terms in sums.values() for t in terms if t in producers}
+    products = {t for t, e in makers.items() if _is_product(e) and not fixed & set(e.inputs)}
+    stacked = {*body.results[: attrs.yields], *(v for t in products for v in makers[t].inputs)}
+    plain = {
+        t for t, e in makers.items()
+        if e.op is reduce_sum and e.inputs[0] not in fixed
+        and (e.inputs[0] in stacked or e.inputs[0] not in moved)
+    }  # fmt: skip
+    movable = products | plain
+    return {
+        i: ([makers[t] for t in terms if t in movable], [t for t in terms if t not in movable])
+        for i, terms in sums.items()
+        if any(t in movable for t in terms)
     }
+
+
+def _terms(value: Value, producers: Mapping[Value, Eqn], uses: Mapping[Value, int]) -> list[Value]:
+    """What the value is the sum of, by additions that nothing else reads."""
+    terms: list[Value] = []
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        made = producers.get(value)
+        if made is not None and made.op is add and uses[value] == 1:
+            pending.extend(reversed(made.inputs))
+        else:
+            terms.append(value)
+    return terms
 
 
 def _is_product(eqn: Eqn) -> bool:
@@ -87,29 +105,39 @@ def _reached(attrs: ScanAttrs) -> tuple[set[Value], set[Value]]:
     return fixed, moved
 
 
-def _behind(b: Builder, eqn: Eqn, found: dict[int, Eqn]) -> dict[Value, Value]:
-    """Emits the scan without those carries, and their sums; what stands for the old results."""
+def _behind(
+    b: Builder, eqn: Eqn, found: Mapping[int, tuple[list[Eqn], list[Value]]]
+) -> dict[Value, Value]:
+    """Emits the scan without those terms, and their sums; what stands for the old results."""
     attrs = cast(ScanAttrs, eqn.attrs)
     body, first, count = attrs.body, attrs.elements, attrs.yields
-    kept = [i for i in range(attrs.carries) if i not in found]
-    terms = list(dict.fromkeys(v for e in found.values() for v in e.inputs))
-    gone = {attrs.carried[i] for i in found}
-    following = [body.results[count + i] for i in kept]
-    inner = replace(
-        body,
-        params=tuple(param for param in body.params if param not in gone),
-        results=(*body.results[:count], *terms, *following),
-    )
-    new = replace(attrs, body=drop_dead(inner), carries=len(kept))
-    inputs = [v for i, v in enumerate(eqn.inputs) if i - first not in found]
-    made = b.emit(scan, inputs, new)
+    gone = {i for i, (_, left) in found.items() if not left}
+    kept = [i for i in range(attrs.carries) if i not in gone]
+    terms = list(dict.fromkeys(v for made, _ in found.values() for e in made for v in e.inputs))
+    inner = Builder.over(body)
+    for old in body.eqns:
+        inner.keep(old)
+    following = dict(enumerate(attrs.following))
+    for i, (_, left) in found.items():
+        total = attrs.carried[i]
+        for term in left:
+            total = cast(Value, add(inner, total, term))
+        following[i] = total
+    absent = {attrs.carried[i] for i in gone}
+    inner.params[:] = [param for param in body.params if param not in absent]
+    results = [*body.results[:count], *terms, *(following[i] for i in kept)]
+    changed = drop_dead(inner.function(body.name, results))
+    new = replace(attrs, body=changed, carries=len(kept))
+    made = b.emit(scan, [v for i, v in enumerate(eqn.inputs) if i - first not in gone], new)
     stacks = dict(zip(terms, made[count:]))
     replaced = dict(zip(eqn.outputs[:count], made))
-    lasts = made[count + len(terms) :]
-    replaced.update((eqn.outputs[count + i], last) for i, last in zip(kept, lasts))
-    for i, term in found.items():
-        total = _total(b, term, [stacks[v] for v in term.inputs])
-        replaced[eqn.outputs[count + i]] = cast(Value, add(b, eqn.inputs[first + i], total))
+    lasts = dict(zip(kept, made[count + len(terms) :]))
+    for i in range(attrs.carries):
+        total = lasts[i] if i in lasts else eqn.inputs[first + i]
+        for maker in found[i][0] if i in found else ():
+            added = _total(b, maker, [stacks[v] for v in maker.inputs])
+            total = cast(Value, add(b, total, added))
+        replaced[eqn.outputs[count + i]] = total
     return replaced
 
 

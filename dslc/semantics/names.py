@@ -327,6 +327,8 @@ class _Walker:
         self.references.say(name.span, symbol, binds=True)
 
     def scan(self, expr: ast.Scan, scope: Scope) -> None:
+        for option in expr.options:
+            self.expression(option.value, scope)
         self.expression(expr.tensor, scope)
         self.expression(expr.axis, scope)
         inner = scope.nested(expr.span)

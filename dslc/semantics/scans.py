@@ -15,10 +15,12 @@ from dslc.ir.core import Function, Value
 from dslc.ir.types import is_float
 from dslc.ops.recurrent import scan as scan_op
 from dslc.ops.scan_attrs import ScanAttrs
+from dslc.ops.scan_chunks import scan_in_chunks
 from dslc.semantics import errors
 from dslc.semantics.context import Context, Mistake, ScanBody, Silent
 from dslc.semantics.emission import Emission
 from dslc.semantics.operators import expand, natural_dtype, own, to_tensor
+from dslc.semantics.scan_options import Options, options
 from dslc.semantics.values import BAD, Bad, Tensor, Thing, TupleOf, describe, is_static, show_type
 from dslc.source import Span
 from dslc.syntax import ast
@@ -26,6 +28,7 @@ from dslc.syntax import ast
 
 def scan(ctx: Context, expr: ast.Scan) -> Thing:
     """The value of the expression."""
+    how = options(ctx, expr)
     tensor, written = _scanned(ctx, expr)
     axis = written % tensor.type.rank
     initial = [_initial(ctx, carry, tensor) for carry in expr.carries]
@@ -50,7 +53,7 @@ def scan(ctx: Context, expr: ast.Scan) -> Thing:
         ]
     if not yields and not carries:
         raise Mistake(errors.scan_gives_nothing(expr.span))
-    results = _emit(ctx, expr, inner, (scanned, element), list(zip(initial, carries)),
+    results = _emit(ctx, expr, how, inner, (scanned, element), list(zip(initial, carries)),
                     (yields, following))  # fmt: skip
     things: list[Thing] = []
     for value in results[: len(yields)]:
@@ -251,6 +254,7 @@ def _differences(param: Value, value: Value) -> list[str]:
 def _emit(
     ctx: Context,
     expr: ast.Scan,
+    how: Options,
     inner: Emission,
     scanned: tuple[Value, Value],
     carries: Sequence[tuple[Value, Value]],
@@ -265,9 +269,13 @@ def _emit(
         tuple(inner.builder.eqns),
         (*yields, *following),
     )
-    attrs = ScanAttrs(body, inner.length, 1 + len(inner.fed), len(carries), expr.reverse)
-    builder, origin = ctx.emission.builder, ctx.origin(expr.span)
-    return builder.emit(scan_op, [value for value, _ in pairs], attrs, origin)
+    attrs = ScanAttrs(body, inner.length, 1 + len(inner.fed), len(carries), expr.reverse, how.inner)
+    builder, inputs = ctx.emission.builder, [value for value, _ in pairs]
+    chunks = how.chunks(inner.length)
+    with builder.at(ctx.origin(expr.span)):
+        if chunks is not None:
+            return scan_in_chunks(builder, inputs, attrs, chunks)
+        return builder.emit(scan_op, inputs, attrs)
 
 
 def _moved(ctx: Context, stack: Value, axis: int, expr: ast.Scan) -> Value:

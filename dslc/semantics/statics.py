@@ -50,7 +50,7 @@ KINDS = {
 def bind(ctx: Context, code: Code, items: Sequence[ast.Item], span: Span) -> dict[str, Thing]:
     """The static arguments of a `fn` or `layer` given in the current frame."""
     what = describe(code)
-    given = _by_name(ctx, what, code.name, code.decl.statics, items)
+    given = by_name(ctx, what, code.name, [p.name.name for p in code.decl.statics], items)
     return complete(ctx, what, code.decl.statics, code.module, given, span, code.name)
 
 
@@ -198,17 +198,13 @@ def static_argument(name: str) -> str:
     return f"the static parameter `{name}`"
 
 
-def _by_name(
-    ctx: Context,
-    what: str,
-    example: str,
-    params: Sequence[ast.StaticParam],
-    items: Sequence[ast.Item],
+def by_name(
+    ctx: Context, what: str, example: str, names: Sequence[str], items: Sequence[ast.Item]
 ) -> dict[str, tuple[Thing, Span]]:
-    names = [p.name.name for p in params]
+    """What is given in order or by name for those names, and where."""
     given: dict[str, tuple[Thing, Span]] = {}
     position, wrong = 0, False
-    if items and not params:
+    if items and not names:
         raise takes_none(ctx, what, example, items)
     for item in items:
         if not isinstance(item, ast.Argument):

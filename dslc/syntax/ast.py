@@ -233,8 +233,9 @@ class Carry(Node):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Scan(Node):
-    """`scan element in tensor along axis reversed, carries { body }`."""
+    """`scan[options] element in tensor along axis reversed, carries { body }`."""
 
+    options: tuple[Argument, ...]
     element: Ident
     tensor: Expr
     axis: Expr

@@ -351,9 +351,14 @@ class Builder:
 
     def scan(self, c: Children) -> ast.Scan:
         carries = tuple(child for child in c if isinstance(child, ast.Carry))
+        options = () if c[1] is None else c[1].items
         return ast.Scan(
-            self._span(c), self._ident(c[1]), c[3], c[5], c[6] is not None, carries, c[-1].items
-        )
+            self._span(c), options, self._ident(c[2]), c[4], c[6], c[7] is not None, carries,
+            c[-1].items,
+        )  # fmt: skip
+
+    def options(self, c: Children) -> Group:
+        return self._group(c)
 
     def carry(self, c: Children) -> ast.Carry:
         return ast.Carry(self._span(c), self._ident(c[0]), c[2])

@@ -362,6 +362,9 @@ class Expressions:
                 start = concat(self.inside(name), " ", self.inside(equal), " ")
                 docs += [LINE if free else " ", concat(start, self.expr(initial, free))]
                 continue
+            if isinstance(child, Tree) and child.kind == "options":
+                docs.append(self.bracketed(child.children))
+                continue
             if docs and not is_token(child, "COMMA"):
                 docs.append(" ")
             docs.append(self.expr(child, free))

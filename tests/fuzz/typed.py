@@ -225,8 +225,9 @@ def scanned(b: Body) -> None:
     hs = b.fresh("f32", (x.dims[0], x.dims[1], x.dims[2]))
     last = b.fresh("f32", (x.dims[0], x.dims[2]))
     way = b.rng.choice(["", " reversed"])
+    how = b.rng.choice(["", '[keep="checkpoints"]', '["carries", truncate=3]'])
     b.say(
-        f"{hs.name}, {last.name} = scan e in {x.name} along 1{way}, "
+        f"{hs.name}, {last.name} = scan{how} e in {x.name} along 1{way}, "
         f"h = zeros[{x.dims[0]}, {x.dims[2]}]() {{"
     )
     b.say("    h = tanh(h * 0.5 + e)")

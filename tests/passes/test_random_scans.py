@@ -18,17 +18,18 @@ from dslc.ir.types import TensorType
 from dslc.ir.verify import verify
 from dslc.ops import BY_NAME as OPS
 from dslc.ops.recurrent import scan
-from dslc.ops.scan_attrs import ScanAttrs
+from dslc.ops.scan_attrs import Keep, ScanAttrs
 from dslc.passes.canonicalize import canonicalize
 from dslc.passes.cse import cse
 from dslc.passes.dce import dce
 from dslc.passes.fold import fold
 from dslc.passes.scans import scans
 from dslc.passes.sums import sums
+from dslc.passes.yields import yields
 
 T, SIZE = sym("T"), 3
 SQUARE = TensorType("f64", (SIZE, SIZE))
-PASSES = (canonicalize, fold, cse, sums, scans, canonicalize, cse, scans, dce)
+PASSES = (canonicalize, fold, cse, sums, yields, scans, canonicalize, cse, scans, dce)
 
 
 class Draw:
@@ -105,7 +106,8 @@ class Draw:
             pair = [OPS["reshape"](b, self.pick(values), dims=(1, SIZE, SIZE)) for _ in range(2)]
             stacks = [OPS["concat"](b, *pair, axis=0)]
         body, yields = self.body(len(stacks), carries, captured, depth)
-        attrs = ScanAttrs(body, length, len(stacks), carries, bool(self.rng.integers(2)))
+        keep: Keep = "all" if self.rng.integers(2) else "carries"
+        attrs = ScanAttrs(body, length, len(stacks), carries, bool(self.rng.integers(2)), keep)
         given = [self.pick(values) for _ in range(carries + captured)]
         made = list(b.emit(scan, [*stacks, *given], attrs))
         return made[yields:] + made[:yields]

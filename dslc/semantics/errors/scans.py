@@ -1,4 +1,4 @@
-"""Diagnostics about `scan` (E0230 to E0239).
+"""Diagnostics about `scan` (E0230 to E0239; its options: E0312, E0313).
 
 Wording only: others find the mistakes.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dslc.diagnostics import Diagnostic, Label
-from dslc.semantics.errors.make import also, make
+from dslc.semantics.errors.make import also, did_you_mean, make
 from dslc.source import Span
 
 
@@ -131,4 +131,27 @@ def scan_name_twice(name: str, span: Span, first: Span) -> Diagnostic:
         f"`{name}` stands twice in the head of the scan",
         span,
         others=[also(first, "first here")],
+    )
+
+
+def scan_keep(found: str, span: Span, near: str | None) -> Diagnostic:
+    return make(
+        "E0312",
+        f'a scan can\'t keep "{found}" for its gradient',
+        span,
+        notes=[
+            'keep="all": what the gradient needs of each step',
+            'keep="carries": the carries of each step; the rest is computed again',
+            'keep="checkpoints": the carries every sqrt(T) steps; those steps are computed again',
+        ],
+        help=did_you_mean(near),
+    )
+
+
+def scan_truncate(found: int, span: Span) -> Diagnostic:
+    return make(
+        "E0313",
+        f"gradients can't stop every {found} steps",
+        span,
+        help="truncate=50 stops them every 50 steps of the scan; truncate=0 never",
     )

@@ -1,0 +1,155 @@
+"""A scan in chunks: a scan over chunks of steps, whose body is a scan over the steps of one.
+
+    scan over T steps    becomes    scan over T // K chunks { scan over K steps }, scan over T % K
+
+For two ends. With *checkpoints* the gradient keeps what each chunk began with, and computes a chunk
+again when it is there: with chunks of about sqrt(T) steps, memory for 2 sqrt(T) of them. And
+*truncated*, gradients stop where a chunk begins: the cotangents of its first carries are dropped,
+but not those of the scan's own first carries. The steps that fill no chunk come last.
+
+Non-goals: which of the two a program asks for (`semantics/scan_options.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import isqrt
+from typing import cast
+
+from dslc._frozen import dataclass
+from dslc.ir.builder import Builder
+from dslc.ir.core import Value
+from dslc.ir.dims import Dim, minimum
+from dslc.ir.types import TensorType, is_float
+from dslc.ops.broadcast import broadcast
+from dslc.ops.constants import constant, dim_value, stop_gradient
+from dslc.ops.logic import eq, logical_or, select
+from dslc.ops.recurrent import scan
+from dslc.ops.scan_attrs import Keep, ScanAttrs
+from dslc.ops.shape import concat, reshape
+from dslc.ops.slicing import slice_
+
+# Where straight lines touch the square root of a length: their minimum is at most 1.25 of it.
+TOUCHING = (4, 16, 64, 256, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """Chunks of `steps`: is their inside computed `again` from what they began with, do gradients
+    `stop` where they begin, and what is kept of the steps inside while they are differentiated."""
+
+    steps: Dim
+    again: bool
+    stop: bool
+    keep: Keep
+
+
+def near_root(length: Dim) -> Dim:
+    """About the square root of a length; of a known one a divisor, if one is near."""
+    if not isinstance(length, int):
+        lines = [length // (2 * place) + place // 2 for place in TOUCHING]
+        return minimum(*lines)
+    root = max(1, isqrt(length))
+    near = range(-(-2 * root // 3), 3 * root // 2 + 1)
+    divisors = [steps for steps in near if length % steps == 0]
+    return min(divisors, key=lambda steps: abs(steps - root), default=root)
+
+
+def scan_in_chunks(
+    b: Builder, inputs: Sequence[Value], attrs: ScanAttrs, chunks: Chunks
+) -> tuple[Value, ...]:
+    """Emits the scan `attrs` of the inputs in chunks; what it gives."""
+    inner = replace(attrs, length=chunks.steps, keep=chunks.keep)
+    short = isinstance(attrs.length, int) and isinstance(chunks.steps, int)
+    if short and cast(int, attrs.length) <= cast(int, chunks.steps):
+        return b.emit(scan, inputs, replace(attrs, keep=chunks.keep))
+    return _Chunked(b, attrs, chunks, inner).emit(inputs)
+
+
+class _Chunked:
+    """A scan while it is taken into chunks. Truncated, the scan over the chunks has one more carry:
+    whether the chunk is the first."""
+
+    def __init__(self, b: Builder, attrs: ScanAttrs, chunks: Chunks, inner: ScanAttrs) -> None:
+        self.b, self.attrs, self.chunks, self.inner = b, attrs, chunks, inner
+        self.count = attrs.length // chunks.steps
+        self.whole = self.count * chunks.steps
+        self.rest = attrs.length - self.whole
+
+    def emit(self, inputs: Sequence[Value]) -> tuple[Value, ...]:
+        b, attrs, first = self.b, self.attrs, self.attrs.elements
+        scanned, captured = inputs[:first], inputs[first + attrs.carries :]
+        begin = self.rest if attrs.reverse else 0
+        stacks = [self.rows(x, begin, self.whole) for x in scanned]
+        parts = [
+            cast(Value, reshape(b, x, dims=(self.count, self.chunks.steps, *x.type.dims[1:])))
+            for x in stacks
+        ]
+        carries = list(inputs[first : first + attrs.carries])
+        outer = self.outer(parts, carries, captured)
+        flags = [constant(b, value=True, type=TensorType("bool"))] if self.chunks.stop else []
+        made = b.emit(scan, [*parts, *flags, *carries, *captured], outer)
+        given = [self.flat(stack) for stack in made[: attrs.yields]]
+        carries = list(made[attrs.yields + len(flags) :])
+        if self.rest == 0:
+            return (*given, *carries)
+        if flags:
+            flows = self.flows_on(made[attrs.yields])
+            carries = [self.stopped(b, flows, carry) for carry in carries]
+        begin = 0 if attrs.reverse else self.whole
+        left = [self.rows(x, begin, self.rest) for x in scanned]
+        last = b.emit(scan, [*left, *carries, *captured], replace(self.inner, length=self.rest))
+        behind = last[: attrs.yields]
+        pairs = zip(behind, given) if attrs.reverse else zip(given, behind)
+        return (*(cast(Value, concat(b, *pair, axis=0)) for pair in pairs), *last[attrs.yields :])
+
+    def outer(
+        self, parts: Sequence[Value], carries: Sequence[Value], captured: Sequence[Value]
+    ) -> ScanAttrs:
+        """The scan over the chunks."""
+        b, stop = Builder(), self.chunks.stop
+        params = self.attrs.body.params
+        chunk = [b.param(p.name, x.type.with_dims(x.type.dims[1:])) for p, x in zip(params, parts)]
+        flags = [b.param("first", TensorType("bool"))] if stop else []
+        begun = [b.param(p.name, c.type) for p, c in zip(self.attrs.carried, carries)]
+        others = params[len(parts) + len(carries) :]
+        same = [b.param(p.name, c.type) for p, c in zip(others, captured)]
+        entering = [self.stopped(b, flags[0], carry) for carry in begun] if stop else begun
+        made = b.emit(scan, [*chunk, *entering, *same], self.inner)
+        count = self.attrs.yields
+        later = [constant(b, value=False, type=TensorType("bool"))] if stop else []
+        body = b.function("body", [*made[:count], *later, *made[count:]])
+        again = self.chunks.again
+        return ScanAttrs(
+            body, self.count, len(parts), len(flags) + len(carries), self.attrs.reverse,
+            "carries" if again else "all", again,
+        )  # fmt: skip
+
+    def stopped(self, b: Builder, first: Value, carry: Value) -> Value:
+        """The carry, through which a gradient flows in the first chunk only."""
+        if not is_float(carry.type.dtype):
+            return carry
+        where = broadcast(b, first, dims=carry.type.dims, axes=()) if carry.type.dims else first
+        return cast(Value, select(b, where, carry, stop_gradient(b, carry)))
+
+    def flows_on(self, first: Value) -> Value:
+        """Whether gradients flow from the steps that are left into the chunks: there are none."""
+        if isinstance(self.rest, int):
+            return first
+        rest = dim_value(self.b, dim=self.rest)
+        none = eq(self.b, rest, constant(self.b, value=0, type=rest.type))
+        return cast(Value, logical_or(self.b, first, none))
+
+    def rows(self, x: Value, start: Dim, count: Dim) -> Value:
+        """So many slices of a stack."""
+        dims = x.type.dims
+        if count == dims[0]:
+            return x
+        starts, stops = (start, *(0 for _ in dims[1:])), (start + count, *dims[1:])
+        return cast(Value, slice_(self.b, x, starts=starts, stops=stops, steps=(1,) * len(dims)))
+
+    def flat(self, stack: Value) -> Value:
+        """A stack of chunks as one of steps."""
+        _, _, *rest = stack.type.dims
+        return cast(Value, reshape(self.b, stack, dims=(self.whole, *rest)))
