@@ -83,8 +83,10 @@ def optimise(
     sizes: Sizes | None = None,
     precision: Precision = "f32",
 ) -> Program:
-    """The program as it is lowered for `target`: contractions in `precision`, training joined,
-    entries for special sizes added, passes run, weights packed."""
+    """The program as it is lowered for `target`: attention found, contractions in `precision`,
+    training joined, entries for special sizes added, passes run, weights packed."""
+    if target.kind == "cpu":
+        program = pipeline.run(program, pipeline.BEFORE_GRADIENTS, dump)
     if precision != "f32":
         program = with_precision(program, precision)
         if dump is not None:

@@ -14,6 +14,7 @@ from dslc.cli import EXIT_USAGE, UserError
 from dslc.commands.source import add_model, add_precision, parse_settings, read_source
 from dslc.ir.core import Program
 from dslc.ir.text import print_function, print_program
+from dslc.passes import pipeline
 from dslc.passes.precision import with_precision
 
 STAGES = ("source", "ir", "grad", "optimised", "tir", "cuda", "asm")
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.stage == "ir":
         print(shown(only(program, args.entry), args.entry))
     elif args.stage == "grad":
+        program = pipeline.run(program, pipeline.BEFORE_GRADIENTS)
         program = add_train_step(with_precision(program, args.precision))
         print(shown(only(program, args.entry or "train_step"), args.entry or "train_step"))
     else:

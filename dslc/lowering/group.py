@@ -11,7 +11,8 @@ it element by element: it becomes one more output. Contractions and reductions a
 of their groups; what reads their result element by element is their epilogue.
 
 A scan is a group of its own; its body has a grouping of its own. So is a `put`, with what makes the
-values that it puts: it can be done in place.
+values that it puts: it can be done in place. So is attention, with what its mask, bias and factor
+are computed from: what is as big as the scores there is not stored, whatever it costs to compute.
 
 Non-goals: where values lie (`memory.py`), how a group runs (`loops.py`, the schedules).
 """
@@ -23,11 +24,12 @@ from typing import Literal
 
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Function, Value
-from dslc.ir.dims import Dim
+from dslc.ir.dims import Dim, product
 from dslc.lowering.cost import Cost, cost_of
+from dslc.ops.attention_formula import AttentionAttrs, by_name, score_dims
 from dslc.ops.slicing import SliceAttrs
 
-Kind = Literal["loop", "reduce", "scatter", "contract", "rank", "scan", "put"]
+Kind = Literal["loop", "reduce", "scatter", "contract", "rank", "scan", "put", "attention"]
 
 CONTRACTIONS = (
     "matmul",
@@ -41,7 +43,14 @@ VIEWS = ("reshape",)
 # What reads its operands from memory.
 STORES_INPUTS = (*CONTRACTIONS, "argsort", "scan")
 # Groups of one equation (and what is fused into those that don't read all operands from memory).
-ALONE: dict[str, Kind] = {"argsort": "rank", "scan": "scan", "put": "put"}
+ALONE: dict[str, Kind] = {
+    "argsort": "rank",
+    "scan": "scan",
+    "put": "put",
+    "attention": "attention",
+    "attention_gradient": "attention",
+}
+ELEMENTWISE = ("mask", "bias", "factor")  # operands of attention that are read at each score
 CHEAP = 4  # operations that may be repeated rather than stored
 
 
@@ -211,9 +220,11 @@ class _Grouper:
         if more or self.has_view(out):
             return False
         if not eqn.inputs:
-            return all(user.op.name not in STORES_INPUTS for user in users)
+            return not any(stores(user, out) for user in users)
         if any(reads_from_memory(user, out) for user in users):
             return False
+        if self.is_of_scores(eqn, drafts):
+            return True
         everywhere = all(self.is_identity(eqn, draft) for draft in drafts)
         if out in self.anchored and not everywhere:
             return False
@@ -223,6 +234,16 @@ class _Grouper:
         if self.costs[eqn].window is not None and any(map(self.turns, users)):
             return False
         return len(drafts) == 1 or weight <= CHEAP
+
+    def is_of_scores(self, eqn: Eqn, drafts: list[_Draft]) -> bool:
+        """Whether `eqn` makes something as big as the scores of the attention that uses it."""
+        (out,) = eqn.outputs
+        if self.is_anchor(eqn) or out in self.anchored:
+            return False
+        anchors = [draft.anchor for draft in drafts if draft.kind == "attention"]
+        return len(anchors) == len(drafts) and all(
+            anchor is not None and out.type.size == product(scores_of(anchor)) for anchor in anchors
+        )
 
     def is_identity(self, eqn: Eqn, draft: _Draft) -> bool:
         """Whether `draft` reads `eqn`'s result only at the index that it writes."""
@@ -379,12 +400,25 @@ def is_beginning(eqn: Eqn) -> bool:
 
 def reads_from_memory(user: Eqn, value: Value) -> bool:
     """Whether `user` reads this operand from memory."""
-    return user.op.name in STORES_INPUTS or is_put_into(user, value)
+    return stores(user, value) or is_put_into(user, value)
+
+
+def stores(user: Eqn, value: Value) -> bool:
+    """Whether `user` reads this operand from memory even if it is constant."""
+    if isinstance(user.attrs, AttentionAttrs):
+        named = by_name(user.attrs, user.inputs)
+        return any(read is value for name, read in named.items() if name not in ELEMENTWISE)
+    return user.op.name in STORES_INPUTS
 
 
 def is_put_into(user: Eqn, value: Value) -> bool:
     """Whether `user` puts something into the value, which it needs only where it does not."""
     return user.op.name == "put" and user.inputs[0] is value and value not in user.inputs[1:]
+
+
+def scores_of(anchor: Eqn) -> tuple[Dim, ...]:
+    """The dims of the scores of attention, or of its gradient."""
+    return score_dims(anchor.inputs[0].type, anchor.inputs[1].type)
 
 
 def group(function: Function) -> Grouping:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dslc.ir.op import Op, Surface
 from dslc.ops import (
+    attention,
     broadcast,
     constants,
     conv,
@@ -48,6 +49,7 @@ ALL: tuple[Op, ...] = (
     *ranking.OPS,
     *random.OPS,
     *recurrent.OPS,
+    *attention.OPS,
 )
 BY_NAME: dict[str, Op] = {op.name: op for op in ALL}
 SURFACES: dict[str, Surface] = {

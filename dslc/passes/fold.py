@@ -15,7 +15,7 @@ from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.evaluate import concrete, numpy_dtype
 from dslc.ir.op import attrs_symbols
-from dslc.ir.rewrite import Context, rewrite
+from dslc.ir.rewrite import Context, Rule, rewrite
 from dslc.ir.types import TensorType, is_float
 from dslc.ops.broadcast import broadcast
 from dslc.ops.constants import constant, dim_value
@@ -34,7 +34,7 @@ SMALL = 4096
 
 
 def fold(function: Function) -> Function:
-    return rewrite(function, [fold_dim, fold_move, fold_elementwise, fold_small])
+    return rewrite(function, RULES)
 
 
 def fold_dim(eqn: Eqn, b: Builder, context: Context) -> Value | None:
@@ -99,3 +99,6 @@ def _as_constant(eqn: Eqn, b: Builder, arrays: list[Any]) -> Value | None:
     value = float(first) if is_float(type.dtype) else first.item()
     made: Value = constant(b, value=value, type=type)
     return made
+
+
+RULES: tuple[Rule, ...] = (fold_dim, fold_move, fold_elementwise, fold_small)

@@ -15,6 +15,7 @@ from dslc.diagnostics import InternalError
 from dslc.ir.core import Entry, Function, Program
 from dslc.ir.verify import verify_program
 from dslc.passes.absorb import absorb_transposes
+from dslc.passes.attention import attention
 from dslc.passes.canonicalize import canonicalize
 from dslc.passes.cse import cse
 from dslc.passes.dce import dce
@@ -32,6 +33,7 @@ Pipeline = tuple[tuple[str, ProgramPass], ...]
 
 # What `dslc opt` can run by name.
 FUNCTION_PASSES: Mapping[str, FunctionPass] = {
+    "attention": attention,
     "canonicalize": canonicalize,
     "fold": fold,
     "cse": cse,
@@ -64,6 +66,21 @@ def each(*names: str) -> Pipeline:
     return tuple((name, on_entries(FUNCTION_PASSES[name])) for name in names)
 
 
+def on_all(run: FunctionPass) -> ProgramPass:
+    """The pass over each entry's function and, before training is joined, over the loss."""
+
+    def program_pass(program: Program) -> Program:
+        program, plan = on_entries(run)(program), program.training
+        if plan is None:
+            return program
+        loss = replace(plan.loss, function=run(plan.loss.function))
+        return replace(program, training=replace(plan, loss=loss))
+
+    return program_pass
+
+
+# Before gradients are made: what has a gradient of its own is found.
+BEFORE_GRADIENTS: Pipeline = (("attention", on_all(attention)),)
 SIMPLIFY: Pipeline = each("canonicalize", "fold", "canonicalize", "cse", "dce")
 # Before the lowering replaces ops by those that its kernels offer.
 BEFORE_LOWERING: Pipeline = (
@@ -80,7 +97,7 @@ AFTER_PACKING: Pipeline = (
     *each("cse", "dce"),
 )
 # Without a lowering between: for `show --stage optimised`, and tests.
-OPTIMISE: Pipeline = (*BEFORE_LOWERING, *AFTER_PACKING)
+OPTIMISE: Pipeline = (*BEFORE_GRADIENTS, *BEFORE_LOWERING, *AFTER_PACKING)
 
 
 def run(

@@ -23,6 +23,7 @@ from dslc.ir.core import Eqn, Function, Program, Value, body_of, with_body
 from dslc.ir.op import Op
 from dslc.ir.rewrite import drop_dead
 from dslc.ir.types import DType
+from dslc.ops.attention import attention
 from dslc.ops.broadcast import broadcast
 from dslc.ops.constants import cast as cast_op
 from dslc.ops.constants import relabel, stop_gradient
@@ -36,8 +37,8 @@ from dslc.ops.slicing import pad, slice_
 Precision = Literal["f32", "bf16", "f16"]
 PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16")
 
-# Sums of products.
-CONTRACTIONS: tuple[Op, ...] = (matmul, conv2d)
+# Sums of products. Of attention, the first operands (query, keys, values) are multiplied.
+CONTRACTIONS: tuple[Op, ...] = (matmul, conv2d, attention)
 # Rounding before is rounding after.
 EXACT: tuple[Op, ...] = (
     relu, neg, max_pool2d, reshape, relabel, transpose, broadcast, concat, slice_, pad,
@@ -75,6 +76,11 @@ def _is_contraction(eqn: Eqn) -> bool:
     return eqn.op in CONTRACTIONS and any(v.type.dtype == "f32" for v in eqn.inputs)
 
 
+def _factors(eqn: Eqn) -> int:
+    """How many of a contraction's operands are multiplied."""
+    return 3 if eqn.op is attention else len(eqn.inputs)
+
+
 def _is_exact(eqn: Eqn) -> bool:
     return eqn.op in EXACT and eqn.outputs[0].type.dtype == "f32"
 
@@ -86,8 +92,8 @@ def _wanted_narrow(function: Function) -> set[Value]:
     for eqn in reversed(function.eqns):
         read.update(eqn.inputs)
         follows = _is_exact(eqn) and eqn.outputs[0] in read and eqn.outputs[0] not in other
-        if not (_is_contraction(eqn) or follows):
-            other.update(eqn.inputs)
+        if not follows:
+            other.update(eqn.inputs[_factors(eqn) :] if _is_contraction(eqn) else eqn.inputs)
     return read - other
 
 
@@ -119,9 +125,12 @@ class _Walk:
 
     def convert(self, eqn: Eqn) -> None:
         if _is_contraction(eqn) or (_is_exact(eqn) and self.follows(eqn)):
-            made = self.b.copy(eqn, [self.as_narrow(value) for value in eqn.inputs])
-            self.narrow.update(zip(eqn.outputs, made))
-            self.native.update(eqn.outputs)
+            inputs = [self.as_narrow(value) for value in eqn.inputs[: _factors(eqn)]]
+            inputs += [self.as_wide(value) for value in eqn.inputs[_factors(eqn) :]]
+            made = self.b.copy(eqn, inputs)
+            self.narrow[eqn.outputs[0]] = made[0]
+            self.native.add(eqn.outputs[0])
+            self.wide.update(zip(eqn.outputs[1:], made[1:]))  # the sums of attention's rows
             return
         body = body_of(eqn)
         if body is not None:
