@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
+from harness import compile_body, guarded
+from tvm.tirx.script import builder as T
 
+from dslc.ir.dims import substitute, sym
 from dslc.schedules.cpu.attention_shape import AttentionShape
 from dslc.schedules.cpu.contract import Operand
 
@@ -37,8 +41,8 @@ class Case:
         """[queries, keys]"""
         back = self.past + np.arange(self.queries)[:, None] - np.arange(self.keys)
         low, high = (
-            -999 if self.low is None else self.low,
-            999 if self.high is None else self.high,
+            -(10**6) if self.low is None else self.low,
+            10**6 if self.high is None else self.high,
         )
         return (back >= low) & (back <= high)
 
@@ -121,3 +125,41 @@ def views(shape, *buffers):
     dims += [(*outer, shape.keys, shape.width), (*rows, shape.keys), (*rows, shape.keys)]
     dims += [(*rows, shape.width), rows]
     return [view(buffer, *each) for buffer, each in zip(buffers, dims)]
+
+
+def check_forward(case, machine, plan, emit):
+    """Compares the kernel that `emit` makes by `plan`; returns the plan."""
+    unknown = case.unknown.split()
+    run = compiled(replace(case, **dict.fromkeys(unknown, 0)), machine, plan, emit)
+    planned = plan(case.shape({name: sym(name) for name in unknown}), machine)
+    size = substitute(planned.scratch_bytes, {name: getattr(case, name) for name in unknown})
+    scratch, all_scratch = guarded(size // 4, "f4")
+    expected, lse = case.expected()
+    (out, whole), (rows, all_rows) = guarded(expected.size, "f4"), guarded(lse.size, "f4")
+    flat = [np.ascontiguousarray(a).reshape(-1) for a in case.arrays()]
+    run(*flat, whole, all_rows, all_scratch, *(getattr(case, name) for name in unknown))
+    np.testing.assert_allclose(out.reshape(expected.shape), expected, atol=3e-6)
+    np.testing.assert_allclose(rows.reshape(lse.shape), lse, atol=3e-6, rtol=1e-6)
+    for array, more in ((out, whole), (rows, all_rows), (scratch, all_scratch)):
+        assert np.isnan(more[array.size :]).all()
+    return planned
+
+
+@lru_cache
+def compiled(case, machine, plan, emit):
+    """The kernel for a case whose unknown sizes are 0 here."""
+    unknown = case.unknown.split()
+
+    def body(*parameters):
+        shape = case.shape(dict(zip(unknown, parameters[8:])))
+        q, k, v, added, kept, out, rows = views(shape, *parameters)
+        emit(
+            plan(shape, machine), q, k, v,
+            lambda index, value: T.buffer_store(out.buffer, value, [out.at(*index)]),
+            Operand(parameters[7], "float32", (1,)),
+            (lambda i, x: x + added.load(*i)) if case.bias or case.mask else None,
+            (lambda i, x: x * kept.load(*i)) if case.drop else None,
+            lambda index, value: T.buffer_store(rows.buffer, value, [rows.at(*index)]),
+        )  # fmt: skip
+
+    return compile_body(body, ["float32"] * 8, len(unknown), machine.vector_bits)

@@ -3,55 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 import pytest
-from attention_case import Case, views
-from harness import MACHINE, compile_body, guarded
+from attention_case import Case, check_forward, views
+from harness import MACHINE, compile_body
 from tvm.tirx.script import builder as T
 
-from dslc.ir.dims import substitute, sym
 from dslc.schedules.cpu.attention import emit_attention, plan_attention
 from dslc.schedules.cpu.attention_shape import AttentionShape
 from dslc.schedules.cpu.contract import Machine, Operand
 
 
 def check(case, machine=MACHINE):
-    unknown = case.unknown.split()
-    run = compiled(replace(case, **dict.fromkeys(unknown, 0)), machine)
-    plan = plan_attention(case.shape({name: sym(name) for name in unknown}), machine)
-    size = substitute(plan.scratch_bytes, {name: getattr(case, name) for name in unknown})
-    scratch, all_scratch = guarded(size // 4, "f4")
-    expected, lse = case.expected()
-    (out, whole), (rows, all_rows) = guarded(expected.size, "f4"), guarded(lse.size, "f4")
-    flat = [np.ascontiguousarray(a).reshape(-1) for a in case.arrays()]
-    run(*flat, whole, all_rows, all_scratch, *(getattr(case, name) for name in unknown))
-    np.testing.assert_allclose(out.reshape(expected.shape), expected, atol=3e-6)
-    np.testing.assert_allclose(rows.reshape(lse.shape), lse, atol=3e-6, rtol=1e-6)
-    for array, more in ((out, whole), (rows, all_rows), (scratch, all_scratch)):
-        assert np.isnan(more[array.size :]).all()
-    return plan
-
-
-@lru_cache
-def compiled(case, machine):
-    """The kernel for a case whose unknown sizes are 0 here."""
-    unknown = case.unknown.split()
-
-    def body(*parameters):
-        shape = case.shape(dict(zip(unknown, parameters[8:])))
-        q, k, v, added, kept, out, rows = views(shape, *parameters)
-        emit_attention(
-            plan_attention(shape, machine), q, k, v,
-            lambda index, value: T.buffer_store(out.buffer, value, [out.at(*index)]),
-            Operand(parameters[7], "float32", (1,)),
-            (lambda i, x: x + added.load(*i)) if case.bias or case.mask else None,
-            (lambda i, x: x * kept.load(*i)) if case.drop else None,
-            lambda index, value: T.buffer_store(rows.buffer, value, [rows.at(*index)]),
-        )  # fmt: skip
-
-    return compile_body(body, ["float32"] * 8, len(unknown), machine.vector_bits)
+    return check_forward(case, machine, plan_attention, emit_attention)
 
 
 CASES = {

@@ -26,15 +26,21 @@ from dslc.schedules.cpu.attention_blocks import (
     BESIDE,
     DTYPE,
     MINUS_INFINITY,
+    PANEL,
     Block,
     Work,
     f32,
+    finite,
     hide,
     multiply,
     pack_rows,
     part,
     pieces,
     replace,
+    row_factor,
+    row_logarithm,
+    row_maximum,
+    row_powers,
 )
 from dslc.schedules.cpu.attention_shape import (
     Areas,
@@ -56,14 +62,11 @@ from dslc.schedules.cpu.contract import (
     edge_vector,
     i64,
     is_zero,
-    local,
     loop,
     product,
     run_tasks,
     share,
-    store_vector,
     unflatten,
-    vector_at,
 )
 from dslc.schedules.cpu.register_tile import (
     Registers,
@@ -73,11 +76,10 @@ from dslc.schedules.cpu.register_tile import (
     reduce_segment,
     save,
 )
-from dslc.schedules.cpu.vector import LN2, LOG2E, constant, exp2_below, lane_max, lane_sum
+from dslc.schedules.cpu.vector import LN2, LOG2E
 
 KEYS = 256  # of a block: their scores and values stay in the caches while queries pass
 TILES = 2  # of scores below each other in a block
-PANEL = 2  # vectors of a panel of keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,48 +269,19 @@ def _scores(run: _Run, block: Block) -> None:
 def _exponentials(run: _Run, row: Expr, size: Size) -> None:
     """A row of scores as powers of two, less its maximum so far, and their sum."""
     plan, work, lanes = run.plan, run.work, run.plan.score.lanes
-    scores = T.bind(work.at("scores", row * plan.score_stride))
-    cells = local(PANEL * lanes, DTYPE)
-
-    def over(first: float, combine: Callable[[Expr, Expr], Expr]) -> list[Expr]:
-        """The row combined, lane by lane, one vector for each of a panel."""
-        for vector in range(PANEL):
-            store_vector(cells, constant(first, lanes), i64(vector * lanes), lanes)
-        with loop(0, ceil_div(size, plan.score.columns)) as panel:
-            for vector in range(PANEL):
-                position, at = i64(vector * lanes), scores + panel * plan.score.columns
-                value = combine(vector_at(cells, position, lanes), at + vector * lanes)
-                store_vector(cells, value, position, lanes)
-        return [T.bind(vector_at(cells, i64(v * lanes), lanes)) for v in range(PANEL)]
-
-    left, right = over(
-        MINUS_INFINITY, lambda most, at: tirx.max(most, vector_at(work.memory, at, lanes))
-    )
+    scores, panels = work.at("scores", row * plan.score_stride), ceil_div(size, PANEL * lanes)
     before = T.bind(work.get("maximum", row))
-    greatest = T.bind(tirx.max(before, lane_max(T.bind(tirx.max(left, right)), lanes)))
+    greatest = T.bind(tirx.max(before, row_maximum(work, scores, panels, lanes)))
     work.put("before", row, before)
     work.put("maximum", row, greatest)
-    less = T.bind(tirx.Broadcast(T.bind(_finite(greatest)), lanes))
-
-    def exponential(total: Expr, at: Expr) -> Expr:
-        value = exp2_below(vector_at(work.memory, at, lanes) - less, lanes)
-        store_vector(work.memory, value, at, lanes)
-        return total + value
-
-    left, right = over(0.0, exponential)
-    work.put("part", row, lane_sum(left + right, lanes))
-
-
-def _finite(maximum: Expr) -> Expr:
-    """A row's maximum; 0 for one that saw no key."""
-    return tirx.Select(maximum < f32(-3e38), f32(0.0), maximum)
+    work.put("part", row, row_powers(work, scores, panels, lanes, finite(greatest)))
 
 
 def _rescale(run: _Run) -> None:
     """What the sums so far are multiplied by, now that maxima grew."""
     work = run.work
     with loop(0, run.plan.rows) as row:
-        less = work.get("before", row) - _finite(T.bind(work.get("maximum", row)))
+        less = work.get("before", row) - finite(T.bind(work.get("maximum", row)))
         scale = T.bind(vmath.exp(T.bind(less * f32(LN2))))
         work.put("scale", row, scale)
         work.put("sum", row, work.get("sum", row) * scale + work.get("part", row))
@@ -344,12 +317,9 @@ def _end(run: _Run, where: Index, start: Expr, count: Size) -> None:
     plan, work = run.plan, run.work
     with loop(0, count) as row:
         total = T.bind(work.get("sum", row))
-        none = tirx.EQ(total, f32(0.0))
         if run.row_done is not None:
-            greatest = work.get("maximum", row) * f32(LN2)
-            sums = tirx.Select(none, f32(0.0), T.bind(greatest + vmath.log(total)))
-            run.row_done((*where, start + row), sums)
-        factor = T.bind(tirx.Select(none, f32(0.0), tirx.div(f32(1.0), total)))
+            run.row_done((*where, start + row), row_logarithm(work.get("maximum", row), total))
+        factor = row_factor(total)
         with loop(0, plan.shape.width) as e:
             value = work.get("out", row * plan.out_stride + e) * factor
             run.epilogue((*where, start + row, e), value)

@@ -24,6 +24,7 @@ from tvm.tirx.script import builder as T
 from dslc.schedules.cpu.attention_blocks import (
     BESIDE,
     DTYPE,
+    PANEL,
     Block,
     Work,
     copy_rows,
@@ -66,7 +67,6 @@ from dslc.schedules.cpu.vector import LOG2E, LOWEST, constant, exp2_below
 
 ROWS = 96  # queries of a block: whole tiles of every height
 KEYS = 96
-PANEL = 2  # vectors of a panel of keys or values
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.attention_shape import Areas, AttentionShape, Modify, between, round_up
 from dslc.schedules.cpu.contract import (
     Expr,
@@ -25,15 +26,19 @@ from dslc.schedules.cpu.contract import (
     is_int,
     is_zero,
     larger,
+    local,
     loop,
     smaller,
+    store_vector,
     vector_at,
 )
 from dslc.schedules.cpu.pack import pack_panel
 from dslc.schedules.cpu.register_tile import Registers, Tile, clear, load, reduce_segment, save
+from dslc.schedules.cpu.vector import LN2, constant, exp2_below, lane_max, lane_sum
 
 DTYPE = "float32"
 BESIDE = 16  # elements between rows of scores, which would else share sets of the L1 cache
+PANEL = 2  # vectors of a panel of keys
 MINUS_INFINITY = float("-inf")
 
 
@@ -68,7 +73,7 @@ class Block:
     key: Expr
     size: Size
     name: str
-    stride: int
+    stride: Size
 
     def named(self, name: str) -> Block:
         """The same block in another area."""
@@ -174,3 +179,61 @@ def pieces(low: Size, high: Size, step: int, body: Callable[[Expr, Size], None])
     with loop(0, ceil_div(larger(high - low, 0), step)) as number:
         start = T.bind(i64(low + number * step))
         body(start, clipped(high - start, step))
+
+
+# --- rows of scores, whole panels -----------------------------------------------------------------
+
+
+def row_maximum(work: Work, start: Expr, panels: Size, lanes: int) -> Expr:
+    """The greatest score of a row."""
+    memory = work.memory
+    left, right = _over_row(
+        start, panels, lanes, MINUS_INFINITY,
+        lambda most, at: tirx.max(most, vector_at(memory, at, lanes)),
+    )  # fmt: skip
+    return lane_max(T.bind(tirx.max(left, right)), lanes)
+
+
+def row_powers(work: Work, start: Expr, panels: Size, lanes: int, less: Expr) -> Expr:
+    """Each score x of a row becomes 2**(x - less); their sum."""
+    memory, bound = work.memory, T.bind(tirx.Broadcast(less, lanes))
+
+    def power(total: Expr, at: Expr) -> Expr:
+        value = exp2_below(vector_at(memory, at, lanes) - bound, lanes)
+        store_vector(memory, value, at, lanes)
+        return total + value
+
+    left, right = _over_row(start, panels, lanes, 0.0, power)
+    return lane_sum(left + right, lanes)
+
+
+def _over_row(
+    start: Expr, panels: Size, lanes: int, first: float, combine: Callable[[Expr, Expr], Expr]
+) -> list[Expr]:
+    """The row combined, lane by lane, one vector for each of a panel."""
+    start, cells = T.bind(start), local(PANEL * lanes, DTYPE)
+    for vector in range(PANEL):
+        store_vector(cells, constant(first, lanes), i64(vector * lanes), lanes)
+    with loop(0, panels) as panel:
+        for vector in range(PANEL):
+            position, at = i64(vector * lanes), start + panel * (PANEL * lanes) + vector * lanes
+            store_vector(cells, combine(vector_at(cells, position, lanes), at), position, lanes)
+    return [T.bind(vector_at(cells, i64(v * lanes), lanes)) for v in range(PANEL)]
+
+
+def finite(maximum: Expr) -> Expr:
+    """A row's maximum; 0 for one that saw no key."""
+    return T.bind(tirx.Select(maximum < f32(-3e38), f32(0.0), maximum))
+
+
+def row_factor(total: Expr) -> Expr:
+    """What a row's weights are multiplied by, given their sum."""
+    none = tirx.EQ(total, f32(0.0))
+    return T.bind(tirx.Select(none, f32(0.0), tirx.div(f32(1.0), total)))
+
+
+def row_logarithm(maximum: Expr, total: Expr) -> Expr:
+    """The logarithm of a row's sum of exponentials, given its maximum, a power of two, and the sum
+    of powers of two; 0 for a row that saw no key."""
+    whole = T.bind(maximum * f32(LN2) + vmath.log(total))
+    return tirx.Select(tirx.EQ(total, f32(0.0)), f32(0.0), whole)

@@ -51,6 +51,20 @@ def lane_sum(vector: Expr, lanes: int) -> Expr:
     return vector
 
 
+def lane_sums(vectors: list[Expr], lanes: int) -> Expr:
+    """The lane sums of as many vectors as each has lanes, as one vector. Each round puts the sums
+    of halves of two vectors side by side."""
+    half = lanes // 2
+    while len(vectors) > 1:
+        starts = [base + group for base in (0, lanes) for group in range(0, lanes, 2 * half)]
+        low = [tirx.IntImm("int32", start + i) for start in starts for i in range(half)]
+        high = [tirx.IntImm("int32", start + half + i) for start in starts for i in range(half)]
+        pairs = list(zip(vectors[::2], vectors[1::2]))
+        sums = [tirx.Shuffle(list(pair), low) + tirx.Shuffle(list(pair), high) for pair in pairs]
+        vectors, half = [T.bind(each) for each in sums], half // 2
+    return vectors[0]
+
+
 def lane_max(vector: Expr, lanes: int) -> Expr:
     """The greatest lane."""
     while lanes > 1:

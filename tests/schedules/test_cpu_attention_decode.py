@@ -1,0 +1,50 @@
+"""Attention of few queries is the mean that NumPy gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from attention_case import Case, check_forward
+from harness import MACHINE
+
+from dslc.schedules.cpu.attention_decode import emit_decode, plan_decode
+from dslc.schedules.cpu.attention_shape import AttentionShape
+from dslc.schedules.cpu.contract import Machine
+
+TOKEN = Case(queries=1, keys=50, depth=16, width=16, low=0, past=49, unknown="batch keys past")
+CASES = {
+    "one of each": replace(TOKEN, batch=1, heads=1, keys=1, past=0),
+    "token": replace(TOKEN, past=30),
+    "whole vectors": replace(TOKEN, keys=64, past=63),
+    "before the keys": replace(TOKEN, past=-3),
+    "no keys": replace(TOKEN, keys=0, past=0),
+    "sizes": Case(queries=1, keys=37, depth=19, width=21),
+    "wide": Case(batch=1, queries=2, keys=70, depth=150, width=135, group=2),
+    "window": Case(queries=3, keys=60, depth=8, width=8, low=0, high=11, past=40, unknown="past"),
+    "all at once": Case(group=4, queries=2, keys=45, mask=True, bias=True, drop=True, low=-20),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_few_queries(name):
+    check_forward(CASES[name], MACHINE, plan_decode, emit_decode)
+
+
+@pytest.mark.parametrize("bits", [256, 128])
+def test_narrower_vectors(bits):
+    check_forward(CASES["wide"], Machine(vector_bits=bits), plan_decode, emit_decode)
+
+
+def test_tasks_share_the_heads():
+    case = Case(batch=3, heads=2, queries=1, keys=4000, depth=64, width=64)
+    assert check_forward(case, Machine(tasks=3), plan_decode, emit_decode).tasks == 3
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1, 9, 1, 64), (9, 1, 1, 64), ("T", 1, 1, 64), (1, 1, 1, "D"), (1, 1, 1, 512)]
+)
+def test_many_queries_are_another_kernels(sizes):
+    queries, group, heads, depth = sizes
+    shape = AttentionShape((1,), heads, group, queries, 100, depth, 64, 0.1)
+    assert plan_decode(shape, MACHINE) is None
