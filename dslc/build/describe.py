@@ -23,18 +23,22 @@ from dslc.ir.dims import (
     linear_in,
     sym,
 )
-from dslc.ir.types import TensorType
+from dslc.ir.types import TensorType, is_integer
+from dslc.ops import constants, placing, shape
 from dslc_runtime.dims import DimExpr
 from dslc_runtime.manifest import (
     Check,
     DimInfo,
     EntryInfo,
+    Limit,
     SolvedDim,
     TensorInfo,
     VariableInfo,
 )
 
 EntryKind = Literal["forward", "train_step", "evaluate"]
+# Ops whose result holds numbers of their operand.
+_SAME_NUMBERS = (shape.reshape, shape.transpose, constants.cast, constants.relabel)
 
 
 def dim_expr(dim: Dim) -> DimExpr:
@@ -92,7 +96,32 @@ def entry_info(entry: Entry, program: Program, dims: Sequence[str]) -> EntryInfo
             if c.entry in (None, entry.name) and _symbols(c) <= known
         ),
         solved=tuple(_solved(entry, known)),
+        limits=tuple(_limits(entry)),
     )
+
+
+def _limits(entry: Entry) -> Iterator[Limit]:
+    """Inputs that say where something is put: it must be inside of what it is put into."""
+    made = {value: eqn for eqn in entry.function.eqns for value in eqn.outputs}
+    arguments = dict(zip(entry.function.params, entry.arguments))
+    told = set()
+    for eqn in entry.function.eqns:
+        if eqn.op is not placing.put:
+            continue
+        x, values, at = eqn.inputs
+        axis = eqn.attrs.axis  # type: ignore[attr-defined]
+        while at in made and made[at].op in _SAME_NUMBERS:
+            at = made[at].inputs[0]
+        argument, size = arguments.get(at), x.type.dims[axis]
+        if argument is None or argument.role != "input" or not is_integer(at.type.dtype):
+            continue
+        high = size - values.type.dims[axis]
+        if (argument.name, high) in told:
+            continue
+        told.add((argument.name, high))
+        name = f"`{arguments[x].name}`" if x in arguments else f"{x.type} at axis {axis}"
+        reason = f"{name} has room for {size}"
+        yield Limit(argument.name, 0, dim_expr(high), reason)
 
 
 def _solved(entry: Entry, wanted: AbstractSet[str]) -> Iterator[SolvedDim]:

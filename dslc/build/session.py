@@ -90,7 +90,7 @@ def _first_values(
     program: Program, weights: Weights | None, missing: Sequence[str], seed: int
 ) -> tuple[dict[str, Array], LoadReport | None]:
     """The variables' values, those given and the others from their initialisers; and the report of
-    those given. Optimiser states that start as zeros are left to the runtime. ArgumentError."""
+    those given. States that start as zeros are left to the runtime. ArgumentError."""
     needed = describe.needed_variables(program)
     fitted = _given(program, weights, missing)
     given = fitted.values if fitted is not None else {}
@@ -99,7 +99,9 @@ def _first_values(
         if name in given:
             values[name] = given[name]
         elif variable.init is not None and variable.kind != "optimizer":
-            values[name] = evaluate(variable.init, [np.asarray(seed, np.int64)])[0]
+            value = evaluate(variable.init, [np.asarray(seed, np.int64)])[0]
+            if variable.kind == "weight" or value.any():
+                values[name] = value
     return values, None if fitted is None else fitted.report
 
 

@@ -39,6 +39,13 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> 
     return np.ndarray(shape, dtype, raw, start)
 
 
+def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:
+    """Zeros that start at a multiple of 64 bytes; the system makes them when they are touched."""
+    raw: Any = np.zeros(nbytes + ALIGNMENT, np.uint8)
+    start = -ctypes.addressof(ctypes.c_char.from_buffer(raw)) % ALIGNMENT
+    return np.ndarray(shape, dtype, raw, start)
+
+
 def aligned_copy(array: Array) -> Array:
     """A copy of `array` that owns its memory and starts at a multiple of 64 bytes."""
     copy = aligned_empty(array.shape, array.dtype, array.nbytes)

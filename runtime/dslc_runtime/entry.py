@@ -24,7 +24,7 @@ from dslc_runtime.cuda import Device, host_array
 from dslc_runtime.dims import DimError
 from dslc_runtime.dtypes import ITEMSIZE, Array, DType, described, numpy_dtype
 from dslc_runtime.errors import ArgumentError
-from dslc_runtime.manifest import Check, DimInfo, EntryCode, EntryInfo, TensorInfo
+from dslc_runtime.manifest import Check, DimInfo, EntryCode, EntryInfo, Limit, TensorInfo
 from dslc_runtime.variables import Store
 
 MAX_PLANS = 1024
@@ -81,6 +81,7 @@ class Plan:
     dims: tuple[int, ...]
     outputs: tuple[tuple[tuple[int, ...], DType, int], ...]
     arena: int
+    limits: tuple[tuple[int, int, Limit], ...] = ()  # low and high of each, and what it is
 
 
 class Owner(Protocol):
@@ -92,6 +93,7 @@ class Owner(Protocol):
 
     def acquire(self, code: EntryCode) -> Store: ...
     def locked(self, code: EntryCode) -> bool: ...
+    def outdates(self, info: EntryInfo) -> bool: ...
     @property
     def lock(self) -> Any: ...
 
@@ -114,6 +116,7 @@ class Entry:
         self._positional = all(t.supplied == "caller" for t in info.inputs)
         self._typed_results = [(t, numpy_dtype(t.dtype)) for t in info.outputs]
         self._plans: dict[Shapes, Plan] = {}
+        self._outdates = owner.outdates(info)
         self._locked = any(owner.locked(code) for code, _ in codes)
         self._single = len(info.outputs) == 1
 
@@ -145,6 +148,8 @@ class Entry:
         plan = self._plans.get(shapes)
         if plan is None:
             plan = self._make_plan(args, shapes)
+        for low, high, limit in plan.limits:
+            self._check_limit(args, plan, low, high, limit)
         if out is not None:
             outputs = self._check_out(out, plan, args)
         else:
@@ -154,6 +159,10 @@ class Entry:
         else:
             self._run(plan, taken, [_exportable(array) for array in outputs])
         return outputs[0] if self._single else tuple(outputs)
+
+    def of(self, owner: Owner) -> Entry:
+        """The same code for another owner's variables."""
+        return Entry(owner, self.info, self._codes)
 
     def arena_bytes(self, *shapes: tuple[int, ...]) -> int:
         """Bytes of working memory that a call with inputs of these shapes takes."""
@@ -207,7 +216,7 @@ class Entry:
         handles = store.handles
         variables = [handles[name] for name in plan.code.variables]
         plan.function(*plan.dims, *inputs, *variables, *outputs, arena)
-        if self.info.updates:
+        if self._outdates:
             store.stale = True
 
     def _arrange(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -252,11 +261,35 @@ class Entry:
             arena = dims.evaluate(code.arena, values)
         except DimError as error:
             raise ArgumentError(f"{self.info.name} can't run on these sizes: {error}") from None
+        limits = tuple(
+            (dims.evaluate(limit.low, values), dims.evaluate(limit.high, values), limit)
+            for limit in self.info.limits
+        )
         order = tuple(values[name] for name in code.dims)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
-        plan = self._plans[shapes] = Plan(code, function, order, tuple(outputs), arena)
+        plan = self._plans[shapes] = Plan(code, function, order, tuple(outputs), arena, limits)
         return plan
+
+    def _check_limit(
+        self, args: tuple[Any, ...], plan: Plan, low: int, high: int, limit: Limit
+    ) -> None:
+        """ArgumentError when a number of an input is not within its limits."""
+        position = next(i for i, t in enumerate(self.info.inputs) if t.name == limit.input)
+        value = args[position]
+        given = value if isinstance(value, int) else _on_host(value)
+        least, most = (given, given) if isinstance(given, int) else _extremes(given)
+        if least >= low and most <= high:
+            return
+        names = dims.variables(limit.high)
+        sizes = zip(plan.code.dims, plan.dims)
+        known = ", ".join(f"{name} = {size}" for name, size in sizes if name in names)
+        bounds = f"{low}..{high}" if high >= low else "nothing: there is no room"
+        told = f" ({dims.text(limit.high)} with {known})" if known else ""
+        raise ArgumentError(
+            f"{limit.input} must be {bounds}{told}, but it is {most if most > high else least}: "
+            f"{limit.reason}"
+        )
 
     @staticmethod
     def _sized(
@@ -325,6 +358,18 @@ class Entry:
 def _exportable(array: Array) -> Any:
     """What tvm_ffi takes for a result: NumPy doesn't export bf16 by itself."""
     return array if array.dtype.kind != "V" else tensor(array)
+
+
+def _on_host(value: Any) -> Array:
+    """An input of integers as an array: it was checked and is in CPU memory."""
+    return np.asarray(value if isinstance(value, np.ndarray) else np.from_dlpack(value))
+
+
+def _extremes(array: Array) -> tuple[int, int]:
+    """The least and the greatest number; of none, those that are within any limits."""
+    if array.size == 0:
+        return np.iinfo(np.int64).max, np.iinfo(np.int64).min
+    return int(array.min()), int(array.max())
 
 
 _U8 = np.dtype(np.uint8)

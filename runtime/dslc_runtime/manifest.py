@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
 
-FORMAT = 3
+FORMAT = 4
 
 DTypeName = Literal["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool"]
 
@@ -81,6 +81,16 @@ class SolvedDim:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """The numbers of an integer input must be `low` to `high` at each call, because of `reason`."""
+
+    input: str
+    low: DimExpr
+    high: DimExpr
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class EntryInfo:
     """One function of the model, the same on every target.
 
@@ -97,6 +107,7 @@ class EntryInfo:
     updates: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     solved: tuple[SolvedDim, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,12 +274,16 @@ def _entry_problems(entry: EntryInfo, known: set[str]) -> Iterator[str]:
         yield f"{where} has dims that no input binds: {', '.join(sorted(named - bound))}"
     used = [d for tensor in (*entry.inputs, *entry.outputs) for d in tensor.dims]
     used += [side for check in entry.checks for side in (check.left, check.right)]
+    used += [side for limit in entry.limits for side in (limit.low, limit.high)]
     free = frozenset().union(*map(dims.variables, used)) - named
     if free:
         yield f"{where} uses dims that it does not declare: {', '.join(sorted(free))}"
     for tensor in entry.inputs:
         if tensor.supplied != "caller" and (tensor.dtype != "i64" or tensor.dims):
             yield f"{where}: {tensor.name!r} is not an i64 scalar"
+    integers = {t.name for t in entry.inputs if t.dtype in ("i64", "i32", "i16", "i8", "u8")}
+    if not {limit.input for limit in entry.limits} <= integers:
+        yield f"{where} limits what is no input of integers"
     if not set(entry.updates) <= known:
         yield f"{where} updates unknown variables"
 

@@ -8,6 +8,7 @@ Non-goals: the training loop (`trainer.py`).
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dslc_runtime import cuda, dims, launcher, loading, safetensors, variables
+from dslc_runtime import cuda, dims, generation, launcher, loading, safetensors, variables
 from dslc_runtime._ffi import load_library, tvm_ffi
 from dslc_runtime.arrays import aligned_copy, aligned_empty
 from dslc_runtime.artifact import check_weights, read_artifact
@@ -27,8 +28,9 @@ from dslc_runtime.device import choose
 from dslc_runtime.dtypes import ITEMSIZE, Array, MissingDType
 from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError, ArtifactError, DeviceError
-from dslc_runtime.manifest import EntryCode, Manifest, TargetInfo
+from dslc_runtime.manifest import EntryCode, EntryInfo, Manifest, TargetInfo
 from dslc_runtime.report import LoadReport
+from dslc_runtime.sampling import Sampling
 from dslc_runtime.variables import Store
 from dslc_runtime.weight_files import read_weights
 
@@ -97,6 +99,7 @@ class Model:
         self._prepared = frozenset(v.name for v in target.prepared)
         self._module = module
         prepare = target.prepare
+        self._sources = frozenset(prepare.variables if prepare else ()) - self._prepared
         self._prepare_function = module[prepare.symbol] if prepare else None
         self.store = variables.make(infos, weights, device)
         self._prepare(self.store)
@@ -224,15 +227,88 @@ class Model:
         return fitted.report
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
-        """Writes weights and states to a `.safetensors` file, whole or not at all. OSError."""
+        """Writes weights and states to a `.safetensors` file, whole or not at all. States that
+        calls change (caches: what was handed in, not what was learned) are left out. OSError."""
+        entries = (e for e in self.manifest.entries if e.kind == "forward")
+        passing = {name for e in entries for name in e.updates}
         with self.lock:
-            safetensors.save(Path(path), dict(self.weights), {"model": self.name})
+            kept = {
+                name: array
+                for name, array in self.weights.items()
+                if self.weight_infos[name].kind == "weight" or name not in passing
+            }
+            safetensors.save(Path(path), kept, {"model": self.name})
+
+    def session(self) -> Model:
+        """The same model with states of its own, which are what they were at first.
+
+        Code and weights are shared, not copied. Sessions don't disturb each other, on whatever
+        threads they are called; a model without states needs none. Weights that this model loads
+        later are not the session's.
+        """
+        other = copy.copy(self)
+        other.lock, other.arenas = threading.RLock(), []
+        other.store = self.store.renewed()
+        other.entries = {name: entry.of(other) for name, entry in self.entries.items()}
+        return other
+
+    def reset_state(self) -> None:
+        """Makes all states what they were when they were loaded. Calls under way on other threads
+        finish with the old ones."""
+        with self.lock:
+            self.store = self.store.renewed()
+
+    def generate(
+        self,
+        prompt: Sequence[int] | Sequence[Sequence[int]] | Array,
+        *,
+        max_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | Sequence[int] | None = None,
+        stop: int | Sequence[int | Sequence[int]] = (),
+        slide: int = 0,
+        **inputs: Any,
+    ) -> Iterator[Any]:
+        """Goes on with a prompt, or with several at once: the tokens, as they come.
+
+        prompt: tokens (integers), or a list of such lists, of any lengths. For one prompt each item
+        is a token; for several it is a list with a token of each, None where one has ended. Each
+        sequence is what it would be alone. max_tokens: of each; without it, until the context is
+        full. temperature: 0 takes the likeliest token; else one is drawn, from the `top_k`
+        likeliest (0: all), and of those from the fewest that have `top_p` of the probability. seed:
+        of the draws; sequence i of several draws as one alone with seed + i, or by a list of seeds.
+        stop: tokens, or sequences of tokens, behind which a sequence ends; they are given, too.
+        slide: when a sequence fills the context, its last so many tokens begin a new one. inputs:
+        what else the entries take.
+
+        It is the entry `decode(token: i64[B, 1], past: i64[B]) -> f32[B, V]` that generates, and
+        `prefill(tokens: i64[B, T], past: i64[B])`, if there is one, that takes in the prompts.
+        States are those of a new session. ArgumentError when the model can't generate, or what is
+        given doesn't fit.
+        """
+        return generation.generate(
+            self.name,
+            self.session().entries,
+            prompt,
+            Sampling(temperature, top_k, top_p),
+            max_tokens=max_tokens,
+            seed=seed,
+            stop=stop,
+            slide=slide,
+            inputs=inputs,
+        )
 
     def locked(self, code: EntryCode) -> bool:
         """Whether calls of this code must take turns: it touches what some entry updates."""
         touched = set(code.variables)
-        prepared = bool(self._prepared & touched and self._changing)
+        prepared = bool(self._prepared & touched and self._changing & self._sources)
         return prepared or bool(self._changing & touched) or self.device is not None
+
+    def outdates(self, info: EntryInfo) -> bool:
+        """Whether the entry changes what prepared variables are made from."""
+        return not self._sources.isdisjoint(info.updates)
 
     def acquire(self, code: EntryCode) -> Store:
         """The variables for one call, prepared ones up to date."""

@@ -7,12 +7,13 @@ and of the handles that compiled code takes. Non-goals: locking, running `prepar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from dslc_runtime.arrays import aligned_copy, aligned_empty, is_aligned, tensor
+from dslc_runtime.arrays import aligned_copy, aligned_zeros, is_aligned, tensor
 from dslc_runtime.cuda import Device
 from dslc_runtime.dtypes import ITEMSIZE, Array, numpy_dtype
 from dslc_runtime.manifest import VariableInfo
@@ -20,9 +21,10 @@ from dslc_runtime.manifest import VariableInfo
 
 class Store:
     """Current values by name. Never changed except through `handles` by compiled code: new weights
-    make a new Store, so that calls under way keep theirs."""
+    make a new Store, so that calls under way keep theirs. `first`: what states begin with, if not
+    with zeros."""
 
-    __slots__ = ("arrays", "device", "handles", "infos", "stale")
+    __slots__ = ("arrays", "device", "first", "handles", "infos", "stale")
 
     def __init__(
         self,
@@ -30,7 +32,9 @@ class Store:
         arrays: Mapping[str, Array],
         handles: Mapping[str, Any],
         device: Device | None,
+        first: Mapping[str, Array],
     ) -> None:
+        self.first = first
         self.infos = infos
         self.arrays = arrays  # empty on a GPU
         self.handles = handles
@@ -52,32 +56,41 @@ class Store:
         """A store with copies of the given arrays; prepared variables get new memory, the others
         are shared."""
         new = {info.name for info in self.infos.values() if info.kind == "prepared"} | set(given)
+        return self._with(new, {name: aligned_copy(array) for name, array in given.items()})
+
+    def renewed(self) -> Store:
+        """A store whose states are what they were at first; all else is shared."""
+        states = {info.name for info in self.infos.values() if info.kind == "state"}
+        store = self._with(states, self.first)
+        store.stale = self.stale
+        return store
+
+    def _with(self, new: AbstractSet[str], values: Mapping[str, Array]) -> Store:
+        """A store that shares all but the variables in `new`."""
         kept = {name: array for name, array in self.arrays.items() if name not in new}
         handles = {name: handle for name, handle in self.handles.items() if name not in new}
-        made = make(
-            {name: self.infos[name] for name in new},
-            {name: aligned_copy(array) for name, array in given.items()},
-            self.device,
-        )
-        arrays = {**kept, **made.arrays}
-        return Store(self.infos, arrays, {**handles, **made.handles}, self.device)
+        made = make({name: self.infos[name] for name in new}, values, self.device)
+        arrays, first = {**kept, **made.arrays}, {**self.first, **made.first}
+        return Store(self.infos, arrays, {**handles, **made.handles}, self.device, first)
 
 
 def make(
     infos: Mapping[str, VariableInfo], values: Mapping[str, Array], device: Device | None
 ) -> Store:
-    """A store that takes over the given arrays where their memory is fit; variables without a
-    value start as zeros."""
+    """A store that takes over the given arrays where their memory is fit (of states, copies);
+    variables without a value start as zeros."""
+    first = {n: values[n] for n, info in infos.items() if info.kind == "state" and n in values}
     arrays = {name: _fit(info, values.get(name)) for name, info in infos.items()}
     if device is None:
-        return Store(infos, arrays, {name: tensor(a) for name, a in arrays.items()}, None)
-    return Store(infos, {}, {name: device.upload(a) for name, a in arrays.items()}, device)
+        handles = {name: tensor(a) for name, a in arrays.items()}
+        return Store(infos, arrays, handles, None, first)
+    return Store(infos, {}, {name: device.upload(a) for name, a in arrays.items()}, device, first)
 
 
 def _fit(info: VariableInfo, value: Array | None) -> Array:
     if value is None:
         nbytes = prod(info.dims) * ITEMSIZE[info.dtype]
-        zeros = aligned_empty(info.dims, numpy_dtype(info.dtype), nbytes)
-        zeros[...] = 0
-        return zeros
+        return aligned_zeros(info.dims, numpy_dtype(info.dtype), nbytes)
+    if info.kind == "state":
+        return aligned_copy(value)
     return value if value.flags.carray and is_aligned(value) else aligned_copy(value)
