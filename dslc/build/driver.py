@@ -85,8 +85,7 @@ def optimise(
 ) -> Program:
     """The program as it is lowered for `target`: attention found, contractions in `precision`,
     training joined, entries for special sizes added, passes run, weights packed."""
-    if target.kind == "cpu":
-        program = pipeline.run(program, pipeline.BEFORE_GRADIENTS, dump)
+    program = pipeline.run(program, pipeline.BEFORE_GRADIENTS, dump)
     if precision != "f32":
         program = with_precision(program, precision)
         if dump is not None:

@@ -23,7 +23,7 @@ from dslc.ir.dims import Dim
 from dslc.ir.op import Expr, Index
 from dslc.lowering.loops import Task, for_rows
 from dslc.lowering.scalar import COMPUTED, local
-from dslc.lowering.scores import Scores
+from dslc.lowering.scores import LOWEST, Scores
 from dslc.lowering.sizes import i64
 
 BLOCK = 64  # rows whose weights are made at a time
@@ -172,8 +172,7 @@ class _Forward(_Sums):
 
     def row(self, index: Index, chunk: Expr, first: Expr, size: Expr) -> None:
         k, s, (*batch, query) = self.k, self.s, index
-        lowest = -3.0e38 if s.dtype == "f32" else -1.0e308
-        top, total = self.cells(1, lowest), self.cells(1, 0.0)
+        top, total = self.cells(1, LOWEST[s.dtype]), self.cells(1, 0.0)
         sums, weights = self.cells(self.lanes, 0.0, size), self.cells(BLOCK)
         shared = s.shared(tuple(batch))
 

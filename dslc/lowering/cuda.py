@@ -5,6 +5,7 @@ own thread bindings and whose public function launches them. The schedules are p
 - one thread for one element of the outputs, with serial loops for what that element reduces;
 - one block for one element where the reduction is long: each thread takes every 256th step, then
   they meet in shared memory;
+- attention has a schedule of its own (`cuda_attention.py`);
 - one thread for one element that is ranked: it counts those that come before it, which is more
   work than sorting, but all of it at once;
 - a scatter's threads own disjoint columns of the result and add in order, so runs repeat exactly.
@@ -29,7 +30,9 @@ from dslc.ir.core import Entry, Eqn, Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index, Scatter
 from dslc.lowering.cost import passed_through
+from dslc.lowering.cuda_attention import emit_device_attention
 from dslc.lowering.cuda_math import cuda_math
+from dslc.lowering.cuda_threads import THREADS, each_block, each_thread, meet
 from dslc.lowering.entry import make_copy
 from dslc.lowering.group import Group
 from dslc.lowering.kernel import Kernel, make_kernel
@@ -40,7 +43,6 @@ from dslc.lowering.ranking import ranking_of
 from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, local
 from dslc.lowering.sizes import i64
 
-THREADS = 256  # of a block
 # A reduction of at least LONG steps (an unknown dim counts as GUESS) gets a block for each of its
 # elements, unless these are so many that single threads keep the GPU busy as well. One of unknown
 # length with FEW results (a mean over the batch) gets blocks in any case.
@@ -77,6 +79,9 @@ def with_targets(lowered: Lowered, device: Any, host: Any) -> Any:
 def emit_device(task: Task) -> None:
     """The body of a group's kernel, thread bindings included."""
     g = task.group
+    if g.kind == "attention":
+        emit_device_attention(task)
+        return
     if product(g.dims) == 0:
         with T.launch_thread("threadIdx.x", i64(1)):
             T.evaluate(i64(0))
@@ -101,47 +106,8 @@ def _emit_threads(task: Task) -> None:
     dims: tuple[Dim, ...] = task.group.dims
     if task.group.anchor is None and len(dims) > 1 and is_flat(task.group):
         dims = (product(dims),)
-    with _each_thread(task.k, product(dims)) as item:
+    with each_thread(task.k, product(dims)) as item:
         task.store_all(unflatten(task.k, item, dims) if dims else ())
-
-
-# --- launches -----------------------------------------------------------------------------------
-
-
-def _at_least_one(k: ScalarKernels, count: Dim) -> Expr:
-    """A number of blocks: a launch of none is an error to the driver."""
-    return i64(max(1, count)) if isinstance(count, int) else tirx.max(k.dim(count), i64(1))
-
-
-@contextmanager
-def _each_thread(k: ScalarKernels, count: Dim) -> Iterator[Expr]:
-    """The threads below `count`, which may be 0. (A grid has up to 2**31 - 1 blocks, more than
-    fill any memory.)"""
-    blocks = _at_least_one(k, (count + (THREADS - 1)) // THREADS)
-    with (
-        T.launch_thread("blockIdx.x", blocks) as block,
-        T.launch_thread("threadIdx.x", i64(THREADS)) as thread,
-    ):
-        item = k.intern(T.bind(block * i64(THREADS) + thread))
-        with T.If(tirx.LT(item, k.dim(count))), T.Then(), k.scope():
-            yield item
-
-
-@contextmanager
-def _each_block(k: ScalarKernels, count: Dim) -> Iterator[tuple[Expr, Expr]]:
-    """The blocks below `count`, and the thread within the block."""
-    with (
-        T.launch_thread("blockIdx.x", _at_least_one(k, count)) as block,
-        T.launch_thread("threadIdx.x", i64(THREADS)) as thread,
-        T.If(tirx.LT(block, k.dim(count))),
-        T.Then(),
-        k.scope(),
-    ):
-        yield k.intern(block), k.intern(thread)
-
-
-def _barrier() -> None:
-    T.evaluate(tirx.call_intrin("void", "tirx.tvm_storage_sync", "shared"))
 
 
 # --- reductions ---------------------------------------------------------------------------------
@@ -169,13 +135,13 @@ def _deserves_block(anchor: Eqn, asked: Reduction) -> bool:
 def _emit_blocks(task: Task, value: Value) -> None:
     """One block for one element of `value`."""
     k = task.k
-    with _each_block(k, value.type.size) as (item, thread):
+    with each_block(k, value.type.size) as (item, thread):
         index = unflatten(k, item, value.type.dims) if value.type.dims else ()
         reader = task.graph.reader(value)
         asked = k.reduction(lambda: reader(index))
         if asked is None:
             raise InternalError(f"{value} reduces at some indices only")
-        total = _meet(k, asked, _stride(k, asked, thread), thread)
+        total = meet(k, asked.kind, asked.dtype, _stride(k, asked, thread), thread)
         with T.If(tirx.EQ(thread, i64(0))), T.Then(), k.scope():
             result = k.finish(lambda: reader(index), total)
             task.graph.pin(value, index, k.bind(result))
@@ -195,29 +161,13 @@ def _stride(k: ScalarKernels, asked: Reduction, thread: Expr) -> Expr:
     return cell[0]
 
 
-def _meet(k: ScalarKernels, asked: Reduction, mine: Expr, thread: Expr) -> Expr:
-    """The results of all threads of the block as one, by halves."""
-    shared = T.alloc_buffer((THREADS,), COMPUTED[asked.dtype], scope="shared", layout=None)
-    T.buffer_store(shared, mine, [thread])
-    _barrier()
-    half = THREADS // 2
-    while half:
-        with T.If(tirx.LT(thread, i64(half))), T.Then():
-            other = shared[thread + i64(half)]
-            both = k.combine(asked.kind, shared[thread], other, asked.dtype)
-            T.buffer_store(shared, both, [thread])
-        _barrier()
-        half //= 2
-    return shared[0]
-
-
 # --- puts ---------------------------------------------------------------------------------------
 
 
 def _emit_put(task: Task) -> None:
     """Each thread puts one element where it belongs."""
     dims = put_dims(task)
-    with _each_thread(task.k, product(dims)) as item:
+    with each_thread(task.k, product(dims)) as item:
         put_row(task, unflatten(task.k, item, dims), ())
 
 
@@ -234,7 +184,7 @@ def _emit_scatter(task: Task) -> None:
     scatter = cast(Scatter, task.graph.computed(anchor))
     passed = passed_through(anchor)  # axis of the result -> axis of the domain
     columns = tuple(dims[axis] for axis in passed)
-    with _each_thread(k, product(columns)) as item:
+    with each_thread(k, product(columns)) as item:
         column = unflatten(k, item, columns) if columns else ()
         rest = [dim for axis, dim in enumerate(dims) if axis not in passed]
         with k.nest(rest) as loops:
@@ -257,7 +207,7 @@ def _emit_ranking(task: Task) -> None:
     k, (value, ranking) = task.k, ranking_of(task)
     dims, axis = value.type.dims, ranking.axis
     domain = (*dims[:axis], ranking.length, *dims[axis + 1 :])
-    with _each_thread(k, product(domain)) as item:
+    with each_thread(k, product(domain)) as item:
         index = unflatten(k, item, domain)
         rank = local(1, "int64")
         T.buffer_store(rank, i64(0), [0])
@@ -288,7 +238,7 @@ def make_device_copy(name: str) -> Any:
 
 @contextmanager
 def _each_byte(count: Expr) -> Iterator[Expr]:
-    """As `_each_thread`, of a number that is no dim."""
+    """As `each_thread`, of a number that is no dim."""
     blocks = tirx.max(tirx.floordiv(count + i64(THREADS - 1), i64(THREADS)), i64(1))
     with (
         T.launch_thread("blockIdx.x", blocks) as block,

@@ -155,7 +155,20 @@ class _Grouper:
             renames = eqn.op.name == "relabel" or is_beginning(eqn)
             return renames and self.must_be_stored(eqn.outputs[0])
         producer = self.producer.get(eqn.inputs[0])
-        return producer is None or bool(producer.inputs) or producer.op.name in VIEWS
+        if producer is None or producer.op.name in VIEWS:
+            return True
+        return bool(producer.inputs) and not self.is_computed_at_scores(eqn)
+
+    def is_computed_at_scores(self, eqn: Eqn) -> bool:
+        """Whether nothing but the scores of attention reads the result, which is as big as they
+        are and not stored anyway."""
+        (x,), (out,) = eqn.inputs, eqn.outputs
+        users = self.all_users(out)
+        if x in self.anchored or out in self.results or not users:
+            return False
+        drafts = [draft for user in users for draft in self.inside.get(user, ())]
+        read = any(stores(user, out) for user in users)
+        return bool(drafts) and not read and self.is_of_scores(eqn, drafts)
 
     def must_be_stored(self, value: Value) -> bool:
         return value in self.results or any(

@@ -8,6 +8,7 @@ group fused; what is the same for all of a block (its bounds) is asked for once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 from tvm import tirx
@@ -24,6 +25,9 @@ from dslc.lowering.scalar import COMPUTED, ScalarKernels
 from dslc.lowering.sizes import i64
 from dslc.ops.attention_formula import AttentionAttrs, by_name
 from dslc.ops.linalg import accumulator
+
+# Below any score, and a number: the largest score so far, before there is one.
+LOWEST: Mapping[DType, float] = {"f32": -3.0e38, "f64": -1.0e308}
 
 
 def anchor_of(group: Group) -> Eqn:

@@ -291,9 +291,9 @@ class _Made:
         b, scores = self.b, self.weights.scores
         product: Any = scores.product
         q = self.turned(self.now(product.inputs[0]), product.attrs.transpose_a)
-        k = self.turned(self.now(product.inputs[1]), not product.attrs.transpose_b)
-        v = self.turned(self.eqn.inputs[1], typed(Any, self.eqn.attrs).transpose_b)
-        (k, v), group = self.shared(k, v)
+        (k, v), group = self.shared(self.now(product.inputs[1]), self.eqn.inputs[1])
+        k = self.turned(k, not product.attrs.transpose_b)
+        v = self.turned(v, typed(Any, self.eqn.attrs).transpose_b)
         band, mask, fill, dropped = self.split()
         operands: dict[str, Value | None] = {
             "mask": self.all_of(mask),
