@@ -56,7 +56,7 @@ class _Planned:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sizes:
+class Sizes:
     """How dims and operands are written for a template: as they are when planning (without a
     task), as TIR when emitting."""
 
@@ -77,14 +77,14 @@ class _Sizes:
 
 def scratch_of(group: Group, machine: Machine) -> Dim:
     """Bytes of scratch memory that the group's template wants."""
-    planned = _plan(_anchor(group), machine, _Sizes(None))
+    planned = _plan(_anchor(group), machine, Sizes(None))
     return 0 if planned is None else cast(Dim, planned.scratch)
 
 
 def emit_contraction(task: Task, machine: Machine, scratch: Any) -> str | None:
     """Emits the group; returns a note when it had to take a slow path."""
     anchor = _anchor(task.group)
-    planned = _plan(anchor, machine, _Sizes(task))
+    planned = _plan(anchor, machine, Sizes(task))
     if planned is None:
         emit_loops(task)
         return f"{anchor.op.name} of {anchor.inputs[0].type.dtype} runs by plain loops"
@@ -117,7 +117,7 @@ def _epilogue(task: Task, anchor: Eqn) -> Epilogue:
     return finish
 
 
-def _plan(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned | None:
+def _plan(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
     """The template for a contraction, if there is one."""
     if anchor.inputs[0].type.dtype not in TEMPLATE_DTYPES:
         return None
@@ -136,7 +136,7 @@ def _plan(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned | None:
 # --- matrix products ------------------------------------------------------------------------------
 
 
-def _plan_matmul(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned:
+def _plan_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     a, b = anchor.inputs
     attrs = cast(MatmulAttrs, anchor.attrs)
     *batch, m, n = anchor.outputs[0].type.dims
@@ -148,7 +148,7 @@ def _plan_matmul(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned:
     return _Planned(scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, right, e, s))
 
 
-def _plan_packed_matmul(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned:
+def _plan_packed_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     a, w = anchor.inputs
     m, n = anchor.outputs[0].type.dims
     left, inner = size.operand(a), size(a.type.dims[1])
@@ -166,7 +166,7 @@ def _matrix_strides(value: Value, transposed: bool) -> tuple[Dim, ...]:
 # --- convolutions ---------------------------------------------------------------------------------
 
 
-def _plan_packed(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned:
+def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     x, w = anchor.inputs
     attrs = cast(PackedConvAttrs, anchor.attrs)
     n, height, width, channels = x.type.dims
@@ -190,7 +190,7 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned:
     )
 
 
-def _plan_weight_gradient(anchor: Eqn, machine: Machine, size: _Sizes) -> _Planned | None:
+def _plan_weight_gradient(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
     x, g = anchor.inputs
     attrs = cast(ConvWeightGradientAttrs, anchor.attrs)
     if attrs.layout != "NHWC":

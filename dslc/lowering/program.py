@@ -17,7 +17,7 @@ import tvm_ffi
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Entry, Eqn, Value
 from dslc.ir.dims import Dim
-from dslc.lowering.attention import emit_attention
+from dslc.lowering.attention_tiles import attention_scratch, emit_attention_group
 from dslc.lowering.contract import emit_contraction, scratch_of
 from dslc.lowering.cost import flops_of
 from dslc.lowering.entry import Call, CopyCall, Loop, Step, entry_dims, make_copy, make_entry
@@ -78,7 +78,9 @@ def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) ->
             if note is not None:
                 notes.append(f"{task.group.outputs[0].name}: {note}")
         elif task.group.kind == "attention":
-            emit_attention(task)
+            note = emit_attention_group(task, machine, memory)
+            if note is not None:
+                notes.append(f"{task.group.outputs[0].name}: {note}")
         elif task.group.kind == "rank":
             emit_ranking(task)
         elif task.group.kind == "put" and in_place(task):
@@ -92,6 +94,8 @@ def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) ->
         )
 
     def scratch(g: Group) -> Dim:
+        if g.kind == "attention":
+            return attention_scratch(g, machine)
         return scratch_of(g, machine) if g.kind == "contract" else 0
 
     return assemble(entry, scratch, make, make_copy, notes, shared)

@@ -170,7 +170,10 @@ class Scores:
         """The cotangent of the scaled product of query and key, from the weight, the product of the
         result's cotangent with the value, and the row's delta."""
         change = self.times_factor(product, batch, query, key) - delta
-        moved = weight * change
+        return self.where_seen(weight * change, batch, query, key)
+
+    def where_seen(self, moved: Expr, batch: Index, query: Expr, key: Expr) -> Expr:
+        """A score's cotangent; 0 where the mask puts `fill` in its place."""
         if self.attrs.fill is None or not self.attrs.mask:
             return moved
         seen = self.at_score("mask", batch, query, key)

@@ -13,6 +13,8 @@ from dslc.ir.dims import substitute, sym
 from dslc.schedules.cpu.attention_shape import AttentionShape
 from dslc.schedules.cpu.contract import Operand
 
+SCALE = 0.3
+
 
 @dataclass(frozen=True)
 class Case:
@@ -52,7 +54,7 @@ class Case:
 
         return AttentionShape(
             (size("batch"),), size("heads"), size("group"), size("queries"), size("keys"),
-            size("depth"), size("width"), 0.3, size("low"), size("high"), size("past"),
+            size("depth"), size("width"), SCALE, size("low"), size("high"), size("past"),
         )  # fmt: skip
 
     def arrays(self):
@@ -93,7 +95,7 @@ class Case:
         (weights, _), (out, _), g = self.weights(), self.expected(), self.cotangent()
         q, k, v, _, kept = (a.astype("f8") for a in self.arrays())
         delta = (out * g).sum(axis=-1)
-        moved = weights * (g @ np.swapaxes(v, -1, -2)[:, :, None] * kept - delta[..., None]) * 0.3
+        moved = weights * (g @ np.swapaxes(v, -1, -2)[:, :, None] * kept - delta[..., None]) * SCALE
         dk = (np.swapaxes(moved, -1, -2) @ q).sum(axis=2)
         dv = (np.swapaxes(weights * kept, -1, -2) @ g).sum(axis=2)
         return (moved @ k[:, :, None], dk, dv), delta
@@ -101,7 +103,7 @@ class Case:
     def weights(self):
         """Before any is dropped; and the logarithms of the sums of exponentials."""
         q, k, _, added, _ = (a.astype("f8") for a in self.arrays())
-        scores = np.where(self.visible(), q @ np.swapaxes(k, -1, -2)[:, :, None] * 0.3, -np.inf)
+        scores = np.where(self.visible(), q @ np.swapaxes(k, -1, -2)[:, :, None] * SCALE, -np.inf)
         with np.errstate(divide="ignore"):
             lse = np.logaddexp.reduce(scores + added, axis=-1)
         lse = np.where(np.isinf(lse), 0, lse)
@@ -157,7 +159,7 @@ def compiled(case, machine, plan, emit):
             plan(shape, machine), q, k, v,
             lambda index, value: T.buffer_store(out.buffer, value, [out.at(*index)]),
             Operand(parameters[7], "float32", (1,)),
-            (lambda i, x: x + added.load(*i)) if case.bias or case.mask else None,
+            (lambda i, x: x * SCALE + added.load(*i)) if case.bias or case.mask else None,
             (lambda i, x: x * kept.load(*i)) if case.drop else None,
             lambda index, value: T.buffer_store(rows.buffer, value, [rows.at(*index)]),
         )  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from attention_case import Case, check_forward, views
+from attention_case import SCALE, Case, check_forward, views
 from harness import MACHINE, compile_body
 from tvm.tirx.script import builder as T
 
@@ -99,7 +99,7 @@ def check_nan(value):
         emit_attention(
             plan_attention(shape, MACHINE), left, right, values,
             lambda index, x: T.buffer_store(out.buffer, x, [out.at(*index)]),
-            Operand(parameters[7], "float32", (1,)), lambda i, x: x + scores.load(*i),
+            Operand(parameters[7], "float32", (1,)), lambda i, x: x * SCALE + scores.load(*i),
         )  # fmt: skip
 
     out = np.zeros(2 * 8, np.float32)

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from attention_case import Case, views
+from attention_case import SCALE, Case, views
 from harness import MACHINE, compile_body, guarded
 from tvm.tirx.script import builder as T
 
@@ -54,7 +54,7 @@ def compiled(case, machine):
             plan_backward(shape, machine), left, keys, values, out, rows,
             Operand(delta, "float32", rows.strides), tuple(map(into, stored)),
             Operand(scratch, "float32", (1,)),
-            (lambda i, x: x + scores.load(*i)) if case.bias or case.mask else None,
+            (lambda i, x: x * SCALE + scores.load(*i)) if case.bias or case.mask else None,
             (lambda i, x: x * drops.load(*i)) if case.drop else None,
         )  # fmt: skip
 

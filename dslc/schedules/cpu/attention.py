@@ -161,10 +161,10 @@ def emit_attention(
     """Emits the kernel's body. Strides of q are those of (batch.., head, member, i, d), of k and v
     of (batch.., head, j, d); v is contiguous along its last.
 
-    `modify` gives what takes a score's place, `drop` what takes a weight's place (after the sum
-    of the weights is taken); the epilogue's index is (batch.., head, member, i, e). `row_done`
-    gets the logarithm of the sum of exponentials at (batch.., head, member, i), 0 where no key is
-    seen.
+    `modify` gives a score, from the product of query and key, `drop` what takes a weight's place
+    (after the sum of the weights is taken); the epilogue's index is (batch.., head, member, i, e).
+    `row_done` gets the logarithm of the sum of exponentials at (batch.., head, member, i), 0 where
+    no key is seen.
     """
     shape = plan.shape
     if is_zero(shape.queries) or is_zero(shape.width):
@@ -227,7 +227,7 @@ def _queries(run: _Run, where: Index, start: Expr) -> None:
 def _begin(run: _Run, where: Index, start: Expr, count: Size) -> None:
     """Queries times scale to memory, zeros behind the last; sums of nothing."""
     plan, shape, work = run.plan, run.plan.shape, run.work
-    factor = f32(shape.scale * (LOG2E if run.modify is None else 1.0))
+    factor = f32(shape.scale * LOG2E if run.modify is None else 1.0)
     with loop(0, count) as r, loop(0, shape.depth) as d:
         work.put("queries", r * shape.depth + d, run.q.load(*where, start + r, d) * factor)
     with loop(count, plan.padded_rows) as r, loop(0, shape.depth) as d:

@@ -156,9 +156,9 @@ def emit_backward(
     """Emits the kernel's body. Strides of q and g are those of (batch.., head, member, i, d), of k
     and v of (batch.., head, j, d), of lse and delta of (batch.., head, member, i).
 
-    `results` store dq, dk and dv, at indices like those. `modify` gives what takes a score's
-    place, `drop` what takes the place of a weight, or of its cotangent, `moved` of a score's
-    cotangent.
+    `results` store dq, dk and dv, at indices like those. `modify` gives a score, from the
+    product of query and key, `drop` what takes the place of a weight, or of its cotangent, `moved`
+    of a score's cotangent.
     """
     shape = plan.shape
 
@@ -241,9 +241,8 @@ def _block(run: _Run, block: Block) -> None:
         copy_rows(work, name, rows, block.count, plan.rows, width, padded)
     _scores(run, block, ("queries", plan.depth), ("keys^T", shape.depth), "weights")
     _scores(run, block, ("cotangents", plan.width), ("values^T", shape.width), "moved")
-    modify = run.modify
-    if modify is not None:
-        replace(work, block, lambda at, score: modify(at, score * f32(shape.scale)))
+    if run.modify is not None:
+        replace(work, block, run.modify)
     hide(work, block, block.count, plan.score.columns)
     if run.drop is not None:
         replace(work, block.named("moved"), run.drop)

@@ -207,7 +207,7 @@ def _head(run: _Run, where: Index) -> None:
 def _scores(run: _Run, where: Index, first: Size, size: Size) -> None:
     """Each query times each key."""
     plan, k, work, lanes = run.plan, run.k, run.work, run.plan.lanes
-    scale = f32(plan.shape.scale * (LOG2E if run.modify is None else 1.0))
+    scale = f32(plan.shape.scale * LOG2E if run.modify is None else 1.0)
     with loop(0, plan.group) as member, loop(0, plan.queries) as i:
         row = member * plan.queries + i
         source = run.q.at(*where, member, i, i64(0))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dslc.schedules.cpu.contract import Expr, Index, Size, larger, product, smaller
 from dslc.schedules.cpu.register_tile import Tile
 
-# (index (batch.., head, member, i, j), score or weight) -> what takes its place.
+# (index (batch.., head, member, i, j), element) -> what takes its place.
 Modify = Callable[[Index, Expr], Expr]
 
 ALIGNED = 16  # elements that an area of working memory is a multiple of
