@@ -18,12 +18,14 @@ WITH_NONE = ({"N": 0}, *BATCHES)
 
 @dataclass(frozen=True)
 class Model:
-    """`sizes`: values of the dynamic dims; `settings`: what `--set` gives."""
+    """`sizes`: values of the dynamic dims; `settings`: what `--set` gives; `entries`: those that
+    are compiled, by default all."""
 
     name: str
     source: str
     sizes: tuple[Mapping[str, int], ...] = BATCHES
     settings: Mapping[str, int] = field(default_factory=dict)
+    entries: tuple[str, ...] = ()
 
     @property
     def trains(self) -> bool:

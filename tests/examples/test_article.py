@@ -104,7 +104,11 @@ def test_the_sum_of_a_convolution_is_the_library_s() -> None:
 
 
 def test_the_formula_of_attention_is_the_library_s() -> None:
+    """Both become the same operation, which needs no matrix of all weights."""
     written = (ARTICLE / "attention.dl").read_text()
+    (ours,), (theirs,) = optimised(written), optimised(LIBRARY_ATTENTION)
+    assert ours.op.name == "attention"
+    assert (ours.op, ours.attrs) == (theirs.op, theirs.attrs)
     inputs = {name: numbers(2, 4, size, 16, seed=i) for i, (name, size) in
               enumerate({"q": 5, "k": 7, "v": 7}.items())}  # fmt: skip
     found, wanted = (

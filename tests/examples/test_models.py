@@ -1,5 +1,5 @@
-"""examples/models in small form: each compiled, forwards and its training step (by plain SGD), as
-`evaluate` has it; in full size each has as many weights as the model it is named after.
+"""examples/models in small form: the training step (by plain SGD) of each, compiled, as `evaluate`
+has it; in full size each has as many weights as the model it is named after.
 
 tests/torch/ compares them with PyTorch.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,11 @@ from build.corpus import Model
 from build.lockstep import Lockstep
 
 import dslc
+from dslc.build import driver, session
+from dslc.build.target import Target
+from dslc.source import SourceFile
 
+TARGET = Target("test", "cpu", "x86-64-v3", (), 256, 1)
 MODELS = Path(__file__).parents[2] / "examples" / "models"
 
 SMALL = {
@@ -31,7 +36,20 @@ SIZES = ({"N": 1, "T": 2, "S": 9}, {"N": 3, "T": 7, "S": 5})
 def small(name: str) -> Model:
     text = (MODELS / f"{name}.dl").read_text().replace("drop: float = 0.1", "drop: float = 0.0")
     text = re.sub(r"( +optimizer ).*\n +clip norm .*\n", r"\1sgd[lr=0.1]\n", text)
-    return Model(name, text, SIZES, SMALL[name])
+    # Forwards alone: one with its own way of attention, and one of several parts.
+    entries = ("forward", "train_step") if name in ("llama", "t5") else ("train_step",)
+    return Model(name, text, SIZES, SMALL[name], entries)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_attention_is_one_operation(name: str) -> None:
+    """Of each layer, forwards and backwards, also where weights are dropped."""
+    source = SourceFile(name, (MODELS / f"{name}.dl").read_text())
+    program = session.program_of(source, settings=SMALL[name], training=True)
+    step = driver.optimise(program, TARGET).entry("train_step")
+    ops = Counter(eqn.op.name for eqn in step.function.eqns)
+    count = 3 if name == "t5" else 1
+    assert (ops["attention"], ops["attention_gradient"]) == (count, count)
 
 
 @pytest.fixture(scope="module")
