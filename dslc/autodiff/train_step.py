@@ -2,26 +2,27 @@
 
 Input: a Program with a TrainPlan. Output: the Program with the entry `train_step` and without the
 plan. The entry takes what the loss takes (seed and step included), returns loss and metrics, and
-updates weights, states and optimiser states. Gradients are clipped and averaged over
-`accumulate` steps before the optimiser sees them.
+updates weights, states and optimiser states. Gradients are averaged over `accumulate` steps and
+clipped before the optimiser sees them. Averages of the weights follow each update, and `evaluate`
+reads them.
 Non-goals: what an update computes (the plan's functions), the order of equations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from dslc.autodiff.reverse import gradient, zeros
 from dslc.diagnostics import InternalError
 from dslc.ir.builder import Builder
-from dslc.ir.core import Argument, Entry, Program, TrainPlan, Value, Variable
+from dslc.ir.core import Argument, Entry, Program, TrainPlan, Value, Variable, average_of
 from dslc.ir.inline import inline
 from dslc.ir.rewrite import drop_dead
 from dslc.ir.types import TensorType
 from dslc.ops.broadcast import broadcast, reduce_sum
 from dslc.ops.constants import cast, constant
-from dslc.ops.elementwise import add, div, floordiv, minimum, mod, mul, sqrt
+from dslc.ops.elementwise import add, div, floordiv, maximum, minimum, mod, mul, sqrt
 from dslc.ops.logic import eq, select
 
 # What `torch.nn.utils.clip_grad_norm_` adds to the norm before it divides.
@@ -67,9 +68,11 @@ def add_train_step(program: Program) -> Program:
     _update(step, grads)
     joined = drop_dead(b.function("train_step", (*outputs, *step.updated.values())))
     entry = Entry("train_step", joined, tuple(step.arguments), loss.outputs, tuple(step.updated))
+    averaged = plan.trainable if plan.ema is not None else ()
+    entries = [_of_averages(e, averaged) if e.name == "evaluate" else e for e in program.entries]
     return replace(
         program,
-        entries=(*program.entries, entry),
+        entries=(*entries, entry),
         variables=tuple(step.variables.values()),
         training=None,
     )
@@ -89,6 +92,8 @@ def _update(step: _Step, grads: Sequence[Value]) -> None:
         for weight, total in zip(step.plan.trainable, sums):
             name = _accumulator(weight)
             step.updated[name] = _choose(b, due, zeros(b, total.type), total)
+    if step.plan.clip_value is not None:
+        grads = [_clip_by_value(b, g, step.plan.clip_value) for g in grads]
     if step.plan.clip_norm is not None:
         grads = clip_by_norm(b, grads, step.plan.clip_norm)
     for weight, g in zip(step.plan.trainable, grads):
@@ -100,9 +105,29 @@ def _update_weight(step: _Step, weight: str, g: Value, count: Value, due: Value 
     names = step.plan.optimizer_states[weight]
     olds = [step.params[weight], *(_optimizer_param(step, name) for name in names)]
     args = [olds[0], g, count, *olds[1:]]
-    news = inline(step.b, step.plan.updates[weight], args)
+    news = list(inline(step.b, step.plan.updates[weight], args))
+    if step.plan.ema is not None:
+        name = average_of(weight)
+        step.variables[name] = Variable(name, olds[0].type, "average", trainable=False)
+        names, olds = (*names, name), [*olds, _optimizer_param(step, name)]
+        news.append(_mean(step.b, step.plan.ema, olds[-1], news[0]))
     for name, old, new in zip((weight, *names), olds, news):
         step.updated[name] = new if due is None else _choose(step.b, due, new, old)
+
+
+def _mean(b: Builder, decay: float, before: Value, new: Value) -> Value:
+    """The running mean `before`, with a new value: decay * before + (1 - decay) * new."""
+    kept, added = _like(b, before, decay), _like(b, before, 1 - decay)
+    made: Value = add(b, mul(b, before, kept), mul(b, new, added))
+    return made
+
+
+def _of_averages(entry: Entry, weights: Collection[str]) -> Entry:
+    """The entry, reading the averages of these weights in their place."""
+    arguments = [
+        Argument(average_of(a.name), "state") if a.name in weights else a for a in entry.arguments
+    ]
+    return replace(entry, arguments=tuple(arguments))
 
 
 def _optimizer_param(step: _Step, name: str) -> Value:
@@ -149,6 +174,12 @@ def clip_by_norm(b: Builder, grads: Sequence[Value], bound: float) -> list[Value
     norm = add(b, length, _like(b, length, CLIP_EPSILON))
     factor = minimum(b, _like(b, norm, 1.0), div(b, _like(b, norm, bound), norm))
     return [mul(b, g, _scalar_to(b, factor, g.type)) for g in grads]
+
+
+def _clip_by_value(b: Builder, g: Value, bound: float) -> Value:
+    """Each element in -bound..bound, as `torch.nn.utils.clip_grad_value_`."""
+    made: Value = maximum(b, minimum(b, g, _like(b, g, bound)), _like(b, g, -bound))
+    return made
 
 
 def _sum_of_squares(b: Builder, g: Value) -> Value:

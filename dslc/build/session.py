@@ -18,7 +18,7 @@ from dslc.build.link import find_linker
 from dslc.build.special import Sizes
 from dslc.build.target import Target
 from dslc.diagnostics import CompileError
-from dslc.ir.core import Program
+from dslc.ir.core import AVERAGE, Program, Variable
 from dslc.ir.evaluate import evaluate
 from dslc.passes.precision import PRECISIONS, Precision
 from dslc.semantics.elaborate import Setting, elaborate
@@ -90,7 +90,8 @@ def _first_values(
     program: Program, weights: Weights | None, missing: Sequence[str], seed: int
 ) -> tuple[dict[str, Array], LoadReport | None]:
     """The variables' values, those given and the others from their initialisers; and the report of
-    those given. States that start as zeros are left to the runtime. ArgumentError."""
+    those given. Averages start as their weights. States that start as zeros are left to the
+    runtime. ArgumentError."""
     needed = describe.needed_variables(program)
     fitted = _given(program, weights, missing)
     given = fitted.values if fitted is not None else {}
@@ -98,11 +99,22 @@ def _first_values(
     for name, variable in needed.items():
         if name in given:
             values[name] = given[name]
-        elif variable.init is not None and variable.kind != "optimizer":
+        elif variable.init is not None and not _starts_as_zeros(variable):
             value = evaluate(variable.init, [np.asarray(seed, np.int64)])[0]
             if variable.kind == "weight" or value.any():
                 values[name] = value
+    for name in (name for name, variable in needed.items() if variable.kind == "average"):
+        values[name] = values[name.removeprefix(AVERAGE)]
     return values, None if fitted is None else fitted.report
+
+
+def _starts_as_zeros(variable: Variable) -> bool:
+    """Whether an optimiser state is 0 at first, without making it."""
+    if variable.kind != "optimizer" or variable.init is None:
+        return False
+    numbers = [getattr(eqn.attrs, "value", 0) for eqn in variable.init.eqns]
+    spread = {"constant", "broadcast"}
+    return not any(numbers) and all(eqn.op.name in spread for eqn in variable.init.eqns)
 
 
 def _given(program: Program, weights: Weights | None, missing: Sequence[str]) -> Fitted | None:

@@ -25,6 +25,10 @@ class Word:
 
 KEYWORDS = {
     "accumulate": Word("Adds up the gradients of so many batches before an update."),
+    "adapt": Word(
+        "A layer makes of each weight named what is read in its place: LoRA.",
+        "adapt lora_matrix[rank=8] for *.query.weight",
+    ),
     "along": Word("The axis that a `scan` walks along."),
     "and": Word("Both hold."),
     "as": Word("Gives what is imported another name."),
@@ -32,13 +36,21 @@ KEYWORDS = {
         "Must hold: checked at compile time, over dynamic dims at each call.",
         'assert condition, "message with {values}"',
     ),
-    "clip": Word("`clip norm 1.0` bounds the norm of the whole gradient."),
+    "clip": Word(
+        "`clip norm 1.0` bounds the norm of the whole gradient, `clip value 0.5` each element."
+    ),
     "const": Word("Declares a compile-time value.", "const NAME = value"),
     "else": Word("What holds otherwise; in index notation, the value of reads outside a tensor."),
+    "ema": Word("Keeps running means of the weights, which evaluation uses: `ema 0.999`."),
     "entry": Word("One way to call a model that has several."),
+    "except": Word("What patterns do not stand for: `freeze * except head.*`."),
     "false": Word("The other bool."),
     "fn": Word("Declares a function without weights.", "fn name[statics](args) -> type { }"),
-    "for": Word("Repeated at compile time for a, a + 1, ... b - 1.", "for i in a..b { }"),
+    "for": Word(
+        "Repeated at compile time for a, a + 1, ... b - 1; behind `optimizer`, which weights it is "
+        "for.",
+        "for i in a..b { }",
+    ),
     "freeze": Word("Weights that training leaves as they are: `freeze embed.*`."),
     "from": Word("Takes names from another file: `from std.vision import residual`."),
     "if": Word(
@@ -49,6 +61,11 @@ KEYWORDS = {
         "from std.vision import name",
     ),
     "in": Word("The range of a loop, the tensor of a `scan`, the bounds of a dim (`N in 1..512`)."),
+    "inference": Word(
+        "Layers that run in training as they do without: no dropout, the running statistics of "
+        "`batch_norm`.",
+        "inference stem.*",
+    ),
     "input": Word("An input that training has beyond the model's own."),
     "layer": Word(
         "Declares a function that may own weights (`param`) and states (`state`).",
@@ -83,10 +100,11 @@ KEYWORDS = {
     ),
     "train": Word(
         "How a model is trained: `input`, `loss`, `optimizer`, `metric`, `clip norm`, "
-        "`accumulate`, `freeze`.",
+        "`clip value`, `accumulate`, `ema`, `freeze`, `adapt`, `inference`.",
         "train Name { }",
     ),
     "true": Word("The one bool."),
+    "value": Word("`clip value 0.5` bounds each element of the gradient."),
     "weights": Word(
         "Maps foreign names to a model's own.", 'weights Name { own.* <- "foreign.*" }'
     ),

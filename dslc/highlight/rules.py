@@ -20,10 +20,15 @@ RESERVED_DECLARATIONS = frozenset({"fn"})
 # Block words, by where they begin a statement.
 DECLARATIONS = frozenset({"const", "layer", "model", "train", "weights"})
 STORAGE = frozenset({"entry", "param", "state"})
-TRAIN_ITEMS = frozenset({"accumulate", "clip", "freeze", "input", "loss", "metric", "optimizer"})
+TRAIN_ITEMS = frozenset(
+    {
+        *("accumulate", "adapt", "clip", "ema", "freeze", "inference", "input", "loss", "metric"),
+        "optimizer",
+    }
+)
 IMPORTS = frozenset({"from", "import"})
 # Words behind another word of the same statement.
-INNER = frozenset({"along", "as", "norm", "reversed"})
+INNER = frozenset({"along", "as", "except", "norm", "reversed", "value"})
 
 KEYWORDS = (
     CONTROL
@@ -81,7 +86,9 @@ def at_start(words: frozenset[str]) -> str:
 
 DECLARATION = START + rf"(fn|{'|'.join(sorted(DECLARATIONS))})\b{NO_NAME}([ \t]+)({NAME})"
 STATEMENT = at_start(STORAGE | TRAIN_ITEMS)
-CLIP_NORM = START + r"(clip)([ \t]+)(norm)\b"
+CLIP = START + r"(clip)([ \t]+)(norm|value)\b"
+# Behind a pattern, which ends in a name, a number, `*` or `}`.
+EXCEPT = r"(?<=[\w*}])([ \t]+)(except)(?=[ \t]+[A-Za-z_0-9{*])"
 IMPORT = START + rf"(import|from)\b{NO_NAME}(?=[ \t]+[A-Za-z_\"])"
 # Not the kind in `name: kind = default`.
 ARGUMENT_NAME = rf"(?<!: )\b{NAME}(?=[ \t]*=(?!=))"

@@ -71,7 +71,8 @@ def _statements() -> list[Rule]:
     return [
         _include("comments"),
         _captured(rules.DECLARATION, _2="storage.type", _4="entity.name.type"),
-        _captured(rules.CLIP_NORM, _2="keyword.other", _4="keyword.other"),
+        _captured(rules.CLIP, _2="keyword.other", _4="keyword.other"),
+        _captured(rules.EXCEPT, _2="keyword.other"),
         _captured(rules.at_start(rules.STORAGE), _2="storage.modifier"),
         _captured(rules.at_start(rules.TRAIN_ITEMS), _2="keyword.other"),
         _import(),

@@ -142,7 +142,7 @@ class Entry:
     sizes: tuple[tuple[str, int], ...] = ()
 
 
-VariableKind = Literal["weight", "state", "optimizer", "prepared"]
+VariableKind = Literal["weight", "state", "optimizer", "average", "prepared"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,7 +150,8 @@ class Variable:
     """A tensor that lives between calls. Its dims are constants.
 
     `init` makes the first value: a Function of one parameter, the `i64[]` seed (each variable
-    draws from its own stream), or None for `prepared` ones. `trainable` only for weights that
+    draws from its own stream), or None for `prepared` ones and for averages, which start as their
+    weights (`average_of`). `trainable` only for weights that
     the training step updates. `foreign`: its name in weights from elsewhere, where that is another;
     empty if they don't have it.
     """
@@ -162,6 +163,14 @@ class Variable:
     trainable: bool = True
     span: Span | None = None
     foreign: str | None = None
+
+
+AVERAGE = "ema."
+
+
+def average_of(weight: str) -> str:
+    """The name of the running mean of a weight."""
+    return f"{AVERAGE}{weight}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +204,9 @@ class TrainPlan:
     `(w, gradient, step: i64[], *states)` to `(new w, *new states)`, where the states are the
     variables named by `optimizer_states[w]` (of kind "optimizer") and `step` counts updates from
     0. With `accumulate` k > 1, k steps add up to one update with their mean gradient.
-    `clip_norm` bounds the norm of the whole gradient, as `torch.nn.utils.clip_grad_norm_`.
+    `clip_value` bounds each element of it, then `clip_norm` the norm of the whole, both as
+    `torch.nn.utils.clip_grad_value_` and `clip_grad_norm_`. `ema` d keeps an average of each weight
+    that is trained, d * average + (1 - d) * weight after each update, which `evaluate` reads.
     """
 
     loss: Entry
@@ -204,6 +215,8 @@ class TrainPlan:
     optimizer_states: Mapping[str, tuple[str, ...]]
     clip_norm: float | None = None
     accumulate: int = 1
+    clip_value: float | None = None
+    ema: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dslc._lazy import lazy
 from dslc.diagnostics import InternalError
-from dslc.ir.core import Argument, Eqn, Function, Program, Value
+from dslc.ir.core import AVERAGE, Argument, Eqn, Function, Program, Value
 from dslc.ir.dims import Dim, Poly, Sym, free_symbols, substitute
 from dslc.ir.op import attrs_symbols, substitute_attrs
 from dslc.ir.types import DType, TensorType
@@ -174,6 +174,8 @@ def run_entry(
 
 
 def initial_variables(program: Program, seed: int) -> dict[str, Array]:
-    """First values of all variables that have an initialiser."""
+    """First values of all variables that have an initialiser, and of averages of weights."""
     key = np.asarray(seed, dtype=np.int64)
-    return {v.name: evaluate(v.init, [key])[0] for v in program.variables if v.init is not None}
+    made = {v.name: evaluate(v.init, [key])[0] for v in program.variables if v.init is not None}
+    averages = [v.name for v in program.variables if v.kind == "average"]
+    return made | {name: made[name.removeprefix(AVERAGE)] for name in averages}

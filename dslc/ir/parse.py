@@ -257,6 +257,8 @@ def _training(cursor: Cursor, ops: Ops) -> TrainPlan:
     trainable = cursor.items(cursor.name, ")")
     clip = cursor.real() if cursor.accept("clip") else None
     accumulate = cursor.integer() if cursor.accept("accumulate") else 1
+    value = cursor.real() if cursor.accept("clip_value") else None
+    ema = cursor.real() if cursor.accept("ema") else None
     cursor.expect("entry")
     loss = _entry(cursor, ops)
     updates: dict[str, Function] = {}
@@ -268,7 +270,7 @@ def _training(cursor: Cursor, ops: Ops) -> TrainPlan:
         states[weight] = tuple(cursor.items(cursor.name, ")"))
         cursor.expect("=")
         updates[weight] = _function(cursor, ops)
-    return TrainPlan(loss, tuple(trainable), updates, states, clip, accumulate)
+    return TrainPlan(loss, tuple(trainable), updates, states, clip, accumulate, value, ema)
 
 
 def _argument(cursor: Cursor) -> Argument:

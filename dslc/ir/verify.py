@@ -30,7 +30,7 @@ SEED = TensorType("i64")
 # The kinds of variables that an argument's role may name.
 ROLE_KINDS: dict[Role, tuple[VariableKind, ...]] = {
     "weight": ("weight",),
-    "state": ("state", "optimizer"),
+    "state": ("state", "optimizer", "average"),
     "prepared": ("prepared",),
 }
 

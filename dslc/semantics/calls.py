@@ -138,6 +138,7 @@ def _run(
         still=ctx.frame.still or (instance is not None and instance.still),
     )
     if instance is not None:
+        ctx.layers[instance.path] = None
         given, frame.replaced = handed_in(code, given)
     help = in_brackets(code, given, span)
     ordered = arrange(describe(code), code.decl.args, given, span, help)

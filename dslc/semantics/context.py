@@ -21,9 +21,10 @@ from dslc.ir.prove import Fact, Prover, Relation
 from dslc.ir.settle import settling
 from dslc.ir.types import DType, TensorType
 from dslc.ops import BY_NAME
-from dslc.semantics.emission import Emission, Variables
+from dslc.semantics.emission import Adapters, Emission, Variables
 from dslc.semantics.facts import Recorder, show
 from dslc.semantics.formulas.formula import Formula
+from dslc.semantics.patterns import selects_layer
 from dslc.semantics.scope import Loader, Module
 from dslc.semantics.values import Code, Given, Instance, Note, Tensor, Thing
 from dslc.source import Span
@@ -158,6 +159,12 @@ class Context:
     variables: Variables = field(default_factory=Variables)
     prover: Prover = field(default_factory=Prover)
     checks: list[DimCheck] = field(default_factory=list)
+    # Of the `train` block: what is read in the place of weights, and the frame where it says so.
+    adapters: Adapters = field(default_factory=Adapters)
+    train_frame: Frame | None = None
+    # Layers that run in training as they do without, and the layers that have been called.
+    inference: list[ast.Selection] = field(default_factory=list)
+    layers: dict[str, None] = field(default_factory=dict)
     # The entry that is being built, whose checks they are.
     entry: str | None = None
     choices: Choices | None = None
@@ -189,6 +196,17 @@ class Context:
         self.steps += 1
         if self.steps > MOST_STEPS:
             raise Exhausted
+
+    @property
+    def training(self) -> bool:
+        """Whether the layer being walked runs as in training."""
+        if not self.emission.training or not self.inference:
+            return self.emission.training
+        frame: Frame | None = self.frame
+        while frame is not None and frame.instance is None:
+            frame = frame.parent
+        path = frame.instance.path if frame is not None and frame.instance is not None else ""
+        return not any(selects_layer(selection, path) for selection in self.inference)
 
     # --- names ---
 

@@ -14,11 +14,12 @@ from dslc.diagnostics import Diagnostic, InternalError, Reporter, nearest_name
 from dslc.ir.core import Entry, Program, TrainPlan
 from dslc.semantics import calls, errors, statics, weights
 from dslc.semantics.context import MOST_STEPS, Context, Exhausted, Frame, Mistake, Silent
+from dslc.semantics.emission import Adapters
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.models import ModelRun
 from dslc.semantics.scope import Loader, Module, Store
 from dslc.semantics.statements import execute
-from dslc.semantics.training import check_training, train
+from dslc.semantics.training import check_training, prepare, train
 from dslc.semantics.values import Thing, describe
 from dslc.source import SourceFile, Span
 from dslc.syntax import ast
@@ -112,6 +113,9 @@ def elaborate_model(
     """
     ctx.variables.found.clear()
     ctx.checks.clear()
+    ctx.layers.clear()
+    ctx.inference.clear()
+    ctx.adapters, ctx.train_frame = Adapters(), None
     try:
         bound = _statics(ctx, module, decl, settings)
     except Mistake as mistake:
@@ -146,11 +150,13 @@ def _walk(
     ctx: Context, run: ModelRun, *, training: bool, check_only: bool
 ) -> tuple[list[Entry], TrainPlan | None]:
     """The model's entries, those of its training among them, and how it is trained."""
+    name = run.decl.name
+    block = next((t for t in run.module.trains if t.name.name == name.name), None)
+    if training and block is not None:
+        prepare(ctx, run, block)
     entries = run.entries(ctx)
     if not training:
         return entries, None
-    name = run.decl.name
-    block = next((t for t in run.module.trains if t.name.name == name.name), None)
     if block is None:
         ctx.report(errors.no_train_block(name.name, name.span))
         return entries, None

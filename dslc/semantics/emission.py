@@ -1,7 +1,8 @@
 """What an elaboration has built: IR functions under construction, the model's weights and states.
 
 `Emission` is one function (an entry, an initialiser, the body of a scan, the scalars of a formula),
-`Variables` what all of them share. Non-goals: the walk that fills them (`context.py`).
+`Variables` what all of them share, `Adapters` what stands between weights and those who read them.
+Non-goals: the walk that fills them (`context.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from dslc.ir.builder import Builder
 from dslc.ir.core import Argument, Entry, Function, Value, Variable, VariableKind
 from dslc.ir.dims import Dim
 from dslc.ir.types import TensorType
-from dslc.semantics.values import Tensor
+from dslc.semantics.patterns import selects
+from dslc.semantics.values import Code, Instance, Tensor
+from dslc.syntax import ast
 
 
 @dataclass(slots=True, eq=False)
@@ -24,7 +27,8 @@ class Emission:
     builder: Builder = field(default_factory=Builder)
     arguments: list[Argument] = field(default_factory=list)
     variables: dict[str, Value] = field(default_factory=dict)
-    # Weights through which no gradient flows, by the same names.
+    # Weights as adapters change them, and ones through which no gradient flows, by the same names.
+    adapted: dict[str, Value] = field(default_factory=dict)
     still: dict[str, Value] = field(default_factory=dict)
     # What calls read instead of a weight.
     replaced: dict[str, list[Value]] = field(default_factory=dict)
@@ -100,3 +104,22 @@ class Variables:
     broken: set[str] = field(default_factory=set)
     kind: VariableKind | None = None
     prefix: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Adapters:
+    """The `adapt` lines of a `train` block, each with its layer or function, and the instances made
+    of the layers, by the weights they are for."""
+
+    lines: list[tuple[ast.Adapt, Code]] = field(default_factory=list)
+    made: dict[str, Instance] = field(default_factory=dict)
+
+    def line_of(self, weight: str) -> tuple[ast.Adapt, Code] | None:
+        """The line that names a weight; none for the adapters' own weights."""
+        if self.owns(weight):
+            return None
+        return next((pair for pair in self.lines if selects(pair[0].weights, weight)), None)
+
+    def owns(self, weight: str) -> bool:
+        """Whether a weight is of an adapter."""
+        return any(weight.startswith(f"{adapted}.") for adapted in self.made)

@@ -115,11 +115,12 @@ class _Walker:
                     self.expression(item.value, scope)
                 case ast.Assign():
                     self.statement(item, scope)
-                case ast.Freeze():
-                    for pattern in item.patterns:
-                        self.pattern(pattern, decl.name)
                 case _:
                     self.parts(item, scope)
+            for node in ast.children(item):
+                if isinstance(node, ast.Selection):
+                    for pattern in (*node.patterns, *node.exceptions):
+                        self.pattern(pattern, decl.name)
 
     def pattern(self, pattern: ast.Pattern, model: ast.Ident) -> None:
         self.references.patterns.append((pattern, self.module.decls.get(model.name)))
@@ -265,7 +266,7 @@ class _Walker:
         for child in ast.children(node):
             if isinstance(child, ast.TensorTypeExpr | ast.TupleTypeExpr):
                 self.type(child, scope)
-            elif not isinstance(child, ast.Ident | ast.Pattern):
+            elif not isinstance(child, ast.Ident | ast.Pattern | ast.Selection):
                 self.expression(child, scope)
 
     # --- expressions --------------------------------------------------------------------------

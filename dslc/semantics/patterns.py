@@ -1,8 +1,9 @@
 """Patterns of weight names: `blocks.{i}.attention.*` on the left of a rule, a text on its right.
 
 Input: a pattern and a full name; a text as `encoder.layer.{i}.*`. Output: what the holes of the
-pattern stand for in that name; the text with them filled in. In a pattern `*` as the last part is
-everything below, elsewhere any one part. Non-goals: which weights there are (`weights.py`).
+pattern stand for in that name; the text with them filled in. In a pattern `*` as the first part is
+all that may come before (one part or more), as the last part everything below, elsewhere any one
+part. Non-goals: which weights there are (`weights.py`).
 """
 
 from __future__ import annotations
@@ -29,10 +30,52 @@ class Filled:
 def find(pattern: ast.Pattern, name: str) -> Filled | None:
     """What the holes of `pattern` stand for where it names the weight; None where it doesn't."""
     parts = name.split(".")
-    last = len(pattern.parts) - 1
+    if not opens_wide(pattern):
+        return _find(pattern.parts, parts, ())
+    for count in range(1, len(parts)):
+        before = (".".join(parts[:count]), 0)
+        filled = _find(pattern.parts[1:], parts[count:], (before,))
+        if filled is not None:
+            return filled
+    return None
+
+
+def selects(selection: ast.Selection, name: str) -> bool:
+    """Whether a name is one of those that the selection stands for."""
+    return _one_finds(selection.patterns, name) and not _one_finds(selection.exceptions, name)
+
+
+def _one_finds(patterns: Iterable[ast.Pattern], name: str) -> bool:
+    return any(find(pattern, name) is not None for pattern in patterns)
+
+
+def selects_layer(selection: ast.Selection, path: str) -> bool:
+    """Whether a layer is inside of one that the selection stands for, or is one."""
+    inside = any(names_layer(pattern, path) for pattern in selection.patterns)
+    return inside and not any(names_layer(pattern, path) for pattern in selection.exceptions)
+
+
+def names_layer(pattern: ast.Pattern, path: str) -> bool:
+    """Whether the pattern names a layer or one around it: `stem` does, and `stem.*`."""
+    parts = path.split(".") if path else []
+    around = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    within = [f"{place}._" for place in around] if parts else ["_"]
+    return any(find(pattern, place) is not None for place in (*around, *within))
+
+
+def opens_wide(pattern: ast.Pattern) -> bool:
+    """Whether the pattern begins with a `*` for all that may come before."""
+    return len(pattern.parts) > 1 and isinstance(pattern.parts[0], ast.Wildcard)
+
+
+def _find(
+    pattern: Sequence[ast.PatternPart], parts: Sequence[str], before: tuple[tuple[str, int], ...]
+) -> Filled | None:
+    """`find` for the parts of both, with the holes that stand before them."""
+    last = len(pattern) - 1
     names: dict[str, str] = {}
-    holes: list[tuple[str, int]] = []
-    for position, wanted in enumerate(pattern.parts):
+    holes = list(before)
+    for position, wanted in enumerate(pattern):
         if position >= len(parts):
             return None
         part = parts[position]
@@ -106,6 +149,8 @@ def nearest_place(pattern: ast.Pattern, names: Sequence[str]) -> tuple[int, list
     """How many parts of the pattern lead to some name, and what stands there instead of the next
     part (the parts that go on, if the pattern ends too early)."""
     known = [name.split(".") for name in names]
+    if opens_wide(pattern):
+        known = [["*", *parts[k:]] for parts in known for k in range(1, len(parts))]
     first: dict[str, int] = {}  # where each `{i}` stands first: it is the same in all its places
     for depth, wanted in enumerate(pattern.parts):
         same = first.setdefault(wanted.name, depth) if isinstance(wanted, ast.Capture) else depth

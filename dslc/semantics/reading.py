@@ -46,17 +46,43 @@ def read(ctx: Context, variable: Variable) -> Value:
 
 
 def value_of(ctx: Context, variable: Variable, *, still: bool) -> Value:
-    """What a layer reads as the variable; no gradient flows into a weight that is `still`."""
-    value = read(ctx, variable)
-    if not still or variable.kind != "weight":
-        return value
+    """What a layer reads as the variable: what an adapter makes of it, if there is one for it; no
+    gradient flows into a weight that is `still`."""
+    line = ctx.adapters.line_of(variable.name) if variable.kind == "weight" else None
+    if line is None and (not still or variable.kind != "weight"):
+        return read(ctx, variable)
     root = ctx.emission.root
-    if variable.name not in root.still:
+    values = root.still if still else root.adapted
+    if variable.name not in values:
         with ctx.building(root):
-            inputs = (root.variables[variable.name],)
+            value = read(ctx, variable) if line is None else _adapted(ctx, variable, *line)
             span = variable.span or Span(ctx.frame.module.source, 0, 0)
-            root.still[variable.name] = ctx.emit("stop_gradient", inputs, span)
-    return _brought(ctx, variable, root.still[variable.name])
+            values[variable.name] = ctx.emit("stop_gradient", (value,), span) if still else value
+    return _brought(ctx, variable, values[variable.name])
+
+
+def _adapted(ctx: Context, variable: Variable, line: ast.Adapt, code: Code) -> Value:
+    """What the layer of an `adapt` line makes of a weight; its own weights are named after it."""
+    name, span = variable.name, line.value.span
+    callee: Thing = code
+    if isinstance(code.decl, ast.LayerDecl):
+        callee = ctx.adapters.made.setdefault(name, Instance(code, name, span))
+    with ctx.inside(ctx.train_frame or ctx.frame):
+        try:
+            weight = ctx.tensor(read(ctx, variable), line.weights.span, f"the weight {name}")
+            made = ctx.call(ctx, callee, [Given(None, weight, line.weights.span)], span)
+            if isinstance(made, Tensor) and own(ctx, made, span).type == variable.type:
+                root = ctx.emission.root
+                root.replaced.setdefault(name, []).append(own(ctx, made, span))
+                return own(ctx, made, span)
+            if not isinstance(made, Bad):
+                wanted = show_type(variable.type)
+                ctx.report(
+                    errors.not_an_adapter(describe(code), describe(made), name, wanted, span)
+                )
+        except Mistake as mistake:
+            ctx.report(mistake.diagnostic)
+    raise Silent
 
 
 def _brought(ctx: Context, variable: Variable, value: Value) -> Value:

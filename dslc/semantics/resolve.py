@@ -43,7 +43,7 @@ def resolve(ctx: Context, name: str, span: Span) -> Thing:
             return BAD
     if name == "training":
         ctx.reads_training = True
-        return ctx.emission.training
+        return ctx.training
     for dtype in DTYPES:
         if dtype == name:
             return Dtype(dtype)

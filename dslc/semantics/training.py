@@ -1,41 +1,29 @@
 """The `train` block: loss, metrics and the optimizer's update, each as IR.
 
 Input: a `train` block and the model's forward entry. Output: the entries `loss` (in training) and
-`evaluate` (not), and a `TrainPlan` with one update function per weight. Non-goals: gradients
-(`autodiff`).
+`evaluate` (not), and a `TrainPlan` with one update function per weight. Non-goals: the updates
+(`optimizers.py`), which weights a pattern names (`selections.py`), gradients (`autodiff`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import field
+from collections.abc import Sequence
+from dataclasses import field, replace
 
 from dslc._frozen import dataclass
-from dslc.diagnostics import nearest_name
 from dslc.ir.core import Entry, Function, TrainPlan, Value, Variable
 from dslc.ir.types import TensorType, is_float
 from dslc.ops.cotangents import with_gradient
-from dslc.semantics import calls, errors, instances, sizes, statements
+from dslc.semantics import errors, instances, sizes, statements, statics
 from dslc.semantics.context import Context, Frame, Mistake, Silent
-from dslc.semantics.emission import Emission, Variables
+from dslc.semantics.emission import Emission
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.models import ModelRun, check_told, free_dims
 from dslc.semantics.operators import own, to_tensor
-from dslc.semantics.patterns import find
-from dslc.semantics.reading import read
-from dslc.semantics.values import (
-    BAD,
-    Bad,
-    Code,
-    Given,
-    Instance,
-    Tensor,
-    Thing,
-    describe,
-    is_static,
-)
+from dslc.semantics.optimizers import code_of, updates_of
+from dslc.semantics.selections import check_layers, optimizer_of_each, weights_of
+from dslc.semantics.values import BAD, Bad, Code, Tensor, Thing, describe, is_static
 from dslc.semantics.written import tensor_type
-from dslc.source import SourceFile, Span
 from dslc.syntax import ast
 
 
@@ -44,10 +32,48 @@ class _Items:
     """The items of a block by what they are."""
 
     loss: ast.Loss | None = None
-    optimizer: ast.Optimizer | None = None
-    clip: ast.ClipNorm | None = None
+    optimizers: list[ast.Optimizer] = field(default_factory=list)
+    clip_norm: ast.ClipNorm | None = None
+    clip_value: ast.ClipValue | None = None
     accumulate: ast.Accumulate | None = None
-    freeze: list[ast.Pattern] = field(default_factory=list)
+    ema: ast.Ema | None = None
+    freeze: list[ast.Freeze] = field(default_factory=list)
+
+
+# Items that a block has once, their field and how they are called.
+_SINGLE: dict[type[ast.TrainItem], tuple[str, str]] = {
+    ast.Loss: ("loss", "the loss"),
+    ast.ClipNorm: ("clip_norm", "`clip norm`"),
+    ast.ClipValue: ("clip_value", "`clip value`"),
+    ast.Accumulate: ("accumulate", "the accumulate"),
+    ast.Ema: ("ema", "the ema"),
+}
+
+
+def prepare(ctx: Context, run: ModelRun, decl: ast.TrainDecl) -> None:
+    """What must be known of a block before its model is walked: adapters of weights, and layers
+    that run as in inference."""
+    ctx.train_frame = _train_frame(run, decl)
+    with ctx.inside(ctx.train_frame):
+        for item in decl.items:
+            if isinstance(item, ast.Inference):
+                ctx.inference.append(item.layers)
+            elif isinstance(item, ast.Adapt):
+                _prepare_adapter(ctx, item)
+
+
+def _prepare_adapter(ctx: Context, item: ast.Adapt) -> None:
+    try:
+        code = code_of(ctx, item.value)
+        if not isinstance(code, Code) or len([a for a in code.decl.args if not a.default]) != 1:
+            raise Mistake(errors.not_an_adapter(describe(code), None, "", "", item.value.span))
+        if code.statics is None:
+            code = Code(code.decl, code.module, statics.bind(ctx, code, (), item.value.span))
+        ctx.adapters.lines.append((item, code))
+    except Mistake as mistake:
+        ctx.report(mistake.diagnostic)
+    except Silent:
+        pass
 
 
 def train(ctx: Context, run: ModelRun, decl: ast.TrainDecl) -> tuple[list[Entry], TrainPlan | None]:
@@ -63,41 +89,53 @@ def check_training(
     """The entry `loss` and the plan: all of a `train` block that may be wrong."""
     items = _sort(ctx, decl)
     loss = _loss_entry(ctx, run, decl, "loss", training=True)
-    frame = _train_frame(run, decl)
-    with ctx.inside(frame):
+    with ctx.inside(_train_frame(run, decl)):
         weights = [v for v in ctx.variables.found.values() if v.kind == "weight"]
         # After a mistake the walk may not have met all weights.
-        weights = _with_gradient(weights, loss)
-        trainable = _trainable(ctx, items, weights, all_met=loss is not None)
-        clip = _positive(ctx, items.clip.limit, "the limit") if items.clip else None
-        every = _count(ctx, items.accumulate.steps) if items.accumulate else 1
-        updates, states = _updates(ctx, items.optimizer, trainable)
-    if loss is None:
-        return None, None
-    names = tuple(v.name for v in trainable)
-    return loss, TrainPlan(loss, names, updates, states, clip, every)
+        trainable = _trainable(ctx, items, weights, loss)
+        if loss is not None:
+            _check_prepared(ctx, [v.name for v in weights])
+        names = [v.name for v in weights]
+        optimizers = optimizer_of_each(
+            ctx, items.optimizers, {v.name for v in trainable}, names, all_met=loss is not None
+        )
+        updates, states = updates_of(ctx, items.optimizers, trainable, optimizers)
+        plan = TrainPlan(
+            loss or Entry("loss", Function("loss", (), (), ()), (), ()),
+            tuple(v.name for v in trainable),
+            updates,
+            states,
+            _positive(ctx, items.clip_norm.limit, "the limit") if items.clip_norm else None,
+            _count(ctx, items.accumulate.steps) if items.accumulate else 1,
+            _positive(ctx, items.clip_value.limit, "the limit") if items.clip_value else None,
+            _decay(ctx, items.ema, trainable) if items.ema else None,
+        )
+    return (loss, plan) if loss is not None else (None, None)
 
 
 def _sort(ctx: Context, decl: ast.TrainDecl) -> _Items:
     items = _Items()
     for item in decl.items:
-        word = {
-            ast.Loss: "loss",
-            ast.Optimizer: "optimizer",
-            ast.ClipNorm: "clip",
-            ast.Accumulate: "accumulate",
-        }.get(type(item))
-        if isinstance(item, ast.Freeze):
-            items.freeze += item.patterns
-        elif word is not None:
-            earlier = getattr(items, word)
-            if earlier is not None:
-                ctx.report(errors.given_twice(f"the {word}", item.span, earlier.span))
-            else:
-                setattr(items, word, item)
+        match item:
+            case ast.Freeze():
+                items.freeze.append(item)
+            case ast.Optimizer():
+                general = [o for o in items.optimizers if o.weights is None]
+                if item.weights is None and general:
+                    what = "the optimizer of all weights"
+                    ctx.report(errors.given_twice(what, item.span, general[0].span))
+                else:
+                    items.optimizers.append(item)
+            case _ if type(item) in _SINGLE:
+                place, what = _SINGLE[type(item)]
+                earlier = getattr(items, place)
+                if earlier is not None:
+                    ctx.report(errors.given_twice(what, item.span, earlier.span))
+                else:
+                    setattr(items, place, item)
     needed = {
         "loss": (items.loss, "loss cross_entropy(output, label)"),
-        "optimizer": (items.optimizer, "optimizer sgd[lr=0.01]"),
+        "optimizer": (items.optimizers or None, "optimizer sgd[lr=0.01]"),
     }
     missing = {word: example for word, (item, example) in needed.items() if item is None}
     if missing:
@@ -236,135 +274,59 @@ def _count(ctx: Context, expr: ast.Expr) -> int:
     return 1
 
 
-def _with_gradient(weights: Sequence[Variable], loss: Entry | None) -> list[Variable]:
-    """The weights that the loss depends on, other than through `stop_gradient`."""
-    if loss is None:
-        return list(weights)
-    function = loss.function
-    flowing = with_gradient(function.eqns, function.results[0])
-    names = {a.name for a, param in zip(loss.arguments, function.params) if param in flowing}
-    return [v for v in weights if v.name in names]
+def _decay(ctx: Context, item: ast.Ema, trainable: Sequence[Variable]) -> float | None:
+    value = evaluate(ctx, item.decay)
+    if isinstance(value, Bad):
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1:
+        wanted, found = "a number between 0 and 1", describe(value)
+        ctx.report(errors.bad_training_number("the decay", wanted, found, item.decay.span))
+        return None
+    short = next((v for v in trainable if v.type.dtype in ("f16", "bf16")), None)
+    if short is not None:
+        ctx.report(errors.average_of_halves(short.name, str(short.type), item.span))
+    return float(value)
+
+
+# --- which weights ------------------------------------------------------------------------------
+
+
+def _check_prepared(ctx: Context, names: Sequence[str]) -> None:
+    """That each pattern of `adapt` and `inference` has named something, and no weight is adapted
+    twice."""
+    own = [name for name in names if not ctx.adapters.owns(name)]
+    claimed: dict[str, ast.Adapt] = {}
+    for item, _ in ctx.adapters.lines:
+        named = weights_of(ctx, item.weights, own, all_met=True)
+        twice = [name for name in named if name in claimed]
+        if twice:
+            first = claimed[twice[0]].weights.span
+            ctx.report(errors.adapted_twice(twice, item.weights.span, first))
+        claimed.update(dict.fromkeys(named, item))
+    for selection in ctx.inference:
+        check_layers(ctx, selection, [path for path in ctx.layers if path])
 
 
 def _trainable(
-    ctx: Context, items: _Items, weights: Sequence[Variable], *, all_met: bool
+    ctx: Context, items: _Items, weights: Sequence[Variable], loss: Entry | None
 ) -> list[Variable]:
+    """The weights that the loss depends on, other than through `stop_gradient`, without those that
+    `freeze` names; the variables of the others are marked."""
+    own = [v.name for v in weights if not ctx.adapters.owns(v.name)]
     frozen: set[str] = set()
-    for pattern in items.freeze:
-        found = [v.name for v in weights if find(pattern, v.name) is not None]
-        if not found and all_met:
-            text, names = pattern.span.text, [v.name for v in weights]
-            inside = any(name.startswith(f"{text}.") for name in names)
-            near = f"{text}.*" if inside else nearest_name(text, _prefixes(weights))
-            ctx.report(errors.freeze_nothing(text, pattern.span, near, names))
-        frozen.update(found)
+    for item in items.freeze:
+        frozen.update(weights_of(ctx, item.weights, own, all_met=loss is not None))
     left = [v for v in weights if v.name not in frozen]
-    if frozen and not left and all_met:
-        span = items.freeze[0].span.to(items.freeze[-1].span)
+    if frozen and not left and loss is not None:
+        span = items.freeze[0].weights.span.to(items.freeze[-1].weights.span)
         ctx.report(errors.all_frozen(span, len(weights)))
+    if loss is not None:
+        function = loss.function
+        flowing = with_gradient(function.eqns, function.results[0])
+        pairs = zip(loss.arguments, function.params)
+        reached = {argument.name for argument, param in pairs if param in flowing}
+        left = [v for v in left if v.name in reached]
+    trained = {v.name for v in left}
+    for v in weights:
+        ctx.variables.found[v.name] = replace(v, trainable=v.name in trained)
     return left
-
-
-def _prefixes(weights: Sequence[Variable]) -> Iterator[str]:
-    for variable in weights:
-        parts = variable.name.split(".")
-        yield variable.name
-        yield from (".".join([*parts[:i], "*"]) for i in range(1, len(parts)))
-
-
-# --- the optimizer ------------------------------------------------------------------------------
-
-
-def _updates(
-    ctx: Context, item: ast.Optimizer | None, trainable: Sequence[Variable]
-) -> tuple[dict[str, Function], dict[str, tuple[str, ...]]]:
-    updates: dict[str, Function] = {}
-    states: dict[str, tuple[str, ...]] = {}
-    if item is None:
-        return updates, states
-    try:
-        code = _optimizer(ctx, item.value)
-        made: dict[TensorType, tuple[Function, list[Variable]]] = {}
-        if ctx.discard and code.module.library:
-            # The library's optimizers fit every weight of a dtype if they fit one.
-            trainable = list({variable.type.dtype: variable for variable in trainable}.values())
-        for variable in trainable:
-            if variable.type not in made:
-                update = _update(ctx, code, variable.type, item.value.span)
-                if update is None:
-                    return {}, {}
-                made[variable.type] = update
-            function, found = made[variable.type]
-            names = [f"optimizer.{variable.name}.{v.name}" for v in found]
-            for name, state in zip(names, found):
-                ctx.variables.found[name] = Variable(
-                    name, state.type, "optimizer", state.init, trainable=False, span=state.span
-                )
-            updates[variable.name], states[variable.name] = function, tuple(names)
-    except Mistake as mistake:
-        ctx.report(mistake.diagnostic)
-    except Silent:
-        pass
-    return updates, states
-
-
-def _optimizer(ctx: Context, expr: ast.Expr) -> Code:
-    """The optimizer with its static arguments: `sgd[lr=0.01]`, `sgd`."""
-    owner = Instance(Code(_NO_LAYER, ctx.frame.module), "optimizer", expr.span)
-    frame = Frame("optimizer", "layer", ctx.frame.module, dict(ctx.frame.env), owner)
-    with ctx.inside(frame):
-        thing = evaluate(ctx, expr)
-    if isinstance(thing, Bad):
-        raise Silent
-    code = thing.code if isinstance(thing, Instance) else thing
-    if not isinstance(code, Code) or not isinstance(code.decl, ast.LayerDecl | ast.FnDecl):
-        raise Mistake(errors.not_an_optimizer(describe(thing), expr.span))
-    if len(code.decl.args) != 3:
-        raise Mistake(errors.not_an_optimizer(describe(code), expr.span))
-    return code
-
-
-def _update(
-    ctx: Context, code: Code, type: TensorType, span: Span
-) -> tuple[Function, list[Variable]] | None:
-    """The update of one weight of `type`, and the optimizer's states for it under short names."""
-    emission = Emission()
-    owner = Instance(code, "", span)
-    frame = Frame("optimizer", "layer", ctx.frame.module, instance=owner)
-    variables, ctx.variables = ctx.variables, Variables(kind="optimizer")
-    try:
-        with ctx.building(emission), ctx.inside(frame):
-            names = (("weight", type), ("gradient", type), ("step", TensorType("i64")))
-            given = [
-                Given(None, ctx.tensor(emission.input(name, t), span, f"the {name}"), span)
-                for name, t in names
-            ]
-            instance = Instance(code, "", span)
-            result = calls.call(ctx, instance if code.statics is not None else code, given, span)
-            found = list(ctx.variables.found.values())
-            if isinstance(result, Bad):
-                return None
-            if not isinstance(result, Tensor) or result.type != type:
-                raise Mistake(errors.not_an_optimizer(describe(code), span))
-            for variable in found:
-                read(ctx, variable)
-            order = [emission.variables[v.name] for v in found]
-            news = [
-                emission.updates[v.name].value
-                if v.name in emission.updates
-                else emission.variables[v.name]
-                for v in found
-            ]
-            inputs = [t.value for t in (g.thing for g in given) if isinstance(t, Tensor)]
-            function = Function(
-                "update", (*inputs, *order), tuple(emission.builder.eqns), (result.value, *news)
-            )
-            return function, found
-    finally:
-        ctx.variables = variables
-
-
-_SPAN = Span(SourceFile("", ""), 0, 0)
-_NO_LAYER = ast.LayerDecl(
-    _SPAN, ast.Ident(_SPAN, "optimizer"), (), (), ast.TupleTypeExpr(_SPAN, ()), (), None
-)

@@ -485,9 +485,10 @@ class Loss(Node):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Optimizer(Node):
-    """`optimizer adamw[lr=0.001]`."""
+    """`optimizer adamw[lr=0.001]`, `optimizer sgd[lr=0.1] for head.*`."""
 
     value: Expr
+    weights: Selection | None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -506,6 +507,13 @@ class ClipNorm(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ClipValue(Node):
+    """`clip value limit`: each element of the gradient."""
+
+    limit: Expr
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Accumulate(Node):
     """`accumulate steps`: batches whose gradients are added before an update."""
 
@@ -513,8 +521,16 @@ class Accumulate(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Ema(Node):
+    """`ema decay`: running means of the weights."""
+
+    decay: Expr
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Wildcard(Node):
-    """`*` in a pattern: as the last part everything below, elsewhere any one part."""
+    """`*` in a pattern: as the first part all that may come before, as the last everything below,
+    elsewhere any one part."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -543,14 +559,49 @@ class Pattern(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Freeze(Node):
-    """`freeze pattern, pattern`."""
+class Selection(Node):
+    """`pattern, pattern except pattern, pattern`: what one of the first names and none of the
+    others."""
 
     patterns: tuple[Pattern, ...]
+    exceptions: tuple[Pattern, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Freeze(Node):
+    """`freeze selection`."""
+
+    weights: Selection
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Adapt(Node):
+    """`adapt layer for selection`: the layer makes of each weight what is read in its place."""
+
+    value: Expr
+    weights: Selection
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Inference(Node):
+    """`inference selection`: layers that run in training as they do without."""
+
+    layers: Selection
 
 
 TrainItem: TypeAlias = (
-    TrainInput | Loss | Optimizer | Metric | ClipNorm | Accumulate | Freeze | Assign
+    TrainInput
+    | Loss
+    | Optimizer
+    | Metric
+    | ClipNorm
+    | ClipValue
+    | Accumulate
+    | Ema
+    | Freeze
+    | Adapt
+    | Inference
+    | Assign
 )
 
 

@@ -165,19 +165,34 @@ class Builder:
         return ast.Loss(self._span(c), c[1])
 
     def optimizer(self, c: Children) -> ast.Optimizer:
-        return ast.Optimizer(self._span(c), c[1])
+        return ast.Optimizer(self._span(c), c[1], c[3])
 
     def metric(self, c: Children) -> ast.Metric:
         return ast.Metric(self._span(c), self._ident(c[1]), c[3])
 
-    def clip(self, c: Children) -> ast.ClipNorm:
-        return ast.ClipNorm(self._span(c), c[2])
+    def clip(self, c: Children) -> ast.ClipNorm | ast.ClipValue:
+        kind = ast.ClipNorm if c[1].text == "norm" else ast.ClipValue
+        return kind(self._span(c), c[2])
 
     def accumulate(self, c: Children) -> ast.Accumulate:
         return ast.Accumulate(self._span(c), c[1])
 
+    def ema(self, c: Children) -> ast.Ema:
+        return ast.Ema(self._span(c), c[1])
+
     def freeze(self, c: Children) -> ast.Freeze:
-        return ast.Freeze(self._span(c), self._nodes(c))
+        return ast.Freeze(self._span(c), c[1])
+
+    def adapt(self, c: Children) -> ast.Adapt:
+        return ast.Adapt(self._span(c), c[1], c[3])
+
+    def inference(self, c: Children) -> ast.Inference:
+        return ast.Inference(self._span(c), c[1])
+
+    def selection(self, c: Children) -> ast.Selection:
+        words = [isinstance(part, Token) and part.text == "except" for part in c]
+        word = words.index(True) if True in words else len(c)
+        return ast.Selection(self._span(c), self._nodes(c[:word]), self._nodes(c[word:]))
 
     def train_assign(self, c: Children) -> ast.Assign | None:
         assign: ast.Assign = c[0]

@@ -21,6 +21,9 @@ _TRAIN_LINES = {
     "input": "input label: i64[N]",
     "clip": "clip norm 1.0",
     "freeze": "freeze embed.*",
+    "ema": "ema 0.999",
+    "adapt": "adapt lora_matrix[rank=8] for *.query.weight",
+    "inference": "inference stem.*",
 }
 
 
@@ -155,8 +158,9 @@ def statement_help(s: Situation) -> str | None:
     if s.place == "train" and word in TRAIN_WORDS:
         if word == "metric":
             return "a metric has a name: metric accuracy = ..."
-        if word == "freeze" and s.token.type == "STRING":
-            return f"patterns stand without quotes: freeze {s.token.text.strip(chr(34))}"
+        if s.token.type == "STRING" and "STAR" in s.expected:
+            before = "freeze" if word == "freeze" else s.previous.text
+            return f"patterns stand without quotes: {before} {s.token.text.strip(chr(34))}"
         return f"write `{_TRAIN_LINES[word]}`" if word in _TRAIN_LINES else None
     if s.place == "weights":
         if s.first.type == "STRING":

@@ -95,6 +95,8 @@ class _Layout:
                     return self.statement(node)
                 case "pattern":
                     return self._pattern(node)
+                case "selection":
+                    return self._words(node)
                 case "module_path":
                     return joined(map(self.tokens.token, leaves(node)))
                 case "kind":
@@ -156,9 +158,6 @@ class _Layout:
 
     def _train_assign(self, c: Sequence[Node]) -> Doc:
         return self.statement(c[0])
-
-    def _freeze(self, c: Sequence[Node]) -> Doc:
-        return self._words(Tree("freeze", c))
 
     # --- blocks -------------------------------------------------------------------------------
 

@@ -17,7 +17,10 @@ from dslc.syntax.lexer import DECLARATION_WORDS, Token
 
 Place = Literal["file", "block", "model", "train", "weights"]
 
-TRAIN_WORDS = ("input", "loss", "optimizer", "metric", "clip", "accumulate", "freeze")
+TRAIN_WORDS = (
+    *("input", "loss", "optimizer", "metric", "clip", "accumulate", "ema", "freeze", "adapt"),
+    "inference",
+)
 STATEMENT_WORDS = ("param", "state", "return", "yield", "assert", "if", "for", "entry")
 EXPRESSION = frozenset({"NAME", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "LEFT_PAREN", "IF"})
 EXPRESSION_STARTS = EXPRESSION | {"SCAN", "MINUS", "PLUS", "NOT"}

@@ -2,9 +2,10 @@
 
 Input: a model with `train_step`, a `Dataset`, a `Plan` and a folder. Output: the history of every
 epoch, and in the folder `checkpoint.safetensors` (all that is needed to go on),
-`weights.safetensors` and `history.json`. A run that was stopped and resumed ends with bitwise the
-weights of one that was not: the order of examples depends on seed and epoch alone, dropout on seed
-and step alone.
+`weights.safetensors`, `history.json`, and where the training keeps averages of the weights (`ema`),
+which are what validation measures, `ema.safetensors`. A run that was stopped and resumed ends with
+bitwise the weights of one that was not: the order of examples depends on seed and epoch alone,
+dropout on seed and step alone.
 Non-goals: printing and plotting; progress is told through `on_event`.
 """
 
@@ -37,6 +38,9 @@ class Trainable(Protocol):
     def save_checkpoint(self, path: Path, metadata: Mapping[str, str]) -> None: ...
     def load_checkpoint(self, path: Path) -> Mapping[str, str]: ...
     def save_weights(self, path: Path) -> None: ...
+    @property
+    def has_averages(self) -> bool: ...
+    def save_averages(self, path: Path) -> None: ...
 
 
 class ResumeError(Exception):
@@ -167,6 +171,8 @@ def fit(
     # One that was killed before it wrote its history, and has nothing left to do, has an old one.
     write_history()
     model.save_weights(folder / "weights.safetensors")
+    if model.has_averages:
+        model.save_averages(folder / "ema.safetensors")
     return Outcome(progress.history, progress.losses, interrupted, time.perf_counter() - started)
 
 

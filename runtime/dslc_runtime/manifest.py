@@ -22,6 +22,9 @@ FORMAT = 4
 DTypeName = Literal["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool"]
 
 
+AVERAGE = "ema."
+
+
 class ManifestError(ValueError):
     """A manifest that can't be used; the text names the field."""
 
@@ -40,13 +43,14 @@ class TensorInfo:
 @dataclass(frozen=True, slots=True)
 class VariableInfo:
     """A tensor that lives between calls; its dims are numbers. `prepared` ones belong to a target:
-    they are computed from the others at load. `foreign`: its name in weights from elsewhere, if
+    they are computed from the others at load. `average`: the running mean of a weight, whose name
+    follows `ema.`; it starts as the weight. `foreign`: its name in weights from elsewhere, if
     that is another; empty if they don't have it."""
 
     name: str
     dtype: DTypeName
     dims: tuple[int, ...] = ()
-    kind: Literal["weight", "state", "optimizer", "prepared"] = "weight"
+    kind: Literal["weight", "state", "optimizer", "average", "prepared"] = "weight"
     trainable: bool = True
     foreign: str | None = None
 

@@ -28,7 +28,7 @@ from dslc_runtime.device import choose
 from dslc_runtime.dtypes import ITEMSIZE, Array, MissingDType
 from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError, ArtifactError, DeviceError
-from dslc_runtime.manifest import EntryCode, EntryInfo, Manifest, TargetInfo
+from dslc_runtime.manifest import AVERAGE, EntryCode, EntryInfo, Manifest, TargetInfo
 from dslc_runtime.report import LoadReport
 from dslc_runtime.sampling import Sampling
 from dslc_runtime.variables import Store
@@ -209,9 +209,9 @@ class Model:
         Names are the model's own, or the foreign ones of its `weights` block. missing: patterns of
         the model's own names, such as `"head.*"`, that need not be there and keep their values.
         Floats of another dtype are converted, rounded where they must be, and so are integers that
-        the model's dtype holds; the report says so. ArgumentError lists everything that is missing,
-        extra or of another type; the weights are then as before. Calls under way on other threads
-        finish with the old weights.
+        the model's dtype holds; the report says so. Averages of weights (`ema`) start again from
+        what was loaded. ArgumentError lists everything that is missing, extra or of another type;
+        the weights are then as before. Calls under way on other threads finish with the old ones.
         """
         where = "what was given"
         if not isinstance(weights, Mapping):
@@ -220,7 +220,12 @@ class Model:
         infos = self.weight_infos.values()
         fitted = loading.fit(self.name, infos, self.manifest.ignored, weights, where, missing)
         with self.lock:
-            store = self.store.replaced(fitted.values)
+            averages = {
+                v.name: fitted.values[weight]
+                for v in self.manifest.variables
+                if v.kind == "average" and (weight := v.name.removeprefix(AVERAGE)) in fitted.values
+            }
+            store = self.store.replaced({**fitted.values, **averages})
             self._prepare(store)
             self.store = store
             self.report = fitted.report

@@ -19,6 +19,7 @@ from dslc_runtime.dtypes import Array, described
 from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.loading import declared
+from dslc_runtime.manifest import AVERAGE
 from dslc_runtime.report import LoadReport
 from dslc_runtime.safetensors import SafetensorsError
 from dslc_runtime.session import Model, Weights
@@ -60,6 +61,25 @@ class Trainer:
         return self.model.weights
 
     @property
+    def averages(self) -> dict[str, Array]:
+        """Weights and states by name; of those that `ema` keeps averages of, the averages.
+        ArgumentError when it keeps none."""
+        with self.model.lock:
+            store = self.model.store
+            means = [v.name for v in self.model.manifest.variables if v.kind == "average"]
+            if not means:
+                raise ArgumentError(
+                    f"the training of {self.name} keeps no averages: it has no `ema`"
+                )
+            own = {name.removeprefix(AVERAGE): store.read(name) for name in means}
+            return {**self.weights, **own}
+
+    @property
+    def has_averages(self) -> bool:
+        """Whether the training keeps averages of the weights (`ema`)."""
+        return any(v.kind == "average" for v in self.model.manifest.variables)
+
+    @property
     def signature(self) -> Signature:
         """Of the training step."""
         return self._train.signature
@@ -76,7 +96,8 @@ class Trainer:
         return result
 
     def evaluate(self, /, *args: Any, **inputs: Any) -> StepResult:
-        """Loss and metrics as in inference; changes nothing. Raises ArgumentError."""
+        """Loss and metrics as in inference, by the averages of the weights where `ema` keeps some;
+        changes nothing. Raises ArgumentError."""
         return self._run(self._evaluate, args, inputs)
 
     def __call__(self, /, *args: Any, **named: Any) -> Any:
@@ -98,6 +119,11 @@ class Trainer:
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """See `Model.save_weights`."""
         self.model.save_weights(path)
+
+    def save_averages(self, path: str | os.PathLike[str]) -> None:
+        """Writes `averages` to a `.safetensors` file that loads as weights, whole or not at all.
+        ArgumentError when there are none, OSError."""
+        safetensors.save(Path(path), self.averages, {"model": self.name})
 
     def save_checkpoint(
         self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None

@@ -81,7 +81,7 @@ BODY = "y = net(x)\n"
         ("const SIZE = 8\n", "layer ", []),
         ("const SIZE = 8\n", "la", ["const", "fn", "from"]),
         ("const SIZE = 8\n", "# la", []),
-        ("sgd[lr=0.1]\n", "    ", ["accumulate", "clip", "freeze"]),
+        ("sgd[lr=0.1]\n", "    ", ["accumulate", "adapt", "clip"]),
         ("sgd[lr=0.1]\n", "    freeze ", ["first", "head"]),
         ("}\n", "train ", ["Main"]),
         (BODY, "    if ", ["C", "N", "act"]),

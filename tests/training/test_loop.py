@@ -43,6 +43,11 @@ class Mean:
         self.weight = data.pop("weight")
         return dict(data)
 
+    has_averages = False
+
+    def save_averages(self, path: Path) -> None:
+        raise NotImplementedError
+
     def save_weights(self, path: Path) -> None:
         path.write_text(repr(self.weight))
 

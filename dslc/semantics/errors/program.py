@@ -1,4 +1,4 @@
-"""Diagnostics about imports, models and training (E04).
+"""Diagnostics about imports and models (E04).
 
 Wording only: others find the mistakes.
 """
@@ -60,64 +60,6 @@ def given_twice(what: str, span: Span, first: Span) -> Diagnostic:
     return make("E0406", f"{what} is given twice", span, others=[also(first, "first here")])
 
 
-def missing_in_train(what: str, span: Span, example: str) -> Diagnostic:
-    return make("E0407", f"the training has no {what}", span, help=f"such as: {example}")
-
-
-def loss_of_integers(found: str, span: Span, note: str) -> Diagnostic:
-    return make(
-        "E0408",
-        f"the loss must be a float, not {found}",
-        span,
-        note,
-        notes=["no gradient flows through whole numbers"],
-    )
-
-
-def not_a_scalar(what: str, found: str, span: Span, note: str) -> Diagnostic:
-    return make(
-        "E0408",
-        f"{what} must be one number, not {found}",
-        span,
-        note,
-        help="mean(...) or sum(...) makes one number of many",
-    )
-
-
-def not_an_optimizer(found: str, span: Span) -> Diagnostic:
-    return make(
-        "E0409",
-        f"{found} is not an optimizer",
-        span,
-        notes=["an optimizer is a layer of a parameter, its gradient and the step that returns "
-               "the parameter's next value"],
-        help="such as: optimizer sgd[lr=0.01]",
-    )  # fmt: skip
-
-
-def freeze_nothing(pattern: str, span: Span, near: str | None, names: Sequence[str]) -> Diagnostic:
-    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-    listed = ", ".join(names[:MOST_LISTED]) + more
-    notes = [f"the weights: {listed}" if names else "the model has no weights"]
-    title = f"no weight is called `{pattern}`"
-    return make("E0410", title, span, notes=[] if near else notes, help=did_you_mean(near))
-
-
-def all_frozen(span: Span, count: int) -> Diagnostic:
-    whole = "the only weight of the model" if count == 1 else f"all {count} weights of the model"
-    return make(
-        "E0114",
-        "no weight is left to train",
-        span,
-        f"these freeze {whole}",
-        help="freeze fewer, or leave the `train` block out",
-    )
-
-
-def bad_training_number(what: str, wanted: str, found: str, span: Span) -> Diagnostic:
-    return make("E0411", f"{what} must be {wanted}, not {found}", span)
-
-
 def no_such_model(name: str, source: Span, models: Sequence[str], near: str | None) -> Diagnostic:
     listed = f"the file has {', '.join(models)}" if models else "the file has no model"
     return make(
@@ -136,13 +78,6 @@ def several_models(source: Span, models: Sequence[str]) -> Diagnostic:
         source,
         help=f"choose one: --model {models[0]}",
     )
-
-
-def no_train_block(model: str, span: Span) -> Diagnostic:
-    return make(
-        "E0407", f"nothing says how the model {model} is trained", span,
-        help=f"add a block: train {model} {{ ... }}",
-    )  # fmt: skip
 
 
 def no_random_numbers(span: Span) -> Diagnostic:
