@@ -298,8 +298,11 @@ train M {
     loss cross_entropy(output.0, label) + 0.5 * mse(output.1, target) + 0.1 * mae(output.1, target)
     optimizer sgd[lr=step_decay[0.1, every=2], momentum=0.9, nesterov=true, weight_decay=0.01]
     metric accuracy = mean(argmax[axis=-1](output.0) == label)
+    optimizer lion[lr=0.01] for *.bias except value.bias
+    clip value 0.05
     clip norm 0.5
     accumulate 2
+    ema 0.8
     freeze value.bias
 }
 """,
