@@ -30,8 +30,9 @@ from dslc.diagnostics import InternalError
 from dslc.ir import text
 from dslc.ir.core import Entry, Program
 from dslc.lowering.halves import halves
-from dslc.lowering.pack import pack_weights
+from dslc.lowering.pack import Vectors, pack_weights
 from dslc.passes import pipeline
+from dslc.passes.hoist import fixed_variables
 from dslc.passes.precision import Precision, with_precision
 from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
@@ -100,11 +101,12 @@ def optimise(
             dump("special", program)
     program = pipeline.run(program, pipeline.BEFORE_LOWERING, dump)
     if target.kind == "cpu":
-        pack = partial(pack_weights, vector_bits=target.vector_bits)
+        cpu = Vectors(target.vector_bits, target.has_bf16)
+        pack = partial(pack_weights, cpu=cpu, fixed=fixed_variables(program))
         kernels = (
-            ("halves", pipeline.each_entry(halves)),
-            *pipeline.each("cse"),
-            ("pack", pipeline.on_entries(pack)),
+            ("pack", pipeline.each_entry(pack)),
+            ("halves", pipeline.each_entry(partial(halves, dots=cpu.dots))),
+            ("pack", pipeline.each_entry(pack)),  # what was widened
         )
         program = pipeline.run(program, kernels, dump)
     return pipeline.run(program, pipeline.AFTER_PACKING, dump)

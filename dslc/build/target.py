@@ -54,6 +54,11 @@ class Target:
         return f"lib/{self.name}.so"
 
     @property
+    def has_bf16(self) -> bool:
+        """Whether the CPU has dot products of bf16."""
+        return self.vector_bits == 512 and "avx512_bf16" in self.features
+
+    @property
     def arch(self) -> str:
         return ",".join(self.architectures) or self.cpu
 

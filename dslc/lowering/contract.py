@@ -1,9 +1,9 @@
 """Runs matrix products and convolutions by the register-tiled CPU templates.
 
 Input: a contraction group being emitted. Output: the template's code, with everything that was
-fused behind the contraction as its epilogue. What no template takes (16-bit floats, integers,
-convolutions that were not packed) runs by plain loops; the note that says so ends in the build
-summary.
+fused behind the contraction as its epilogue. What no template takes (integers, convolutions that
+were not packed) runs by plain loops; the note that says so ends in the build summary. Pairs of bf16
+are one int32 each to the templates.
 
 A template is planned twice by the same code: with dims, to know its scratch memory, and with TIR
 expressions, to be emitted.
@@ -25,6 +25,7 @@ from dslc.lowering.kernel import declare
 from dslc.lowering.loops import Task, emit_loops
 from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.packed import PackedConvAttrs
+from dslc.ops.pairs import is_paired
 from dslc.ops.windows import ConvWeightGradientAttrs
 from dslc.schedules.cpu.contract import ITEMSIZE, Epilogue, Machine, Operand, Panels, Size
 from dslc.schedules.cpu.conv2d import emit_conv2d, plan_conv2d
@@ -40,9 +41,8 @@ from dslc.schedules.cpu.depthwise import (
     plan_depthwise,
     plan_depthwise_backward_weight,
 )
+from dslc.schedules.cpu.dots import PAIRS, imported, stored
 from dslc.schedules.cpu.matmul import emit_matmul, plan_matmul
-
-TEMPLATE_DTYPES = ("f32", "f64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,26 @@ class Sizes:
         return dim
 
     def buffer(self, value: Value) -> Any:
-        return None if self.task is None else self.task.graph.memory[value].buffer
+        if self.task is None:
+            return None
+        buffer = self.task.graph.memory[value].buffer
+        if not is_paired(value.type):
+            return buffer
+        return declare(self.task.k, buffer.data, value.type.size // 2, stored(PAIRS))
 
     def operand(self, value: Value, strides: tuple[Dim, ...] | None = None) -> Operand:
-        dims = strides if strides is not None else strides_of(value.type.dims)
-        return Operand(self.buffer(value), STORED[value.type.dtype], tuple(map(self, dims)))
+        dims = strides if strides is not None else strides_of(_dims(value))
+        return Operand(self.buffer(value), _dtype(value), tuple(map(self, dims)))
+
+
+def _dtype(value: Value) -> str:
+    """What a template takes the value's elements for."""
+    return PAIRS if is_paired(value.type) else STORED[value.type.dtype]
+
+
+def _dims(value: Value) -> tuple[Dim, ...]:
+    """Dims as a template counts them."""
+    return value.type.dims[:-1] if is_paired(value.type) else value.type.dims
 
 
 def scratch_of(group: Group, machine: Machine) -> Dim:
@@ -91,10 +106,11 @@ def emit_contraction(task: Task, machine: Machine, scratch: Any) -> str | None:
     task.parallel = planned.tasks > 1
     memory = None
     if scratch is not None:
-        dtype = STORED[anchor.inputs[0].type.dtype]
+        dtype = _dtype(anchor.inputs[0])
         elements = scratch_of(task.group, machine) // ITEMSIZE[dtype]
-        memory = Operand(declare(task.k, scratch, elements, dtype), dtype, (1,))
-    planned.emit(_epilogue(task, anchor), memory)
+        memory = Operand(declare(task.k, scratch, elements, stored(dtype)), dtype, (1,))
+    with imported(_dtype(anchor.inputs[0])):
+        planned.emit(_epilogue(task, anchor), memory)
     return None
 
 
@@ -119,10 +135,10 @@ def _epilogue(task: Task, anchor: Eqn) -> Epilogue:
 
 def _plan(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
     """The template for a contraction, if there is one."""
-    if anchor.inputs[0].type.dtype not in TEMPLATE_DTYPES:
+    if _dtype(anchor.inputs[0]) not in ITEMSIZE:
         return None
     match anchor.op.name:
-        case "matmul":
+        case "matmul" | "matmul_pairs":
             return _plan_matmul(anchor, machine, size)
         case "matmul_packed":
             return _plan_packed_matmul(anchor, machine, size)
@@ -140,7 +156,7 @@ def _plan_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     a, b = anchor.inputs
     attrs = cast(MatmulAttrs, anchor.attrs)
     *batch, m, n = anchor.outputs[0].type.dims
-    inner = a.type.dims[-2 if attrs.transpose_a else -1]
+    inner = _dims(a)[-2 if attrs.transpose_a else -1]
     left = size.operand(a, _matrix_strides(a, attrs.transpose_a))
     right = size.operand(b, _matrix_strides(b, attrs.transpose_b))
     plan = plan_matmul(left, right, size(m), size(n), size(inner), machine, tuple(map(size, batch)))
@@ -152,14 +168,14 @@ def _plan_packed_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     a, w = anchor.inputs
     m, n = anchor.outputs[0].type.dims
     left, inner = size.operand(a), size(a.type.dims[1])
-    panels = Panels(size.buffer(w), STORED[w.type.dtype], cast(int, w.type.dims[2]))
+    panels = Panels(size.buffer(w), _dtype(w), cast(int, w.type.dims[2]))
     plan = plan_matmul(left, panels, size(m), size(n), inner, machine)
     scratch = plan.scratch_bytes(inner)
     return _Planned(scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, panels, e, s))
 
 
 def _matrix_strides(value: Value, transposed: bool) -> tuple[Dim, ...]:
-    *batch, row, column = strides_of(value.type.dims)
+    *batch, row, column = strides_of(_dims(value))
     return (*batch, column, row) if transposed else (*batch, row, column)
 
 
@@ -169,15 +185,15 @@ def _matrix_strides(value: Value, transposed: bool) -> tuple[Dim, ...]:
 def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     x, w = anchor.inputs
     attrs = cast(PackedConvAttrs, anchor.attrs)
-    n, height, width, channels = x.type.dims
-    _, kh, kw, _, lanes = cast(tuple[int, ...], w.type.dims)
+    n, height, width, channels = _dims(x)
+    _, kh, kw, _, lanes = cast(tuple[int, ...], _dims(w))
     top, bottom, left, right = attrs.padding
     shape = ConvShape(
         size(n), size(height), size(width), cast(int, channels), attrs.channels, (kh, kw),
         attrs.stride, ((size(top), size(bottom)), (size(left), size(right))),
         attrs.dilation, attrs.groups, attrs.spread,
     )  # fmt: skip
-    dtype = STORED[x.type.dtype]
+    dtype = _dtype(x)
     image, panels = size.operand(x), Panels(size.buffer(w), dtype, lanes)
     if attrs.depthwise:
         deep = plan_depthwise(shape, dtype, machine)

@@ -34,6 +34,7 @@ Kind = Literal["loop", "reduce", "scatter", "contract", "rank", "scan", "put", "
 CONTRACTIONS = (
     "matmul",
     "matmul_packed",
+    "matmul_pairs",
     "conv2d",
     "conv2d_packed",
     "conv2d_input_gradient",

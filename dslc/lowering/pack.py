@@ -3,27 +3,32 @@
     conv2d(x, w)                  becomes   conv2d_packed(x, pack(w))
     conv2d_input_gradient(g, w)   becomes   conv2d_packed(g, pack(w turned round))
     matmul(h, w) in a loop        becomes   matmul_packed(h, pack(w)), if w is the same at each step
+    matmul(x, w) of bf16          becomes   matmul_packed(x, pack(w)), if w never changes
 
 `pack` is a chain of reshape, pad and transpose: in an inference entry it depends on weights alone,
-so `hoist` moves it to `prepare`, which runs once at load; out of a loop `scans` moves it. Input and
-output: a Function whose convolutions are NHWC; others, and dtypes that no template takes, stay as
-they are.
+so `hoist` moves it to `prepare`, which runs once at load; out of a loop `scans` moves it. bf16 is
+packed by pairs where the CPU has dot products of it (`dots`). Input and output: an Entry whose
+convolutions are NHWC; others, and dtypes that no template takes, stay as they are.
 
 Non-goals: TVM (this runs in the user's process), the gradient of weights (it needs no packing).
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from typing import cast
 
 from dslc.ir.builder import Builder
-from dslc.ir.core import Eqn, Function, Value, with_body
+from dslc.ir.core import Entry, Eqn, Function, Value, with_body
 from dslc.ir.dims import Dim
 from dslc.ir.rewrite import Context, Rule, rewrite
-from dslc.ir.types import ITEMSIZE
+from dslc.ir.types import ITEMSIZE, DType
+from dslc.lowering.halves import pairs_along
+from dslc.ops.constants import cast as cast_op
 from dslc.ops.conv import conv2d, conv2d_input_gradient
 from dslc.ops.linalg import MatmulAttrs, matmul
-from dslc.ops.packed import conv2d_packed, matmul_packed
+from dslc.ops.packed import PackedConvAttrs, conv2d_packed, matmul_packed
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.shape import reshape, transpose
 from dslc.ops.slicing import pad, slice_
@@ -33,51 +38,97 @@ Pair = tuple[int, int]
 LARGEST_DEPTHWISE = 25  # kernel positions that the depthwise template keeps in registers
 
 
-def pack_weights(function: Function, vector_bits: int) -> Function:
-    """The function for a CPU with vector registers of `vector_bits`."""
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """A CPU's vector registers, and whether it has dot products of bf16."""
+
+    bits: int
+    dots: bool = False
+
+    def takes(self, dtype: DType) -> bool:
+        """Whether there are kernels for the dtype."""
+        return dtype in ("f32", "f64") or (dtype == "bf16" and self.dots)
+
+    def sums(self, dtype: DType, channels: int) -> bool:
+        """Whether there are kernels that sum over so many channels: bf16 goes by pairs."""
+        return dtype != "bf16" or channels % 2 == 0
+
+    def lanes(self, dtype: DType) -> int:
+        """Sums in a register."""
+        return self.bits // 8 // (4 if dtype == "bf16" else ITEMSIZE[dtype])
+
+
+def pack_weights(entry: Entry, cpu: Vectors, fixed: Container[str]) -> Entry:
+    """The entry for a CPU; `fixed`: variables that no entry changes."""
+    function = entry.function
+    weights = {
+        param
+        for param, argument in zip(function.params, entry.arguments)
+        if argument.role in ("weight", "state") and argument.name in fixed
+    }
 
     def rule(eqn: Eqn, b: Builder, context: Context) -> Value | None:
         if eqn.op is conv2d:
-            return _forward(eqn, b, vector_bits)
+            return _forward(eqn, b, cpu)
         if eqn.op is conv2d_input_gradient:
-            return _to_input(eqn, b, vector_bits)
+            return _to_input(eqn, b, cpu)
+        if eqn.op is matmul and eqn.outputs[0].type.dtype == "bf16":
+            known = _made_of(eqn.inputs[1], context) in weights
+            return _product(eqn, b, cpu) if known else None
         return None
 
     rules: list[Rule] = [rule]
-    return pack_in_loops(rewrite(function, rules), vector_bits)
+    return replace(entry, function=pack_in_loops(rewrite(function, rules), cpu))
 
 
-def pack_in_loops(function: Function, vector_bits: int) -> Function:
+def _made_of(value: Value, context: Context) -> Value:
+    """What the value is a cast or another order of."""
+    while (eqn := context.producer(value)) is not None and eqn.op in (cast_op, reshape, transpose):
+        (value,) = eqn.inputs
+    return value
+
+
+def pack_in_loops(function: Function, cpu: Vectors) -> Function:
     """The function with the weights of products in loops packed: each step would do it again."""
     eqns: list[Eqn] = []
     for eqn in function.eqns:
         if isinstance(eqn.attrs, ScanAttrs):
-            body = pack_in_loops(eqn.attrs.body, vector_bits)
+            body = pack_in_loops(eqn.attrs.body, cpu)
             fixed = set(body.params[eqn.attrs.elements + eqn.attrs.carries :])
-            eqn = with_body(eqn, rewrite(body, [_product_rule(fixed, vector_bits)]))
+            eqn = with_body(eqn, rewrite(body, [_product_rule(fixed, cpu)]))
         eqns.append(eqn)
     return Function(function.name, function.params, tuple(eqns), function.results)
 
 
-def _product_rule(fixed: set[Value], bits: int) -> Rule:
+def _product_rule(fixed: set[Value], cpu: Vectors) -> Rule:
     def product(eqn: Eqn, b: Builder, context: Context) -> Value | None:
         if eqn.op is not matmul or eqn.inputs[1] not in fixed:
             return None
-        (x, w), attrs = eqn.inputs, cast(MatmulAttrs, eqn.attrs)
-        plain = w.type.rank == 2 and w.type.is_static and w.type.dtype in ("f32", "f64")
-        if attrs.transpose_a or not plain or 0 in w.type.dims:
-            return None
-        columns = cast(int, eqn.outputs[0].type.dims[1])
-        packed = pack_matrix(b, w, attrs.transpose_b, bits)
-        return cast(Value, matmul_packed(b, x, packed, columns=columns))
+        return _product(eqn, b, cpu)
 
     return product
 
 
-def pack_matrix(b: Builder, w: Value, transposed: bool, bits: int) -> Value:
+def _product(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
+    """The product with its right side packed."""
+    (x, w), attrs = eqn.inputs, cast(MatmulAttrs, eqn.attrs)
+    plain = w.type.rank == 2 and w.type.is_static and cpu.takes(w.type.dtype)
+    if attrs.transpose_a or not plain or 0 in w.type.dims:
+        return None
+    columns = cast(int, eqn.outputs[0].type.dims[1])
+    packed = pack_matrix(b, w, attrs.transpose_b, cpu)
+    if w.type.dtype != "bf16":
+        return cast(Value, matmul_packed(b, x, packed, columns=columns))
+    sums = matmul_packed(
+        b, pairs_along(b, x, last=True), pairs_along(b, packed, last=False), columns=columns
+    )
+    return cast(Value, cast_op(b, sums, dtype="bf16"))
+
+
+def pack_matrix(b: Builder, w: Value, transposed: bool, cpu: Vectors) -> Value:
     """The panels of a right side [K, N], or [N, K] if `transposed`."""
     columns = cast(int, w.type.dims[0 if transposed else 1])
-    width = panel_width(columns, bits // 8 // ITEMSIZE[w.type.dtype])
+    width = panel_width(columns, cpu.lanes(w.type.dtype))
     panels = -(-columns // width)
     missing = panels * width - columns
     if missing:
@@ -95,48 +146,53 @@ def panel_width(columns: int, lanes: int) -> int:
     return lanes if columns <= lanes else 2 * lanes
 
 
-def _packable(eqn: Eqn) -> bool:
+def _packable(eqn: Eqn, cpu: Vectors) -> bool:
     attrs, weight = cast(ConvAttrs, eqn.attrs), eqn.inputs[1].type
     known = all(isinstance(d, int) for d in weight.dims)
-    return known and attrs.layout == "NHWC" and weight.dtype in ("f32", "f64")
+    return known and attrs.layout == "NHWC" and cpu.takes(weight.dtype)
 
 
-def _forward(eqn: Eqn, b: Builder, bits: int) -> Value | None:
-    if not _packable(eqn):
-        return None
+def _convolved(b: Builder, x: Value, w: Value, attrs: PackedConvAttrs) -> Value:
+    """The convolution with packed weights; of bf16 by pairs."""
+    if x.type.dtype != "bf16":
+        return b.emit(conv2d_packed, (x, w), attrs)[0]
+    pairs = pairs_along(b, x, last=True), pairs_along(b, w, last=False)
+    return cast(Value, cast_op(b, b.emit(conv2d_packed, pairs, attrs)[0], dtype="bf16"))
+
+
+def _forward(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
     attrs, (x, w) = cast(ConvAttrs, eqn.attrs), eqn.inputs
-    out = cast(int, w.type.dims[0])
-    packed, depthwise = pack(b, w, attrs.groups, bits)
-    return cast(
-        Value,
-        conv2d_packed(
-            b, x, packed, channels=out, stride=attrs.stride, padding=attrs.padding,
-            dilation=attrs.dilation, groups=attrs.groups, depthwise=depthwise,
-        ),
+    if not _packable(eqn, cpu) or not cpu.sums(w.type.dtype, cast(int, w.type.dims[1])):
+        return None
+    packed, depthwise = pack(b, w, attrs.groups, cpu)
+    made = PackedConvAttrs(
+        cast(int, w.type.dims[0]), attrs.stride, attrs.padding, attrs.dilation,
+        groups=attrs.groups, depthwise=depthwise,
     )  # fmt: skip
+    return _convolved(b, x, packed, made)
 
 
-def _to_input(eqn: Eqn, b: Builder, bits: int) -> Value | None:
+def _to_input(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
     """The gradient as a convolution of the cotangent, spread by the stride."""
-    if not _packable(eqn):
+    if not _packable(eqn, cpu):
         return None
     attrs, (g, w) = cast(ConvInputGradientAttrs, eqn.attrs), eqn.inputs
-    _, per_group, kh, kw = cast(tuple[int, ...], w.type.dims)
-    packed, depthwise = pack(b, turned_round(b, w, attrs.groups), attrs.groups, bits)
+    out, per_group, kh, kw = cast(tuple[int, ...], w.type.dims)
+    if not cpu.sums(w.type.dtype, out // attrs.groups):
+        return None
+    packed, depthwise = pack(b, turned_round(b, w, attrs.groups), attrs.groups, cpu)
     top, left = attrs.padding[0], attrs.padding[2]
     padding: list[Dim] = []
     for axis, low in ((0, top), (1, left)):
         reach = ((kh, kw)[axis] - 1) * attrs.dilation[axis]
         seen = (g.type.dims[1 + axis] - 1) * attrs.stride[axis] + 1
         padding += [reach - low, attrs.size[axis] - seen + low]
-    return cast(
-        Value,
-        conv2d_packed(
-            b, g, packed, channels=per_group * attrs.groups, padding=tuple(padding),
-            dilation=attrs.dilation, spread=attrs.stride, groups=attrs.groups,
-            depthwise=depthwise,
-        ),
+    above, below, before, behind = padding
+    made = PackedConvAttrs(
+        per_group * attrs.groups, padding=(above, below, before, behind),
+        dilation=attrs.dilation, spread=attrs.stride, groups=attrs.groups, depthwise=depthwise,
     )  # fmt: skip
+    return _convolved(b, g, packed, made)
 
 
 def turned_round(b: Builder, w: Value, groups: int) -> Value:
@@ -150,10 +206,10 @@ def turned_round(b: Builder, w: Value, groups: int) -> Value:
     return cast(Value, reshape(b, value, dims=(groups * per_group, out // groups, kh, kw)))
 
 
-def pack(b: Builder, w: Value, groups: int, bits: int) -> tuple[Value, bool]:
+def pack(b: Builder, w: Value, groups: int, cpu: Vectors) -> tuple[Value, bool]:
     """The panels of OIHW weights, and whether they are packed for the depthwise template."""
     out, per_group, kh, kw = cast(tuple[int, ...], w.type.dims)
-    lanes = bits // 8 // ITEMSIZE[w.type.dtype]
+    lanes = cpu.lanes(w.type.dtype)
     depthwise = groups == out and per_group == 1 and groups > 1 and kh * kw <= LARGEST_DEPTHWISE
     count = 1 if depthwise else groups
     width = lanes if depthwise else panel_width(out // groups, lanes)

@@ -11,6 +11,10 @@ image's pixels (the gradient of a stride), and padding may be negative (cropping
 
 The right side of a product is packed as [ceil(N / width), K, width].
 
+Of bf16, for CPUs that have dot-product instructions, both sides hold pairs of neighbouring channels
+in a last axis of 2 (see `pairs.py`): images [N, H, W, C / 2, 2], weights [.., C / 2, width, 2]. The
+result is f32 then.
+
 Non-goals: packing (ordinary equations do it, see `lowering/pack.py`), gradients.
 """
 
@@ -34,8 +38,9 @@ from dslc.ir.op import (
     Sample,
     TypeRuleError,
 )
-from dslc.ir.types import TensorType
+from dslc.ir.types import DType, TensorType
 from dslc.ops.linalg import accumulator
+from dslc.ops.pairs import flat, is_paired, unpaired
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,10 +78,11 @@ def _out_size(attrs: PackedConvAttrs, axis: int, size: Dim, kernel: int) -> Dim:
 
 
 def _type(attrs: PackedConvAttrs, x: TensorType, w: TensorType) -> TensorType:
-    if x.rank != 4 or w.rank != 5 or x.dtype != w.dtype or x.dtype not in ("f32", "f64"):
+    paired = is_paired(x) and is_paired(w) and not attrs.depthwise
+    if (x.rank, w.rank) != (4 + paired, 5 + paired) or not (paired or _is_plain(x, w)):
         raise TypeRuleError(f"cannot convolve {x} with packed weights {w}")
-    n, height, width, channels = x.dims
-    _, kh, kw, per_group, lanes = w.dims
+    n, height, width, channels = x.dims[:4]
+    _, kh, kw, per_group, lanes = w.dims[:5]
     if not all(isinstance(d, int) for d in w.dims) or per_group * attrs.groups != channels:
         raise TypeRuleError(f"packed weights {w} don't fit {x}")
     kernel = (cast(int, kh), cast(int, kw))
@@ -84,10 +90,14 @@ def _type(attrs: PackedConvAttrs, x: TensorType, w: TensorType) -> TensorType:
         attrs.channels, cast(int, per_group), kernel, attrs.groups, cast(int, lanes),
         attrs.depthwise,
     )  # fmt: skip
-    if w.dims != expected:
+    if w.dims[:5] != expected:
         raise TypeRuleError(f"packed weights {w} should have dims {expected}")
     out = (_out_size(attrs, 0, height, kernel[0]), _out_size(attrs, 1, width, kernel[1]))
-    return x.with_dims((n, *out, attrs.channels))
+    return TensorType("f32" if paired else x.dtype, (n, *out, attrs.channels))
+
+
+def _is_plain(x: TensorType, w: TensorType) -> bool:
+    return x.dtype == w.dtype and x.dtype in ("f32", "f64")
 
 
 def _unpacked(attrs: PackedConvAttrs, w: Any) -> Any:
@@ -117,6 +127,8 @@ def _spread_and_padded(attrs: PackedConvAttrs, x: Any) -> Any:
 
 
 def _reference(attrs: PackedConvAttrs, x: Any, w: Any) -> Any:
+    if w.ndim == 6:
+        x, w = flat(x), unpaired(w)
     weight, image = _unpacked(attrs, w), _spread_and_padded(attrs, x)
     groups, out, per_group, kh, kw = weight.shape
     sizes = [_out_size(attrs, i, x.shape[1 + i], (kh, kw)[i]) for i in (0, 1)]
@@ -138,7 +150,8 @@ def _compute(
 ) -> Reader:
     x, w = operands
     dtype, wide = x.type.dtype, accumulator(x.type.dtype)
-    panels, kh, kw, per_group, width = w.type.dims
+    panels, kh, kw, per_group, width = w.type.dims[:5]
+    sides = w.type.dims[5:]
     group_out = attrs.channels // attrs.groups
 
     def place(at: Expr, tap: Expr, axis: int) -> tuple[Expr, Expr]:
@@ -167,21 +180,24 @@ def _compute(
         first = k.binary("mul", group, k.dim(per_group), "index")
 
         def product(r: Index) -> Expr:
-            i, j, c = r
+            i, j, c, *side = r
             (h, inside_h), (v, inside_w) = place(row, i, 0), place(column, j, 1)
             inside = k.binary("and", inside_h, inside_w, "bool")
             channel = k.binary("add", first, c, "index")
-            seen = k.guarded(inside, lambda: x((n, h, v, channel)), k.const(0, dtype))
-            return k.binary("mul", seen, w((panel, i, j, c, lane)), wide)
+            seen = k.guarded(inside, lambda: x((n, h, v, channel, *side)), k.const(0, dtype))
+            weight = w((panel, i, j, c, lane, *side))
+            return k.binary("mul", k.cast(seen, dtype, wide), k.cast(weight, dtype, wide), wide)
 
-        return k.reduce("sum", (kh, kw, per_group), product, wide)
+        return k.reduce("sum", (kh, kw, per_group, *sides), product, wide)
 
     return read
 
 
-def _sample(image: tuple[Dim, ...], weight: tuple[int, ...], **attrs: Any) -> Sample:
+def _sample(
+    image: tuple[Dim, ...], weight: tuple[int, ...], dtype: DType = "f32", **attrs: Any
+) -> Sample:
     return Sample(
-        (TensorType("f32", image), TensorType("f32", weight)),
+        (TensorType(dtype, image), TensorType(dtype, weight)),
         PackedConvAttrs(**attrs),
         rtol=2e-5,
         why="sums of up to 36 products, in another order",
@@ -206,6 +222,8 @@ conv2d_packed = Op(
         ),
         _sample((sym("N"), 5, 5, 3), (1, 3, 3, 3, 8), channels=8),
         _sample((0, 5, 5, 3), (1, 3, 3, 3, 8), channels=8),
+        _sample((2, 5, 6, 2, 2), (1, 3, 3, 2, 16, 2), "bf16", channels=4, padding=(1, 1, 1, 1)),
+        _sample((1, 6, 5, 4, 2), (2, 2, 2, 2, 16, 2), "bf16", channels=6, groups=2),
     ),
 )  # fmt: skip
 
@@ -220,16 +238,19 @@ class PackedMatmulAttrs(Attrs):
 
 
 def _matmul_type(attrs: PackedMatmulAttrs, a: TensorType, w: TensorType) -> TensorType:
-    fits = a.rank == 2 and w.rank == 3 and a.dtype == w.dtype and a.dtype in ("f32", "f64")
+    paired = is_paired(a) and is_paired(w)
+    fits = (a.rank, w.rank) == (2 + paired, 3 + paired) and (paired or _is_plain(a, w))
     if not fits or a.dims[1] != w.dims[1]:
         raise TypeRuleError(f"cannot multiply {a} and packed weights {w}")
     width = w.dims[2]
     if not isinstance(width, int) or w.dims[0] != -(-attrs.columns // width):
         raise TypeRuleError(f"packed weights {w} do not have {attrs.columns} columns")
-    return a.with_dims((a.dims[0], attrs.columns))
+    return TensorType("f32" if paired else a.dtype, (a.dims[0], attrs.columns))
 
 
 def _matmul_reference(attrs: PackedMatmulAttrs, a: Any, w: Any) -> Any:
+    if w.ndim == 4:
+        a, w = flat(a), unpaired(w)
     panels, inner, width = w.shape
     return a @ w.transpose(1, 0, 2).reshape(inner, panels * width)[:, : attrs.columns]
 
@@ -238,7 +259,7 @@ def _matmul_compute(
     k: Kernels, attrs: PackedMatmulAttrs, operands: Sequence[Operand], outputs: Sequence[TensorType]
 ) -> Reader:
     a, w = operands
-    dtype, width = a.type.dtype, k.dim(w.type.dims[2])
+    dtype, wide, width = a.type.dtype, accumulator(a.type.dtype), k.dim(w.type.dims[2])
 
     def read(index: Index) -> Expr:
         row, column = index
@@ -246,17 +267,22 @@ def _matmul_compute(
         lane = k.binary("mod", column, width, "index")
 
         def product(r: Index) -> Expr:
-            return k.binary("mul", a((row, r[0])), w((panel, r[0], lane)), dtype)
+            inner, *side = r
+            x, y = a((row, inner, *side)), w((panel, inner, lane, *side))
+            return k.binary("mul", k.cast(x, dtype, wide), k.cast(y, dtype, wide), wide)
 
-        return k.reduce("sum", (a.type.dims[1],), product, dtype)
+        return k.reduce("sum", a.type.dims[1:], product, wide)
 
     return read
 
 
-def _matmul_sample(rows: Dim, inner: int, panels: int, columns: int, width: int = 8) -> Sample:
-    weight = TensorType("f32", (panels, inner, width))
+def _matmul_sample(
+    rows: Dim, inner: int, panels: int, columns: int, width: int = 8, *sides: int
+) -> Sample:
+    dtype: DType = "bf16" if sides else "f32"
+    weight = TensorType(dtype, (panels, inner, width, *sides))
     return Sample(
-        (TensorType("f32", (rows, inner)), weight),
+        (TensorType(dtype, (rows, inner, *sides)), weight),
         PackedMatmulAttrs(columns),
         rtol=1e-5,
         why="sums of up to 33 products, in another order",
@@ -274,6 +300,7 @@ matmul_packed = Op(
         _matmul_sample(3, 5, 1, 8),
         _matmul_sample(1, 33, 2, 21, 16),
         _matmul_sample(sym("N"), 7, 3, 17),
+        _matmul_sample(sym("N"), 7, 2, 21, 16, 2),
     ),
 )
 

@@ -9,7 +9,8 @@ The emitted code promises nothing about alignment (buffers may be declared `alig
 relies on `tirx.noalias`: the epilogue must not write what the operands read. A function whose
 plan has `tasks > 1` holds a parallel loop and must be declared to return int32.
 
-Non-goals: choosing what to fuse, memory planning, 16-bit floats (the lowering widens them first).
+Non-goals: choosing what to fuse, memory planning, 16-bit floats but for pairs of bf16 (`dots.py`):
+the lowering widens them first.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
+from dslc.schedules.cpu.dots import PAIRS, stored
 
 Expr = Any  # a TIR expression
 Size = Any  # a Python int, or an int64 TIR expression
@@ -31,14 +33,14 @@ Index = tuple[Expr, ...]
 # (logical index of an output element, its accumulated value) -> None: emits the store itself.
 Epilogue = Callable[[Index, Expr], None]
 
-ITEMSIZE = {"float32": 4, "float64": 8}
+ITEMSIZE = {"float32": 4, "float64": 8, PAIRS: 4}
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
     """A dense view of a flat buffer: element (i, j, ...) lies at offset + i*strides[0] + ...
 
-    Strides and offset are in elements. A stride of 0 repeats (broadcasting).
+    Strides and offset are in elements (of pairs: in pairs). A stride of 0 repeats (broadcasting).
     """
 
     buffer: Any
@@ -237,7 +239,9 @@ def edge_vector(
         return vector_at(buffer, at, lanes)
     lane = tirx.Ramp(i64(vector * lanes), i64(1), lanes)
     mask = lane < tirx.Broadcast(i64(columns), lanes)
-    return tirx.op.masked_load(f"{dtype}x{lanes}", buffer, tirx.Ramp(at, i64(1), lanes), mask)
+    return tirx.op.masked_load(
+        f"{stored(dtype)}x{lanes}", buffer, tirx.Ramp(at, i64(1), lanes), mask
+    )
 
 
 def store_vector(buffer: Any, value: Expr, offset: Expr, lanes: int) -> None:

@@ -9,7 +9,9 @@ row, or whole rows together where images are narrow. Weights come as `Panels`.
 The gradient with respect to the input is the convolution `backward_input_shape` gives, on weights
 turned round by the caller. Depthwise convolutions have their own template (`depthwise.py`).
 
-Non-goals: Winograd, 16-bit floats, packing of weights (ordinary IR ops do that once).
+Of pairs of bf16 (`dots.py`) all that is said of channels is said of pairs of them.
+
+Non-goals: Winograd, packing of weights (ordinary IR ops do that once).
 """
 
 from __future__ import annotations

@@ -32,13 +32,14 @@ from dslc.schedules.cpu.contract import (
     vector_at,
     zeros,
 )
+from dslc.schedules.cpu.dots import plus_product, stored, summed
 from dslc.schedules.cpu.register_tile import Registers, Tile
 from dslc.schedules.cpu.vector import lane_sum
 
 
 def allocate(tiles: list[Tile]) -> Registers:
     """Room for any of `tiles`."""
-    dtype = tiles[0].dtype
+    dtype = summed(tiles[0].dtype)
     return Registers(
         local(max(t.rows * t.columns for t in tiles), dtype),
         local(max(t.rows * t.vectors for t in tiles), dtype),
@@ -51,7 +52,7 @@ def emit(tile: Tile, registers: Registers, k: Size, columns: Size, a: Operand, b
     for i in range(tile.rows):
         for j in range(tile.vectors):
             at = i64((i * tile.vectors + j) * lanes)
-            store_vector(acc, zeros(tile.dtype, lanes), at, lanes)
+            store_vector(acc, zeros(summed(tile.dtype), lanes), at, lanes)
     rows = [T.bind(a.at(i64(i), i64(0))) for i in range(tile.rows)]
     last = columns - 1 if isinstance(columns, int) else T.bind(columns - 1)
     heads = [T.bind(b.at(i64(0), i64(smaller(j, last)))) for j in range(tile.vectors)]
@@ -75,7 +76,8 @@ def _multiply_add(
             value = T.bind(load(a, row))
             for j, column in enumerate(columns):
                 at = i64((i * tile.vectors + j) * lanes)
-                store_vector(acc, vector_at(acc, at, lanes) + value * column, at, lanes)
+                total = plus_product(tile.dtype, vector_at(acc, at, lanes), value, column)
+                store_vector(acc, total, at, lanes)
 
     whole, tail = div(k, lanes), rem(k, lanes)
     if not is_int(whole, 0):
@@ -85,8 +87,9 @@ def _multiply_add(
         return
     mask = tirx.Ramp(i64(0), i64(1), lanes) < tirx.Broadcast(i64(tail), lanes)
     start = i64(whole) * lanes
+    vector = f"{stored(tile.dtype)}x{lanes}"
     step(lambda operand, base: tirx.op.masked_load(
-        f"{tile.dtype}x{lanes}", operand.buffer, tirx.Ramp(base + start, i64(1), lanes), mask
+        vector, operand.buffer, tirx.Ramp(base + start, i64(1), lanes), mask
     ))  # fmt: skip
 
 

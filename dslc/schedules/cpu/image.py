@@ -31,6 +31,7 @@ from dslc.schedules.cpu.contract import (
     smaller,
 )
 from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.dots import zero
 
 UNKNOWN_STRIP = 4  # rows of a strip when the image's size is not known
 
@@ -136,7 +137,7 @@ def copy_strip(
 
 def _fill_zero(scratch: Operand, start: Expr, count: Size) -> None:
     with loop(0, count) as i:
-        T.buffer_store(scratch.buffer, tirx.const(0.0, scratch.dtype), [start + i])
+        T.buffer_store(scratch.buffer, zero(scratch.dtype), [start + i])
 
 
 def _copy_row(

@@ -10,7 +10,9 @@ Two ways to fill the registers:
 `plan_matmul` chooses by shape; `emit_matmul` emits. M may be a TIR expression at full speed, K, N
 and batch extents at some cost.
 
-Non-goals: blocking of K (measured: no gain up to K = 50,000), 16-bit and integer inputs.
+Of pairs of bf16 (`dots.py`) K and the operands count in pairs.
+
+Non-goals: blocking of K (measured: no gain up to K = 50,000), integers.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from dslc.schedules.cpu.contract import (
     store_vector,
     vector_at,
 )
+from dslc.schedules.cpu.dots import zero
 
 
 def pack_panel(
@@ -44,12 +45,12 @@ def pack_panel(
 
 
 def _pack_edge(source: Operand, target: Operand, k: Size, columns: Size, width: int) -> None:
-    zero = tirx.const(0.0, source.dtype)
+    zero_ = zero(source.dtype)
     with loop(0, k) as row:
         with loop(0, columns) as j:
             T.buffer_store(target.buffer, source.load(row, j), [target.at(row, j)])
         with loop(columns, width) as j:
-            T.buffer_store(target.buffer, zero, [target.at(row, j)])
+            T.buffer_store(target.buffer, zero_, [target.at(row, j)])
 
 
 def _pack_whole(source: Operand, target: Operand, k: Size, width: int, lanes: int) -> None:

@@ -34,6 +34,7 @@ from dslc.schedules.cpu.contract import (
     vector_at,
     zeros,
 )
+from dslc.schedules.cpu.dots import plus_product, summed
 
 RowReader = Callable[[int, Expr], Expr]  # (row of the tile, k) -> scalar
 ColumnReader = Callable[[int, Expr], Expr]  # (vector of the tile, k) -> vector of `lanes`
@@ -43,7 +44,7 @@ UNROLL = 4  # steps of k per iteration
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Shape of a register tile."""
+    """Shape of a register tile, and what it multiplies."""
 
     rows: int
     vectors: int
@@ -80,7 +81,7 @@ class Registers:
 
 def allocate(tiles: list[Tile]) -> Registers:
     """Room for any of `tiles`; call it inside the task that uses it."""
-    dtype = tiles[0].dtype
+    dtype = summed(tiles[0].dtype)
     return Registers(
         local(max(t.size for t in tiles), dtype),
         local(max(t.rows * t.columns for t in tiles), dtype),
@@ -92,7 +93,7 @@ def clear(tile: Tile, registers: Registers) -> None:
     for part in range(tile.sets):
         for i in range(tile.rows):
             for j in range(tile.vectors):
-                zero = zeros(tile.dtype, tile.lanes)
+                zero = zeros(summed(tile.dtype), tile.lanes)
                 store_vector(registers.accumulators, zero, tile.offset(i, j, part), tile.lanes)
 
 
@@ -133,7 +134,8 @@ def multiply_add(
         value = T.bind(tirx.Broadcast(row(i), lanes))
         for j in range(tile.vectors):
             at = tile.offset(i, j, part)
-            store_vector(acc, vector_at(acc, at, lanes) + value * columns[j], at, lanes)
+            total = plus_product(tile.dtype, vector_at(acc, at, lanes), value, columns[j])
+            store_vector(acc, total, at, lanes)
 
 
 def multiply_add_lanes(
@@ -146,7 +148,8 @@ def multiply_add_lanes(
     acc, lanes = registers.accumulators, tile.lanes
     for i in range(tile.rows):
         at = tile.offset(i, 0)
-        store_vector(acc, vector_at(acc, at, lanes) + left(i) * right(i), at, lanes)
+        total = plus_product(tile.dtype, vector_at(acc, at, lanes), left(i), right(i))
+        store_vector(acc, total, at, lanes)
 
 
 def reduce_segment(
