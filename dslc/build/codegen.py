@@ -56,7 +56,7 @@ def _entries(job: Job) -> list[Entry]:
 
 
 def _lower(job: Job) -> list[Lowered]:
-    machine = Machine(vector_bits=job.target.vector_bits, tasks=job.target.tasks)
+    machine = Machine(job.target.vector_bits, job.target.tasks, dots=job.target.has_bf16)
     shared: Shared = {}
     return [lower_entry(entry, machine, shared) for entry in _entries(job)]
 

@@ -135,7 +135,8 @@ def _epilogue(task: Task, anchor: Eqn) -> Epilogue:
 
 def _plan(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
     """The template for a contraction, if there is one."""
-    if _dtype(anchor.inputs[0]) not in ITEMSIZE:
+    dtype = _dtype(anchor.inputs[0])
+    if dtype not in ITEMSIZE or (dtype == PAIRS and not machine.dots):
         return None
     match anchor.op.name:
         case "matmul" | "matmul_pairs":

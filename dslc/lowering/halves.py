@@ -9,7 +9,7 @@ around. In an inference entry the weights are converted once, at load. A sum tha
 widened again is not rounded on the way, except in a training step where it would be kept for the
 backward pass in 32 bits then. Input and output: an Entry, loops included.
 
-Non-goals: TVM (this runs in the user's process); packing weights (`pack.py` does, before: by pairs; and
+Non-goals: TVM (this runs in the user's process); packing weights (`pack.py` does, before: by pairs;
 after: what was widened).
 """
 
@@ -23,6 +23,7 @@ from dslc.ir.builder import Builder
 from dslc.ir.core import Entry, Eqn, Function, Value
 from dslc.ir.op import Op
 from dslc.ir.rewrite import Context, Rule, drop_dead, map_bodies, rewrite, with_inputs
+from dslc.ops.attention import attention, attention_gradient
 from dslc.ops.constants import cast as cast_op
 from dslc.ops.conv import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from dslc.ops.linalg import MatmulAttrs, matmul
@@ -31,7 +32,9 @@ from dslc.ops.pairs import matmul_pairs
 from dslc.ops.shape import reshape, transpose
 from dslc.ops.slicing import pad
 
-CONTRACTIONS: tuple[Op, ...] = (matmul, conv2d, conv2d_input_gradient, conv2d_weight_gradient)
+CONTRACTIONS: tuple[Op, ...] = (
+    matmul, conv2d, conv2d_input_gradient, conv2d_weight_gradient, attention, attention_gradient,
+)  # fmt: skip
 SUMS: tuple[Op, ...] = (*CONTRACTIONS, matmul_pairs, matmul_packed, conv2d_packed)
 
 
@@ -72,14 +75,20 @@ def pairs_along(b: Builder, value: Value, last: bool) -> Value:
     return cast(Value, transpose(b, value, perm=(*range(rank - 2), rank - 1, rank - 2)))
 
 
-def widened(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+def widened(eqn: Eqn, b: Builder, context: Context) -> Sequence[Value] | None:
     """The contraction of f32, rounded to what it was of."""
     dtype = eqn.outputs[0].type.dtype
     if eqn.op not in CONTRACTIONS or dtype not in ("f16", "bf16"):
         return None
-    inputs = [cast(Value, cast_op(b, value, dtype="f32")) for value in eqn.inputs]
-    (made,) = b.emit(eqn.op, inputs, eqn.attrs)
-    return cast(Value, cast_op(b, made, dtype=dtype))
+    inputs = [
+        cast(Value, cast_op(b, value, dtype="f32")) if value.type.dtype == dtype else value
+        for value in eqn.inputs
+    ]
+    made = b.emit(eqn.op, inputs, eqn.attrs)
+    return [
+        cast(Value, cast_op(b, new, dtype=dtype)) if old.type.dtype == dtype else new
+        for old, new in zip(eqn.outputs, made)
+    ]
 
 
 def unrounded(function: Function, trains: bool) -> Function:

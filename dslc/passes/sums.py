@@ -21,6 +21,7 @@ from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.rewrite import count_uses, drop_dead, map_bodies, with_inputs
 from dslc.ops.broadcast import ReduceAttrs, reduce_sum
+from dslc.ops.constants import cast as widen
 from dslc.ops.elementwise import add
 from dslc.ops.linalg import MatmulAttrs, matmul
 from dslc.ops.recurrent import scan
@@ -59,8 +60,9 @@ def _sums(attrs: ScanAttrs) -> dict[int, tuple[list[Eqn], list[Value]]]:
             sums[i] = [term for term in terms if term is not carry]
     fixed, moved = _reached(attrs)
     makers = {t: producers[t] for terms in sums.values() for t in terms if t in producers}
-    products = {t for t, e in makers.items() if _is_product(e) and not fixed & set(e.inputs)}
-    stacked = {*body.results[: attrs.yields], *(v for t in products for v in makers[t].inputs)}
+    made = {t: _unrounded(e, producers) for t, e in makers.items()}
+    products = {t for t, e in made.items() if _is_product(e) and not fixed & set(e.inputs)}
+    stacked = {*body.results[: attrs.yields], *(v for t in products for v in made[t].inputs)}
     plain = {
         t for t, e in makers.items()
         if e.op is reduce_sum and e.inputs[0] not in fixed
@@ -68,7 +70,7 @@ def _sums(attrs: ScanAttrs) -> dict[int, tuple[list[Eqn], list[Value]]]:
     }  # fmt: skip
     movable = products | plain
     return {
-        i: ([makers[t] for t in terms if t in movable], [t for t in terms if t not in movable])
+        i: ([made[t] for t in terms if t in movable], [t for t in terms if t not in movable])
         for i, terms in sums.items()
         if any(t in movable for t in terms)
     }
@@ -86,6 +88,12 @@ def _terms(value: Value, producers: Mapping[Value, Eqn], uses: Mapping[Value, in
         else:
             terms.append(value)
     return terms
+
+
+def _unrounded(eqn: Eqn, producers: Mapping[Value, Eqn]) -> Eqn:
+    """The product that a term widens, or else the term itself."""
+    product = producers.get(eqn.inputs[0]) if eqn.op is widen else None
+    return product if product is not None and _is_product(product) else eqn
 
 
 def _is_product(eqn: Eqn) -> bool:
@@ -136,6 +144,8 @@ def _behind(
         total = lasts[i] if i in lasts else eqn.inputs[first + i]
         for maker in found[i][0] if i in found else ():
             added = _total(b, maker, [stacks[v] for v in maker.inputs])
+            if added.type.dtype != total.type.dtype:
+                added = cast(Value, widen(b, added, dtype=total.type.dtype))
             total = cast(Value, add(b, total, added))
         replaced[eqn.outputs[count + i]] = total
     return replaced

@@ -62,13 +62,15 @@ class Machine:
     """What the templates need to know of a CPU.
 
     `vector_bits` 512, 256 or 128; `tasks` is into how many tasks big kernels are cut (the
-    launcher runs them on as many threads as it has); caches are bytes per core.
+    launcher runs them on as many threads as it has); caches are bytes per core; `dots`: whether it
+    multiplies pairs of bf16.
     """
 
     vector_bits: int = 512
     tasks: int = 1
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
+    dots: bool = False
 
     @property
     def registers(self) -> int:
