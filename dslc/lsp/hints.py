@@ -47,8 +47,9 @@ def _of_node(analysis: Analysis, node: ast.Node) -> Iterator[tuple[int, str]]:
             bracket = analysis.source.text.index("]", node.indices[-1].span.end)
             yield from _behind(analysis, node.target, bracket + 1)
         case ast.Scan():
-            for name in (node.element, *(carry.name for carry in node.carries)):
-                yield from _behind(analysis, name)
+            parts: tuple[ast.Element | ast.Carry, ...] = (*node.elements, *node.carries)
+            for part in parts:
+                yield from _behind(analysis, part.name)
         case ast.Pipe():
             yield from _stages(analysis, node)
         case _:

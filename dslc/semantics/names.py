@@ -330,13 +330,15 @@ class _Walker:
     def scan(self, expr: ast.Scan, scope: Scope) -> None:
         for option in expr.options:
             self.expression(option.value, scope)
-        self.expression(expr.tensor, scope)
+        for element in expr.elements:
+            self.expression(element.tensor, scope)
         self.expression(expr.axis, scope)
         inner = scope.nested(expr.span)
         for carry in expr.carries:
             self.expression(carry.initial, scope)
         begins = expr.carries[-1].span.end if expr.carries else expr.axis.span.end
-        self.bind(expr.element, "local", expr, inner, begins)
+        for element in expr.elements:
+            self.bind(element.name, "local", element, inner, begins)
         for carry in expr.carries:
             self.bind(carry.name, "local", carry, inner, begins)
         self.block(expr.body, inner)

@@ -1,4 +1,5 @@
-"""What stands in the brackets of a `scan`: what is kept for its gradient, and where that stops.
+"""What stands in the brackets of a `scan`: what is kept for its gradient, where that stops,
+and in which direction it walks.
 
 Input: a `scan` expression. Output: `Options`, which say how to emit the scan. Non-goals: how
 that is done (`ops/scan_chunks.py`).
@@ -22,15 +23,16 @@ from dslc.syntax import ast
 
 CHECKPOINTS = "checkpoints"
 KEEP = (*get_args(Keep), CHECKPOINTS)
-NAMES = ("keep", "truncate")
+NAMES = ("keep", "truncate", "reverse")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """`keep` is one of `KEEP`; gradients stop every `truncate` steps, or never if that is 0."""
 
-    keep: str = "all"
-    truncate: int = 0
+    keep: str
+    truncate: int
+    reverse: bool
 
     @property
     def inner(self) -> Keep:
@@ -50,12 +52,14 @@ def options(ctx: Context, expr: ast.Scan) -> Options:
     given = by_name(ctx, "scan", "scan", NAMES, expr.options)
     if any(isinstance(thing, Bad) for thing, _ in given.values()):
         raise Silent
-    keep, truncate = "all", 0
+    keep, truncate, reverse = "all", 0, expr.reverse
     if "keep" in given:
         keep = _keep(*given["keep"])
     if "truncate" in given:
         truncate = _truncate(*given["truncate"])
-    return Options(keep, truncate)
+    if "reverse" in given:
+        reverse = _reverse(expr, *given["reverse"])
+    return Options(keep, truncate, reverse)
 
 
 def _keep(thing: Thing, span: Span) -> str:
@@ -78,4 +82,13 @@ def _truncate(thing: Thing, span: Span) -> int:
         raise Mistake(errors.static_kind(what, wanted, describe(thing), span, None))
     if thing < 0:
         raise Mistake(errors.scan_truncate(thing, span))
+    return thing
+
+
+def _reverse(expr: ast.Scan, thing: Thing, span: Span) -> bool:
+    if not isinstance(thing, bool):
+        what, wanted = static_argument("reverse"), KINDS["bool"]
+        raise Mistake(errors.static_kind(what, wanted, describe(thing), span, None))
+    if expr.reverse:
+        raise Mistake(errors.scan_direction_twice(span))
     return thing

@@ -29,22 +29,24 @@ from dslc.syntax import ast
 def scan(ctx: Context, expr: ast.Scan) -> Thing:
     """The value of the expression."""
     how = options(ctx, expr)
-    tensor, written = _scanned(ctx, expr)
-    axis = written % tensor.type.rank
-    initial = [_initial(ctx, carry, tensor) for carry in expr.carries]
+    written, tensors = _scanned(ctx, expr)
+    initial = [_initial(ctx, carry, tensors[0]) for carry in expr.carries]
     _check_names(ctx, expr)
-    front = (axis, *(i for i in range(tensor.type.rank) if i != axis))
-    scanned = own(ctx, tensor, expr.tensor.span)
-    scanned = scanned if axis == 0 else ctx.emit("transpose", (scanned,), expr.span, perm=front)
-    outer, length = ctx.emission, tensor.type.dims[axis]
+    scanned = [
+        _steps_first(ctx, own(ctx, tensor, element.tensor.span), written, expr)
+        for tensor, element in zip(tensors, expr.elements)
+    ]
+    outer, length = ctx.emission, scanned[0].type.dims[0]
     inner = Emission(training=outer.training, outer=outer, length=length)
-    slice_type = scanned.type.with_dims(scanned.type.dims[1:])
-    element = inner.builder.param(expr.element.name, slice_type)
+    slices = [
+        inner.builder.param(element.name.name, stack.type.with_dims(stack.type.dims[1:]))
+        for stack, element in zip(scanned, expr.elements)
+    ]
     carries = [
         inner.builder.param(carry.name.name, value.type)
         for carry, value in zip(expr.carries, initial)
     ]
-    with ctx.building(inner), _body_names(ctx, expr, element, carries) as body:
+    with ctx.building(inner), _body_names(ctx, expr, slices, carries) as body:
         ctx.execute(ctx, expr.body)
         yields = _yielded(ctx, body, expr, written)
         following = [
@@ -53,8 +55,8 @@ def scan(ctx: Context, expr: ast.Scan) -> Thing:
         ]
     if not yields and not carries:
         raise Mistake(errors.scan_gives_nothing(expr.span))
-    results = _emit(ctx, expr, how, inner, (scanned, element), list(zip(initial, carries)),
-                    (yields, following))  # fmt: skip
+    results = _emit(ctx, expr, how, inner, list(zip(scanned, slices)),
+                    list(zip(initial, carries)), (yields, following))  # fmt: skip
     things: list[Thing] = []
     for value in results[: len(yields)]:
         stack = _moved(ctx, value, written % value.type.rank, expr)
@@ -67,20 +69,56 @@ def scan(ctx: Context, expr: ast.Scan) -> Thing:
 # --- the head -----------------------------------------------------------------------------------
 
 
-def _scanned(ctx: Context, expr: ast.Scan) -> tuple[Tensor, int]:
-    """The tensor and the axis to walk along; a negative axis counts from the end."""
-    thing, axis = ctx.evaluate(ctx, expr.tensor), ctx.evaluate(ctx, expr.axis)
-    if isinstance(thing, Bad) or isinstance(axis, Bad):
+def _scanned(ctx: Context, expr: ast.Scan) -> tuple[int, list[Tensor]]:
+    """The axis to walk along, and the tensors; a negative axis counts from the end."""
+    things = [ctx.evaluate(ctx, element.tensor) for element in expr.elements]
+    axis = ctx.evaluate(ctx, expr.axis)
+    if any(isinstance(thing, Bad) for thing in (*things, axis)):
         raise Silent
-    if not isinstance(thing, Tensor):
-        raise Mistake(errors.scan_of(describe(thing), expr.tensor.span))
+    tensors: list[Tensor] = []
+    for thing, element in zip(things, expr.elements):
+        if not isinstance(thing, Tensor):
+            raise Mistake(errors.scan_of(describe(thing), element.tensor.span))
+        tensors.append(thing)
     if isinstance(axis, bool) or not isinstance(axis, int):
         raise Mistake(errors.not_static("the axis of a scan", describe(axis), expr.axis.span))
-    rank = thing.type.rank
-    if not -rank <= axis < rank:
-        type, words = show_type(thing.type), thing.note.words
-        raise Mistake(errors.scan_axis(axis, type, words, expr.axis.span, expr.tensor.span))
-    return thing, axis
+    for tensor, element in zip(tensors, expr.elements):
+        rank = tensor.type.rank
+        if not -rank <= axis < rank:
+            type, words = show_type(tensor.type), tensor.note.words
+            span = element.tensor.span
+            raise Mistake(errors.scan_axis(axis, type, words, expr.axis.span, span))
+    for tensor, element in zip(tensors[1:], expr.elements[1:]):
+        _check_length(ctx, expr, axis, tensors[0], tensor, element)
+    return axis, tensors
+
+
+def _check_length(
+    ctx: Context, expr: ast.Scan, axis: int, first: Tensor, tensor: Tensor, element: ast.Element
+) -> None:
+    """What is scanned together has as many slices."""
+    wanted, found = first.type.dims[axis], tensor.type.dims[axis]
+    same = ctx.same(wanted, found)
+    if same:
+        return
+    labels = [Label(element.span, f"{show_type(tensor.type)}, {tensor.note.words}"),
+              Label(expr.elements[0].span, f"{show_type(first.type)}, {first.note.words}",
+                    primary=False)]  # fmt: skip
+    if same is None:
+        where = "for both to have as many slices"
+        raise Mistake(
+            errors.cannot_prove(str(found), str(wanted), labels, where, ctx.settling(found, wanted))
+        )
+    raise Mistake(errors.scan_lengths(str(wanted), str(found), labels))
+
+
+def _steps_first(ctx: Context, value: Value, written: int, expr: ast.Scan) -> Value:
+    """The tensor with the axis of the scan, of the first one's length, in front."""
+    axis = written % value.type.rank
+    if axis == 0:
+        return value
+    front = (axis, *(i for i in range(value.type.rank) if i != axis))
+    return ctx.emit("transpose", (value,), expr.span, perm=front)
 
 
 def _initial(ctx: Context, carry: ast.Carry, scanned: Tensor) -> Value:
@@ -100,9 +138,10 @@ def _initial(ctx: Context, carry: ast.Carry, scanned: Tensor) -> Value:
 
 def _check_names(ctx: Context, expr: ast.Scan) -> None:
     """Each name of the head stands there once, and the body changes no other name around it."""
-    seen = {expr.element.name: expr.element.span}
-    for carry in expr.carries:
-        ident = carry.name
+    seen: dict[str, Span] = {}
+    parts: tuple[ast.Element | ast.Carry, ...] = (*expr.elements, *expr.carries)
+    for part in parts:
+        ident = part.name
         if ident.name in seen:
             raise Mistake(errors.scan_name_twice(ident.name, ident.span, seen[ident.name]))
         seen[ident.name] = ident.span
@@ -134,14 +173,14 @@ def _assignments(body: Sequence[ast.Stmt]) -> Iterator[ast.Assign]:
 
 @contextmanager
 def _body_names(
-    ctx: Context, expr: ast.Scan, element: Value, carries: Sequence[Value]
+    ctx: Context, expr: ast.Scan, slices: Sequence[Value], carries: Sequence[Value]
 ) -> Iterator[ScanBody]:
-    """The names around, the element and the carries; what the body binds is gone after it."""
+    """The names around, the elements and the carries; what the body binds is gone after it."""
     frame = ctx.frame
     around, outer = frame.env, frame.scan
     body = frame.scan = ScanBody()
     frame.env = dict(around)
-    names = [(expr.element, element, "the element")]
+    names = [(e.name, value, "the element") for e, value in zip(expr.elements, slices)]
     names += [(c.name, value, "the carry") for c, value in zip(expr.carries, carries)]
     for ident, value, what in names:
         thing = ctx.tensor(value, ident.span, f"{what} {ident.name}")
@@ -256,12 +295,12 @@ def _emit(
     expr: ast.Scan,
     how: Options,
     inner: Emission,
-    scanned: tuple[Value, Value],
+    scanned: Sequence[tuple[Value, Value]],
     carries: Sequence[tuple[Value, Value]],
     results: tuple[Sequence[Value], Sequence[Value]],
 ) -> tuple[Value, ...]:
     """Adds the scan; its operands and the body's parameters are scanned, carries, captured."""
-    pairs = [scanned, *inner.fed.items(), *carries, *inner.captured.items()]
+    pairs = [*scanned, *inner.fed.items(), *carries, *inner.captured.items()]
     yields, following = results
     body = Function(
         "body",
@@ -269,7 +308,9 @@ def _emit(
         tuple(inner.builder.eqns),
         (*yields, *following),
     )
-    attrs = ScanAttrs(body, inner.length, 1 + len(inner.fed), len(carries), expr.reverse, how.inner)
+    attrs = ScanAttrs(
+        body, inner.length, len(scanned) + len(inner.fed), len(carries), how.reverse, how.inner
+    )
     builder, inputs = ctx.emission.builder, [value for value, _ in pairs]
     chunks = how.chunks(inner.length)
     with builder.at(ctx.origin(expr.span)):

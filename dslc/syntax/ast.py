@@ -232,12 +232,19 @@ class Carry(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Element(Node):
+    """`x_t in x` in the head of a scan: the name of each slice."""
+
+    name: Ident
+    tensor: Expr
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Scan(Node):
-    """`scan[options] element in tensor along axis reversed, carries { body }`."""
+    """`scan[options] elements along axis reversed, carries { body }`."""
 
     options: tuple[Argument, ...]
-    element: Ident
-    tensor: Expr
+    elements: tuple[Element, ...]
     axis: Expr
     reverse: bool
     carries: tuple[Carry, ...]

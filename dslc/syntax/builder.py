@@ -365,12 +365,16 @@ class Builder:
         return ast.IfExpr(self._span(c), condition, then, orelse)
 
     def scan(self, c: Children) -> ast.Scan:
+        elements = tuple(child for child in c if isinstance(child, ast.Element))
         carries = tuple(child for child in c if isinstance(child, ast.Carry))
         options = () if c[1] is None else c[1].items
+        axis, reversed_ = c[2 * len(elements) + 2 : 2 * len(elements) + 4]
         return ast.Scan(
-            self._span(c), options, self._ident(c[2]), c[4], c[6], c[7] is not None, carries,
-            c[-1].items,
-        )  # fmt: skip
+            self._span(c), options, elements, axis, reversed_ is not None, carries, c[-1].items
+        )
+
+    def element(self, c: Children) -> ast.Element:
+        return ast.Element(self._span(c), self._ident(c[0]), c[2])
 
     def options(self, c: Children) -> Group:
         return self._group(c)

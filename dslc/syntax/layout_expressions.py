@@ -365,6 +365,11 @@ class Expressions:
             if isinstance(child, Tree) and child.kind == "options":
                 docs.append(self.bracketed(child.children))
                 continue
+            if isinstance(child, Tree) and child.kind == "element":
+                name, in_, tensor = child.children
+                start = concat(" ", self.inside(name), " ", self.inside(in_), " ")
+                docs.append(concat(start, self.expr(tensor, free)))
+                continue
             if docs and not is_token(child, "COMMA"):
                 docs.append(" ")
             docs.append(self.expr(child, free))

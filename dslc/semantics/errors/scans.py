@@ -1,4 +1,4 @@
-"""Diagnostics about `scan` (E0230 to E0239; its options: E0312, E0313).
+"""Diagnostics about `scan` (E0230 to E0239; its options: E0312, E0313; its tensors: E0261).
 
 Wording only: others find the mistakes.
 """
@@ -154,4 +154,22 @@ def scan_truncate(found: int, span: Span) -> Diagnostic:
         f"gradients can't stop every {found} steps",
         span,
         help="truncate=50 stops them every 50 steps of the scan; truncate=0 never",
+    )
+
+
+def scan_lengths(wanted: str, found: str, labels: Sequence[Label]) -> Diagnostic:
+    return Diagnostic(
+        "E0261",
+        f"a scan can't walk along {wanted} slices of one tensor and {found} of another",
+        tuple(labels),
+        ("what is scanned together has as many slices: each step takes one of each",),
+    )
+
+
+def scan_direction_twice(span: Span) -> Diagnostic:
+    return make(
+        "E0304",
+        "the direction of the scan is given twice",
+        span,
+        help="write `reversed` behind the axis, or reverse= in the brackets",
     )
