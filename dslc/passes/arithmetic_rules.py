@@ -8,11 +8,14 @@ from typing import cast as typed
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Value
+from dslc.ir.dims import Poly
 from dslc.ir.rewrite import Context, Rule
 from dslc.ir.types import DType, is_float
-from dslc.ops.constants import CastAttrs, cast, stop_gradient
+from dslc.ops.broadcast import broadcast
+from dslc.ops.constants import CastAttrs, DimAttrs, cast, constant, dim_value, stop_gradient
 from dslc.ops.elementwise import add, div, mul, neg, power_op, relu, sub
-from dslc.ops.logic import logical_and, logical_not, logical_or, select
+from dslc.ops.logic import logical_and, logical_not, logical_or, lt, select
+from dslc.ops.shape import IotaAttrs, iota, reshape
 from dslc.passes.match import constant_of, is_number, producer_of
 
 # Casts that lose nothing, and so can be undone or jumped over.
@@ -89,6 +92,33 @@ def known_logic(eqn: Eqn, b: Builder, context: Context) -> Value | None:
     return None
 
 
+def index_within(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """i < n, where i are the indices of an axis that is not longer than n."""
+    if eqn.op is not lt:
+        return None
+    left, right = (_spread_from(value, context) for value in eqn.inputs)
+    if left is None or left.op is not iota or right is None:
+        return None
+    indices = typed(IotaAttrs, left.attrs)
+    count: object = constant_of(right.outputs[0], context)
+    if right.op is dim_value:
+        count = typed(DimAttrs, right.attrs).dim
+    if not isinstance(count, int | Poly):
+        return None
+    room = count - indices.dims[indices.axis]
+    if not isinstance(room, int) or room < 0:
+        return None
+    return typed(Value, constant(b, value=True, type=eqn.outputs[0].type))
+
+
+def _spread_from(value: Value, context: Context) -> Eqn | None:
+    """What makes the elements that the value repeats."""
+    eqn = context.producer(value)
+    while eqn is not None and eqn.op in (broadcast, reshape):
+        eqn = context.producer(eqn.inputs[0])
+    return eqn
+
+
 def cast_chain(eqn: Eqn, b: Builder, context: Context) -> Value | None:
     """A cast to the same dtype, and a cast of a cast that lost nothing."""
     if eqn.op is not cast:
@@ -117,6 +147,7 @@ RULES: tuple[Rule, ...] = (
     small_power,
     known_choice,
     known_logic,
+    index_within,
     cast_chain,
     gradient_marks,
 )

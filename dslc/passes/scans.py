@@ -8,7 +8,8 @@ Input and output: a Function.
   never enters. Out of a scan over chunks nothing goes that way: all steps' values at once are what
   its chunks are there to avoid.
 - What the function around does not use is dropped: yields, carries, operands. A carry that never
-  changes is a captured value; captured constants are constants of the body.
+  changes is a captured value; captured constants, and slices of constants, are constants of the
+  body.
 
 Only work is moved: what costs nothing where it is used (broadcasts, constants) is done again there.
 Non-goals: moving work behind the loop; unrolling.
@@ -25,7 +26,8 @@ from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.rewrite import drop_dead, map_bodies, with_inputs
 from dslc.ir.text import print_eqn
-from dslc.ops.constants import constant
+from dslc.ir.types import TensorType
+from dslc.ops.constants import ConstantAttrs, constant
 from dslc.ops.linalg import matmul
 from dslc.ops.recurrent import scan
 from dslc.ops.scan_attrs import ScanAttrs
@@ -63,7 +65,7 @@ class _Scan:
     b: Builder
     eqn: Eqn
     used: set[Value]
-    around: Mapping[Value, Eqn]
+    around: dict[Value, Eqn]
     outside: dict[Value, Value] = field(default_factory=dict)
     stacks: dict[Value, Value] = field(default_factory=dict)
     # Values that no carry reaches: the same at each step, or made of the step's slices.
@@ -113,7 +115,13 @@ class _Scan:
         """Which values no carry reaches; a carry that never changes is a captured value."""
         operands, first = self.eqn.inputs, self.attrs.elements
         last = first + self.attrs.carries
-        self.stacks.update(zip(self.body.params[:first], operands))
+        for param, operand in zip(self.body.params[:first], operands):
+            made = self.around.get(operand)
+            if made is not None and made.op is constant:
+                number = cast(ConstantAttrs, made.attrs).value
+                self.outside[param] = self.constant(number, param.type)
+            else:
+                self.stacks[param] = operand
         self.outside.update(zip(self.body.params[last:], operands[last:]))
         for i, param in enumerate(self.carried):
             if i not in changing:
@@ -128,6 +136,12 @@ class _Scan:
                 for_all_steps(eqn, self.stacked(eqn), self.attrs.length) is not None
             ):
                 self.sliced.update(eqn.outputs)
+
+    def constant(self, number: float | bool, type: TensorType) -> Value:
+        """A slice of a constant that is scanned."""
+        value = cast(Value, constant(self.b, value=number, type=type))
+        self.around[value] = self.b.eqns[-1]
+        return value
 
     def stacked(self, eqn: Eqn) -> list[bool]:
         return [value in self.sliced for value in eqn.inputs]

@@ -11,7 +11,7 @@ from typing import get_args
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import nearest_name
-from dslc.ir.dims import Dim
+from dslc.ir.dims import Dim, Poly, free_symbols
 from dslc.ops.scan_attrs import Keep
 from dslc.ops.scan_chunks import Chunks, near_root
 from dslc.semantics import errors
@@ -54,15 +54,17 @@ def options(ctx: Context, expr: ast.Scan) -> Options:
         raise Silent
     keep, truncate, reverse = "all", 0, expr.reverse
     if "keep" in given:
-        keep = _keep(*given["keep"])
+        keep = _keep(ctx, *given["keep"])
     if "truncate" in given:
-        truncate = _truncate(*given["truncate"])
+        truncate = _truncate(ctx, *given["truncate"])
     if "reverse" in given:
         reverse = _reverse(expr, *given["reverse"])
     return Options(keep, truncate, reverse)
 
 
-def _keep(thing: Thing, span: Span) -> str:
+def _keep(ctx: Context, thing: Thing, span: Span) -> str:
+    if thing == "" and ctx.choices is not None:  # of a function that is checked on its own
+        return "all"
     if not isinstance(thing, str):
         what, wanted = static_argument("keep"), KINDS["str"]
         raise Mistake(errors.static_kind(what, wanted, describe(thing), span, _listed()))
@@ -76,7 +78,9 @@ def _listed() -> str:
     return f"one of {', '.join(KEEP)}"
 
 
-def _truncate(thing: Thing, span: Span) -> int:
+def _truncate(ctx: Context, thing: Thing, span: Span) -> int:
+    if isinstance(thing, Poly) and free_symbols(thing) <= ctx.open_dims:
+        return 0
     if isinstance(thing, bool) or not isinstance(thing, int):
         what, wanted = static_argument("truncate"), KINDS["int"]
         raise Mistake(errors.static_kind(what, wanted, describe(thing), span, None))
