@@ -3,8 +3,9 @@
 Input: a Program with a TrainPlan. Output: the Program with the entry `train_step` and without the
 plan. The entry takes what the loss takes (seed and step included), returns loss and metrics, and
 updates weights, states and optimiser states. Gradients are averaged over `accumulate` steps and
-clipped before the optimiser sees them. Averages of the weights follow each update, and `evaluate`
-reads them.
+clipped before the optimiser sees them; of a scaled loss they are scaled back first, and an update
+whose gradients are not finite is skipped (`loss_scale.py`). Averages of the weights follow each
+update, and `evaluate` reads them.
 Non-goals: what an update computes (the plan's functions), the order of equations.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from dslc.autodiff import loss_scale
 from dslc.autodiff.reverse import gradient, zeros
 from dslc.diagnostics import InternalError
 from dslc.ir.builder import Builder
@@ -22,8 +24,8 @@ from dslc.ir.rewrite import drop_dead
 from dslc.ir.types import TensorType
 from dslc.ops.broadcast import broadcast, reduce_sum
 from dslc.ops.constants import cast, constant
-from dslc.ops.elementwise import add, div, floordiv, maximum, minimum, mod, mul, sqrt
-from dslc.ops.logic import eq, select
+from dslc.ops.elementwise import add, div, floordiv, maximum, minimum, mod, mul, sqrt, sub
+from dslc.ops.logic import eq, logical_and, select
 
 # What `torch.nn.utils.clip_grad_norm_` adds to the norm before it divides.
 CLIP_EPSILON = 1e-6
@@ -50,20 +52,24 @@ def add_train_step(program: Program) -> Program:
     names = [argument.name for argument in loss.arguments]
     # A weight that the loss doesn't read has no gradient, and PyTorch leaves such a one as it is.
     plan = replace(plan, trainable=tuple(w for w in plan.trainable if w in names))
-    function = gradient(loss.function, 0, [names.index(weight) for weight in plan.trainable])
+    arguments, differentiated, of = list(loss.arguments), loss.function, 0
+    if plan.scaled:
+        arguments.append(Argument(loss_scale.SCALE, "state"))
+        differentiated, of = loss_scale.with_scaled_loss(loss.function), len(loss.function.results)
+    function = gradient(differentiated, of, [names.index(weight) for weight in plan.trainable])
     b = Builder.over(function)
     for eqn in function.eqns:
         b.keep(eqn)
     own = len(loss.function.results)
-    results, grads = function.results[:own], list(function.results[own:])
+    results, grads = function.results[:own], function.results[len(differentiated.results) :]
     outputs, states = results[: len(loss.outputs)], results[len(loss.outputs) :]
     step = _Step(
         b,
         plan,
-        dict(zip(names, function.params)),
+        {argument.name: param for argument, param in zip(arguments, function.params)},
         {variable.name: variable for variable in program.variables},
         dict.fromkeys(plan.trainable, b.params[0]) | dict(zip(loss.updates, states)),
-        list(loss.arguments),
+        arguments,
     )
     _update(step, grads)
     joined = drop_dead(b.function("train_step", (*outputs, *step.updated.values())))
@@ -92,12 +98,30 @@ def _update(step: _Step, grads: Sequence[Value]) -> None:
         for weight, total in zip(step.plan.trainable, sums):
             name = _accumulator(weight)
             step.updated[name] = _choose(b, due, zeros(b, total.type), total)
+    if step.plan.scaled:
+        grads, count, due = _unscaled(step, grads, count, due)
     if step.plan.clip_value is not None:
         grads = [_clip_by_value(b, g, step.plan.clip_value) for g in grads]
     if step.plan.clip_norm is not None:
         grads = clip_by_norm(b, grads, step.plan.clip_norm)
     for weight, g in zip(step.plan.trainable, grads):
         _update_weight(step, weight, g, count, due)
+
+
+def _unscaled(
+    step: _Step, grads: Sequence[Value], count: Value, due: Value | None
+) -> tuple[list[Value], Value, Value]:
+    """The gradients of the loss itself; the updates before this one without those that were
+    skipped; and whether to update: when it is due and all gradients are finite."""
+    b = step.b
+    for name in loss_scale.STATES:
+        step.variables[name] = zero_variable(name, loss_scale.STATE)
+    states = [_optimizer_param(step, name) for name in loss_scale.STATES]
+    made = loss_scale.unscaled(b, grads, states)
+    for name, old, new in zip(loss_scale.STATES, states, made.states):
+        step.updated[name] = new if due is None else _choose(b, due, new, old)
+    update = made.finite if due is None else logical_and(b, due, made.finite)
+    return made.grads, sub(b, count, states[2]), update
 
 
 def _update_weight(step: _Step, weight: str, g: Value, count: Value, due: Value | None) -> None:

@@ -207,6 +207,7 @@ class TrainPlan:
     `clip_value` bounds each element of it, then `clip_norm` the norm of the whole, both as
     `torch.nn.utils.clip_grad_value_` and `clip_grad_norm_`. `ema` d keeps an average of each weight
     that is trained, d * average + (1 - d) * weight after each update, which `evaluate` reads.
+    Gradients are those of a `scaled` loss where f16 would lose small ones.
     """
 
     loss: Entry
@@ -217,6 +218,7 @@ class TrainPlan:
     accumulate: int = 1
     clip_value: float | None = None
     ema: float | None = None
+    scaled: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -259,6 +259,7 @@ def _training(cursor: Cursor, ops: Ops) -> TrainPlan:
     accumulate = cursor.integer() if cursor.accept("accumulate") else 1
     value = cursor.real() if cursor.accept("clip_value") else None
     ema = cursor.real() if cursor.accept("ema") else None
+    scaled = cursor.accept("scaled")
     cursor.expect("entry")
     loss = _entry(cursor, ops)
     updates: dict[str, Function] = {}
@@ -270,7 +271,9 @@ def _training(cursor: Cursor, ops: Ops) -> TrainPlan:
         states[weight] = tuple(cursor.items(cursor.name, ")"))
         cursor.expect("=")
         updates[weight] = _function(cursor, ops)
-    return TrainPlan(loss, tuple(trainable), updates, states, clip, accumulate, value, ema)
+    return TrainPlan(
+        loss, tuple(trainable), updates, states, clip, accumulate, value, ema, scaled
+    )  # fmt: skip
 
 
 def _argument(cursor: Cursor) -> Argument:

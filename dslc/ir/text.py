@@ -183,6 +183,8 @@ def _training_lines(plan: TrainPlan, origins: bool) -> list[str]:
         lines.append(f"  clip_value {plan.clip_value!r}")
     if plan.ema is not None:
         lines.append(f"  ema {plan.ema!r}")
+    if plan.scaled:
+        lines.append("  scaled")
     lines += _indented(_entry_lines(plan.loss, origins))
     for weight, update in plan.updates.items():
         states = ", ".join(map(name_text, plan.optimizer_states[weight]))

@@ -7,7 +7,7 @@ else (sums, norms, exponentials, losses, updates) stays f32; in a fused kernel t
 Ops that only move, choose or drop elements give the same result before and after rounding: they
 follow what they are fed, or come behind the cast where nothing needs all bits. A value is cast
 once. Parameters and results keep their types, so weights and optimiser states are f32, and
-gradients reach them in f32.
+gradients reach them in f32. f16 has few exponents: its gradients are those of a scaled loss.
 
 Input: a Program before its training step is joined. Output: the same program to its callers.
 Non-goals: f64 and what is 16 bits in the source already, which stay as they are.
@@ -56,7 +56,8 @@ def with_precision(program: Program, precision: Precision) -> Program:
     plan = program.training
     if plan is not None:
         function = narrowed(plan.loss.function, precision)
-        plan = replace(plan, loss=replace(plan.loss, function=function))
+        loss = replace(plan.loss, function=function)
+        plan = replace(plan, loss=loss, scaled=precision == "f16")
     return replace(program, entries=entries, training=plan)
 
 

@@ -7,6 +7,7 @@ x86-64-v3, which widens.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from build.corpus import CORPUS
 from build.lockstep import draw
 
 import dslc
+from dslc.autodiff import loss_scale
 from dslc.autodiff.train_step import add_train_step
 from dslc.build import driver, session
 from dslc.build.target import Target, cpu_target
@@ -142,6 +144,17 @@ model Net(x: f32[N, 20]) -> f32[N, 3] {
 }
 """
 
+TRAINED_NET = (
+    NET
+    + """
+train Net {
+    input target: f32[N, 3]
+    loss mse(output, target)
+    optimizer sgd[lr=0.1]
+}
+"""
+)
+
 # --- models -----------------------------------------------------------------------------------
 
 RECURRENT = """
@@ -202,6 +215,22 @@ def _close_to(trainer: dslc.Trainer, expected: dict[str, Any], weights: list[Var
         assert found.dtype == np.float32
         scale = float(np.abs(wanted).max())
         np.testing.assert_allclose(found, wanted, atol=2e-3 * scale + 1e-3, err_msg=variable.name)
+
+
+def test_f16_skips_what_overflows_and_keeps_its_scale(tmp_path: Path) -> None:
+    trainer = dslc.compile(TRAINED_NET, train=True, precision="f16", threads=1)
+    x, target = np.ones((4, 20), "f4"), np.zeros((4, 3), "f4")
+    first = trainer.train_step(x=x, target=target)
+    before = {name: value.copy() for name, value in trainer.weights.items()}
+    trainer.train_step(x=x * 1e6, target=target)  # infinite in f16
+    for name, value in before.items():
+        np.testing.assert_array_equal(trainer.weights[name], value)
+    trainer.save_checkpoint(tmp_path / "c.safetensors")
+    again = dslc.compile(TRAINED_NET, train=True, precision="f16", threads=1)
+    again.load_checkpoint(tmp_path / "c.safetensors")
+    assert again.train_step(x=x, target=target).loss < first.loss
+    scale = {n: int(again.model.store.read(n)) for n in loss_scale.STATES}
+    assert list(scale.values()) == [-1, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["int8", "fp16"])
