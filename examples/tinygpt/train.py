@@ -30,10 +30,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="default: all CPUs")
     parser.add_argument("--set", type=json.loads, default={}, help='such as {"layers": 2}')
     options = parser.parse_args()
-    print(json.dumps(train(options)))
+    print(json.dumps(train(options)[1]))
 
 
-def train(options: argparse.Namespace) -> dict[str, float]:
+def train(options: argparse.Namespace) -> tuple[dslc.Trainer, dict[str, float]]:
     """Trains, writes, and tells the losses."""
     text = (options.data / "train.txt").read_text(encoding="utf-8")
     vocabulary = options.set.get("vocabulary", 1024)
@@ -47,7 +47,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     print(f"{trainer.parameter_count:,} parameters")
     random = np.random.default_rng(options.seed)
     losses: list[float] = []
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     while not done(options, len(losses), time.perf_counter() - start):
         places = random.integers(0, len(tokens) - options.length, options.batch)
         pieces = np.stack([tokens[at : at + options.length + 1] for at in places])
@@ -58,12 +58,14 @@ def train(options: argparse.Namespace) -> dict[str, float]:
             rate = len(losses) * options.batch * options.length / passed
             recent = np.mean(losses[-100:])
             print(f"{passed:5.0f} s  step {len(losses):5}  loss {recent:.3f}  {rate:,.0f} tokens/s")
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     options.output.mkdir(parents=True, exist_ok=True)
     bpe.save(options.output / "tokens.json")
     trainer.save_weights(options.output / "weights.safetensors")
-    return {
+    return trainer, {
         "steps": len(losses),
-        "seconds": round(time.perf_counter() - start),
+        "seconds": round(seconds),
+        "cpu_seconds": round(cpu),
         "loss": round(float(np.mean(losses[-100:])), 3),
         "held_out_loss": round(loss_of(trainer, held_out, options.length), 3),
         "unigram_entropy": round(unigram_entropy(tokens, held_out, vocabulary), 3),

@@ -1,5 +1,5 @@
 """`python ops_on_device.py FOLDER [--gpu]`: every sample of every op on the device against its
-reference; prints a JSON object from case to what is wrong (empty: nothing)."""
+reference, and entries that `put`; prints a JSON object from case to what is wrong (or nothing)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import device  # loads the driver; first
 import numpy as np
+from lowering.puts import ENTRIES, arguments
 from ops.cases import accepts, cases, concrete, environments, function_of, random_inputs, reference
 
 from dslc.ir.core import Argument, Entry
+from dslc.ir.evaluate import evaluate
 from dslc.ir.op import Op, Sample
 
 
@@ -24,8 +26,19 @@ def entry_of(op: Op, sample: Sample, number: int) -> Entry:
 def main() -> None:
     chosen = cases()
     entries = [entry_of(op, sample, i) for i, (op, sample) in enumerate(chosen)]
-    library = device.Library(entries)
-    print(json.dumps({e.name: check(library, e, *case) for e, case in zip(entries, chosen)}))
+    library = device.Library([*entries, *ENTRIES])
+    told = {e.name: check(library, e, *case) for e, case in zip(entries, chosen)}
+    told |= {f"in_place_case_{entry.name}": check_put(library, entry) for entry in ENTRIES}
+    print(json.dumps(told))
+
+
+def check_put(library: device.Library, entry: Entry) -> str:
+    wrong = []
+    for arrays in arguments():
+        found = library.call(entry.name, arrays)
+        wanted = evaluate(entry.function, arrays)
+        wrong += [device.difference(y, w, 1e-5) for y, w in zip(found, wanted, strict=True)]
+    return "; ".join(filter(None, wrong))
 
 
 def check(library: device.Library, entry: Entry, op: Op, sample: Sample) -> str:

@@ -35,6 +35,15 @@ def test_emulated_kernels_give_the_reference(emulated: dict[str, str], op: str) 
     assert not wrong(emulated, op)
 
 
+def test_emulated_kernels_put_in_place(emulated: dict[str, str]) -> None:
+    assert not wrong(emulated, "in_place")
+
+
+@pytest.mark.cuda
+def test_the_gpu_puts_in_place(on_gpu: dict[str, str]) -> None:
+    assert not wrong(on_gpu, "in_place")
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("op", [op.name for op in ALL])
 def test_the_gpu_gives_the_reference(on_gpu: dict[str, str], op: str) -> None:
