@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from build.corpus import Model
 from build.lockstep import Lockstep
@@ -18,6 +19,7 @@ from build.lockstep import Lockstep
 import dslc
 from dslc.build import driver, session
 from dslc.build.target import Target
+from dslc.ir.evaluate import initial_variables, run_entry
 from dslc.source import SourceFile
 
 TARGET = Target("test", "cpu", "x86-64-v3", (), 256, 1)
@@ -26,10 +28,12 @@ MODELS = Path(__file__).parents[2] / "examples" / "models"
 SMALL = {
     "bert": {"V": 5, "D": 16, "layers": 1, "heads": 2, "context": 9},
     "gpt2": {"V": 5, "D": 16, "layers": 1, "heads": 2, "context": 9},
-    "llama": {"V": 5, "D": 16, "depth": 1, "heads": 4, "kv_heads": 2, "hidden": 24},
+    "llama": {
+        "V": 5, "D": 16, "layers": 1, "heads": 4, "kv_heads": 2, "hidden": 24, "context": 9,
+    },
     "vit": {"classes": 3, "size": 12, "patch": 4, "D": 16, "layers": 1, "heads": 2},
     "t5": {"V": 5, "D": 16, "layers": 1, "heads": 2, "dim": 6, "hidden": 24},
-}
+}  # fmt: skip
 SIZES = ({"N": 1, "T": 2, "S": 9}, {"N": 3, "T": 7, "S": 5})
 
 
@@ -50,6 +54,28 @@ def test_attention_is_one_operation(name: str) -> None:
     ops = Counter(eqn.op.name for eqn in step.function.eqns)
     count = 3 if name == "t5" else 1
     assert (ops["attention"], ops["attention_gradient"]) == (count, count)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_decoding_with_a_cache(name: str) -> None:
+    """Of two texts that are not in step: the scores of the whole texts, at every place."""
+    source = SourceFile(name, (MODELS / f"{name}.dl").read_text())
+    program = session.program_of(source, settings={**SMALL[name], "layers": 2, "batch": 2})
+    variables = initial_variables(program, 0)
+    tokens = np.random.default_rng(0).integers(0, 5, (2, 9))
+    whole = run_entry(program, "forward", variables, {"tokens": tokens})[0]["output"]
+    begun = {"tokens": tokens[:, :2], "past": np.array([0, 0])}
+    outputs, states = run_entry(program, "prefill", variables, begun)
+    np.testing.assert_allclose(outputs["output"], whole[:, 1], rtol=1e-4, atol=1e-5)
+    again = {"tokens": tokens[:, 1:3], "past": np.array([1, 1])}
+    states |= run_entry(program, "prefill", {**variables, **states}, again)[1]
+    for first, second in [(3, 2), (4, 3), (5, 4), (6, 5), (7, 6), (8, 7)]:
+        token = np.array([[tokens[0, first]], [tokens[1, second]]])
+        given = {"token": token, "past": np.array([first, second])}
+        outputs, news = run_entry(program, "decode", {**variables, **states}, given)
+        states |= news
+        wanted = [whole[0, first], whole[1, second]]
+        np.testing.assert_allclose(outputs["output"], wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

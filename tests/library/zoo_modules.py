@@ -108,11 +108,11 @@ class GPT2Net(nn.Module):  # type: ignore[misc,name-defined]
 class LlamaNet(nn.Module):  # type: ignore[misc,name-defined]
     """LlamaForCausalLM."""
 
-    def __init__(self, V: int, D: int, depth: int, heads: int, kv_heads: int, hidden: int) -> None:
+    def __init__(self, V: int, D: int, layers: int, heads: int, kv_heads: int, hidden: int) -> None:
         super().__init__()
         self.model = tree({
             "embed_tokens": nn.Embedding(V, D),
-            "layers": repeated(depth, lambda: Llama(D, heads, kv_heads, hidden)),
+            "layers": repeated(layers, lambda: Llama(D, heads, kv_heads, hidden)),
             "norm": nn.RMSNorm(D, 1e-5),
         })  # fmt: skip
         self.lm_head = nn.Linear(D, V, bias=False)

@@ -79,7 +79,7 @@ CASES = {
     ),
     "llama": Case(
         zoo.LlamaNet,
-        {"V": 20, "D": 16, "depth": 2, "heads": 4, "kv_heads": 2, "hidden": 24},
+        {"V": 20, "D": 16, "layers": 2, "heads": 4, "kv_heads": 2, "hidden": 24},
         {"tokens": whole(20, 3, 7)},
         {},
         next_token,
