@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dslc.diagnostics import CompileError, Diagnostic
 
 if TYPE_CHECKING:
-    from dslc.api import check, compile, lower, parse
+    from dslc.api import check, compile, lower, merge, parse
     from dslc.build.errors import BuildError
     from dslc.jupyter import load_ipython_extension
     from dslc_runtime import (
@@ -47,6 +47,7 @@ __all__ = [
     "load",
     "load_ipython_extension",
     "lower",
+    "merge",
     "parse",
 ]
 
@@ -54,6 +55,7 @@ _HOME = {
     "check": "dslc.api",
     "compile": "dslc.api",
     "lower": "dslc.api",
+    "merge": "dslc.api",
     "parse": "dslc.api",
     "BuildError": "dslc.build.errors",
     "load_ipython_extension": "dslc.jupyter",

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from dslc.build import session
+from dslc.build import merging, session
 from dslc.build.session import Weights
 from dslc.build.special import Sizes
 from dslc.build.target import parse_targets
@@ -76,6 +76,23 @@ def lower(
     static parameters by name. Raises CompileError when the program has errors.
     """
     return session.program_of(source_file(source), model, set, training=train)
+
+
+def merge(
+    source: Source,
+    weights: Weights,
+    *,
+    model: str | None = None,
+    set: Mapping[str, Setting] | None = None,
+) -> dict[str, Any]:
+    """The arrays of the plain model, by name: what `lora` layers and `adapt` lines make of weights
+    has the weights' names, and weights of their own are left out.
+
+    weights: a `.safetensors` file or arrays by name, of the model with its adapters. Nothing is
+    compiled. Raises CompileError (the program is wrong, or reads a weight in two ways),
+    ArgumentError (the weights are wrong, or there is nothing to merge).
+    """
+    return merging.merge(source_file(source), weights, model, set)[0]
 
 
 @overload

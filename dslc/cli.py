@@ -24,6 +24,7 @@ COMMANDS = {
     "run": "call an artifact on arrays from files",
     "train": "train a model on an .npz file",
     "eval": "loss and metrics on an .npz file",
+    "merge": "weights of low rank (LoRA) merged into the plain model's",
     "show": "any stage of the compiler as text",
     "explain": "what an error code means, with examples",
     "doc": "the library, built-in functions and your files, explained",

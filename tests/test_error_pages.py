@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dslc.diagnostics import Diagnostic
+from dslc.diagnostics import CompileError, Diagnostic
 from dslc.source import SourceFile
 from dslc.syntax.parser import parse
 
@@ -25,9 +25,20 @@ def diagnose(program: str, only_syntax: bool) -> list[Diagnostic]:
     source = SourceFile("example.dl", program)
     if only_syntax:
         return parse(source)[1]
+    if program.startswith("# dslc merge"):
+        return merge(source)
     if program.startswith("# dslc build"):
         return build(source, program.splitlines()[0])
     return list(importlib.import_module("dslc.semantics.check").check(source))
+
+
+def merge(source: SourceFile) -> list[Diagnostic]:
+    """What merging the weights of its adapters says."""
+    try:
+        importlib.import_module("dslc.build.merging").merging_of(source)
+    except CompileError as error:
+        return list(error.diagnostics)
+    return []
 
 
 def build(source: SourceFile, command: str) -> list[Diagnostic]:

@@ -37,7 +37,7 @@ def hoist_weights(program: Program) -> Program:
     fixed = fixed_variables(program)
     if not fixed:
         return program
-    prepare = _Prepare(Builder())
+    prepare = Prepare(Builder())
     names = [prepare.add(entry, _hoistable(entry, fixed)) for entry in program.entries]
     if not prepare.results:
         return program
@@ -119,7 +119,7 @@ def _is_dynamic(eqn: Eqn) -> bool:
 
 
 @dataclass(slots=True)
-class _Prepare:
+class Prepare:
     """The `prepare` function while it is built, over all entries; equal values are made once."""
 
     b: Builder

@@ -7,14 +7,14 @@ Non-goals: what the forms of the language mean (`expressions.py`, `statements.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field, replace
 from typing import Literal
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import Diagnostic, Reporter, nearest_name
-from dslc.ir.core import DimCheck, Origin, Value
+from dslc.ir.core import DimCheck, Entry, Origin, Value
 from dslc.ir.dims import Dim, free_symbols, sym
 from dslc.ir.op import Attrs, Op
 from dslc.ir.prove import Fact, Prover, Relation
@@ -159,6 +159,8 @@ class Context:
     variables: Variables = field(default_factory=Variables)
     prover: Prover = field(default_factory=Prover)
     checks: list[DimCheck] = field(default_factory=list)
+    # The entries for inference, each with what it reads in the place of weights.
+    replaced: list[tuple[Entry, Mapping[str, Sequence[Value]]]] = field(default_factory=list)
     # Of the `train` block: what is read in the place of weights, and the frame where it says so.
     adapters: Adapters = field(default_factory=Adapters)
     train_frame: Frame | None = None

@@ -7,11 +7,11 @@ None) and every diagnostic. Non-goals: optimisation; printing the diagnostics.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from dslc.diagnostics import Diagnostic, InternalError, Reporter, nearest_name
-from dslc.ir.core import Entry, Program, TrainPlan
+from dslc.ir.core import Entry, Program, TrainPlan, Value
 from dslc.semantics import calls, errors, statics, weights
 from dslc.semantics.context import MOST_STEPS, Context, Exhausted, Frame, Mistake, Silent
 from dslc.semantics.emission import Adapters
@@ -41,16 +41,43 @@ def elaborate(
     `statics` overrides the model's static parameters (`--set`). With `training` the program has a
     `TrainPlan` and the entry `evaluate`, and a model without a `train` block is an error.
     """
+    ctx, program = _elaborated(source, model, statics, lambda trains: training)
+    found = list(ctx.reporter.diagnostics)
+    return (None if ctx.reporter.has_errors else program), found
+
+
+Replaced = tuple[tuple[Entry, Mapping[str, Sequence[Value]]], ...]
+
+
+def elaborate_replaced(
+    source: SourceFile,
+    model: str | None = None,
+    statics: Mapping[str, Setting] | None = None,
+) -> tuple[Program | None, Replaced, list[Diagnostic]]:
+    """The program, for training if the model has a `train` block, and for each entry what it reads
+    in the place of weights: what adapters make of them, what calls hand in."""
+    ctx, program = _elaborated(source, model, statics, lambda trains: trains)
+    found = list(ctx.reporter.diagnostics)
+    return (None if ctx.reporter.has_errors else program), tuple(ctx.replaced), found
+
+
+def _elaborated(
+    source: SourceFile,
+    model: str | None,
+    statics: Mapping[str, Setting] | None,
+    training: Callable[[bool], bool],
+) -> tuple[Context, Program | None]:
+    """The program of the chosen model; `training` is told whether it has a `train` block."""
     with deep_recursion():
         ctx = new_context(source)
         module = ctx.frame.module
         decl = _choose(ctx, module, model)
         weights.check_blocks(ctx, module)
-        program = None
-        if decl is not None and not ctx.reporter.has_errors:
-            program = elaborate_model(ctx, module, decl, statics or {}, training=training)
-    found = list(ctx.reporter.diagnostics)
-    return (None if ctx.reporter.has_errors else program), found
+        if decl is None or ctx.reporter.has_errors:
+            return ctx, None
+        trains = any(block.name.name == decl.name.name for block in module.trains)
+        train = training(trains)
+        return ctx, elaborate_model(ctx, module, decl, statics or {}, training=train)
 
 
 @contextmanager
@@ -113,6 +140,7 @@ def elaborate_model(
     """
     ctx.variables.found.clear()
     ctx.checks.clear()
+    ctx.replaced.clear()
     ctx.layers.clear()
     ctx.inference.clear()
     ctx.adapters, ctx.train_frame = Adapters(), None

@@ -42,9 +42,11 @@ class ModelRun:
         """Every entry, for inference."""
         made = []
         for entry in self.decl.entries:
-            with ctx.building(Emission()):
+            emission = Emission()
+            with ctx.building(emission):
                 built = self._entry(ctx, entry)
             if built is not None:
+                ctx.replaced.append((built, emission.replaced))
                 made.append(built)
         return made
 

@@ -11,7 +11,7 @@ Non-goals: reading files (`weight_files.py`), dtypes (`conversion.py`), taking t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -79,8 +79,10 @@ def fit(
 
 
 def _spared(model: str, known: Sequence[VariableInfo], missing: Sequence[str]) -> AbstractSet[str]:
-    """The names that may be missing; each pattern must name some."""
-    spared: set[str] = set()
+    """The names that may be missing; each pattern must name some. So may weights of adapters, which
+    stand below the name of the weight that they change."""
+    names = {v.name for v in known}
+    spared = {name for name in names if any(place in names for place in _around(name))}
     for pattern in missing:
         found = {v.name for v in known if matches(pattern, v.name)}
         if not found:
@@ -89,6 +91,12 @@ def _spared(model: str, known: Sequence[VariableInfo], missing: Sequence[str]) -
             raise ArgumentError(f"no weight of {model} is called {pattern!r}{hint}")
         spared |= found
     return spared
+
+
+def _around(name: str) -> Iterator[str]:
+    """What a name stands below: `a.b.c` below `a.b` and `a`."""
+    while name := name.rpartition(".")[0]:
+        yield name
 
 
 def _report(

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dslc.diagnostics import Diagnostic, Label, render_json
+from dslc.build.merging import merging_of
+from dslc.diagnostics import CompileError, Diagnostic, Label, render_json
 from dslc.ir.core import Entry, Program
 from dslc.semantics.analysis import analyse
 from dslc.semantics.check import check
@@ -48,9 +49,9 @@ class Case:
 
     @property
     def command(self) -> str | None:
-        """The options of a program that is built."""
+        """The command of a program that is built, or whose weights are merged."""
         first = self.program.partition("\n")[0]
-        return first.removeprefix("# dslc build") if first.startswith("# dslc build") else None
+        return first if first.startswith(("# dslc build", "# dslc merge")) else None
 
     @property
     def is_wrong(self) -> bool:
@@ -110,6 +111,12 @@ def diagnose(case: Case) -> list[Diagnostic]:
     source = SourceFile("example.dl", case.program)
     if case.command is None:
         return list(check(source))
+    if "dslc merge" in case.command:
+        try:
+            merging_of(source)
+        except CompileError as error:
+            return list(error.diagnostics)
+        return []
     model = re.search(r"--model (\w+)", case.command)
     settings = re.findall(r"--set (\w+)=(\w+)", case.command)
     values = {name: int(value) if value.isdigit() else value for name, value in settings}

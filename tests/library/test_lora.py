@@ -3,16 +3,21 @@ all of them in inference."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from library.against_torch import numbers, program, torch
 
+import dslc
+from dslc import cli
 from dslc.autodiff.train_step import add_train_step
+from dslc.build import describe
 from dslc.ir.core import Program
 from dslc.ir.evaluate import initial_variables, run_entry
 from dslc.passes import pipeline
+from dslc_runtime import loading, safetensors
 
 F = torch.nn.functional
 
@@ -133,3 +138,94 @@ model M(x: f32[N, 4]) -> f32[N, 4] {
     outputs, _ = run_entry(program(text), "forward", values, {"x": np.eye(4, dtype=np.float32)})
     low = values["lora_matrix.lora_b"] @ values["lora_matrix.lora_a"]
     np.testing.assert_allclose(outputs["output"], values["w"] + 0.5 * low, rtol=1e-5)
+
+
+PLAIN = """
+from std.transformer import transformer_encoder
+
+model M(x: f32[N, 4, 8]) -> f32[N, 3] {
+    y = x |> body: transformer_encoder[2, heads=2, feedforward=8, drop=0.0]
+    return y[:, 0] |> head: dense[3]
+}
+"""
+ADAPTED = f"""
+from std.lora import lora_matrix
+{PLAIN}
+train M {{
+    input label: i64[N]
+    loss cross_entropy(output, label)
+    optimizer adamw[lr=0.05]
+    freeze * except head.*
+    adapt lora_matrix[rank=2] for *.in_proj_weight, *.linear1.weight
+}}
+"""
+
+
+def learned(text: str, x: Any, classes: int) -> tuple[Program, dict[str, Any]]:
+    """A few steps of training; the weights alone."""
+    joined = add_train_step(program(text, training=True))
+    values = initial_variables(joined, seed=3)
+    for step in range(3):
+        inputs = {"x": x, "label": np.arange(len(x)) % classes, "seed": 0, "step": step}
+        values |= run_entry(joined, "train_step", values, inputs)[1]
+    weights = {k: v for k, v in values.items() if not k.startswith("optimizer.")}
+    return joined, weights
+
+
+def test_adapters_of_a_library_block_merge_into_the_plain_model() -> None:
+    x = numbers(3, 4, 8)
+    joined, weights = learned(ADAPTED, x, 3)
+    plain = program(PLAIN)
+    trained = {v.name for v in joined.variables if v.kind == "weight" and v.trainable}
+    places = [
+        f"body.layers.{i}.{w}"
+        for i in (0, 1)
+        for w in ("self_attn.in_proj_weight", "linear1.weight")
+    ]
+    small = {f"{place}.lora_{ab}" for place in places for ab in "ab"}
+    assert trained == {*small, "head.weight", "head.bias"}
+    merged = dslc.merge(ADAPTED, weights)
+    first = initial_variables(plain, seed=0)
+    assert {k: v.shape for k, v in merged.items()} == {k: v.shape for k, v in first.items()}
+    ours, _ = run_entry(joined, "forward", weights, {"x": x})
+    theirs, _ = run_entry(plain, "forward", merged, {"x": x})
+    np.testing.assert_allclose(theirs["output"], ours["output"], rtol=1e-4, atol=1e-5)
+    before = {name: weights[name] for name in first}
+    unmerged, _ = run_entry(plain, "forward", before, {"x": x})
+    assert np.abs(unmerged["output"] - ours["output"]).max() > 1e-3
+
+
+def test_lora_layers_merge(tmp_path: Path) -> None:
+    joined, weights = learned(LAYER, numbers(6, 12), 5)
+    (tmp_path / "m.dl").write_text(LAYER)
+    safetensors.save(tmp_path / "lora.safetensors", weights, {})
+    out = tmp_path / "plain.safetensors"
+    words = ["merge", tmp_path / "m.dl", "--weights", tmp_path / "lora.safetensors", "-o", out]
+    assert cli.main([str(word) for word in words]) == 0
+    merged, _ = safetensors.load(out)
+    assert set(merged) == {"query.weight", "query.bias", "head.weight", "head.bias"}
+    text = LAYER.partition("train M")[0].replace(
+        "query_lora: lora[query, rank=2, alpha=3.0]", "query"
+    )
+    x = numbers(2, 12)
+    ours, _ = run_entry(joined, "forward", weights, {"x": x})
+    theirs, _ = run_entry(program(text), "forward", merged, {"x": x})
+    np.testing.assert_allclose(theirs["output"], ours["output"], rtol=1e-4, atol=1e-5)
+
+
+def test_where_nothing_is_adapted_nothing_merges() -> None:
+    values = initial_variables(program(PLAIN), seed=0)
+    with pytest.raises(dslc.ArgumentError, match=r"nothing in .* changes the weights of M"):
+        dslc.merge(PLAIN, values)
+
+
+def test_weights_of_the_plain_model_load_into_the_adapted_one() -> None:
+    joined = add_train_step(program(ADAPTED, training=True))
+    infos = describe.variable_infos(joined.variables)
+    plain = initial_variables(program(PLAIN), seed=0)
+    fitted = loading.fit("M", infos, (), plain, "what was given")
+    assert fitted.values.keys() == plain.keys()
+    assert {t.name.rpartition(".")[2] for t in fitted.report.missing} == {"lora_a", "lora_b"}
+    del plain["head.bias"]
+    with pytest.raises(dslc.ArgumentError, match=r"missing: head\.bias"):
+        loading.fit("M", infos, (), plain, "what was given")

@@ -166,3 +166,12 @@ def adapted_twice(names: Sequence[str], span: Span, first: Span) -> Diagnostic:
         span,
         others=[also(first, "first here")],
     )
+
+
+def cannot_merge(name: str, why: str, span: Span) -> Diagnostic:
+    return make(
+        "E0442",
+        f"`{name}` can't be merged: {why}",
+        span,
+        notes=["merged, a weight has one value, which is read everywhere"],
+    )
