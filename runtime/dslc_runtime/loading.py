@@ -23,6 +23,8 @@ from dslc_runtime.report import LoadedTensor, LoadReport, OtherTensor
 
 # PyTorch counts the batches of each batch norm beside its running mean; we don't need the count.
 _COUNTER, _MEAN = "num_batches_tracked", "running_mean"
+# So many lines of each kind name what was probably meant: looking for it takes time.
+_HINTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,10 @@ def fit(
         {v.name: v.name if v.foreign is None else v.foreign for v in known if v.foreign != ""},
         ignored,
     )
-    names, values, problems = own, *_values(known, own, given, spared)
-    if problems and foreign != own:
-        other_values, others = _values(known, foreign, given, spared)
-        if len(others) <= len(problems):
-            names, values, problems = foreign, other_values, others
+    names = own
+    if unfit := _unfit(known, own, given, spared):
+        names = foreign if _unfit(known, foreign, given, spared) <= unfit else own
+    values, problems = _values(known, names, given, spared)
     if problems:
         lines = "\n  ".join(problems)
         raise ArgumentError(f"{where} does not fit the model {model}:\n  {lines}")
@@ -124,6 +125,34 @@ def _report(
     return LoadReport(model, where, tuple(loaded), tuple(ignored), tuple(missing))
 
 
+def _missing(
+    known: Sequence[VariableInfo],
+    names: _Names,
+    given: Mapping[str, Array],
+    spared: AbstractSet[str],
+) -> list[VariableInfo]:
+    """The weights that have to be in the file and are not."""
+    named = ((v, names.of.get(v.name, "")) for v in known if v.kind == "weight")
+    return [v for v, name in named if name and name not in given and v.name not in spared]
+
+
+def _extra(names: _Names, given: Mapping[str, Array]) -> list[str]:
+    taken = set(names.of.values())
+    return [name for name in given if name not in taken and not names.left_out(name)]
+
+
+def _unfit(
+    known: Sequence[VariableInfo],
+    names: _Names,
+    given: Mapping[str, Array],
+    spared: AbstractSet[str],
+) -> int:
+    """How many tensors don't fit under these names."""
+    held = ((v, given.get(names.of.get(v.name, ""))) for v in known)
+    misshapen = sum(array is not None and array.shape != v.dims for v, array in held)
+    return len(_missing(known, names, given, spared)) + len(_extra(names, given)) + misshapen
+
+
 def _values(
     known: Sequence[VariableInfo],
     names: _Names,
@@ -132,19 +161,16 @@ def _values(
 ) -> tuple[dict[str, Converted], list[str]]:
     """The values of the variables that the file has; one line for each tensor that is missing,
     extra, or of another type."""
-    taken = set(names.of.values())
-    extra = [n for n in given if n not in taken and not names.left_out(n)]
+    missing, extra = _missing(known, names, given, spared), _extra(names, given)
     lines = []
-    for v in known:
-        name = names.of.get(v.name, "")
-        if v.kind == "weight" and name and name not in given and v.name not in spared:
-            near = difflib.get_close_matches(name, extra, 1, 0.5)
-            hint = f" (the file has {near[0]!r})" if near else ""
-            lines.append(f"missing: {_told(v, name)}: {declared(v)}{hint}")
+    for i, v in enumerate(missing):
+        name = names.of[v.name]
+        hint = _hint("the file has", name, extra if i < _HINTED else ())
+        lines.append(f"missing: {_told(v, name)}: {declared(v)}{hint}")
+    taken = set(names.of.values())
     free = sorted(taken - set(given)) or sorted(taken)
-    for name in extra:
-        near = difflib.get_close_matches(name, free, 1, 0.5)
-        hint = f" (the model has {near[0]!r})" if near else ""
+    for i, name in enumerate(extra):
+        hint = _hint("the model has", name, free if i < _HINTED else ())
         lines.append(f"extra: {name}: {described(given[name])}{hint}")
     values: dict[str, Converted] = {}
     for v in known:
@@ -156,6 +182,11 @@ def _values(
                 told = f"{_told(v, name)}: {described(given[name])} where {declared(v)} is needed"
                 lines.append(told + (f": {refused}" if str(refused) else ""))
     return values, lines
+
+
+def _hint(lead: str, name: str, among: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, among, 1, 0.5)
+    return f" ({lead} {near[0]!r})" if near else ""
 
 
 def _value(variable: VariableInfo, array: Array) -> Converted:

@@ -192,7 +192,7 @@ def from_json(data: object) -> Manifest:
     if not isinstance(data, dict) or not isinstance(data.get("format"), int):
         raise ManifestError("it has no format number")
     if data["format"] != FORMAT:
-        made = f"dslc {data.get('compiler') or 'of another version'}"
+        made = data.get("compiler") or "another version of dslc"
         raise ManifestError(
             f"it has format {data['format']}, made by {str(made)[:60]}; this runtime reads format "
             f"{FORMAT}: install the dslc_runtime that belongs to that compiler"
