@@ -41,6 +41,9 @@ def run(args: argparse.Namespace) -> int:
     training = args.train or args.stage == "grad"
     program = session.program_of(source, args.model, parse_settings(args.set), training=training)
     if args.stage == "ir":
+        if args.precision != "f32":
+            program = pipeline.run(program, pipeline.BEFORE_GRADIENTS)
+            program = with_precision(program, args.precision)
         print(shown(only(program, args.entry), args.entry))
     elif args.stage == "grad":
         program = pipeline.run(program, pipeline.BEFORE_GRADIENTS)
