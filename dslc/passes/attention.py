@@ -17,27 +17,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from typing import cast as typed
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim
-from dslc.ir.op import Op
 from dslc.ir.rewrite import drop_dead, map_bodies, rewrite, with_inputs
 from dslc.ir.types import DType, TensorType
 from dslc.ops.attention import attention as attention_op
 from dslc.ops.attention_formula import AttentionAttrs
-from dslc.ops.broadcast import broadcast, reduce_sum
-from dslc.ops.constants import cast, constant, stop_gradient
-from dslc.ops.elementwise import add, div, exp, mul, neg, sub
-from dslc.ops.linalg import accumulator, matmul
+from dslc.ops.broadcast import broadcast
+from dslc.ops.constants import cast, constant
+from dslc.ops.elementwise import add, exp, mul, neg
+from dslc.ops.linalg import accumulator
 from dslc.ops.logic import logical_and, logical_not, select
-from dslc.ops.reduce import reduce_max
 from dslc.ops.shape import reshape, transpose
 from dslc.passes import arithmetic_rules, fold, shape_rules
-from dslc.passes.conditions import Band, Placed, band_of, conditions, join, placed
+from dslc.passes.attention_match import Finder, Found, Term, Weights
+from dslc.passes.conditions import Band, Placed, band_of, join, parts_of, placed
 from dslc.passes.cse import cse
 
 # A score that the largest one always leaves without weight: hidden keys that have it are not seen.
@@ -55,207 +54,14 @@ def attention(function: Function) -> Function:
     if not any(eqn.op is exp for eqn in function.eqns):
         return function
     simple = cse(rewrite(function, _RULES))
-    found = _Finder(simple).found()
+    found = Finder(simple).found()
     return _replaced(simple, found) if found else function
-
-
-@dataclass(frozen=True, slots=True)
-class _Scores:
-    """q @ k.T * scale + bias, where the conditions hold, else `fill`. `bias`: what is added, each
-    times a number. `inside`: the values on the way, which nothing else may use."""
-
-    product: Eqn
-    inside: tuple[Value, ...]
-    scale: float = 1.0
-    bias: tuple[tuple[Value, float], ...] = ()
-    hidden: tuple[Placed, ...] = ()
-    fill: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Weights:
-    """softmax(scores), times `number` where the conditions hold and else 0."""
-
-    scores: _Scores
-    number: float
-    kept: tuple[Placed, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A product of weights and values that is attention."""
-
-    eqn: Eqn
-    weights: _Weights
-
-
-@dataclass(slots=True)
-class _Finder:
-    function: Function
-    producers: dict[Value, Eqn] = field(init=False)
-    users: dict[Value, list[Eqn]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.producers = {out: eqn for eqn in self.function.eqns for out in eqn.outputs}
-        self.users = {}
-        for eqn in self.function.eqns:
-            for value in eqn.inputs:
-                self.users.setdefault(value, []).append(eqn)
-
-    def found(self) -> dict[Eqn, _Found]:
-        all_ = (self.product(eqn) for eqn in self.function.eqns if eqn.op is matmul)
-        return {found.eqn: found for found in all_ if found is not None}
-
-    def product(self, eqn: Eqn) -> _Found | None:
-        attrs: Any = eqn.attrs
-        if attrs.transpose_a or eqn.inputs[0] is eqn.inputs[1]:
-            return None
-        inside: list[Value] = []
-        weights = self.weights(eqn.inputs[0], inside)
-        if weights is None:
-            return None
-        made = {self.producers[value] for value in (*inside, *weights.scores.inside)}
-        for value in (*inside, *weights.scores.inside):
-            if value in self.function.results:
-                return None
-            if any(user is not eqn and user not in made for user in self.users[value]):
-                return None
-        return _Found(eqn, weights)
-
-    def made_by(self, value: Value, op: Op) -> Eqn | None:
-        eqn = self.producers.get(value)
-        return eqn if eqn is not None and eqn.op is op else None
-
-    def number(self, value: Value) -> float | None:
-        """The one value that all elements have, if that is known."""
-        eqn = self.made_by(value, constant)
-        return None if eqn is None else float(typed(Any, eqn.attrs).value)
-
-    # --- the weights --------------------------------------------------------------------------
-
-    def weights(self, value: Value, inside: list[Value]) -> _Weights | None:
-        """What `value` is; adds to `inside` the values on the way."""
-        number, kept = 1.0, list[Placed]()
-        while (eqn := self.producers.get(value)) is not None:
-            inside.append(value)
-            chosen = self.choice(eqn)
-            scaled = self.scaled(eqn)
-            if chosen is not None and chosen[2] == 0:
-                kept += chosen[0]
-                value = chosen[1]
-            elif scaled is not None:
-                value, number = scaled[0], number * scaled[1]
-            else:
-                scores = self.softmax(eqn, inside)
-                return None if scores is None else _Weights(scores, number, tuple(kept))
-        return None
-
-    def choice(self, eqn: Eqn) -> tuple[list[Placed], Value, float] | None:
-        """A select between a value and a number: the conditions of the value, and both."""
-        if eqn.op is not select:
-            return None
-        condition, x, y = eqn.inputs
-        for value, other, negated in ((x, y, False), (y, x, True)):
-            number = self.number(other)
-            if number is not None:
-                return conditions(condition, self.producers, negated), value, number
-        return None
-
-    def scaled(self, eqn: Eqn) -> tuple[Value, float] | None:
-        """A value times a number."""
-        if eqn.op is mul:
-            for value, other in (eqn.inputs, eqn.inputs[::-1]):
-                number = self.number(other)
-                if number is not None:
-                    return value, number
-        if eqn.op is div and (number := self.number(eqn.inputs[1])):
-            return eqn.inputs[0], 1 / number
-        return None
-
-    def softmax(self, eqn: Eqn, inside: list[Value]) -> _Scores | None:
-        """The scores, of which the equation divides the exponentials by their sum."""
-        if eqn.op is not div:
-            return None
-        power, total = eqn.inputs
-        sums = self.along_rows(total, reduce_sum, inside)
-        top = self.made_by(power, exp)
-        if sums is not power or top is None:
-            return None
-        inside.append(power)
-        (value,) = top.inputs
-        down = self.made_by(value, sub)
-        if down is not None and self.along_rows(down.inputs[1], reduce_max, []) is down.inputs[0]:
-            self.along_rows(down.inputs[1], reduce_max, inside)
-            inside.append(value)
-            value = down.inputs[0]
-        return self.scores(value, 1.0)
-
-    def along_rows(self, value: Value, op: Op, inside: list[Value]) -> Value | None:
-        """What `value` is a reduction of, along the last axis, spread out along it again."""
-        rank = value.type.rank
-        while (eqn := self.producers.get(value)) is not None:
-            inside.append(value)
-            if eqn.op is op:
-                whole: Any = eqn.attrs
-                return eqn.inputs[0] if whole.axes == (rank - 1,) else None
-            if eqn.op not in (broadcast, reshape, stop_gradient) or not _keeps_rows(eqn):
-                return None
-            value = eqn.inputs[0]
-        return None
-
-    # --- the scores ---------------------------------------------------------------------------
-
-    def scores(self, value: Value, outer: float) -> _Scores | None:
-        """What `value` is, which is multiplied by `outer` after all."""
-        eqn = self.producers.get(value)
-        if eqn is None:
-            return None
-        if eqn.op is matmul:
-            return _Scores(eqn, (value,), outer)
-        scaled, chosen = self.scaled(eqn), self.choice(eqn)
-        found: _Scores | None = None
-        if scaled is not None:
-            found = self.scores(scaled[0], outer * scaled[1])
-        elif chosen is not None and outer == 1:
-            hidden, x, fill = chosen
-            found = self.scores(x, outer)
-            if found is not None and found.fill in (None, fill):
-                found = replace(found, hidden=(*hidden, *found.hidden), fill=fill)
-            else:
-                found = None
-        elif eqn.op in (add, sub):
-            found = self.biased(eqn, outer)
-        return None if found is None else replace(found, inside=(value, *found.inside))
-
-    def biased(self, eqn: Eqn, outer: float) -> _Scores | None:
-        x, y = eqn.inputs
-        sides = [(x, y, -outer if eqn.op is sub else outer)]
-        if eqn.op is add:
-            sides.append((y, x, outer))
-        for value, bias, factor in sides:
-            found = self.scores(value, outer)
-            if found is not None and found.fill is None:
-                return replace(found, bias=(*found.bias, (bias, factor)))
-        return None
-
-
-def _keeps_rows(eqn: Eqn) -> bool:
-    """Whether a broadcast or reshape only spreads out along a new last axis, or puts that in."""
-    before, after = eqn.inputs[0].type.dims, eqn.outputs[0].type.dims
-    if eqn.op is stop_gradient:
-        return True
-    axes = getattr(eqn.attrs, "axes", None)
-    if eqn.op is broadcast:
-        rows = len(after) - 1
-        kept = axes in (tuple(range(rows)), tuple(range(rows + 1)))
-        return kept and before[:rows] == after[:rows]
-    return after == (*before, 1)
 
 
 # --- what takes its place -----------------------------------------------------------------------
 
 
-def _replaced(function: Function, found: dict[Eqn, _Found]) -> Function:
+def _replaced(function: Function, found: dict[Eqn, Found]) -> Function:
     b = Builder.over(function)
     producers = {out: eqn for eqn in function.eqns for out in eqn.outputs}
     replaced: dict[Value, Value] = {}
@@ -279,7 +85,7 @@ class _Made:
     b: Builder
     producers: dict[Value, Eqn]
     eqn: Eqn
-    weights: _Weights
+    weights: Weights
     replaced: dict[Value, Value]
 
     @property
@@ -295,9 +101,13 @@ class _Made:
         k = self.turned(k, not product.attrs.transpose_b)
         v = self.turned(v, typed(Any, self.eqn.attrs).transpose_b)
         band, mask, fill, dropped = self.split()
+        if not mask:
+            band, terms = self.with_added(band)
+        else:
+            terms = list(scores.bias)
         operands: dict[str, Value | None] = {
             "mask": self.all_of(mask),
-            "bias": self.bias(),
+            "bias": self.bias(terms),
             "factor": self.factor(dropped, q.type.dtype),
             "past": band.past and self.now(band.past),
         }
@@ -324,7 +134,7 @@ class _Made:
         rank = x.type.rank
         perm = (*range(rank - 2), rank - 1, rank - 2)
         if eqn is not None and eqn.op is transpose and typed(Any, eqn.attrs).perm == perm:
-            return eqn.inputs[0]
+            return self.now(eqn.inputs[0])
         return typed(Value, transpose(self.b, x, perm=perm))
 
     # --- heads ----------------------------------------------------------------------------------
@@ -345,7 +155,7 @@ class _Made:
         if eqn.op is reshape:
             return self.unjoined(x, eqn)
         if eqn.op is broadcast:
-            (few,), dims, attrs = eqn.inputs, x.type.dims, typed(Any, eqn.attrs)
+            few, dims, attrs = self.now(eqn.inputs[0]), x.type.dims, typed(Any, eqn.attrs)
             one = (*dims[:-3], 1, *dims[-2:])
             heads = dims[-3]
             if isinstance(heads, int) and few.type.dims == one and len(attrs.axes) == len(dims):
@@ -363,7 +173,7 @@ class _Made:
         if spread is None or spread.op is not broadcast or wide.type.rank != x.type.rank + 1:
             return x, 1
         *before, few, times, _, _ = wide.type.dims
-        source, axes = spread.inputs[0], typed(Any, spread.attrs).axes
+        source, axes = self.now(spread.inputs[0]), typed(Any, spread.attrs).axes
         fits = wide.type.dims == (*batch, few, times, rows, columns) and isinstance(times, int)
         places = (*range(len(before) + 1), len(before) + 2, len(before) + 3)
         if not fits or axes != places or source.type.dims != (*batch, few, rows, columns):
@@ -450,8 +260,41 @@ class _Made:
         dtype = accumulator(x.type.dtype)
         return x if x.type.dtype == dtype else typed(Value, cast(self.b, x, dtype=dtype))
 
-    def bias(self) -> Value | None:
-        terms = [(v, n) for v, n in self.weights.scores.bias if not self.is_zero(v)]
+    def with_added(self, band: Band) -> tuple[Band, list[Term]]:
+        """The bounds with those of masks that are added to the scores as large negative numbers,
+        where each query sees a key all the same; and what else is added."""
+        terms: list[Term] = []
+        for term in self.weights.scores.bias:
+            more, rest = self.bounded(self.added_mask(term))
+            joined = None if rest else join(band, more)
+            if joined is None or joined == band or not self.sees_something(joined):
+                terms.append(term)
+            else:
+                band = joined
+        return band, terms
+
+    def added_mask(self, term: Term) -> list[Placed]:
+        """The conditions in which the term adds 0, if it adds a large negative number elsewhere."""
+        part = placed(term[0], self.producers)
+        eqn = self.producers.get(part.value)
+        if eqn is None or eqn.op is not select:
+            return []
+        condition, *sides = eqn.inputs
+        for (shown, hidden), negated in ((sides, False), (sides[::-1], True)):
+            number = self.number(hidden)
+            if self.is_zero(shown) and number is not None and number * term[1] <= HIDDEN:
+                given = replace(part, value=condition, negated=negated)
+                return parts_of(given, self.producers)
+        return []
+
+    def number(self, value: Value) -> float | None:
+        """The one value that all elements have, if that is known."""
+        eqn = self.producers.get(value)
+        known = eqn is not None and eqn.op is constant
+        return float(typed(Any, eqn).attrs.value) if known else None
+
+    def bias(self, given: Sequence[Term]) -> Value | None:
+        terms = [(v, n) for v, n in given if not self.is_zero(v)]
         if not terms:
             return None
         if len(terms) == 1 and terms[0][1] == 1:
@@ -467,8 +310,7 @@ class _Made:
         return total
 
     def is_zero(self, value: Value) -> bool:
-        eqn = self.producers.get(value)
-        return eqn is not None and eqn.op is constant and typed(Any, eqn.attrs).value == 0
+        return self.number(value) == 0
 
     def factor(self, kept: Sequence[Placed], dtype: DType) -> Value | None:
         """`number` where the conditions hold, else 0."""

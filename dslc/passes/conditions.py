@@ -69,8 +69,12 @@ def _placed_input(eqn: Eqn, given: Placed) -> Placed | None:
 
 def conditions(value: Value, producers: Producers, negated: bool = False) -> list[Placed]:
     """What must all hold for `value`, which has the scores' dims, to be true (or not to be)."""
-    start = Placed(value, tuple(range(value.type.rank)), negated)
-    return list(dict.fromkeys(_split(start, producers)))
+    return parts_of(Placed(value, tuple(range(value.type.rank)), negated), producers)
+
+
+def parts_of(given: Placed, producers: Producers) -> list[Placed]:
+    """What must all hold for `given` to hold."""
+    return list(dict.fromkeys(_split(given, producers)))
 
 
 def _split(given: Placed, producers: Producers) -> Iterator[Placed]:

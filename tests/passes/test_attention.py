@@ -168,6 +168,19 @@ CASES = {
         {"bias": True},
         0.5,
     ),
+    "a causal mask that is added": Case(
+        f"{SELF}, p: f32[T]",
+        """seen = reshape[T, 1](arange[T]()) >= arange[T]()
+        softmax(q @ k.T + where(seen, 0, -1e9) + p) @ v""",
+        {"low": 0, "bias": True},
+        1.0,
+    ),
+    "padding that is added": Case(
+        f"{SELF}, seen: bool[N, T]",
+        """softmax(q @ k.T + where(reshape[N, 1, 1, T](seen), 0, -1e9)) @ v""",
+        {"bias": True},
+        1.0,
+    ),
     "ALiBi": Case(
         SELF,
         """bias = alibi[2](arange[T](), arange[T]())
