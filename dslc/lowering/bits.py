@@ -23,8 +23,7 @@ def philox_number(bind: Bind, key: Expr, stream: int, step: Expr, counter: Expr)
     keys = [_u32(key), _u32(tirx.shift_right(key, i64(32)))]
     for _ in range(10):
         words = [bind(word) for word in _philox_round(words, keys)]
-        keys = [bind(keys[0] + _const32(0x9E3779B9)), keys[1] + _const32(0xBB67AE85)]
-        keys[1] = bind(keys[1])
+        keys = [bind(_wrapping_sum(k, by)) for k, by in zip(keys, (0x9E3779B9, 0xBB67AE85))]
     word = bind(tirx.bitwise_and(counter, i64(3)))
     low = tirx.Select(tirx.EQ(word, i64(0)), words[0], words[1])
     high = tirx.Select(tirx.EQ(word, i64(2)), words[2], words[3])
@@ -33,6 +32,12 @@ def philox_number(bind: Bind, key: Expr, stream: int, step: Expr, counter: Expr)
 
 def _const32(value: int) -> Expr:
     return tirx.const(value, "uint32")
+
+
+def _wrapping_sum(value: Expr, by: int) -> Expr:
+    """A sum modulo 2**32. TVM tells LLVM that a sum of u32 never wraps, so that it may not."""
+    wide = tirx.Cast("uint64", value) + tirx.const(by, "uint64")
+    return _u32(tirx.bitwise_and(wide, tirx.const(0xFFFFFFFF, "uint64")))
 
 
 def _u32(value: Expr) -> Expr:

@@ -13,6 +13,7 @@ import pytest
 from library.against_torch import check, numbers, program, torch
 from library.transformer_modules import GPT2, Grouped, Llama, RelativeBias, rotated
 
+from dslc.autodiff.train_step import add_train_step
 from dslc.ir.evaluate import initial_variables, run_entry
 
 nn, F = torch.nn, torch.nn.functional
@@ -62,6 +63,34 @@ def test_scaled_dot_product_attention(call: str, oracle: dict[str, Any]) -> None
         return F.scaled_dot_product_attention(q, k, v, **oracle)
 
     check(call, inputs, attend, imports=ATTENTION)
+
+
+def test_weights_dropped_in_training() -> None:
+    """Of two equal weights none, one or both are kept, and doubled, with odds of 1, 2 and 1."""
+    text = f"""{ATTENTION}
+layer attend(x: f32[N, 2, T, 4]) -> f32[N, 2, T, 4] {{
+    param values: f32[1, 2, 2, 4] = 1
+    return scaled_dot_product_attention[drop=0.5](0 * x, 0 * values, values)
+}}
+model M(x: f32[1, 2, T, 4]) -> f32[1, 2, T, 4] {{ return attend(x) }}
+train M {{
+    loss mean(output)
+    optimizer sgd
+    metric none = mean(where(output == 0, 1.0, 0.0))
+    metric one = mean(where(output == 1, 1.0, 0.0))
+    metric both = mean(where(output == 2, 1.0, 0.0))
+}}
+"""
+    built = program(text, training=True)
+    inputs = {"x": np.ones((1, 2, 5000, 4), np.float32)}
+    draw = {"seed": np.asarray(1), "step": np.asarray(0)}
+    variables = initial_variables(built, 0)
+    step = add_train_step(built)
+    outputs, _ = run_entry(step, "train_step", variables, {**inputs, **draw})
+    found = [float(outputs[name]) for name in ("none", "one", "both")]
+    np.testing.assert_allclose(found, [0.25, 0.5, 0.25], atol=0.02)
+    whole = run_entry(built, "forward", variables, inputs)[0]["output"]
+    np.testing.assert_allclose(whole, 1, rtol=1e-6)
 
 
 class Named(nn.Module):  # type: ignore[misc,name-defined]
