@@ -219,9 +219,9 @@ class _Emitter:
                 if before.other is not None:
                     raise InternalError("a stack lies where a carry is read")
                 return replace(before, other=(self.turn, first))
-            start = self.region().plus(self.dim(slots.offset))
             if slots.slots == 1:
-                return start
+                return self.of_scan(slots.last, around, loop)
+            start = self.region().plus(self.dim(slots.offset))
             turn = self.turn + i64(1) if place.following else self.turn
             return start.plus(tirx.floormod(turn, i64(2)) * self.dim(slots.size))
         places = loop.inputs if place.of == "input" else loop.outputs

@@ -154,7 +154,9 @@ class _Grouper:
         """Whether the result is the operand's memory under other dims."""
         if eqn.op.name not in VIEWS:
             renames = eqn.op.name == "relabel" or is_beginning(eqn)
-            return renames and self.must_be_stored(eqn.outputs[0])
+            return renames and (
+                self.must_be_stored(eqn.outputs[0]) or self.has_view(eqn.outputs[0])
+            )
         producer = self.producer.get(eqn.inputs[0])
         if producer is None or producer.op.name in VIEWS:
             return True

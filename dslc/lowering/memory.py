@@ -3,13 +3,15 @@
 Input: an Entry, or the body of a scan, and its Grouping. Output: a `Plan`. Values whose lifetimes
 don't meet share memory; a group that reads a dying value only at the index it writes works in
 place. Static sizes are laid out exactly, first fit, largest first; values with dynamic sizes share
-only slots of equal size expressions, behind the static part. Offsets are multiples of 64 bytes.
+only slots of equal size expressions, behind the static part; the regions of scans share one as
+large as the largest of them. Offsets are multiples of 64 bytes.
 
 An update (the next value of a weight or state) goes straight into the variable when nothing reads
 the old value later; otherwise it is kept aside and copied at the end.
 
-The body of a scan has a region of the arena to itself; its carries live there, in two slots that
-are read and written in turn, or in one where the next value can be written over the old one. What
+The body of a scan has a region of the arena to itself. Its carries live there, in two slots that
+are read and written in turn, or in the place of the scan's result where the next value can be
+written over the old one. What
 it yields is written straight into the stack, and a carry whose next value is yielded is read there.
 """
 
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dslc.ir.core import Entry, Function, Value
-from dslc.ir.dims import Dim
+from dslc.ir.dims import Dim, maximum
 from dslc.lowering.group import Group, Grouping
 from dslc.ops.scan_attrs import ScanAttrs
 
@@ -81,7 +83,8 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Where a carry lives in its body's region: `slots` times `size` bytes from `offset`. One
+    """Where a carry lives. One that is written over lives in `last`, where the scan's result is to
+    be; one that takes turns has two slots of `size` bytes from `offset` of the body's region. One
     without slots is `first` in the first step, and then what the step before put into the `stack`.
     """
 
@@ -89,6 +92,7 @@ class Slots:
     size: Dim
     slots: int
     first: OfScan
+    last: OfScan
     stack: OfScan | None
 
 
@@ -107,12 +111,14 @@ class Plan:
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """Memory needed from step `first` to step `last` (both included)."""
+    """Memory needed from step `first` to step `last` (both included). That of a `region`, in which
+    the body of a scan lays out its own, is cheap to be too large for others."""
 
     size: Dim
     first: int
     last: int
     offset: Dim = 0
+    region: bool = False
 
 
 def align(size: Dim) -> Dim:
@@ -129,17 +135,19 @@ def lay_out(blocks: Sequence[Block]) -> Dim:
         block.offset = _first_fit(block, placed)
         placed.append(block)
     total: Dim = max((_bytes(b, b.offset) for b in placed), default=0)
-    slots: list[tuple[Block, list[Block]]] = []
+    slots: list[list[Block]] = []
     for block in sorted((b for b in blocks if b not in fixed), key=lambda b: b.first):
-        for slot, tenants in slots:
-            if slot.size == block.size and not any(_meet(block, t) for t in tenants):
-                block.offset = slot.offset
+        for tenants in slots:
+            alike = all(t.size == block.size or (t.region and block.region) for t in tenants)
+            if alike and not any(_meet(block, t) for t in tenants):
                 tenants.append(block)
                 break
         else:
+            slots.append([block])
+    for tenants in slots:
+        for block in tenants:
             block.offset = total
-            total = total + align(block.size)
-            slots.append((block, [block]))
+        total = total + maximum(*(align(block.size) for block in tenants))
     return total
 
 
@@ -162,6 +170,10 @@ def _first_fit(block: Block, placed: Iterable[Block]) -> int:
             break
         offset = max(offset, end)
     return offset
+
+
+# A carry: its position among the scan's inputs, that among its results, its parameter.
+Carried = tuple[int, int, Value]
 
 
 class _Planner:
@@ -189,8 +201,7 @@ class _Planner:
         self.kept: set[Value] = set()  # read by a copy at the end
         self.stacked: dict[int, OfScan] = {}  # carries whose next value is yielded
 
-    def run(self, scratch: Mapping[int, Dim], carries: Sequence[tuple[int, Value]] = ()) -> Plan:
-        """`carries`: their positions among the scan's inputs, and their parameters."""
+    def run(self, scratch: Mapping[int, Dim], carries: Sequence[Carried] = ()) -> Plan:
         self.place_results()
         steps = len(self.grouping.groups)
         for i, g in enumerate(self.grouping.groups):
@@ -198,8 +209,9 @@ class _Planner:
                 if value not in self.places:
                     last = steps if value in self.kept else self.last_read.get(value, i)
                     self.blocks[value] = self.share(g, i, value, last)
-        extra = {i: Block(size, i, i) for i, size in scratch.items()}
-        slots = [Block(self.slot_size(i, v), -1, steps) for i, (_, v) in enumerate(carries)]
+        kinds = [g.kind for g in self.grouping.groups]
+        extra = {i: Block(s, i, i, region=kinds[i] == "scan") for i, s in scratch.items()}
+        slots = [Block(self.slot_size(i, v), -1, steps) for i, (_, _, v) in enumerate(carries)]
         aside = {v: Block(v.type.nbytes, steps, steps) for v in self.overwritten()}
         blocks = [*dict.fromkeys(self.blocks.values()), *extra.values(), *slots]
         size = lay_out([*blocks, *aside.values()])
@@ -212,9 +224,10 @@ class _Planner:
                 align(value.type.nbytes),
                 self.slots(i),
                 OfScan("input", position),
+                OfScan("output", result),
                 self.stacked.get(i),
             )
-            for i, (block, (position, value)) in enumerate(zip(slots, carries))
+            for i, (block, (position, result, value)) in enumerate(zip(slots, carries))
         )
         kept = {v: InArena(block.offset, block.size) for v, block in aside.items()}
         return Plan(self.places, places, self.all_copies(kept), size, carried)
@@ -242,7 +255,8 @@ class _Planner:
         return 2 if InCarry(carry, following=True) in written else 1
 
     def slot_size(self, carry: int, value: Value) -> Dim:
-        return align(value.type.nbytes) * self.slots(carry)
+        slots = self.slots(carry)
+        return align(value.type.nbytes) * slots if slots > 1 else 0
 
     def place_results(self) -> None:
         for result, targets in zip(self.function.results, self.targets):
@@ -282,8 +296,25 @@ class _Planner:
         reads = [v for v in g.inputs if self.grouping.base(v) is old]
         return all(v in g.pointwise for v in reads)
 
+    def first_value(self, g: Group, value: Value) -> Value | None:
+        """What a scan begins with, of the carry that ends as `value`; None if the scan reads it for
+        anything else, too. It is read before the result is written."""
+        if g.anchor is None or not isinstance(g.anchor.attrs, ScanAttrs):
+            return None
+        attrs, inputs = g.anchor.attrs, [self.grouping.base(v) for v in g.anchor.inputs]
+        carry = g.anchor.outputs.index(value) - attrs.yields
+        if carry < 0 or inputs.count(inputs[attrs.elements + carry]) > 1:
+            return None
+        return inputs[attrs.elements + carry]
+
     def share(self, g: Group, step: int, value: Value, last: int) -> Block:
         """A new block, or that of an input that dies here and can be overwritten in place."""
+        first = self.first_value(g, value)
+        if first is not None:
+            block = self.blocks.get(first)
+            if block is not None and block.last == step and block.size == value.type.nbytes:
+                block.last = max(last, step)
+                return block
         for read in (v for v in g.inputs if v in g.pointwise):  # in order: builds repeat
             base = self.grouping.base(read)
             block = self.blocks.get(base)
@@ -326,5 +357,5 @@ def plan_body(attrs: ScanAttrs, grouping: Grouping, scratch: Mapping[int, Dim]) 
         for i, result in enumerate(body.results[: attrs.yields])
     ]
     targets += [(InCarry(i), InCarry(i, following=True)) for i in range(attrs.carries)]
-    carries = list(enumerate(body.params))[count : count + attrs.carries]
+    carries = [(count + i, attrs.yields + i, c) for i, c in enumerate(attrs.carried)]
     return _Planner(body, grouping, params, targets).run(scratch, carries)

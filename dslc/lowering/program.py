@@ -24,7 +24,7 @@ from dslc.lowering.entry import Call, CopyCall, Loop, Step, entry_dims, make_cop
 from dslc.lowering.group import Group, Grouping, group
 from dslc.lowering.kernel import Kernel, make_kernel
 from dslc.lowering.loops import Task, emit_loops
-from dslc.lowering.memory import InArena, InCarry, OfScan, Place, Plan, plan, plan_body
+from dslc.lowering.memory import InArena, InCarry, Place, Plan, plan, plan_body
 from dslc.lowering.put import emit_put, in_place
 from dslc.lowering.ranking import emit_ranking
 from dslc.ops.scan_attrs import ScanAttrs
@@ -112,7 +112,7 @@ def assemble(
     """Lays the entry out, makes its kernels by `make(name, group, layout, position)`, shares equal
     ones, and joins them. `scratch` tells the bytes of working memory that a group wants."""
     grouping = group(entry.function)
-    bodies, wanted = _bodies(grouping, scratch)
+    bodies, wanted = plan_bodies(grouping, scratch)
     layout = Layout(grouping, plan(entry, grouping, wanted), bodies)
     joined = _Joined(entry, make, make_copy, {} if shared is None else shared)
     host = make_entry(entry, joined.steps(layout, entry.name))
@@ -126,7 +126,7 @@ def assemble(
     )  # fmt: skip
 
 
-def _bodies(grouping: Grouping, scratch: Scratch) -> tuple[dict[int, Layout], dict[int, Dim]]:
+def plan_bodies(grouping: Grouping, scratch: Scratch) -> tuple[dict[int, Layout], dict[int, Dim]]:
     """The layouts of the scans' bodies, and what memory each group wants, by its number."""
     bodies: dict[int, Layout] = {}
     wanted: dict[int, Dim] = {}
@@ -151,7 +151,7 @@ def _calls(layout: Layout) -> Dim:
 
 def _body_layout(attrs: ScanAttrs, scratch: Scratch) -> Layout:
     grouping = group(attrs.body)
-    bodies, wanted = _bodies(grouping, scratch)
+    bodies, wanted = plan_bodies(grouping, scratch)
     return Layout(grouping, plan_body(attrs, grouping, wanted), bodies)
 
 
@@ -208,14 +208,17 @@ class _Joined:
         body, g = layout.bodies[position], layout.grouping.groups[position]
         attrs, anchor = scan_attrs(g), cast(Eqn, g.anchor)
         before, after = [], []
-        for i, value in enumerate(anchor.inputs[attrs.elements :][: attrs.carries]):
-            size = value.type.nbytes
-            if body.plan.carries[i].slots:
-                before.append(self.copy(body.plan.carries[i].first, InCarry(i), size))
-            after.append(self.copy(InCarry(i), OfScan("output", attrs.yields + i), size))
 
         def places(values: Sequence[Value]) -> tuple[Place, ...]:
             return tuple(layout.plan.places[layout.grouping.base(value)] for value in values)
+
+        ends = places(anchor.outputs[attrs.yields :])
+        for i, value in enumerate(anchor.inputs[attrs.elements :][: attrs.carries]):
+            size, carry = value.type.nbytes, body.plan.carries[i]
+            if carry.slots > 1 or (carry.slots == 1 and places([value]) != ends[i : i + 1]):
+                before.append(self.copy(carry.first, InCarry(i), size))
+            if carry.slots != 1:
+                after.append(self.copy(InCarry(i), carry.last, size))
 
         return Loop(
             attrs.length, attrs.reverse, layout.plan.scratch.get(position, InArena(0, 0)),

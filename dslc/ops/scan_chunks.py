@@ -5,7 +5,8 @@
 For two ends. With *checkpoints* the gradient keeps what each chunk began with, and computes a chunk
 again when it is there: with chunks of about sqrt(T) steps, memory for 2 sqrt(T) of them. And
 *truncated*, gradients stop where a chunk begins: the cotangents of its first carries are dropped,
-but not those of the scan's own first carries. The steps that fill no chunk come last.
+but not those of the scan's own first carries. The steps that fill no chunk come last; with
+checkpoints they are one chunk of another length: of them, too, only the carries are kept.
 
 Non-goals: which of the two a program asks for (`semantics/scan_options.py`).
 """
@@ -19,7 +20,7 @@ from typing import cast
 
 from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
-from dslc.ir.core import Value
+from dslc.ir.core import Function, Value
 from dslc.ir.dims import Dim, minimum
 from dslc.ir.types import TensorType, is_float
 from dslc.ops.broadcast import broadcast
@@ -82,16 +83,10 @@ class _Chunked:
         scanned, captured = inputs[:first], inputs[first + attrs.carries :]
         begin = self.rest if attrs.reverse else 0
         stacks = [self.rows(x, begin, self.whole) for x in scanned]
-        parts = [
-            cast(Value, reshape(b, x, dims=(self.count, self.chunks.steps, *x.type.dims[1:])))
-            for x in stacks
-        ]
         carries = list(inputs[first : first + attrs.carries])
-        outer = self.outer(parts, carries, captured)
         flags = [constant(b, value=True, type=TensorType("bool"))] if self.chunks.stop else []
-        made = b.emit(scan, [*parts, *flags, *carries, *captured], outer)
-        given = [self.flat(stack) for stack in made[: attrs.yields]]
-        carries = list(made[attrs.yields + len(flags) :])
+        made = self.over(stacks, flags, carries, captured, self.count, self.chunks.steps)
+        given, carries = list(made[: attrs.yields]), list(made[attrs.yields + len(flags) :])
         if self.rest == 0:
             return (*given, *carries)
         if flags:
@@ -99,32 +94,62 @@ class _Chunked:
             carries = [self.stopped(b, flows, carry) for carry in carries]
         begin = 0 if attrs.reverse else self.whole
         left = [self.rows(x, begin, self.rest) for x in scanned]
-        last = b.emit(scan, [*left, *carries, *captured], replace(self.inner, length=self.rest))
+        if self.chunks.again:
+            last = self.over(left, [], carries, captured, 1, self.rest)
+        else:
+            inner = replace(self.inner, length=self.rest)
+            last = b.emit(scan, [*left, *carries, *captured], inner)
         behind = last[: attrs.yields]
         pairs = zip(behind, given) if attrs.reverse else zip(given, behind)
         return (*(cast(Value, concat(b, *pair, axis=0)) for pair in pairs), *last[attrs.yields :])
 
-    def outer(
-        self, parts: Sequence[Value], carries: Sequence[Value], captured: Sequence[Value]
-    ) -> ScanAttrs:
-        """The scan over the chunks."""
-        b, stop = Builder(), self.chunks.stop
-        params = self.attrs.body.params
+    def over(
+        self,
+        stacks: Sequence[Value],
+        flags: Sequence[Value],
+        carries: Sequence[Value],
+        captured: Sequence[Value],
+        count: Dim,
+        steps: Dim,
+    ) -> tuple[Value, ...]:
+        """Emits the scan over `count` chunks of so many steps; it gives stacks of steps."""
+        parts = [
+            cast(Value, reshape(self.b, x, dims=(count, steps, *x.type.dims[1:]))) for x in stacks
+        ]
+        body = self.body(parts, flags, carries, captured, steps)
+        again = self.chunks.again
+        attrs = ScanAttrs(
+            body, count, len(parts), len(flags) + len(carries), self.attrs.reverse,
+            "carries" if again else "all", again,
+        )  # fmt: skip
+        made = self.b.emit(scan, [*parts, *flags, *carries, *captured], attrs)
+        flat = [
+            cast(Value, reshape(self.b, x, dims=(count * steps, *x.type.dims[2:])))
+            for x in made[: attrs.yields]
+        ]
+        return (*flat, *made[attrs.yields :])
+
+    def body(
+        self,
+        parts: Sequence[Value],
+        flags: Sequence[Value],
+        carries: Sequence[Value],
+        captured: Sequence[Value],
+        steps: Dim,
+    ) -> Function:
+        """What is done for one chunk."""
+        b, params = Builder(), self.attrs.body.params
         chunk = [b.param(p.name, x.type.with_dims(x.type.dims[1:])) for p, x in zip(params, parts)]
-        flags = [b.param("first", TensorType("bool"))] if stop else []
+        first = [b.param("first", flag.type) for flag in flags]
         begun = [b.param(p.name, c.type) for p, c in zip(self.attrs.carried, carries)]
         others = params[len(parts) + len(carries) :]
         same = [b.param(p.name, c.type) for p, c in zip(others, captured)]
-        entering = [self.stopped(b, flags[0], carry) for carry in begun] if stop else begun
-        made = b.emit(scan, [*chunk, *entering, *same], self.inner)
+        entering = [self.stopped(b, first[0], carry) for carry in begun] if first else begun
+        inner = replace(self.inner, length=steps)
+        made = b.emit(scan, [*chunk, *entering, *same], inner)
         count = self.attrs.yields
-        later = [constant(b, value=False, type=TensorType("bool"))] if stop else []
-        body = b.function("body", [*made[:count], *later, *made[count:]])
-        again = self.chunks.again
-        return ScanAttrs(
-            body, self.count, len(parts), len(flags) + len(carries), self.attrs.reverse,
-            "carries" if again else "all", again,
-        )  # fmt: skip
+        later = [constant(b, value=False, type=flag.type) for flag in flags]
+        return b.function("body", [*made[:count], *later, *made[count:]])
 
     def stopped(self, b: Builder, first: Value, carry: Value) -> Value:
         """The carry, through which a gradient flows in the first chunk only."""
@@ -148,8 +173,3 @@ class _Chunked:
             return x
         starts, stops = (start, *(0 for _ in dims[1:])), (start + count, *dims[1:])
         return cast(Value, slice_(self.b, x, starts=starts, stops=stops, steps=(1,) * len(dims)))
-
-    def flat(self, stack: Value) -> Value:
-        """A stack of chunks as one of steps."""
-        _, _, *rest = stack.type.dims
-        return cast(Value, reshape(self.b, stack, dims=(self.whole, *rest)))

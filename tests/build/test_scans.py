@@ -118,6 +118,37 @@ train M {
     optimizer adam[lr=0.01]
 }
 """
+# Two layers in one body, whose gradients stop every few steps; sequences of several lengths.
+DEEP_CELLS = """
+from std.recurrent import lstm_cell, gru_cell
+model M(x: f32[N, T, 3]) -> f32[N, 4] {
+    low, high = lstm_cell[5], gru_cell[6]
+    zero, one = zeros[N, 5](), ones[N, 6]()
+    hs, h, c, g = scan[truncate=3] x_t in x along 1, h = zero, c = zero, g = one {
+        h, c = low(x_t, h, c)
+        g = high(h, g)
+        yield g |> seen: dense[2] |> relu
+    }
+    return concat[axis=-1](g |> out: dense[2], sum[axis=1](hs))
+}
+train M {
+    input label: i64[N]
+    loss cross_entropy(output, label)
+    optimizer sgd[lr=0.1]
+}
+"""
+CHECKPOINTS = """
+from std.recurrent import lstm
+model M(x: f32[N, T, 3], lengths: i64[N]) -> f32[N, 4] {
+    hs, h, c = x |> net: lstm[5, bidirectional=true, keep="checkpoints"](lengths=lengths)
+    return concat[axis=-1](h[0], h[1], c[0], sum[axis=1](hs)) |> out: dense[4]
+}
+train M {
+    input label: i64[N]
+    loss cross_entropy(output, label)
+    optimizer sgd[lr=0.1]
+}
+"""
 # Reductions and a softmax over what came before; values of several dtypes in one body.
 ATTEND = """
 model M(x: f32[N, T, 6]) -> (f32[N, T, 6], f32[N, 6], bool[N]) {
@@ -139,6 +170,9 @@ MODELS = [
     Model("deep", DEEP, sizes=({"A": 3, "B": 2}, {"A": 1, "B": 5}, {"A": 2, "B": 0}, {"A": 0})),
     Model("state", STATE, sizes=({"T": 0}, {"T": 1}, {"T": 4})),
     Model("trained", TRAINED, sizes=({"T": 1, "N": 2}, {"T": 5, "N": 3})),
+    Model("deep cells", DEEP_CELLS, sizes=({"T": 2, "N": 2}, {"T": 3, "N": 3}, {"T": 8, "N": 1})),
+    Model("checkpoints", CHECKPOINTS,
+          sizes=({"T": 0, "N": 1}, {"T": 1, "N": 2}, {"T": 11, "N": 3})),
     Model("attend", ATTEND, sizes=LENGTHS),
 ]  # fmt: skip
 BY_NAME = {model.name: model for model in MODELS}
