@@ -244,6 +244,17 @@ def test_embedding() -> None:
     check("x |> l: embedding[6, 4, padding_idx=1]", {"x": tokens}, module)
 
 
+def test_embedding_that_begins_otherwise() -> None:
+    built = program(
+        "model M(x: i64[N]) -> f32[N, 50]"
+        " { return x |> l: embedding[60, 50, padding_idx=3, init=normal[1, 0.02]] }"
+    )
+    table = initial_variables(built, 0)["l.weight"]
+    others = np.delete(table, 3, axis=0)
+    assert not table[3].any()
+    assert (others.mean(), others.std()) == pytest.approx((1, 0.02), rel=0.05)
+
+
 def test_bilinear() -> None:
     inputs = {"x": numbers(3, 5), "y": numbers(3, 4, seed=1)}
     torch.manual_seed(0)
