@@ -39,6 +39,14 @@ CLASSES: list[tuple[str, Callable[..., Any]]] = [
         "cross_entropy[label_smoothing=0.3, ignore_index=3](x, where(y < 0, 0, y), weight=w)",
         lambda x, y, w: F.cross_entropy(x, y.clamp(0), w, label_smoothing=0.3, ignore_index=3),
     ),
+    (
+        "mean(cast[f32](y) * cross_entropy_each(x, y))",
+        lambda x, y, w: (y * F.cross_entropy(x, y, reduction="none")).mean(),
+    ),
+    (
+        "sum(cast[f32](y) * cross_entropy_each[label_smoothing=0.2](x, y, w))",
+        lambda x, y, w: (y * F.cross_entropy(x, y, w, label_smoothing=0.2, reduction="none")).sum(),
+    ),
     ("nll(log_softmax(x), y)", lambda x, y, w: F.nll_loss(x.log_softmax(-1), y)),
     (
         "nll[ignore_index=1](x, where(y < 0, 0, y), w)",
