@@ -13,8 +13,10 @@ import pytest
 
 import dslc
 from dslc.autodiff.train_step import add_train_step
+from dslc.build.merging import merge
 from dslc.ir.core import Program
 from dslc.ir.evaluate import evaluate
+from dslc.source import SourceFile
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "finetune"
@@ -113,9 +115,13 @@ def test_lora_merged_is_lora(encoder: dict[str, Any]) -> None:
         added = 16 / 8 * weights[f"{name}.lora_b"] @ weights[f"{name}.lora_a"]
         assert np.abs(added).max() > 0.001
         merged[name] = merged[name] + added
-    plain = dslc.compile(
-        EXAMPLE / "classify.dl", model="Classify", set=SMALL, threads=1, weights=merged
-    )
+    file = EXAMPLE / "classify.dl"
+    source = SourceFile(str(file), file.read_text())
+    written, _ = merge(source, weights, "ClassifyLora", SMALL)  # what `dslc merge` writes
+    assert written.keys() == merged.keys()
+    for name, weight in merged.items():
+        np.testing.assert_allclose(written[name], weight, atol=1e-6)
+    plain = dslc.compile(file, model="Classify", set=SMALL, threads=1, weights=written)
     given = batch(9)
     np.testing.assert_allclose(
         plain(given["tokens"], given["mask"]), trainer(given["tokens"], given["mask"]), atol=1e-4
