@@ -262,7 +262,9 @@ class _Planner:
         for result, targets in zip(self.function.results, self.targets):
             base = self.grouping.base(result)
             if base in self.made_in and base not in self.places:
-                place = next((t for t in targets if self.writable(base, t)), None)
+                # A result that is the beginning of a value is no room for all of it.
+                whole = base.type.size == result.type.size
+                place = next((t for t in targets if whole and self.writable(base, t)), None)
                 if place is not None:
                     self.places[base] = place
                     continue

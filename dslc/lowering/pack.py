@@ -82,8 +82,9 @@ def pack_weights(entry: Entry, cpu: Vectors, fixed: Container[str]) -> Entry:
 
 
 def _made_of(value: Value, context: Context) -> Value:
-    """What the value is a cast or another order of."""
-    while (eqn := context.producer(value)) is not None and eqn.op in (cast_op, reshape, transpose):
+    """What the value is a cast, a part or another order of."""
+    moves = (cast_op, reshape, transpose, slice_)
+    while (eqn := context.producer(value)) is not None and eqn.op in moves:
         (value,) = eqn.inputs
     return value
 

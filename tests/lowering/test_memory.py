@@ -121,3 +121,19 @@ def test_states_that_change_places() -> None:
     arrays = [np.full(3, value, np.float32) for value in (1, 2, 3)]
     found = compile_all([entry]).call("step", arrays)
     assert [array[0] for array in found] == [3, 3, 2]
+
+
+def test_a_result_has_no_room_for_what_it_is_the_beginning_of() -> None:
+    """The whole value is put in the arena, and its beginning copied."""
+    b = Builder()
+    x = b.param("x", f32(8, 4))
+    whole = OPS["exp"](b, x)
+    first = OPS["slice"](b, whole, starts=(0, 0), stops=(2, 4), steps=(1, 1))
+    function = b.function("forward", (OPS["matmul"](b, whole, whole, transpose_b=True), first))
+    entry = Entry("forward", function, (Argument("x", "input"),), ("scores", "first"))
+    grouping = group(function)
+    assert grouping.base(first) is whole
+    planned = plan(entry, grouping, {})
+    assert isinstance(planned.places[whole], InArena)
+    (given,) = compile_all([entry]).call("forward", [np.ones((8, 4), "f4")])[1:]
+    np.testing.assert_allclose(given, np.full((2, 4), np.e, "f4"), rtol=1e-6)
