@@ -23,6 +23,7 @@ from dslc.passes.fold import fold
 from dslc.passes.hoist import hoist_weights
 from dslc.passes.layout import layout
 from dslc.passes.precision import narrowed
+from dslc.passes.products import products
 from dslc.passes.scans import scans
 from dslc.passes.sums import sums
 from dslc.passes.yields import yields
@@ -39,6 +40,7 @@ FUNCTION_PASSES: Mapping[str, FunctionPass] = {
     "cse": cse,
     "dce": dce,
     "layout": layout,
+    "products": products,
     "scans": scans,
     "sums": sums,
     "bf16": partial(narrowed, dtype="bf16"),
@@ -85,7 +87,7 @@ SIMPLIFY: Pipeline = each("canonicalize", "fold", "canonicalize", "cse", "dce")
 # Before the lowering replaces ops by those that its kernels offer.
 BEFORE_LOWERING: Pipeline = (
     *SIMPLIFY,
-    *each("sums", "yields", "scans", "canonicalize", "layout", "canonicalize"),
+    *each("products", "sums", "yields", "scans", "canonicalize", "layout", "canonicalize"),
     ("absorb", absorb_transposes),
     *SIMPLIFY,
 )

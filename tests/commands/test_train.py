@@ -113,3 +113,21 @@ def test_eval_of_an_artifact(artifact, tiny, dslc) -> None:
     with np.load(tiny / "test.npz") as data:
         result = trainer.evaluate(x=data["x"], label=data["label"])
     assert f"loss {result.loss:.6f}" in text
+
+
+def test_averages_are_written_measured_and_resumed(tiny, tmp_path, dslc) -> None:
+    text = (tiny / "tiny.dl").read_text().replace("    metric", "    ema 0.9\n    metric")
+    (tmp_path / "tiny.dl").write_text(text)
+    data = ("--data", tiny / "train.npz", "--val", tiny / "test.npz", "--batch", "16")
+    for out, epochs, more in (("whole", 4, ()), ("part", 2, ()), ("part", 4, ("--resume",))):
+        words = ("--epochs", str(epochs), "-o", tmp_path / out, *more)
+        dslc("train", tmp_path / "tiny.dl", *data, *words)
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    averages = (whole / "ema.safetensors").read_bytes()
+    assert averages == (part / "ema.safetensors").read_bytes() != weights(whole)
+    last = json.loads((whole / "history.json").read_text())[-1]
+    measured = {}
+    for name in ("ema", "weights"):
+        words = ("--data", tiny / "test.npz", "--weights", whole / f"{name}.safetensors")
+        measured[name] = dslc("eval", tmp_path / "tiny.dl", *words).stdout.split()[1]
+    assert measured["ema"] == f"{last['val_loss']:.6f}" != measured["weights"]

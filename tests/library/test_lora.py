@@ -229,3 +229,26 @@ def test_weights_of_the_plain_model_load_into_the_adapted_one() -> None:
     del plain["head.bias"]
     with pytest.raises(dslc.ArgumentError, match=r"missing: head\.bias"):
         loading.fit("M", infos, (), plain, "what was given")
+
+
+def test_adapting_computes_no_gradient_of_the_matrix_s_size() -> None:
+    text = """
+from std.lora import lora_matrix
+
+model M(x: f32[N, T, 32]) -> f32[N, T, 5] {
+    return x |> body: dense[48] |> relu |> mid: dense[40] |> relu |> head: dense[5]
+}
+
+train M {
+    input label: i64[N, T]
+    loss cross_entropy(output, label)
+    optimizer sgd[lr=0.01]
+    freeze * except head.*
+    adapt lora_matrix[rank=2] for body.weight, mid.weight
+}
+"""
+    optimised = pipeline.run(add_train_step(program(text, training=True)), pipeline.OPTIMISE)
+    eqns = optimised.entry("train_step").function.eqns
+    dims = [eqn.outputs[0].type.dims for eqn in eqns if eqn.op.name == "matmul"]
+    # Each is the product of the two small ones, forwards.
+    assert [dims.count((48, 32)), dims.count((40, 48))] == [1, 1]
