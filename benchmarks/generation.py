@@ -93,11 +93,10 @@ def main() -> None:
     print(f"built in {time.perf_counter() - started:.0f} s")
     reference = Torch(arrays)
     prompt = np.random.default_rng(1).integers(0, VOCABULARY, (1, CONTEXT))
-    for i, token in enumerate(prompt[0]):  # both caches full, and equal scores on the way
+    for i, token in enumerate(prompt[0, :12]):
         found = model.decode(prompt[:, i : i + 1].copy(), np.array([i]))
         wanted = reference.decode(int(token), i)
-        if i in (0, 10, 300, 1000):
-            np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-3, atol=1e-3)
     print("past  dslc ms  PyTorch ms")
     for past in PASTS:
         token, place = prompt[:, past : past + 1].copy(), np.array([past])

@@ -18,7 +18,7 @@ from dslc.build.describe import dim_expr
 from dslc.build.target import Target
 from dslc.build.worker import EntryReport, Job, Report, object_path
 from dslc.ir import text
-from dslc.ir.core import Entry
+from dslc.ir.core import Entry, Program
 from dslc.lowering.cuda import lower_entry_cuda, with_targets
 from dslc.lowering.program import Lowered, Shared, lower_entry
 from dslc.schedules.cpu.contract import Machine
@@ -51,14 +51,20 @@ def run_here(job: Job) -> tuple[Report, Any]:
 
 
 def _entries(job: Job) -> list[Entry]:
-    program = text.parse_program(job.program, ops.BY_NAME)
+    return _chosen(job, text.parse_program(job.program, ops.BY_NAME))
+
+
+def _chosen(job: Job, program: Program) -> list[Entry]:
     return [program.entry(name) for name in job.entries]
 
 
 def _lower(job: Job) -> list[Lowered]:
-    machine = Machine(job.target.vector_bits, job.target.tasks, dots=job.target.has_bf16)
+    program = text.parse_program(job.program, ops.BY_NAME)
+    most = tuple((dim.name, dim.high) for dim in program.dims if dim.high is not None)
+    target = job.target
+    machine = Machine(target.vector_bits, target.tasks, dots=target.has_bf16, most=most)
     shared: Shared = {}
-    return [lower_entry(entry, machine, shared) for entry in _entries(job)]
+    return [lower_entry(entry, machine, shared) for entry in _chosen(job, program)]
 
 
 def join(lowered: list[Lowered]) -> Any:

@@ -17,8 +17,9 @@ from typing import Any, cast
 
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
-from dslc.ir.dims import Dim, Poly
+from dslc.ir.dims import Dim, Poly, free_symbols, substitute
 from dslc.ir.op import Expr
+from dslc.ir.prove import Prover
 from dslc.lowering.buffers import STORED, strides_of
 from dslc.lowering.group import Group
 from dslc.lowering.kernel import declare
@@ -160,9 +161,21 @@ def _plan_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     inner = _dims(a)[-2 if attrs.transpose_a else -1]
     left = size.operand(a, _matrix_strides(a, attrs.transpose_a))
     right = size.operand(b, _matrix_strides(b, attrs.transpose_b))
-    plan = plan_matmul(left, right, size(m), size(n), size(inner), machine, tuple(map(size, batch)))
+    plan = plan_matmul(
+        left, right, size(m), size(n), size(inner), machine, tuple(map(size, batch)),
+        most=_most(m, machine),
+    )  # fmt: skip
     scratch = plan.scratch_bytes(size(inner))
     return _Planned(scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, right, e, s))
+
+
+def _most(dim: Dim, machine: Machine) -> int | None:
+    """What the dim never exceeds; None: there is no such number."""
+    most = dict(machine.most)
+    names = free_symbols(dim)
+    prover = Prover({name: (0, most.get(name)) for name in names})
+    bound = substitute(dim, {name: most.get(name, 1) for name in names})
+    return bound if isinstance(bound, int) and prover.compare(dim, "<=", bound) else None
 
 
 def _plan_packed_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:

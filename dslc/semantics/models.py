@@ -210,12 +210,13 @@ def _bound(ctx: Context, frame: Frame, dim: ast.BoundedDim, dims: dict[str, DimR
         raise Silent
     if low > high:
         raise Mistake(errors.no_size_fits(name, low, high, dim.span))
-    if name in frame.env and frame.env[name] != sym(name):
+    if name in frame.env and frame.env[name] not in (sym(name), low if low == high else None):
         raise Mistake(errors.bounded_number(name, describe(frame.env[name]), dim.span))
     before, now = dims.get(name), DimRange(name, low, high)
     if before is not None and before.high is not None and before != now:
         raise Mistake(errors.bounds_differ(name, dim.span, f"{before.low}..{before.high}"))
-    frame.env[name] = sym(name)
+    # A dim of one possible size is that number: so is the code made for it.
+    frame.env[name] = low if low == high else sym(name)
     ctx.learn(dim.name.span, frame.env[name])
     dims[name] = now
     ctx.prover = ctx.prover.bound(name, low, high)

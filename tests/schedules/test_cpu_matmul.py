@@ -26,7 +26,7 @@ def pack(b: np.ndarray, width: int) -> np.ndarray:
     return np.ascontiguousarray(padded.reshape(k, panels, width).transpose(1, 0, 2))
 
 
-def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, bias=False):
+def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, most=None):
     """`kind`: how a and b lie in memory: N row-major, T transposed, P packed panels."""
     random = np.random.default_rng(0)
     a, b = random.standard_normal((m, k)).astype(dtype), random.standard_normal((k, n))
@@ -50,7 +50,7 @@ def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, bia
             value = tirx.max(value + added_buffer[index[1]], tirx.const(0.0, dtype))
             T.buffer_store(out, value, [index[0] * n + index[1]])
 
-        plan = plan_matmul(a_view, b_view, rows, n, k, machine)
+        plan = plan_matmul(a_view, b_view, rows, n, k, machine, most=most)
         plans.append(plan)
         emit_matmul(plan, a_view, b_view, epilogue, Operand(scratch, dtype, (1,)))
 
@@ -75,6 +75,14 @@ def test_product(kind, m, n, k):
 @pytest.mark.parametrize("kind", ["NN", "NT", "TN", "NP"])
 def test_rows_known_at_run_time(kind, m):
     check(kind, m, 37, 20, dynamic=True)
+
+
+@pytest.mark.parametrize(("m", "most"), [(1, 1), (1, 4), (3, 3), (5, 8)])
+@pytest.mark.parametrize(("kind", "source"), [("NN", "place"), ("NT", "dots")])
+def test_few_rows_known_at_run_time(kind, source, m, most):
+    """Then b is not packed: that would take longer than the product."""
+    for n in (37, 300):
+        assert check(kind, m, n, 200, dynamic=True, most=most).source == source
 
 
 @pytest.mark.parametrize("kind", ["NN", "NT", "NP"])

@@ -119,6 +119,17 @@ model M[D=4] {
 # --- static arguments ---------------------------------------------------------------------------
 
 
+def test_a_dim_of_one_possible_size_is_a_number() -> None:
+    source = """
+model M[batch=1] {
+    entry forward(x: f32[N in 1..batch, T], y: f32[N]) -> f32[N, T] { return x + reshape[N, 1](y) }
+}
+"""
+    one, four = program(source).entry("forward"), program(source, batch=4).entry("forward")
+    assert [str(p.type) for p in one.function.params] == ["f32[1, T]", "f32[1]"]
+    assert [str(p.type) for p in four.function.params] == ["f32[N, T]", "f32[N]"]
+
+
 def test_set_overrides_a_static_parameter() -> None:
     text = "model M[width=8](x: f32[N, 4]) -> f32[N, width] { return x |> fc: dense[width] }"
     assert str(program(text, width=16).variables[0].type) == "f32[16, 4]"

@@ -63,7 +63,7 @@ class Machine:
 
     `vector_bits` 512, 256 or 128; `tasks` is into how many tasks big kernels are cut (the
     launcher runs them on as many threads as it has); caches are bytes per core; `dots`: whether it
-    multiplies pairs of bf16.
+    multiplies pairs of bf16. `most`: dims of the program that are never greater than a number.
     """
 
     vector_bits: int = 512
@@ -71,6 +71,7 @@ class Machine:
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
     dots: bool = False
+    most: tuple[tuple[str, int], ...] = ()
 
     @property
     def registers(self) -> int:

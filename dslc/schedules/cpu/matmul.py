@@ -59,6 +59,7 @@ from dslc.schedules.cpu.register_tile import (
 )
 from dslc.schedules.cpu.split import Group, split
 
+FEW = 8  # rows up to which packing b would take longer than the product
 WIDE = 2048  # columns from which packed-on-the-fly panels are four vectors wide
 
 
@@ -100,13 +101,18 @@ class MatmulPlan:
 
 def plan_matmul(
     a: Operand, b: Operand | Panels, m: Size, n: Size, k: Size, machine: Machine,
-    batch: Sequence[Size] = (),
+    batch: Sequence[Size] = (), most: int | None = None,
 ) -> MatmulPlan:  # fmt: skip
-    """The plan for a [batch.., M, K] and b [batch.., K, N]; strides are all that is looked at."""
+    """The plan for a [batch.., M, K] and b [batch.., K, N]; strides are all that is looked at.
+    `most`: what M never exceeds, where that is known."""
     require(a.dtype == b.dtype and a.dtype in ITEMSIZE, f"matmul of {a.dtype} and {b.dtype}")
     lanes = machine.lanes(a.dtype)
-    source = _source(a, b, m, n, k, lanes)
+    most = m if isinstance(m, int) else most
+    few = most is not None and most <= FEW
+    source = _source(a, b, few, n, k, lanes)
     rows, vectors = _tile_shape(source, b, m, n, k, machine, a.dtype)
+    if few and most is not None and not isinstance(m, int):
+        rows, vectors = _few_rows(rows, vectors, most, source, n, machine.registers, lanes)
     tasks = choose_tasks(machine, product([*batch, m, n, k]))
     tile_columns = vectors * (1 if source == "dots" else lanes)
     b_bytes = product([n, k]) if source == "panels" or source == "place" else None
@@ -119,14 +125,13 @@ def plan_matmul(
     )  # fmt: skip
 
 
-def _source(a: Operand, b: Operand | Panels, m: Size, n: Size, k: Size, lanes: int) -> str:
+def _source(a: Operand, b: Operand | Panels, few: bool, n: Size, k: Size, lanes: int) -> str:
     if isinstance(b, Panels):
         return "panels"
     along_n, along_k = is_int(b.strides[-1], 1), is_int(b.strides[-2], 1)
-    few_rows = isinstance(m, int) and m <= 8
-    if along_n and (few_rows or is_int(n, 1)):
+    if along_n and (few or is_int(n, 1)):
         return "place"
-    long = isinstance(k, int) and k >= (8 if few_rows else 32) * lanes
+    long = isinstance(k, int) and k >= (8 if few else 32) * lanes
     if along_k and is_int(a.strides[-1], 1) and long:
         return "dots"
     return "pack"
@@ -157,6 +162,16 @@ def _tile_shape(
     if isinstance(k, int) and k and k * ITEMSIZE[dtype] % 4096 == 0 and wide:
         rows = min(rows, 8)  # rows a multiple of 4 KiB apart fall into one set of the L1 cache
     return rows, vectors
+
+
+def _few_rows(
+    rows: int, vectors: int, most: int, source: str, n: Size, registers: int, lanes: int
+) -> tuple[int, int]:
+    """The tile of an unknown, small number of rows: no higher than they can be, and the wider."""
+    if source != "place" or (isinstance(n, int) and n < 2 * lanes):
+        return min(rows, max(1, most)), vectors
+    rows = min(most, 4) or 1
+    return rows, min(8, (24 if registers == 32 else 12) // rows)
 
 
 def _split_axis(
