@@ -159,8 +159,10 @@ def statement_help(s: Situation) -> str | None:
         if word == "metric":
             return "a metric has a name: metric accuracy = ..."
         if s.token.type == "STRING" and "STAR" in s.expected:
-            before = "freeze" if word == "freeze" else s.previous.text
+            before = s.previous.text if s.previous.text.isidentifier() else word
             return f"patterns stand without quotes: {before} {s.token.text.strip(chr(34))}"
+        if word == "clip" and "value" in (s.previous.text, s.token.text):
+            return "write `clip value 0.5`"
         return f"write `{_TRAIN_LINES[word]}`" if word in _TRAIN_LINES else None
     if s.place == "weights":
         if s.first.type == "STRING":

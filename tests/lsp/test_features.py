@@ -83,6 +83,8 @@ BODY = "y = net(x)\n"
         ("const SIZE = 8\n", "# la", []),
         ("sgd[lr=0.1]\n", "    ", ["accumulate", "adapt", "clip"]),
         ("sgd[lr=0.1]\n", "    freeze ", ["first", "head"]),
+        ("sgd[lr=0.1]\n", "    freeze * except ", ["first", "head"]),
+        ("sgd[lr=0.1]\n", "    optimizer adam for ", ["first", "head"]),
         ("}\n", "train ", ["Main"]),
         (BODY, "    if ", ["C", "N", "act"]),
     ],
