@@ -52,6 +52,16 @@ class Accumulators:
         """After all additions."""
         return self.parts[lane] if self.totals is None else self.totals[lane]
 
+    def folded(self, lanes: int) -> Expr:
+        """All lanes, a power of two, as one: halves on to each other. After all additions."""
+        cells = self.parts if self.totals is None else self.totals
+        while lanes > 1:
+            lanes //= 2
+            with self.k.loop(lanes) as lane:
+                combined = self.k.combine(self.kind, cells[lane], cells[lane + lanes], self.dtype)
+                T.buffer_store(cells, combined, [lane])
+        return T.bind(cells[0])
+
     def over(self, dims: Sequence[Dim], terms: int, body: Callable[[Index], None]) -> None:
         """Runs `body` for every index into `dims`; it adds at most `terms` terms to each lane."""
         k, position = self.k, len(dims)

@@ -29,10 +29,12 @@ STORED: Mapping[DType, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A value in a flat buffer, in row-major order."""
+    """A value in a flat buffer, in row-major order; of the first `rows` dims there is only what one
+    index into them has."""
 
     buffer: Any
     type: TensorType
+    rows: int = 0
 
     def offset(self, k: ScalarKernels, index: Index) -> Expr:
         """Position of an element; an index of one entry is that position already when the value
@@ -40,7 +42,7 @@ class Memory:
         if len(index) == 1 and self.type.rank != 1:
             return index[0]
         total = k.dim(0)
-        for i, stride in zip(index, strides_of(self.type.dims)):
+        for i, stride in zip(index[self.rows :], strides_of(self.type.dims[self.rows :])):
             total = k.binary("add", total, k.binary("mul", i, k.dim(stride), "index"), "index")
         return total
 

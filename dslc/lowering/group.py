@@ -29,7 +29,8 @@ from dslc.lowering.cost import Cost, cost_of
 from dslc.ops.attention_formula import AttentionAttrs, by_name, score_dims
 from dslc.ops.slicing import SliceAttrs
 
-Kind = Literal["loop", "reduce", "scatter", "contract", "rank", "scan", "put", "attention"]
+Kind = Literal["loop", "reduce", "scatter", "contract", "rank", "scan", "put", "attention", "rows"]
+Rows = tuple[Dim, ...]
 
 CONTRACTIONS = (
     "matmul",
@@ -58,7 +59,11 @@ CHEAP = 4  # operations that may be repeated rather than stored
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
     """Equations that one kernel computes, or a scan. `outputs` are stored; `inputs` are read from
-    memory, `pointwise` those of them that are read only at the index that is being written."""
+    memory, `pointwise` those of them that are read only at the index that is being written.
+
+    One of kind `rows` (`rows.py`) has `parts`, which run one after the other for each index into
+    `rows`, the first dims of all their results; `kept` are results that only parts read, each with
+    its views."""
 
     kind: Kind
     eqns: tuple[Eqn, ...]
@@ -66,6 +71,9 @@ class Group:
     outputs: tuple[Value, ...]
     anchor: Eqn | None
     pointwise: frozenset[Value]
+    parts: tuple[Group, ...] = ()
+    rows: Rows = ()
+    kept: tuple[tuple[Value, ...], ...] = ()
 
     @property
     def dims(self) -> tuple[Dim, ...]:

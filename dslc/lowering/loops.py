@@ -6,6 +6,7 @@ Input: a `Task` (group, readers, machine). Output: statements in the TIR builder
 - A reduction along the last axis keeps an array of partial results (floats may not be reordered
   by LLVM); any other reduction keeps a block of neighbouring results in registers.
 - Small windows (pooling) are written out, so that the loop over channels becomes vectors.
+- Joined rows run their parts one after the other for each row.
 Big groups are cut into parallel tasks; a group of unknown size decides when it runs.
 
 Non-goals: contractions (`contract.py`), devices other than the CPU.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -24,11 +26,11 @@ from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index, Scatter
 from dslc.lowering.accumulate import TERMS, Accumulators
-from dslc.lowering.buffers import Memory
+from dslc.lowering.buffers import STORED, Memory
 from dslc.lowering.cost import cost_of
 from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group
-from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, local
+from dslc.lowering.scalar import Reduction, ScalarKernels, local
 from dslc.lowering.sizes import i64
 
 KEPT_LANES = 64  # neighbouring results that a reduction keeps at a time
@@ -69,6 +71,8 @@ def emit_loops(task: Task) -> None:
     group = task.group
     if group.kind == "scatter":
         _emit_scatter(task)
+    elif group.kind == "rows":
+        _emit_rows(task)
     elif group.kind in ("loop", "put") or group.anchor is None:
         _emit_points(task, group.anchor)
     else:
@@ -208,10 +212,16 @@ def _finish(task: Task, value: Value, index: Index, total: Expr) -> None:
     task.store_all(index)
 
 
+def _lanes(asked: Reduction) -> int:
+    """Accumulators of a reduction over a last axis: of long ones many, since an addition waits for
+    the one before into the same."""
+    last = asked.dims[-1]
+    return 16 if isinstance(last, int) and last < 256 else 64
+
+
 def _emit_along(task: Task, value: Value, asked: Reduction) -> None:
     """Reduces the last axis (and maybe others): partial results in `lanes` accumulators."""
-    last = asked.dims[-1]
-    lanes = 16 if isinstance(last, int) and last < 256 else 32
+    lanes = _lanes(asked)
     steps = product(asked.dims)
     weight = task.weight * (steps if isinstance(steps, int) else _GUESS * lanes)
 
@@ -227,8 +237,7 @@ def _emit_along(task: Task, value: Value, asked: Reduction) -> None:
 def _total(task: Task, value: Value, index: Index, lanes: int) -> Expr:
     k = task.k
     asked = _reduction_at(task, value, index)
-    kind, dtype, last = asked.kind, asked.dtype, asked.dims[-1]
-    outer = asked.dims[:-1]
+    outer, last = asked.dims[:-1], asked.dims[-1]
     blocks, rest = last // lanes, last % lanes
     sums = Accumulators(k, asked, lanes, k.dim(lanes))
 
@@ -256,11 +265,7 @@ def _total(task: Task, value: Value, index: Index, lanes: int) -> Expr:
     else:
         sums.over((*outer, blocks), 1, block)
         sums.over(outer, 1, tail)
-    cell = local(1, COMPUTED[dtype])
-    T.buffer_store(cell, k.identity(kind, dtype), [0])
-    with k.loop(lanes) as lane:
-        T.buffer_store(cell, k.combine(kind, cell[0], sums.total(lane), dtype), [0])
-    return T.bind(cell[0])
+    return sums.folded(lanes)
 
 
 def _emit_across(task: Task, value: Value, asked: Reduction) -> None:
@@ -302,6 +307,47 @@ def _accumulate(task: Task, value: Value, row: Index, start: Expr, size: Expr) -
     sums.over(asked.dims, 1, add)
     with k.loop(size) as lane:
         _finish(task, value, at(lane), sums.total(lane))
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def _emit_rows(task: Task) -> None:
+    """For each row, the parts one after the other."""
+    group, k = task.group, task.k
+    count = len(group.rows)
+
+    def row(index: Index) -> None:
+        with k.nest(group.rows[len(index) :]) as rest:
+            memory = {**task.graph.memory}
+            for value, *views in group.kept:
+                buffer = _stack_row(value, count)
+                memory.update((v, Memory(buffer, v.type, count)) for v in (value, *views))
+            for part in group.parts:
+                _emit_row(Task(part, Graph(k, part.eqns, memory), 1), (*index, *rest))
+
+    longest = [product(v.type.dims[count:]) for part in group.parts for v in part.inputs]
+    size = max((n for n in longest if isinstance(n, int)), default=_GUESS * KEPT_LANES)
+    for_rows(task, group.rows, (), task.weight * max(1, size), row)
+
+
+def _stack_row(value: Value, rows: int) -> Any:
+    elements = product(value.type.dims[rows:])
+    if not isinstance(elements, int):
+        raise InternalError(f"a row of {value} has no known size, and is kept on the stack")
+    return local(max(1, elements), STORED[value.type.dtype])
+
+
+def _emit_row(task: Task, row: Index) -> None:
+    """One row of a part."""
+    anchor = task.group.anchor
+    if anchor is None:
+        with task.k.nest(task.group.dims[len(row) :]) as inner:
+            task.store_all((*row, *inner))
+        return
+    value = anchor.outputs[0]
+    lanes = _lanes(_reduction_at(task, value, row))
+    _finish(task, value, row, _total(task, value, row, lanes))
 
 
 # --- scatter --------------------------------------------------------------------------------------

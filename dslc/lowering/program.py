@@ -15,7 +15,7 @@ import tvm
 import tvm_ffi
 
 from dslc.diagnostics import InternalError
-from dslc.ir.core import Entry, Eqn, Value
+from dslc.ir.core import Entry, Eqn, Function, Value
 from dslc.ir.dims import Dim
 from dslc.lowering.attention_tiles import attention_scratch, emit_attention_group
 from dslc.lowering.contract import emit_contraction, scratch_of
@@ -27,6 +27,7 @@ from dslc.lowering.loops import Task, emit_loops
 from dslc.lowering.memory import InArena, InCarry, Place, Plan, plan, plan_body
 from dslc.lowering.put import emit_put, in_place
 from dslc.lowering.ranking import emit_ranking
+from dslc.lowering.rows import join_rows
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.contract import Machine
@@ -65,6 +66,7 @@ class Layout:
 Shared = dict[int, tuple[Any, Any]]
 Scratch = Callable[[Group], Dim]
 Make = Callable[[str, Group, Layout, int], Kernel]
+Grouped = Callable[[Function], Grouping]
 
 
 def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) -> Lowered:
@@ -98,7 +100,10 @@ def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) ->
             return attention_scratch(g, machine)
         return scratch_of(g, machine) if g.kind == "contract" else 0
 
-    return assemble(entry, scratch, make, make_copy, notes, shared)
+    def grouped(function: Function) -> Grouping:
+        return join_rows(function, group(function), machine.tasks)
+
+    return assemble(entry, scratch, make, make_copy, notes, shared, grouped)
 
 
 def assemble(
@@ -108,11 +113,12 @@ def assemble(
     make_copy: Callable[[str], Any],
     notes: Sequence[str] = (),
     shared: Shared | None = None,
+    grouped: Grouped = group,
 ) -> Lowered:
     """Lays the entry out, makes its kernels by `make(name, group, layout, position)`, shares equal
     ones, and joins them. `scratch` tells the bytes of working memory that a group wants."""
-    grouping = group(entry.function)
-    bodies, wanted = plan_bodies(grouping, scratch)
+    grouping = grouped(entry.function)
+    bodies, wanted = plan_bodies(grouping, scratch, grouped)
     layout = Layout(grouping, plan(entry, grouping, wanted), bodies)
     joined = _Joined(entry, make, make_copy, {} if shared is None else shared)
     host = make_entry(entry, joined.steps(layout, entry.name))
@@ -126,13 +132,15 @@ def assemble(
     )  # fmt: skip
 
 
-def plan_bodies(grouping: Grouping, scratch: Scratch) -> tuple[dict[int, Layout], dict[int, Dim]]:
+def plan_bodies(
+    grouping: Grouping, scratch: Scratch, grouped: Grouped
+) -> tuple[dict[int, Layout], dict[int, Dim]]:
     """The layouts of the scans' bodies, and what memory each group wants, by its number."""
     bodies: dict[int, Layout] = {}
     wanted: dict[int, Dim] = {}
     for i, g in enumerate(grouping.groups):
         if g.kind == "scan":
-            bodies[i] = _body_layout(scan_attrs(g), scratch)
+            bodies[i] = _body_layout(scan_attrs(g), scratch, grouped)
             wanted[i] = bodies[i].plan.size
         else:
             wanted[i] = scratch(g)
@@ -149,9 +157,9 @@ def _calls(layout: Layout) -> Dim:
     return calls
 
 
-def _body_layout(attrs: ScanAttrs, scratch: Scratch) -> Layout:
-    grouping = group(attrs.body)
-    bodies, wanted = plan_bodies(grouping, scratch)
+def _body_layout(attrs: ScanAttrs, scratch: Scratch, grouped: Grouped) -> Layout:
+    grouping = grouped(attrs.body)
+    bodies, wanted = plan_bodies(grouping, scratch, grouped)
     return Layout(grouping, plan_body(attrs, grouping, wanted), bodies)
 
 

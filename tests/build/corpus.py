@@ -171,7 +171,8 @@ model M(tokens: i64[N, T]) -> f32[N, T, 5] {
     return layer_norm[](x) @ embed.weight.T
 }"""
         + _train("cross_entropy(output, next)", "adamw[lr=0.001]", "    input next: i64[N, T]\n"),
-        ({"N": 1, "T": 1}, {"N": 3, "T": 17}),
+        # Of one token the scores have no gradient but for rounding, which Adam makes steps of.
+        ({"N": 1, "T": 3}, {"N": 3, "T": 17}),
     ),
     Model(
         "dropped",
