@@ -193,6 +193,83 @@ ARTICLE_RNN = Sequence("rnn", 10, 50, 20)
 LSTM = Sequence("lstm", 128, 256, 64)
 
 
+# --- attention, and functions of rows -------------------------------------------------------------
+
+ATTENTION = """
+from std.attention import scaled_dot_product_attention
+
+model Attention(
+    q: f32[1, 12, {queries}, 64], k: f32[1, 12, {keys}, 64], v: f32[1, 12, {keys}, 64]
+) -> f32[1, 12, {queries}, 64] {{
+    return scaled_dot_product_attention[causal={causal}](q, k, v)
+}}
+"""
+BLOCK = """
+from std.attention import multi_head_attention
+
+model Block(x: f32[1, 1024, 768]) -> f32[1, 1024, 768] {
+    return x |> attention: multi_head_attention[12, causal=true]
+}
+
+train Block {
+    input y: f32[1, 1024, 768]
+    loss mse(output, y)
+    optimizer sgd[lr=0.01]
+}
+"""
+
+
+def attention(queries: int, keys: int, causal: bool, threads: int) -> Workload:
+    """12 heads of 64."""
+    rng = np.random.default_rng(0)
+    sizes = (queries, keys, keys)
+    q, k, v = (rng.standard_normal((1, 12, n, 64), dtype=np.float32) for n in sizes)
+    source = ATTENTION.format(queries=queries, keys=keys, causal=str(causal).lower())
+    model = dslc.compile(source, threads=threads)
+    tensors = [torch.from_numpy(x) for x in (q, k, v)]
+
+    def peer() -> torch.Tensor:
+        with torch.inference_mode():
+            return nn.functional.scaled_dot_product_attention(*tensors, is_causal=causal)
+
+    error = float(np.abs(model(q, k, v) - peer().numpy()).max())
+    name = f"attention of {queries} to {keys}{', causal' * causal}"
+    return Workload(name, lambda: model(q, k, v), {"PyTorch eager": peer}, error)
+
+
+def attention_training(threads: int) -> Workload:
+    """A layer of causal multi-head attention over 1,024 vectors of 768."""
+    torch.manual_seed(0)
+    net = nn.MultiheadAttention(768, 12, batch_first=True)
+    weights = {f"attention.{n}": p.detach().numpy().copy() for n, p in net.named_parameters()}
+    model = dslc.compile(BLOCK, train=True, weights=weights, threads=threads)
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((1, 1024, 768), dtype=np.float32) for _ in range(2))
+    tensor, target = torch.from_numpy(x), torch.from_numpy(y)
+    hidden = nn.Transformer.generate_square_subsequent_mask(1024)
+
+    def loss() -> torch.Tensor:
+        out, _ = net(tensor, tensor, tensor, attn_mask=hidden, is_causal=True, need_weights=False)
+        return nn.functional.mse_loss(out, target)
+
+    return training_of(
+        "causal attention of 1024, training step", lambda: model.train_step(x=x, y=y).loss,
+        torch.optim.SGD(net.parameters(), lr=0.01), loss,
+    )  # fmt: skip
+
+
+def rows(name: str, peer: nn.Module, count: int, width: int, threads: int) -> Workload:
+    """A function (or layer) of the library over each row of a matrix."""
+    source = f"""
+model Rows(x: f32[R, {width}]) -> f32[R, {width}] {{
+    return x |> {name}
+}}
+"""
+    x = np.random.default_rng(0).standard_normal((count, width), dtype=np.float32)
+    model = dslc.compile(source, threads=threads)
+    return inference_of(f"{name}, {count} x {width}", model, peer.eval(), x)
+
+
 ALL: tuple[Callable[[int], Workload], ...] = (
     lambda threads: inference(1, threads),
     lambda threads: inference(32, threads),
@@ -203,4 +280,13 @@ ALL: tuple[Callable[[int], Workload], ...] = (
     lambda threads: LSTM.inference(1, threads),
     lambda threads: LSTM.inference(16, threads),
     lambda threads: LSTM.training(16, threads),
+    lambda threads: attention(128, 128, False, threads),
+    lambda threads: attention(1024, 1024, False, threads),
+    lambda threads: attention(1024, 1024, True, threads),
+    lambda threads: attention(1, 1024, False, threads),
+    attention_training,
+    lambda threads: rows("softmax", nn.Softmax(-1), 128, 768, threads),
+    lambda threads: rows("softmax", nn.Softmax(-1), 4096, 1024, threads),
+    lambda threads: rows("layer_norm[]", nn.LayerNorm(768), 128, 768, threads),
+    lambda threads: rows("layer_norm[]", nn.LayerNorm(1024), 4096, 1024, threads),
 )
