@@ -107,6 +107,7 @@ class BackwardPlan:
                 ("keys", self.keys * depth),
                 ("queries", rows * depth), ("cotangents", rows * width),
                 ("weights", rows * self.stride), ("moved", rows * self.stride),
+                ("kept", rows * self.stride),
                 ("dk", keys * depth), ("dv", keys * width),
                 ("dq", shape.group * self.dq_rows * depth),
             ]
@@ -157,8 +158,8 @@ def emit_backward(
     and v of (batch.., head, j, d), of lse and delta of (batch.., head, member, i).
 
     `results` store dq, dk and dv, at indices like those. `modify` gives a score, from the
-    product of query and key, `drop` what takes the place of a weight, or of its cotangent, `moved`
-    of a score's cotangent.
+    product of query and key, `drop` multiplies a weight, or its cotangent, and `moved` gives what
+    takes the place of a score's cotangent.
     """
     shape = plan.shape
 
@@ -245,7 +246,7 @@ def _block(run: _Run, block: Block) -> None:
         replace(work, block, run.modify)
     hide(work, block, block.count, plan.score.columns)
     if run.drop is not None:
-        replace(work, block.named("moved"), run.drop)
+        _keep(work, block, run.drop)
     with loop(0, block.count) as row:
         _weights(run, block, row)
     _clear_rest(run, block)
@@ -253,9 +254,25 @@ def _block(run: _Run, block: Block) -> None:
         replace(work, block.named("moved"), run.moved)
     _add_queries(run, block)
     if run.drop is not None:
-        replace(work, block, run.drop)
+        _times_kept(work, block)
     _add_keys(run, block, plan.wide, "weights", ("cotangents", plan.width), "dv")
     _add_keys(run, block, plan.deep, "moved", ("queries", plan.depth), "dk")
+
+
+def _keep(work: Work, block: Block, drop: Modify) -> None:
+    """Remembers what `drop` multiplies by, for random numbers take long: products of cotangents and
+    values now, weights behind them."""
+    with loop(0, block.count) as row, loop(0, block.size) as j:
+        at = row * block.stride + j
+        kept = drop((*block.where, block.start + row, block.key + j), f32(1.0))
+        work.put("kept", at, kept)
+    _times_kept(work, block.named("moved"))
+
+
+def _times_kept(work: Work, block: Block) -> None:
+    with loop(0, block.count) as row, loop(0, block.size) as j:
+        at = row * block.stride + j
+        work.put(block.name, at, work.get(block.name, at) * work.get("kept", at))
 
 
 def _scores(
