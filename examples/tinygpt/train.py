@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128, help="tokens of a piece of text")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="default: all CPUs")
+    parser.add_argument("--precision", default="f32", help="of products: f32, bf16 or f16")
     parser.add_argument("--set", type=json.loads, default={}, help='such as {"layers": 2}')
     options = parser.parse_args()
     print(json.dumps(train(options)[1]))
@@ -42,7 +43,12 @@ def train(options: argparse.Namespace) -> tuple[dslc.Trainer, dict[str, float]]:
     held_out = np.array(bpe.encode((options.data / "held_out.txt").read_text(encoding="utf-8")))
     print(f"{len(tokens):,} tokens, {len(held_out):,} held out")
     trainer = dslc.compile(
-        HERE / "tinygpt.dl", train=True, set=options.set, seed=options.seed, threads=options.threads
+        HERE / "tinygpt.dl",
+        train=True,
+        set=options.set,
+        seed=options.seed,
+        threads=options.threads,
+        precision=options.precision,
     )
     print(f"{trainer.parameter_count:,} parameters")
     random = np.random.default_rng(options.seed)
