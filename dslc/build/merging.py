@@ -94,13 +94,16 @@ def _merging(program: Program, replaced: Replaced, place: Span) -> tuple[Entry, 
     merged: dict[str, str] = {}
     problems: dict[str, str] = {}
     for name, outputs in found.items():
+        if not outputs:
+            problems[name] = "the body of a scan reads another value in its place"
+            continue
         merged[name], *others = dict.fromkeys(shared[output] for output in outputs)
         if others:
             problems[name] = "calls read different values in its place"
         elif any(name in _read_as_they_are(e, values) for e, values in replaced):
             problems[name] = "it is also read as it is"
     inputs = [a.name for a in entry.arguments if a.role == "input"]
-    if inputs:
+    if inputs and not problems:
         problems = dict.fromkeys(merged, f"what is read depends on the input `{inputs[0]}`")
     if problems:
         told = [errors.cannot_merge(n, why, spans[n] or place) for n, why in problems.items()]

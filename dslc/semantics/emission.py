@@ -30,7 +30,7 @@ class Emission:
     # Weights as adapters change them, and ones through which no gradient flows, by the same names.
     adapted: dict[str, Value] = field(default_factory=dict)
     still: dict[str, Value] = field(default_factory=dict)
-    # What calls read instead of a weight.
+    # What calls read instead of a weight; nothing of those in a scan.
     replaced: dict[str, list[Value]] = field(default_factory=dict)
     updates: dict[str, Tensor] = field(default_factory=dict)
     training: bool = False

@@ -143,8 +143,8 @@ def instead_of(
     if value is None:
         raise Silent
     root = ctx.emission.root
-    if ctx.emission is root:
-        root.replaced.setdefault(name, []).append(value)
+    # In the body of a scan it is no value of the function around.
+    root.replaced.setdefault(name, []).extend([value] if ctx.emission is root else [])
     return ctx.tensor(value, given.span, f"the weight {stmt.name.name} as it is handed in")
 
 
