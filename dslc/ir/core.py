@@ -227,7 +227,7 @@ class Program:
 
     `training` is there when the program was elaborated for training; its `loss` is not among the
     entries. `ignored`: names of tensors in weights from elsewhere that are left out; `*` as the
-    last part stands for everything below, elsewhere for one part.
+    first part stands for all before, as the last for everything below, elsewhere for one part.
     """
 
     name: str

@@ -200,9 +200,15 @@ def _told(variable: VariableInfo, name: str) -> str:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """`*` as the last part stands for everything below, elsewhere for any one part; inside a part
-    for any text without a dot."""
+    """`*` as the first part stands for all that may come before, as the last for everything below,
+    elsewhere for any one part; inside a part for any text without a dot."""
     wanted, parts = pattern.split("."), name.split(".")
+    if wanted[0] == "*" and len(wanted) > 1:
+        return any(_matches(wanted[1:], parts[count:]) for count in range(1, len(parts)))
+    return _matches(wanted, parts)
+
+
+def _matches(wanted: Sequence[str], parts: Sequence[str]) -> bool:
     if wanted[-1] == "*" and len(parts) >= len(wanted):
         parts = parts[: len(wanted)]
     return len(wanted) == len(parts) and all(map(_part_matches, wanted, parts))

@@ -227,6 +227,8 @@ def test_weights_of_the_plain_model_load_into_the_adapted_one() -> None:
     assert fitted.values.keys() == plain.keys()
     assert {t.name.rpartition(".")[2] for t in fitted.report.missing} == {"lora_a", "lora_b"}
     del plain["head.bias"]
+    spared = loading.fit("M", infos, (), plain, "what was given", ["*.bias"])
+    assert spared.values.keys() == plain.keys()
     with pytest.raises(dslc.ArgumentError, match=r"missing: head\.bias"):
         loading.fit("M", infos, (), plain, "what was given")
 

@@ -7,7 +7,11 @@ import pytest
 from dslc.ir.text import parse_program, print_program
 from dslc.ops import BY_NAME
 from dslc.semantics.elaborate import elaborate
+from dslc.semantics.patterns import find
 from dslc.source import SourceFile
+from dslc.syntax import ast
+from dslc.syntax.parser import parse
+from dslc_runtime import loading
 
 MODEL = """
 layer block[D](x: float[N, D]) -> float[N, D] {
@@ -86,3 +90,27 @@ def test_another_size_may_leave_rules_without_a_weight() -> None:
     rules = 'blocks.2.out.* <- "last.*"'
     assert foreign(rules)[0] == {f"blocks.2.out.{p}": f"last.{p}" for p in ("weight", "bias")}
     assert foreign(rules, depth=2)[0] == {}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "holes"),
+    [
+        ("*.bias", "blocks.0.fc.bias", ["blocks.0.fc"]),
+        ("*.bias", "fc.bias", ["fc"]),
+        ("*.bias", "bias", None),
+        ("*.norm.*", "blocks.0.norm.inner.weight", ["blocks.0", "inner.weight"]),
+        ("*.{0..2}.*", "blocks.1.fc.weight", ["blocks", "1", "fc.weight"]),
+        ("*", "blocks.0.fc.bias", ["blocks.0.fc.bias"]),
+        ("blocks.*.bias", "blocks.0.fc.bias", None),
+    ],
+)
+def test_a_wildcard_in_front_stands_for_all_before(
+    pattern: str, name: str, holes: list[str] | None
+) -> None:
+    text = f'model M(x: f32[N]) -> f32[N] {{ return x }}\nweights M {{\n    {pattern} <- "w"\n}}'
+    tree, _ = parse(SourceFile("m.dl", text))
+    (block,) = (d for d in tree.decls if isinstance(d, ast.WeightsDecl))
+    filled = find(block.rules[0].pattern, name)
+    assert (None if filled is None else [hole for hole, _ in filled.holes]) == holes
+    if "{" not in pattern:
+        assert loading.matches(pattern, name) == (holes is not None)
