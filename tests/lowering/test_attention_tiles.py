@@ -27,9 +27,6 @@ CASES: dict[str, tuple[AttentionAttrs, tuple[Any, ...], tuple[Any, ...], dict[st
     "group": (
         AttentionAttrs(0.4, low=0, group=2, past=True), (2, 4, T, 16), (2, 2, S, 16), {"past": ()},
     ),
-    "padding": (
-        AttentionAttrs(0.4, mask=True), (2, 4, T, 16), (2, 4, S, 16), {"mask": (2, 1, 1, S)},
-    ),
     "filled": (
         AttentionAttrs(0.4, fill=-1.0, mask=True, bias=True, factor=True, group=2),
         (2, 4, T, 16), (2, 2, S, 16), {"mask": (T, S), "bias": (4, 1, S), "factor": SCORES},
@@ -82,7 +79,7 @@ def arrays(entry: Entry, env: dict[str, int]) -> list[Any]:
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"heads"}))
 def test_tiles_give_what_the_op_means(name: str) -> None:
     entries = both(name)
-    compiled = compile_all(entries, tasks=2 if name == "group" else 1)
+    compiled = compile_all(entries, tasks=2 if name == "a token" else 1)
     for queries, keys in ((1, 1), (3, 17), (130, 130)):
         env = {"T": queries, "S": keys}
         for entry in entries:
