@@ -22,7 +22,7 @@ BIN = Path(sys.executable).parent
 PRETRAINED = ("--weights", str(FOLDER / "encoder.safetensors"), "--missing", "head.*")
 # The model of classify.dl, and how its training begins.
 RUNS = {
-    "scratch": ("Classify", ()),
+    "scratch": ("Classify", ("--set", "lr=0.0002")),
     "head": ("ClassifyHead", PRETRAINED),
     "full": ("Classify", PRETRAINED),
     "lora": ("ClassifyLora", (*PRETRAINED, "--missing", "encode.blocks.*.attention.*.weight.*")),
