@@ -47,6 +47,16 @@ def test_a_built_model_is_no_source(tmp_path, dslc) -> None:
     assert told in dslc("check", path, status=1).stderr
 
 
+def test_a_built_model_has_its_precision(tmp_path, dslc) -> None:
+    done = dslc("eval", tmp_path / "n.dlc", "--data", "d.npz", "--precision", "bf16", status=2)
+    assert "--precision is for a source file: a built model has its own" in done.stderr
+
+
+def test_show_tells_what_is_computed_in_16_bits(tiny, dslc) -> None:
+    told = dslc("show", tiny / "tiny.dl", "--precision", "bf16").stdout
+    assert "cast[dtype=bf16](%x)" in told
+
+
 def test_check_as_json(tmp_path, dslc) -> None:
     path = tmp_path / "wrong.dl"
     path.write_text("model M(x: f32[N]) -> f32[N] {\n    return y\n}\n")

@@ -105,6 +105,20 @@ def test_products_in_loops_too() -> None:
     assert set(kinds) == {("matmul", "f16")}
 
 
+def test_sums_of_a_loop_are_taken_out_of_it_all_the_same() -> None:
+    """The gradients of a recurrent layer's weights are f32 sums of bf16 products: one product each,
+    behind the loop."""
+    program = program_of(RECURRENT, training=True)
+    inside = []
+    for precision in ("f32", "bf16"):
+        joined = add_train_step(with_precision(program, precision))  # type: ignore[arg-type]
+        optimised = pipeline.run(joined, pipeline.BEFORE_LOWERING)
+        loops = [e for e in optimised.entry("train_step").function.eqns if body_of(e) is not None]
+        bodies = [body for eqn in loops if (body := body_of(eqn)) is not None]
+        inside.append(sum(e.op.name == "matmul" for body in bodies for e in every(body)))
+    assert inside == [2, 2]  # h @ w forwards, and backwards to h
+
+
 RECURRENT = """
 from std.recurrent import rnn
 
