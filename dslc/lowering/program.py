@@ -25,7 +25,7 @@ from dslc.lowering.group import Group, Grouping, group
 from dslc.lowering.kernel import Kernel, make_kernel
 from dslc.lowering.loops import Task, emit_loops
 from dslc.lowering.memory import InArena, InCarry, Place, Plan, plan, plan_body
-from dslc.lowering.put import emit_put, in_place
+from dslc.lowering.put import changed, emit_put, in_place
 from dslc.lowering.ranking import emit_ranking
 from dslc.lowering.rows import join_rows
 from dslc.ops.scan_attrs import ScanAttrs
@@ -73,6 +73,8 @@ def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) ->
     """The whole entry as one TIR module for a CPU. Kernels that are in `shared` already are called
     there: the modules of its entries are to be joined."""
     notes: list[str] = []
+    params = zip(entry.function.params, entry.arguments)
+    updated = {param: a.name for param, a in params if a.name in entry.updates}
 
     def emit(task: Task, memory: Any) -> None:
         if task.group.kind == "contract":
@@ -87,6 +89,10 @@ def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) ->
             emit_ranking(task)
         elif task.group.kind == "put" and in_place(task):
             emit_put(task)
+        elif task.group.kind == "put" and changed(task) in updated:
+            emit_loops(task)
+            name = updated[changed(task)]
+            notes.append(f"{name}: all of it is copied at each call: its old value is read later")
         else:
             emit_loops(task)
 
@@ -128,7 +134,7 @@ def assemble(
         flops = flops + flops_of(eqn)
     return Lowered(
         entry.name, tvm.IRModule(joined.functions), entry_dims(entry), layout.plan.size,
-        tuple(joined.names), len(set(joined.names)), _calls(layout), flops, tuple(notes),
+        tuple(joined.names), len(set(joined.names)), _calls(layout), flops, tuple(dict.fromkeys(notes)),
     )  # fmt: skip
 
 

@@ -22,6 +22,11 @@ def in_place(task: Task) -> bool:
     return x in memory and memory[x].buffer.same_as(memory[result].buffer)
 
 
+def changed(task: Task) -> Value:
+    """What is put into."""
+    return _operands(task)[0]
+
+
 def emit_put(task: Task) -> None:
     """Loops over what is put, in place."""
     dims, axis = put_dims(task), _attrs(task).axis

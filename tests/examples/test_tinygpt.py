@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ SMALL = {"layers": 1, "heads": 2, "dim": 32, "vocabulary": 320, "context": 32}
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
     """The example's scripts as modules, which find each other as when they are run."""
-    names = ("make_data", "bpe", "train")
+    names = ("make_data", "bpe", "train", "sample")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         for name in names:
@@ -58,6 +59,29 @@ def test_tokens_hold_the_text(scripts: dict[str, ModuleType], data: Path) -> Non
     assert b" the" in bpe.bytes
     bpe.save(data / "bpe.json")
     assert scripts["bpe"].BPE.load(data / "bpe.json").encode(text[:999]) == bpe.encode(text[:999])
+
+
+def test_a_sample_is_printed_as_it_comes(
+    scripts: dict[str, ModuleType],
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also letters whose bytes are tokens of their own."""
+    bpe = scripts["bpe"].BPE([])
+    bpe.save(data / "bytes.json")
+
+    class Echo:
+        def generate(self, prompt: list[int], **options: Any) -> Iterator[int]:
+            assert prompt == bpe.encode("naïve ")
+            assert options["max_tokens"] == 7
+            yield from bpe.encode("漢字!")
+
+    monkeypatch.setattr(dslc_runtime, "load", lambda path: Echo())
+    command = ["sample.py", "naïve ", "--tokens", str(data / "bytes.json"), "--count", "7"]
+    monkeypatch.setattr(sys, "argv", command)
+    scripts["sample"].main()
+    assert capsys.readouterr().out == "naïve 漢字!\n"
 
 
 def test_it_learns_and_writes(scripts: dict[str, ModuleType], data: Path) -> None:

@@ -13,7 +13,9 @@ from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
 from dslc.lowering.group import group
 from dslc.lowering.memory import InArena, InArgument, plan
+from dslc.lowering.program import lower_entry
 from dslc.ops import BY_NAME as OPS
+from dslc.schedules.cpu.contract import Machine
 
 
 def test_each_is_the_reference() -> None:
@@ -23,6 +25,13 @@ def test_each_is_the_reference() -> None:
             found = compiled.call(entry.name, arrays)
             for got, want in zip(found, evaluate(entry.function, arrays), strict=True):
                 np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_copy_of_a_state_is_told_of() -> None:
+    """Of one whose old value is read later; not where there is none, or the result is no update."""
+    told = {e.name: lower_entry(e, Machine(tasks=1)).notes for e in ENTRIES}
+    wanted = ("cache: all of it is copied at each call: its old value is read later",)
+    assert told == {e.name: () for e in ENTRIES} | {"read_late": wanted, "from_itself": wanted}
 
 
 def test_in_place() -> None:
