@@ -134,7 +134,8 @@ def assemble(
         flops = flops + flops_of(eqn)
     return Lowered(
         entry.name, tvm.IRModule(joined.functions), entry_dims(entry), layout.plan.size,
-        tuple(joined.names), len(set(joined.names)), _calls(layout), flops, tuple(dict.fromkeys(notes)),
+        tuple(joined.names), len(set(joined.names)), _calls(layout), flops,
+        tuple(dict.fromkeys(notes)),
     )  # fmt: skip
 
 
