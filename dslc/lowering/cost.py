@@ -14,6 +14,7 @@ from dslc.ir.core import Eqn
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index, NoFacet, Ranking, Scatter
 from dslc.ir.types import DType, TensorType
+from dslc.ops.attention_formula import AttentionAttrs, score_dims
 from dslc.ops.scan_attrs import ScanAttrs
 
 WINDOW = 32  # reductions over no more (constant) elements are written out as one expression
@@ -156,9 +157,19 @@ def flops_of(eqn: Eqn) -> Dim:
         for inner in eqn.attrs.body.eqns:
             step = step + flops_of(inner)
         return eqn.attrs.length * step
+    if isinstance(eqn.attrs, AttentionAttrs):
+        return _attention_flops(eqn)
     cost = cost_of(eqn)
     steps = product(cost.reduction) if cost.reduction is not None else 0
     return eqn.outputs[0].type.size * (steps * cost.repeated + cost.operations)
+
+
+def _attention_flops(eqn: Eqn) -> Dim:
+    """Of its products: queries by keys, weights by values; in the gradient queries by keys once
+    more, cotangents by values, and one for each of its three results."""
+    q, k, v = (value.type for value in eqn.inputs[:3])
+    short, long = (1, 1) if len(eqn.outputs) == 2 else (3, 2)
+    return product(score_dims(q, k)) * (q.dims[-1] * (2 * short) + v.dims[-1] * (2 * long))
 
 
 def passed_through(eqn: Eqn) -> dict[int, int]:

@@ -7,9 +7,13 @@ import pytest
 
 from dslc.build import driver, session
 from dslc.build.target import cpu_target
+from dslc.ir.builder import Builder
 from dslc.ir.core import Program
 from dslc.ir.dims import Dim, substitute
+from dslc.ir.types import TensorType
+from dslc.lowering.cost import flops_of
 from dslc.lowering.program import lower_entry
+from dslc.ops import BY_NAME as OPS
 from dslc.schedules.cpu.contract import Machine
 from dslc.source import SourceFile
 
@@ -51,6 +55,16 @@ def check(arena: Dim) -> int:
     assert at[1] <= 2 * at[0] + 4096
     assert at[2] <= 256 * at[0] + (1 << 20)
     return at[0]
+
+
+def test_its_arithmetic_is_counted() -> None:
+    q, k, v = (TensorType("f32", (2, 3, n, 8)) for n in (5, 7, 7))
+    b = Builder()
+    made = OPS["attention"](b, b.param("q", q), b.param("k", k), b.param("v", v), scale=0.5)
+    assert flops_of(b.eqns[0]) == 2 * 3 * 5 * 7 * (2 * 8 + 2 * 8)
+    grad = (*b.params, made[0], made[1], made[1])
+    OPS["attention_gradient"](b, *grad, scale=0.5)
+    assert flops_of(b.eqns[1]) == 2 * 3 * 5 * 7 * (6 * 8 + 4 * 8)
 
 
 @pytest.mark.parametrize(("arguments", "layer", "more"), CASES.values(), ids=CASES.keys())
