@@ -47,6 +47,34 @@ def constant_of(value: Expr) -> int | None:
     return int(value.value) if isinstance(value, tirx.IntImm) else None
 
 
+Bounds = tuple[int, int]
+
+
+def bounds_of(value: Expr, known: Mapping[int, Bounds]) -> Bounds | None:
+    """The least and the greatest value of a sum of variables with `known` bounds (by identity)."""
+    match value:
+        case tirx.IntImm():
+            return int(value.value), int(value.value)
+        case tirx.Var():
+            return known.get(identity(value))
+        case tirx.Add() | tirx.Sub():
+            left, right = bounds_of(value.a, known), bounds_of(value.b, known)
+            if left is None or right is None:
+                return None
+            if isinstance(value, tirx.Sub):
+                return left[0] - right[1], left[1] - right[0]
+            return left[0] + right[0], left[1] + right[1]
+    return None
+
+
+def decided(name: str, x: Bounds, y: Bounds) -> bool | None:
+    """Whether `x < y` or `x >= y` holds everywhere or nowhere between bounds."""
+    below = True if x[1] < y[0] else False if x[0] >= y[1] else None
+    if below is None or name not in ("lt", "ge"):
+        return None
+    return below if name == "lt" else not below
+
+
 def box(extents: Sequence[int]) -> Iterator[tuple[int, ...]]:
     if not extents:
         yield ()
@@ -72,6 +100,9 @@ def extremum(name: str, x: Expr, y: Expr) -> Expr:
 
 def logic(name: str, x: Expr, y: Expr, dtype: str) -> Expr:
     if dtype == "bool":
+        known = constant_of(x)
+        if known is not None and name != "xor":
+            return y if bool(known) == (name == "and") else x
         if name == "xor":
             return tirx.NE(tirx.Cast("uint8", x), tirx.Cast("uint8", y))
         return tirx.And(x, y) if name == "and" else tirx.Or(x, y)

@@ -2,7 +2,7 @@
 
 Input: a `Task` (group, readers, machine). Output: statements in the TIR builder's current scope.
 - A loop group runs over its dims in row-major order; when nothing in it cares about positions, it
-  runs over elements, flat.
+  runs over elements, flat; where parts lie beside each other, each part has a loop.
 - A reduction along the last axis keeps an array of partial results (floats may not be reordered
   by LLVM); any other reduction keeps a block of neighbouring results in registers.
 - Small windows (pooling) are written out, so that the loop over channels becomes vectors.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any
 
 from tvm import tirx
@@ -32,9 +33,12 @@ from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group
 from dslc.lowering.scalar import Reduction, ScalarKernels, local
 from dslc.lowering.sizes import i64
+from dslc.ops.shape import ConcatAttrs
+from dslc.ops.slicing import PadAttrs
 
 KEPT_LANES = 64  # neighbouring results that a reduction keeps at a time
 PARALLEL_OPERATIONS = 400_000  # about 50 µs of work: less is not worth waking a thread
+_MOST_PIECES = 8  # of one axis, each with a loop of its own
 _GUESS = 32  # what an unknown extent counts as when deciding what to cut into tasks
 
 
@@ -105,8 +109,40 @@ def _emit_points(task: Task, anchor: Eqn | None) -> None:
 
 
 def _points(task: Task, outer: Index, dims: Sequence[Dim]) -> None:
-    with task.k.nest(dims[len(outer) :]) as inner:
-        task.store_all((*outer, *inner))
+    k, inner = task.k, dims[len(outer) :]
+    pieces = _pieces(task.group, inner[-1]) if inner else []
+    if len(pieces) < 2:
+        with k.nest(inner) as index:
+            task.store_all((*outer, *index))
+        return
+    with k.nest(inner[:-1]) as index:
+        for first, stop in pieces:
+            with k.span(first, stop) as last:
+                task.store_all((*outer, *index, last))
+
+
+def _pieces(group: Group, last: Dim) -> list[tuple[int, int]]:
+    """The last axis, cut where parts meet that lie beside each other along it: each piece has a
+    loop of its own, which asks for no element which part it is in, and which vectors can do."""
+    if not isinstance(last, int):
+        return []
+    cuts = {0, last}
+    for eqn in group.eqns:
+        (*_, size) = eqn.outputs[0].type.dims or (None,)
+        if size == last:
+            cuts.update(cut for cut in _joints(eqn) if isinstance(cut, int) and 0 < cut < last)
+    places = sorted(cuts)
+    return list(pairwise(places)) if len(places) <= _MOST_PIECES + 1 else []
+
+
+def _joints(eqn: Eqn) -> list[Dim]:
+    """Where the parts of the result meet along its last axis."""
+    match eqn.attrs:
+        case PadAttrs(low, high, _, interior) if not (interior and interior[-1]):
+            return [low[-1], eqn.outputs[0].type.dims[-1] - high[-1]]
+        case ConcatAttrs(axis) if axis == eqn.outputs[0].type.rank - 1:
+            return list(accumulate(v.type.dims[-1] for v in eqn.inputs))
+    return []
 
 
 def for_rows(

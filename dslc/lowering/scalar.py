@@ -27,8 +27,11 @@ from dslc.lowering.cost import WINDOW
 from dslc.lowering.expressions import (
     ARGUMENT,
     WRITTEN_OUT,
+    Bounds,
+    bounds_of,
     box,
     constant_of,
+    decided,
     extremum,
     identity,
     index_binary,
@@ -88,6 +91,7 @@ class ScalarKernels:
         self._capture = False
         self._replay: Expr | None = None
         self._weights: dict[int, int] = {}
+        self._bounds: dict[int, Bounds] = {}
 
     # --- scopes: what was computed is remembered until its scope ends ------------------------
 
@@ -152,6 +156,15 @@ class ScalarKernels:
         make = T.parallel if parallel else T.serial
         with make(i64(0), stop) as variable, self.scope():
             yield self.intern(variable)
+
+    @contextmanager
+    def span(self, first: int, stop: int) -> Iterator[Expr]:
+        """A loop over `[first, stop)`, inside of which comparisons with the index that these bounds
+        decide are not made."""
+        with T.serial(i64(first), i64(stop)) as variable, self.scope():
+            index = self.intern(variable)
+            self._bounds[identity(index)] = (first, stop - 1)
+            yield index
 
     @contextmanager
     def nest(self, dims: Sequence[Dim]) -> Iterator[Index]:
@@ -357,6 +370,11 @@ class ScalarKernels:
     def compare(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
         if dtype == "bool":
             x, y = tirx.Cast("uint8", x), tirx.Cast("uint8", y)
+        elif dtype == "index" and self._bounds:
+            left, right = bounds_of(x, self._bounds), bounds_of(y, self._bounds)
+            known = decided(name, left, right) if left is not None and right is not None else None
+            if known is not None:
+                return self.const(known, "bool")
         return _COMPARE[name](x, y)
 
     def select(self, condition: Expr, x: Expr, y: Expr) -> Expr:
