@@ -84,6 +84,8 @@ def llvm_target(target: Target) -> Any:
         {
             "kind": "llvm",
             "mcpu": cpu,
+            # LLVM's name for a CPU it does not know may be that of an older one.
+            "mattr": ["+avx512bf16"] if target.has_bf16 else [],
             "opt-level": OPT_LEVEL,
             "num-cores": target.tasks,
             "cl-opt": list(LLVM_OPTIONS),
