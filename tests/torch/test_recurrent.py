@@ -250,6 +250,50 @@ def test_gradients_that_stop_every_few_steps(kind: str) -> None:
         np.testing.assert_allclose(own[name] - news[name], grad.numpy(), rtol=1e-3, atol=1e-5)
 
 
+def test_a_state_goes_from_call_to_call_without_gradients() -> None:
+    """A long sequence in pieces, a training step on each: PyTorch's with the state detached."""
+    text = f"""
+from std.recurrent import gru
+model M(x: f32[{N}, T, {WIDTH}]) -> f32[{N}, T, {H}] {{
+    state h: f32[1, {N}, {H}] = 0
+    hs, last = x |> net: gru[{H}](h0=h)
+    h <- last
+    return hs
+}}
+train M {{
+    input target: f32[{N}, T, {H}]
+    loss mean((output - target) ** 2)
+    optimizer sgd[lr=0.5]
+}}
+"""
+    program, found = elaborate(SourceFile("test.dl", text), training=True)
+    assert program is not None, [d.title for d in found]
+    program = add_train_step(program)
+    module = Layer("gru", "GRU").module()
+    own = renamed(module, "net", False) | {"h": np.zeros((1, N, H), np.float32)}
+    sgd = torch.optim.SGD(module.parameters(), lr=0.5)
+    state = torch.zeros(1, N, H)
+    rng = np.random.default_rng(5)
+    for step in range(4):
+        t = 3 + step
+        x = rng.standard_normal((N, t, WIDTH)).astype(np.float32)
+        target = rng.standard_normal((N, t, H)).astype(np.float32)
+        zero = np.asarray(step, np.int64)
+        inputs = {"x": x, "target": target, "seed": zero, "step": zero}
+        outs, news = run_entry(program, "train_step", own, inputs)
+        own = own | news
+        sgd.zero_grad()
+        y, state = module(torch.tensor(x), state.detach())
+        loss = ((y - torch.tensor(target)) ** 2).mean()
+        loss.backward()
+        sgd.step()
+        np.testing.assert_allclose(outs["loss"], loss.detach().numpy(), rtol=1e-4)
+        np.testing.assert_allclose(own["h"], state.detach().numpy(), rtol=1e-4, atol=1e-5)
+    for name, parameter in module.named_parameters():
+        got = own[f"net.{name}"]
+        np.testing.assert_allclose(got, parameter.detach().numpy(), rtol=1e-3, atol=1e-4)
+
+
 class Tagger(torch.nn.Module):  # type: ignore[misc,name-defined]
     """A recurrent layer, and a dense one over its last state."""
 
