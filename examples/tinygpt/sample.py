@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=RUN / "tinygpt.dlc")
     parser.add_argument("--tokens", type=Path, default=RUN / "tokens.json")
     parser.add_argument("--count", type=int, default=300, help="of tokens")
-    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--temperature", type=float, default=0.5)
     parser.add_argument("--top-k", type=int, default=50)
     parser.add_argument("--seed", type=int)
     options = parser.parse_args()
