@@ -217,6 +217,8 @@ def _demand(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> None:
             return
         raise Mistake(errors.not_static("a condition", describe(held), condition.span))
     if not held:
+        if ctx.choices is not None:  # Checked on its own: other uses may give other numbers.
+            raise Undecidable
         raise Mistake(_failed(ctx, stmt, condition))
 
 

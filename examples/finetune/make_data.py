@@ -1,8 +1,9 @@
-"""What functions of Python's standard library are about: train.npz and test.npz, from its sources.
+"""What functions of Python's standard library are about: three .npz files, from its sources.
 
 Every machine with Python has the data: the names of functions and classes and the first paragraphs
-of their documentation; the topic of each is that of its module. The test set is of modules that no
-example of the training set is from. Also writes the encoder's weights, in this project's names.
+of their documentation; the topic of each is that of its module. train.npz, val.npz (to choose
+learning rates by) and test.npz are of different modules. Also writes the encoder's weights, in this
+project's names.
 
     python make_data.py [FOLDER]            needs build/minilm (make minilm)
 """
@@ -26,43 +27,57 @@ import dslc_runtime
 ROOT = Path(__file__).resolve().parents[2]
 MINILM = ROOT / "build" / "minilm"
 LONGEST = 32  # tokens of an example
-MOST = {"train": 140, "test": 100}  # examples of a topic
+MOST = {"train": 140, "val": 40, "test": 100}  # examples of a topic
 
-# Topics: modules to train on, and modules to test on. What a Python doesn't have is passed over.
+# Topics: modules to train on, to choose by, to test on. What a Python doesn't have is passed over.
 TOPICS = {
-    "numbers": ("numbers cmath _pydecimal random colorsys", "statistics fractions"),
+    "numbers": ("numbers cmath _pydecimal colorsys", "random", "statistics fractions"),
     "files": (
-        "pathlib posixpath ntpath genericpath stat filecmp glob fnmatch linecache tarfile gzip "
-        "lzma",
+        "pathlib posixpath ntpath genericpath stat glob fnmatch linecache gzip lzma",
+        "filecmp tarfile",
         "shutil zipfile tempfile fileinput bz2",
     ),
-    "concurrency": ("asyncio multiprocessing", "threading queue concurrent subprocess sched"),
+    "concurrency": (
+        "asyncio",
+        "multiprocessing",
+        "threading queue concurrent subprocess sched",
+    ),
     "network": (
-        "socket selectors urllib poplib imaplib smtplib socketserver ipaddress nntplib telnetlib "
-        "wsgiref smtpd",
+        "socket selectors urllib poplib smtplib ipaddress nntplib telnetlib wsgiref smtpd",
+        "imaplib socketserver",
         "http ftplib ssl xmlrpc",
     ),
-    "mail and markup": ("email xml mimetypes quopri base64", "mailbox html"),
-    "windows": ("tkinter", "turtle turtledemo"),
-    "testing": ("unittest bdb trace tracemalloc cProfile profile pstats", "doctest pdb timeit"),
+    "mail and markup": ("email xml", "mimetypes quopri base64", "mailbox html"),
+    "windows": ("tkinter", "tkinter/ttk", "turtle turtledemo"),
+    "testing": (
+        "unittest cProfile profile pstats",
+        "bdb trace tracemalloc",
+        "doctest pdb timeit",
+    ),
     "code": (
-        "importlib pkgutil distutils lib2to3 zipimport tokenize token modulefinder",
+        "importlib pkgutil distutils lib2to3 token",
+        "zipimport tokenize modulefinder",
         "ast inspect symtable dis pyclbr",
     ),
-    "time": ("datetime _pydatetime zoneinfo _strptime", "calendar"),
+    "time": ("datetime _pydatetime", "zoneinfo _strptime", "calendar"),
 }
 
 
-def examples(modules: str, library: Path) -> list[str]:
-    """Texts of the modules, each once."""
-    found: dict[str, None] = {}
+def sources(modules: str, library: Path) -> list[Path]:
+    """The files of the modules."""
+    found: list[Path] = []
     for module in modules.split():
         single, package = library / f"{module}.py", library / module
         files = [single] if single.exists() else sorted(package.rglob("*.py"))
-        for path in files:
-            if not {"test", "tests", "idle_test"} & set(path.parts):
-                found.update(dict.fromkeys(texts(path)))
-    return list(found)
+        found += [f for f in files if not {"test", "tests", "idle_test"} & set(f.parts)]
+    return found
+
+
+def examples(part: int, modules: tuple[str, ...], library: Path) -> list[str]:
+    """Texts of one part of a topic, each once; a file is in the last part that names it."""
+    later = {path for others in modules[part + 1 :] for path in sources(others, library)}
+    own = [path for path in sources(modules[part], library) if path not in later]
+    return list(dict.fromkeys(text for path in own for text in texts(path)))
 
 
 def texts(path: Path) -> Iterator[str]:
@@ -96,7 +111,7 @@ def main(folder: Path) -> None:
     for part, name in enumerate(MOST):
         labelled: list[tuple[str, int]] = []
         for label, (topic, modules) in enumerate(TOPICS.items()):
-            new = [text for text in examples(modules[part], library) if text not in seen]
+            new = [text for text in examples(part, modules, library) if text not in seen]
             chosen = rng.sample(new, min(len(new), MOST[name]))
             labelled += [(text, label) for text in chosen]
             print(f"{name}: {topic}: {len(chosen)} of {len(new)} examples")
@@ -105,7 +120,7 @@ def main(folder: Path) -> None:
         np.savez(folder / f"{name}.npz", **arrays(tokenizer, labelled))
     weights = folder / "encoder.safetensors"
     dslc_runtime.load(MINILM / "minilm.dlc").save_weights(weights)
-    print(f"wrote train.npz, test.npz and {weights.name} to {folder}")
+    print(f"wrote {', '.join(f'{name}.npz' for name in MOST)} and {weights.name} to {folder}")
 
 
 if __name__ == "__main__":

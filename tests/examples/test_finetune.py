@@ -33,14 +33,16 @@ def make_data() -> Any:
     return module
 
 
-def test_no_example_of_the_test_set_is_from_a_module_that_was_trained_on() -> None:
+def test_no_file_is_of_two_parts_of_the_data() -> None:
     pytest.importorskip("tokenizers", reason="needs tokenizers: pip install '.[examples]'")
     script = make_data()
     library = Path(sysconfig.get_paths()["stdlib"])
-    for learned, held_out in script.TOPICS.values():
-        assert not set(learned.split()) & set(held_out.split())
-    texts = script.examples("statistics fractions", library)
-    assert len(texts) > 40
+    for modules in script.TOPICS.values():
+        *earlier, last = (script.examples(part, modules, library) for part in range(3))
+        assert all(len(texts) > 10 for texts in (*earlier, last))
+    windows = script.TOPICS["windows"]
+    assert not set(script.examples(0, windows, library)) & set(script.examples(1, windows, library))
+    texts = script.examples(2, script.TOPICS["numbers"], library)
     assert "mean: Return the sample arithmetic mean of data." in texts
 
 
