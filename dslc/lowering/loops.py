@@ -160,6 +160,9 @@ def for_rows(
         return
     if not outer:
         outer = inner  # a flat loop: cut the elements themselves
+    if not outer:
+        _serial(task, outer, body)  # one result: nothing to share out
+        return
     prefix = _prefix(outer, 4 * task.tasks)
     if isinstance(total, int):
         _parallel(task, outer[:prefix], body)

@@ -14,6 +14,8 @@ from dslc.ir.core import Entry
 from dslc.ir.dims import sym
 from dslc.ir.types import TensorType
 from dslc.ops.broadcast import reduce_sum
+from dslc.ops.elementwise import mul
+from dslc.ops.slicing import pad
 
 N = sym("N")
 CASES = {
@@ -47,3 +49,14 @@ def test_long_sums(sums: Compiled, name: str) -> None:
     x = np.random.default_rng(0).random(shape, dtype=np.float32)
     (total,) = sums.call(name, [x])
     np.testing.assert_allclose(total, x.sum(axis=axes, dtype=np.float64), rtol=1e-6)
+
+
+def test_one_sum_of_a_padded_value_is_not_shared_out() -> None:
+    b = Builder()
+    x = b.param("x", TensorType("f32", (512, 384)))
+    wide = pad(b, x, low=(0, 1), high=(3, 0))
+    function = b.function("padded", [reduce_sum(b, mul(b, wide, wide), axes=(0, 1))])
+    summed = compile_all([entry_of(function, "padded")], tasks=2, level=0)
+    given = np.random.default_rng(0).random((512, 384), dtype=np.float32)
+    (total,) = summed.call("padded", [given])
+    np.testing.assert_allclose(total, np.square(given, dtype=np.float64).sum(), rtol=1e-6)
