@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from dslc.diagnostics import Diagnostic, Label
 from dslc.ir.core import Function, Value
+from dslc.ir.dims import Dim
 from dslc.ir.types import is_float
 from dslc.ops.recurrent import scan as scan_op
 from dslc.ops.scan_attrs import ScanAttrs
@@ -32,11 +33,12 @@ def scan(ctx: Context, expr: ast.Scan) -> Thing:
     written, tensors = _scanned(ctx, expr)
     initial = [_initial(ctx, carry, tensors[0]) for carry in expr.carries]
     _check_names(ctx, expr)
+    length = tensors[0].type.dims[written]
     scanned = [
-        _steps_first(ctx, own(ctx, tensor, element.tensor.span), written, expr)
+        _steps_first(ctx, own(ctx, tensor, element.tensor.span), written, length, expr)
         for tensor, element in zip(tensors, expr.elements)
     ]
-    outer, length = ctx.emission, scanned[0].type.dims[0]
+    outer = ctx.emission
     inner = Emission(training=outer.training, outer=outer, length=length)
     slices = [
         inner.builder.param(element.name.name, stack.type.with_dims(stack.type.dims[1:]))
@@ -112,9 +114,10 @@ def _check_length(
     raise Mistake(errors.scan_lengths(str(wanted), str(found), labels))
 
 
-def _steps_first(ctx: Context, value: Value, written: int, expr: ast.Scan) -> Value:
+def _steps_first(ctx: Context, value: Value, written: int, length: Dim, expr: ast.Scan) -> Value:
     """The tensor with the axis of the scan, of the first one's length, in front."""
-    axis = written % value.type.rank
+    axis, dims = written % value.type.rank, value.type.dims
+    value = expand(ctx, value, (*dims[:axis], length, *dims[axis + 1 :]), expr.span)
     if axis == 0:
         return value
     front = (axis, *(i for i in range(value.type.rank) if i != axis))

@@ -62,6 +62,21 @@ def test_stacks_along_the_axis_of_the_scan(axis: str, result: str) -> None:
     assert count == steps
 
 
+def test_lengths_that_an_assertion_makes_equal() -> None:
+    text = """model M(x: f32[N, T], y: f32[N, S]) -> (f32[N, T], f32[N]) {
+    assert S == T
+    return scan x_t in x, y_t in y along 1, h = zeros[N]() {
+        h = h + y_t
+        yield x_t * y_t
+    }
+}
+"""
+    x = series(2, 3)
+    products, total = outputs(text, {"x": x, "y": x + 1})
+    np.testing.assert_allclose(products, x * (x + 1), rtol=1e-6)
+    np.testing.assert_allclose(total, (x + 1).sum(axis=1), rtol=1e-5)
+
+
 def test_carries_are_bound_together() -> None:
     text = model("scan x_t in x along 0, a = 0, b = 1 { t = a\n a = b\n b = t + b\n yield a }",
                  "(f32[T], f32, f32)")  # fmt: skip
