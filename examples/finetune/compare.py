@@ -68,6 +68,8 @@ def test(name: str, rate: str) -> str:
 
 
 def main(names: list[str]) -> None:
+    if not set(names) <= RUNS.keys():
+        sys.exit(f"usage: compare.py [NAME ...], of {', '.join(RUNS)}")
     if not (FOLDER / "encoder.safetensors").exists():
         command("python", HERE / "make_data.py", FOLDER)
     lines = []

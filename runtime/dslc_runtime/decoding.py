@@ -20,6 +20,7 @@ from dslc_runtime.errors import ArgumentError
 from dslc_runtime.manifest import EntryInfo, TensorInfo
 
 NEEDED = "it takes `entry decode(token: i64[B, 1], past: i64[B]) -> f32[B, V]`"
+_OPTIONS = "generate itself takes max_tokens, temperature, top_k, top_p, seed, stop and slide"
 _INTEGERS = ("i64", "i32", "i16", "u8", "i8")
 _FLOATS = ("f64", "f32", "f16", "bf16")
 
@@ -106,7 +107,9 @@ class Decoder:
             self._fill = _Feed(model, entries["prefill"], extra)
         known = self._decode.extra.keys() | self._fill.extra.keys()
         for name in extra.keys() - known:
-            raise ArgumentError(f"neither decode nor prefill of {model} has an input {name!r}")
+            raise ArgumentError(
+                f"neither decode nor prefill of {model} has an input {name!r}, and {_OPTIONS}"
+            )
         self.apart = all(f.past is not None and f.past.dims != () for f in self._feeds)
         self.context = min((c for f in self._feeds if (c := f.context()) is not None), default=None)
 

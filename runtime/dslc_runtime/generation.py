@@ -200,13 +200,17 @@ def _check_room(
     if slide and not 0 < slide < context:
         raise ArgumentError(f"slide must be 1 to {context - 1} tokens of context, not {slide}")
     if longest > context:
-        raise ArgumentError(f"a prompt has {longest} tokens; the context holds {context}")
+        raise ArgumentError(
+            f"a prompt has {longest} tokens; the context holds {context}: give the end of it alone"
+        )
     # The last token is not handed over any more.
     if not slide and max_tokens is not None and longest + max_tokens - 1 > context:
+        room = context - longest + 1
+        fewer = f"{room} tokens or fewer" if room > 1 else "one token"
         raise ArgumentError(
             f"a prompt of {longest} tokens and max_tokens={max_tokens} need a context of "
-            f"{longest + max_tokens - 1}; it holds {context}: ask for {context - longest + 1} "
-            "tokens or fewer, or let the context slide (slide=...)"
+            f"{longest + max_tokens - 1}; it holds {context}: ask for {fewer}, or let "
+            "the context slide (slide=...)"
         )
 
 

@@ -25,6 +25,7 @@ from dslc_runtime.report import LoadedTensor, LoadReport, OtherTensor
 _COUNTER, _MEAN = "num_batches_tracked", "running_mean"
 # So many lines of each kind name what was probably meant: looking for it takes time.
 _HINTED = 20
+_LEAVE_OUT = "what may be missing must fit where it is there; leave it out of the file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,9 @@ def fit(
     values, problems = _values(known, names, given, spared)
     if problems:
         lines = "\n  ".join(problems)
-        raise ArgumentError(f"{where} does not fit the model {model}:\n  {lines}")
+        lacking = _missing(known, names, given, spared)
+        hint = _how_to_lack(lacking[0]) if len(lacking) == len(problems) else ""
+        raise ArgumentError(f"{where} does not fit the model {model}:\n  {lines}{hint}")
     arrays = {name: converted.array for name, converted in values.items()}
     return Fitted(arrays, _report(model, where, known, names, given, values))
 
@@ -180,8 +183,19 @@ def _values(
                 values[v.name] = _value(v, given[name])
             except Refused as refused:
                 told = f"{_told(v, name)}: {described(given[name])} where {declared(v)} is needed"
-                lines.append(told + (f": {refused}" if str(refused) else ""))
+                reason = str(refused) or (_LEAVE_OUT if v.name in spared else "")
+                lines.append(told + (f": {reason}" if reason else ""))
     return values, lines
+
+
+def _how_to_lack(variable: VariableInfo) -> str:
+    """What to do where nothing but new weights is wrong."""
+    layer = variable.name.rpartition(".")[0]
+    pattern = f"{layer}.*" if layer else variable.name
+    return (
+        f"\nwhat is new may be missing if that is said: --missing '{pattern}' of build and train, "
+        f"missing=['{pattern}'] in Python"
+    )
 
 
 def _hint(lead: str, name: str, among: Sequence[str]) -> str:

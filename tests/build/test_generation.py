@@ -203,8 +203,9 @@ def test_a_model_that_counts_by_itself() -> None:
         ([1, 11], {}, r"token 11 of prompt 0 is none of the model's: 0\.\.10"),
         ([-1], {}, "token -1 of prompt 0"),
         ([[1]] * 4, {}, "there are 4 prompts, but decode of Toy takes up to 3"),
-        ([1] * 10, {}, "a prompt has 10 tokens; the context holds 9"),
+        ([1] * 10, {}, "the context holds 9: give the end of it alone"),
         ([1, 2, 3], {"max_tokens": 8}, "need a context of 10; it holds 9: ask for 7 tokens"),
+        ([1] * 9, {"max_tokens": 2}, "it holds 9: ask for one token, or let"),
         ([1], {"max_tokens": -1}, "max_tokens must be 0 or more, not -1"),
         ([1], {"slide": 9}, "slide must be 1 to 8"),
         ([1], {"temperature": -0.5}, "temperature must be 0 or more, not -0.5"),
@@ -215,6 +216,7 @@ def test_a_model_that_counts_by_itself() -> None:
         ([1], {"stop": "end"}, "stop must hold tokens"),
         ([1], {"stop": [[]]}, "stop must hold tokens"),
         ([1], {"weight": 1}, "neither decode nor prefill of Toy has an input 'weight'"),
+        ([1], {"max_new_tokens": 5}, "and generate itself takes max_tokens, temperature"),
     ],
 )
 def test_what_does_not_fit_is_told_at_once(

@@ -154,7 +154,11 @@ def test_weights_that_no_other_file_has() -> None:
 def test_a_file_of_own_names_has_them() -> None:
     with pytest.raises(ArgumentError) as caught:
         fit("Net", NEW, (), arrays("embed.weight"), "w")
-    assert str(caught.value).splitlines()[1:] == ["  missing: head.weight: f32[2]"]
+    assert str(caught.value).splitlines()[1:] == [
+        "  missing: head.weight: f32[2]",
+        "what is new may be missing if that is said: --missing 'head.*' of build and train, "
+        "missing=['head.*'] in Python",
+    ]
     whole = fit("Net", NEW, (), arrays("embed.weight", "head.weight"), "w")
     assert whole.values.keys() == {"embed.weight", "head.weight"}
     # A file from elsewhere that has a tensor of that name is not taken for one that has ours.
@@ -171,6 +175,9 @@ def test_what_is_let_be_missing() -> None:
     assert both.values.keys() == {"embed.weight", "norm.weight"}
     with pytest.raises(ArgumentError, match=r"'nrom\.weight'; it has 'norm\.weight'"):
         fit("Net", VARIABLES, (), given, "w", ["nrom.weight"])
+    other = {**given, "norm.weight": np.ones((3,), "float32")}
+    with pytest.raises(ArgumentError, match=r"f32\[2\] is needed: what may be missing must fit"):
+        fit("Net", VARIABLES, (), other, "w", ["norm.*"])
     with pytest.raises(ArgumentError, match=r"extra: norm\.wieght"):
         fit("Net", VARIABLES, (), {**given, **arrays("norm.wieght")}, "w", ["norm.*"])
 
