@@ -116,20 +116,6 @@ class Scores:
     def _bound(self, value: Expr) -> Expr:
         return self.k.intern(value if isinstance(value, tirx.IntImm) else T.bind(value))
 
-    def in_band(self, query: Expr, key: Expr) -> Expr | None:
-        """Whether the query may see the key by their positions; None where any may. For blocks of
-        several queries, whose keys are not the same."""
-        if self.attrs.low is None and self.attrs.high is None:
-            return None
-        behind = query + self.past() - key
-        conditions = []
-        if self.attrs.low is not None:
-            conditions.append(tirx.GE(behind, self.k.dim(self.attrs.low)))
-        if self.attrs.high is not None:
-            conditions.append(tirx.LE(behind, self.k.dim(self.attrs.high)))
-        both = conditions[0]
-        return both if len(conditions) == 1 else tirx.And(both, conditions[1])
-
     # --- one score --------------------------------------------------------------------------------
 
     def element(self, name: str, index: Index) -> Expr:

@@ -1,4 +1,5 @@
-"""The attributes of a `scan`: its body, how many of its inputs are what, and how it is run."""
+"""The attributes of a `scan`: its body, how many of its inputs are what, and how it is run; and
+which values of the body change from step to step."""
 
 from __future__ import annotations
 
@@ -43,3 +44,21 @@ class ScanAttrs(Attrs):
     def following(self) -> tuple[Value, ...]:
         """The carries' next values, as the body computes them."""
         return self.body.results[self.yields :]
+
+
+def fixed_values(attrs: ScanAttrs) -> set[Value]:
+    """The values of the body that are the same at each step."""
+    fixed = set(attrs.body.params[attrs.elements + attrs.carries :])
+    for eqn in attrs.body.eqns:
+        if all(value in fixed for value in eqn.inputs):
+            fixed.update(eqn.outputs)
+    return fixed
+
+
+def carried_values(attrs: ScanAttrs) -> set[Value]:
+    """The values of the body that depend on a carry, the carries included."""
+    carried = set(attrs.carried)
+    for eqn in attrs.body.eqns:
+        if any(value in carried for value in eqn.inputs):
+            carried.update(eqn.outputs)
+    return carried

@@ -23,7 +23,7 @@ from dslc.ops.broadcast import broadcast
 from dslc.ops.constants import constant, dim_value, relabel
 from dslc.ops.cotangents import cotangents, zeros
 from dslc.ops.elementwise import add
-from dslc.ops.scan_attrs import ScanAttrs
+from dslc.ops.scan_attrs import ScanAttrs, carried_values
 from dslc.ops.shape import concat, iota, reshape, transpose
 from dslc.ops.slicing import slice_
 
@@ -90,7 +90,7 @@ class _Choice:
     def __init__(self, attrs: ScanAttrs, following: Sequence[Value]) -> None:
         self.chosen = dict.fromkeys(following)
         self.producers = {out: eqn for eqn in attrs.body.eqns for out in eqn.outputs}
-        self.moved = reached(attrs)
+        self.carried = carried_values(attrs)
 
     def kept(self, read: dict[Value, None]) -> list[Value]:
         cheap = []
@@ -117,19 +117,10 @@ class _Choice:
 
     def is_there(self, value: Value) -> bool:
         eqn = self.producers.get(value)
-        if eqn is None or value not in self.moved or value in self.chosen:
+        if eqn is None or value not in self.carried or value in self.chosen:
             return True
         costs_little = eqn.op in FREE or eqn.op.name in CHEAP
         return costs_little and all(self.is_there(source) for source in eqn.inputs)
-
-
-def reached(attrs: ScanAttrs) -> set[Value]:
-    """The values of the body that depend on a carry, the carries included."""
-    moved = set(attrs.carried)
-    for eqn in attrs.body.eqns:
-        if any(value in moved for value in eqn.inputs):
-            moved.update(eqn.outputs)
-    return moved
 
 
 # --- the scan backwards -------------------------------------------------------------------------
@@ -206,9 +197,10 @@ class _Backwards:
 
     def kept(self) -> list[tuple[Value, Value]]:
         """The values of the body that are stacked and depend on a carry, and their stacks."""
-        made, moved = {out for e in self.body.eqns for out in e.outputs}, reached(self.attrs)
+        made = {out for e in self.body.eqns for out in e.outputs}
+        carried = carried_values(self.attrs)
         stacks = dict(zip(self.body.results[: self.attrs.yields], self.eqn.outputs))
-        return [(v, stack) for v, stack in stacks.items() if v in made and v in moved]
+        return [(v, stack) for v, stack in stacks.items() if v in made and v in carried]
 
     def begun(self, carry: int) -> Value:
         """What each step began with, of a carry: its first value, then what the steps made."""

@@ -81,16 +81,11 @@ class _Scan:
     def body(self) -> Function:
         return self.attrs.body
 
-    @property
-    def carried(self) -> tuple[Value, ...]:
-        """The body's parameters that are carries."""
-        return self.body.params[self.attrs.elements :][: self.attrs.carries]
-
     def rebuilt(self) -> dict[Value, Value]:
         """Emits what remains of the scan; what stands for its old results."""
         results, outputs = self.body.results, self.eqn.outputs
-        following = results[self.attrs.yields :]
-        changing = [i for i, param in enumerate(self.carried) if following[i] is not param]
+        following = self.attrs.following
+        changing = [i for i, param in enumerate(self.attrs.carried) if following[i] is not param]
         self.classify(changing)
         asked = [i for i in range(self.attrs.yields) if outputs[i] in self.used]
         free = [i for i in asked if results[i] in self.fixed | self.sliced]
@@ -102,7 +97,7 @@ class _Scan:
         before = [v for v in read if v in taken or self.is_work(v)]
         self.compute([*(results[i] for i in free), *before])
         new = {outputs[i]: self.stack(results[i]) for i in free}
-        for i, param in enumerate(self.carried):
+        for i, param in enumerate(self.attrs.carried):
             if i not in changing:
                 new[outputs[self.attrs.yields + i]] = self.outside[param]
         if wanted:
@@ -123,7 +118,7 @@ class _Scan:
             else:
                 self.stacks[param] = operand
         self.outside.update(zip(self.body.params[last:], operands[last:]))
-        for i, param in enumerate(self.carried):
+        for i, param in enumerate(self.attrs.carried):
             if i not in changing:
                 self.outside[param] = operands[first + i]
         self.fixed.update(self.outside)
@@ -152,7 +147,7 @@ class _Scan:
         live = {i for i in changing if self.eqn.outputs[count + i] in self.used}
         while True:
             read = self.reached([*results, *(self.body.results[count + i] for i in live)])
-            more = {i for i in changing if self.carried[i] in read}
+            more = {i for i in changing if self.attrs.carried[i] in read}
             if more <= live:
                 return sorted(live)
             live |= more
@@ -242,7 +237,8 @@ class _Scan:
         for value in (v for v in (*self.body.params, *taken) if v in read and v in self.stacks):
             stack = self.stacks[value]
             fed[stack] = env[value] = fed.get(stack) or inner.param(value.name, value.type)
-        env.update((v, inner.param(v.name, v.type)) for v in (self.carried[i] for i in carries))
+        for param in (attrs.carried[i] for i in carries):
+            env[param] = inner.param(param.name, param.type)
         captured: dict[Value, Value] = {}
         for value in (v for v in from_outside if v in read and v in self.outside):
             whole = self.outside[value]

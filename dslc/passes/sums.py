@@ -25,7 +25,7 @@ from dslc.ops.constants import cast as widen
 from dslc.ops.elementwise import add
 from dslc.ops.linalg import MatmulAttrs, matmul
 from dslc.ops.recurrent import scan
-from dslc.ops.scan_attrs import ScanAttrs
+from dslc.ops.scan_attrs import ScanAttrs, carried_values, fixed_values
 from dslc.ops.shape import reshape, transpose
 
 
@@ -58,7 +58,7 @@ def _sums(attrs: ScanAttrs) -> dict[int, tuple[list[Eqn], list[Value]]]:
         terms = list(_terms(following, producers, uses))
         if uses.get(carry) == 1 and carry in terms and len(terms) > 1:
             sums[i] = [term for term in terms if term is not carry]
-    fixed, moved = _reached(attrs)
+    fixed, carried = fixed_values(attrs), carried_values(attrs)
     makers = {t: producers[t] for terms in sums.values() for t in terms if t in producers}
     made = {t: _unrounded(e, producers) for t, e in makers.items()}
     products = {t for t, e in made.items() if _is_product(e) and not fixed & set(e.inputs)}
@@ -66,7 +66,7 @@ def _sums(attrs: ScanAttrs) -> dict[int, tuple[list[Eqn], list[Value]]]:
     plain = {
         t for t, e in makers.items()
         if e.op is reduce_sum and e.inputs[0] not in fixed
-        and (e.inputs[0] in stacked or e.inputs[0] not in moved)
+        and (e.inputs[0] in stacked or e.inputs[0] not in carried)
     }  # fmt: skip
     movable = products | plain
     return {
@@ -98,19 +98,6 @@ def _unrounded(eqn: Eqn, producers: Mapping[Value, Eqn]) -> Eqn:
 
 def _is_product(eqn: Eqn) -> bool:
     return eqn.op is matmul and eqn.outputs[0].type.rank == 2
-
-
-def _reached(attrs: ScanAttrs) -> tuple[set[Value], set[Value]]:
-    """The values that are the same at each step, and those that a carry reaches."""
-    params = attrs.body.params
-    fixed = set(params[attrs.elements + attrs.carries :])
-    moved = set(attrs.carried)
-    for eqn in attrs.body.eqns:
-        if all(value in fixed for value in eqn.inputs):
-            fixed.update(eqn.outputs)
-        elif any(value in moved for value in eqn.inputs):
-            moved.update(eqn.outputs)
-    return fixed, moved
 
 
 def _behind(

@@ -20,7 +20,7 @@ from dslc.ir.rewrite import drop_dead, map_bodies, with_inputs
 from dslc.ir.text import print_eqn
 from dslc.ops.linalg import matmul
 from dslc.ops.recurrent import scan
-from dslc.ops.scan_attrs import ScanAttrs
+from dslc.ops.scan_attrs import ScanAttrs, fixed_values
 from dslc.passes.batch import IMAGES, for_all_steps
 
 
@@ -74,15 +74,6 @@ def _needed(body: Function, values: Iterable[Value]) -> set[Value]:
         if any(output in needed for output in eqn.outputs):
             needed.update(eqn.inputs)
     return needed
-
-
-def fixed_values(attrs: ScanAttrs) -> set[Value]:
-    """The values of the body that are the same at each step."""
-    fixed = set(attrs.body.params[attrs.elements + attrs.carries :])
-    for eqn in attrs.body.eqns:
-        if all(value in fixed for value in eqn.inputs):
-            fixed.update(eqn.outputs)
-    return fixed
 
 
 class _Behind:

@@ -190,9 +190,6 @@ class Given:
     span: Span
 
 
-Callable_: TypeAlias = Code | Instance | Builtin | Random | NumberFunction | Constant
-
-
 def is_static(thing: Thing) -> bool:
     """A compile-time number, bool or string."""
     return isinstance(thing, int | float | str | Poly | Unknown)
