@@ -7,7 +7,8 @@ and kept on the stack, so nothing is as big as the matrix of scores. Forwards, t
 down whenever a larger score comes up (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao 2023,
 arXiv:2307.08691). Keys that no query of the row sees by its position are not read.
 
-Non-goals: speed to the last bit (templates of `schedules/cpu` are for that), the GPU (`cuda.py`).
+Non-goals: speed to the last bit (templates of `schedules/cpu` are for that), the GPU
+(`cuda_attention.py`).
 """
 
 from __future__ import annotations
@@ -127,18 +128,21 @@ class _Sums:
         return parts[0]
 
     def add_rows(
-        self, sums: Any, weights: Any, count: Expr, name: str, row: Row, first: Expr, size: Expr
-    ) -> None:
-        """sums += weights[n] * row n, for all n below `count`, from the block's start."""
-        k = self.k
+        self, sums: Any, weights: Any, rows: tuple[Expr, Expr], name: str, batch: Index,
+        columns: tuple[Expr, Expr],
+    ) -> None:  # fmt: skip
+        """sums += weights[n] * row `start + n` of an operand, for all n below `count`; `rows` are
+        start and count, `columns` the first and how many."""
+        k, (begin, count), (first, size) = self.k, rows, columns
 
-        def strip(start: Expr, rows: int) -> None:
+        def strip(start: Expr, height: int) -> None:
             with k.loop(size) as lane:
                 column = k.binary("add", first, lane, "index")
                 total = sums[lane]
-                for n in range(rows):
+                for n in range(height):
                     at = k.binary("add", start, k.dim(n), "index")
-                    total = total + weights[at] * self.s.element(name, (*row(at), column))
+                    index = (*batch, k.binary("add", begin, at, "index"), column)
+                    total = total + weights[at] * self.s.element(name, index)
                 T.buffer_store(sums, total, [lane])
 
         whole = self.k.intern(T.bind(tirx.floordiv(count, i64(_STRIP))))
@@ -181,8 +185,7 @@ class _Forward(_Sums):
                 weights, start, count, ("q", lambda at: index), ("k", lambda at: (*shared, at))
             )
             self.weigh(weights, start, count, tuple(batch), query, top, total, sums, size)
-            row = lambda n: (*shared, k.binary("add", start, n, "index"))  # noqa: E731
-            self.add_rows(sums, weights, count, "v", row, first, size)
+            self.add_rows(sums, weights, (start, count), "v", shared, (first, size))
 
         start, stop = s.key_range(query, query)
         self.blocks(start, stop, block)
@@ -252,8 +255,7 @@ class _Queries(_Sums):
                 weight = self.exp(k.bind(s.score(*place, weights[n]) - lse))
                 moved = s.score_gradient(*place, k.bind(weight), products[n], delta)
                 T.buffer_store(weights, moved, [n])
-            row = lambda n: (*shared, k.binary("add", start, n, "index"))  # noqa: E731
-            self.add_rows(sums, weights, count, "k", row, first, size)
+            self.add_rows(sums, weights, (start, count), "k", shared, (first, size))
 
         start, stop = s.key_range(query, query)
         self.blocks(start, stop, block)
@@ -307,8 +309,7 @@ class _Keys(_ByKeys):
                 weight = self.exp(k.bind(s.score(batch, query, key, weights[n]) - lse))
                 moved = s.score_gradient(batch, query, key, k.bind(weight), products[n], delta)
                 T.buffer_store(weights, moved, [n])
-            row = lambda n: (*batch, k.binary("add", start, n, "index"))  # noqa: E731
-            self.add_rows(sums, weights, count, "q", row, *columns)
+            self.add_rows(sums, weights, (start, count), "q", batch, columns)
 
         self.blocks(*queries, block)
 
@@ -336,7 +337,6 @@ class _Values(_ByKeys):
                 lse = s.element("lse", (*batch, query))
                 weight = self.exp(k.bind(s.score(batch, query, key, weights[n]) - lse))
                 T.buffer_store(weights, s.times_factor(weight, batch, query, key), [n])
-            row = lambda n: (*batch, k.binary("add", start, n, "index"))  # noqa: E731
-            self.add_rows(sums, weights, count, "g", row, *columns)
+            self.add_rows(sums, weights, (start, count), "g", batch, columns)
 
         self.blocks(*queries, block)

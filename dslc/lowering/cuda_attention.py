@@ -32,14 +32,14 @@ from dslc.lowering.sizes import i64
 def emit_device_attention(task: Task) -> None:
     """The whole kernel."""
     scores = Scores(task.group, task.graph)
-    results, parts = scores.eqn.outputs, (_queries, _keys, _values)
-    if scores.eqn.op.name == "attention":
-        results, parts = results[:1], (_forward,)  # type: ignore[assignment]
+    forward = scores.eqn.op.name == "attention"
+    parts: tuple[Part, ...] = (_forward,) if forward else (_queries, _keys, _values)
+    results = scores.eqn.outputs[: len(parts)]  # of a forward pass, not the rows' logarithms
     counts = [product(value.type.dims[:-1]) for value in results]
     with each_block(task.k, _sum(counts)) as (block, thread):
         for i, (value, part) in enumerate(zip(results, parts)):
             first = _sum(counts[:i])
-            with _within(task, block, first, counts[i], alone=len(results) == 1) as number:
+            with _within(task, block, first, counts[i], alone=forward) as number:
                 rows = value.type.dims[:-1]
                 index = unflatten(task.k, number, rows) if rows else ()
                 _Row(task, scores, value, index, thread).emit(part)
@@ -74,7 +74,7 @@ class _Row:
         self.value, self.index, self.thread = value, index, thread
         self.columns = value.type.dims[-1]
 
-    def emit(self, part: Callable[[_Row, Expr, Expr], None]) -> None:
+    def emit(self, part: Part) -> None:
         """`part(row, chunk, column)` for each chunk of columns."""
         chunks = (self.columns + (THREADS - 1)) // THREADS
         # The row of logarithms is stored with the first chunk, so there is one.
@@ -106,12 +106,16 @@ class _Row:
             T.buffer_store(cells, weigh(at), [self.thread])
 
     def add(
-        self, total: Any, cells: Any, count: Expr, column: Expr, element: Callable[[Expr], Expr]
-    ) -> None:
-        """Adds this thread's column of the tile's rows, weighed; all weights are there."""
+        self, total: Any, cells: Any, name: str, batch: Index, first: Expr, count: Expr,
+        column: Expr,
+    ) -> None:  # fmt: skip
+        """Adds this thread's column of the tile's rows of an operand, weighed; all weights are
+        there."""
         inside = tirx.LT(column, self.k.dim(self.columns))
         with T.If(inside), T.Then(), self.k.scope(), self.k.loop(count) as n:
-            T.buffer_store(total, total[0] + cells[n] * element(n), [0])
+            at = self.k.binary("add", first, n, "index")
+            element = self.s.element(name, (*batch, at, column))
+            T.buffer_store(total, total[0] + cells[n] * element, [0])
 
     def dot(self, x: tuple[str, Index], y: tuple[str, Index]) -> Expr:
         total = self.cell(0.0)
@@ -126,9 +130,6 @@ class _Row:
 
     def exp(self, x: Expr) -> Expr:
         return self.k.bind(self.k.unary("exp", self.k.bind(x), self.s.dtype))
-
-    def past(self, first: Expr, n: Expr) -> Expr:
-        return self.k.binary("add", first, n, "index")
 
     # --- what flows into a score ------------------------------------------------------------------
 
@@ -146,6 +147,10 @@ class _Row:
         product_ = self.dot(("g", (*batch, query)), ("v", (*s.shared(batch), key)))
         delta = s.element("delta", (*batch, query))
         return s.score_gradient(batch, query, key, weight, product_, delta)
+
+
+# Emits the threads' part of a row: (row, chunk of columns, this thread's column).
+Part = Callable[[_Row, Expr, Expr], None]
 
 
 def _forward(row: _Row, chunk: Expr, column: Expr) -> None:
@@ -168,10 +173,7 @@ def _forward(row: _Row, chunk: Expr, column: Expr) -> None:
         T.buffer_store(top, highest, [0])
         row.mine(scores, first, count, 0.0, lambda key: s.times_factor(weight, batch, query, key))
         barrier()
-        row.add(
-            total, scores, count, column,
-            lambda n: s.element("v", (*keys, row.past(first, n), column)),
-        )  # fmt: skip
+        row.add(total, scores, "v", keys, first, count, column)
 
     row.tiles(*s.key_range(query, query), tile)
     some = tirx.NE(mass[0], s.constant(0.0))
@@ -192,10 +194,7 @@ def _queries(row: _Row, chunk: Expr, column: Expr) -> None:
     def tile(first: Expr, count: Expr) -> None:
         row.mine(weights, first, count, 0.0, lambda key: row.moved(batch, query, key))
         barrier()
-        row.add(
-            total, weights, count, column,
-            lambda n: s.element("k", (*keys, row.past(first, n), column)),
-        )  # fmt: skip
+        row.add(total, weights, "k", keys, first, count, column)
 
     row.tiles(*s.key_range(query, query), tile)
     row.store(column, total[0] * s.constant(s.attrs.scale))
@@ -226,10 +225,7 @@ def _over_queries(
         def tile(first: Expr, count: Expr) -> None:
             row.mine(weights, first, count, 0.0, lambda query: weigh(batch, query, key))
             barrier()
-            row.add(
-                total, weights, count, column,
-                lambda n: s.element(name, (*batch, row.past(first, n), column)),
-            )  # fmt: skip
+            row.add(total, weights, name, batch, first, count, column)
 
         row.tiles(*queries, tile)
     return T.bind(total[0])

@@ -41,6 +41,7 @@ from dslc.schedules.cpu.attention_blocks import (
     row_logarithm,
     row_maximum,
     row_powers,
+    rows_from,
 )
 from dslc.schedules.cpu.attention_shape import (
     Areas,
@@ -172,16 +173,14 @@ def emit_attention(
 
     def body(task: Expr, tasks: int) -> None:
         registers = allocate([plan.score, plan.out])
-        base = T.bind(i64(task * plan.areas.size if tasks > 1 else 0))
-        work = Work(scratch.buffer, plan.areas, base)
+        work = Work.of_task(scratch, plan.areas, task, tasks)
         run = _Run(plan, q, v, epilogue, work, registers, modify, drop, row_done)
         heads = (*shape.batch, shape.heads)
         start, stop = share(product(heads), task, tasks if plan.split == "heads" else 1)
         stride = tasks if plan.split == "blocks" else 1
         with loop(start, stop) as unit:
             where = unflatten(unit, heads)
-            keys = Operand(k.buffer, k.dtype, k.strides[-2:], k.at(*where, i64(0), i64(0)))
-            width = plan.score.columns
+            keys, width = rows_from(k, *where, i64(0)), plan.score.columns
             pack_rows(work, "keys", keys, shape.keys, shape.depth, width, plan.score.lanes)
             blocks = ceil_div(shape.queries, plan.rows)
             first = task if stride > 1 else 0

@@ -34,6 +34,7 @@ from dslc.schedules.cpu.attention_blocks import (
     pack_rows,
     pieces,
     replace,
+    rows_from,
 )
 from dslc.schedules.cpu.attention_shape import (
     Areas,
@@ -165,8 +166,7 @@ def emit_backward(
 
     def body(task: Expr, tasks: int) -> None:
         registers = allocate([plan.score, plan.deep, plan.wide])
-        base = T.bind(i64(task * plan.areas.size if tasks > 1 else 0))
-        work = Work(scratch.buffer, plan.areas, base)
+        work = Work.of_task(scratch, plan.areas, task, tasks)
         run = _Run(plan, q, k, v, g, lse, delta, results, work, registers, modify, drop, moved)
         heads = (*shape.batch, shape.heads)
         start, stop = share(product(heads), task, tasks)
@@ -208,9 +208,8 @@ def _head(run: _Run, where: Index) -> None:
 def _keys(run: _Run, where: Index, key: Expr, size: Size) -> None:
     """Keys [key, key + size) of a head."""
     plan, shape, work = run.plan, run.plan.shape, run.work
-    k, v, width, lanes = run.k, run.v, plan.score.columns, plan.score.lanes
-    keys = Operand(k.buffer, k.dtype, k.strides[-2:], k.at(*where, key, i64(0)))
-    values = Operand(v.buffer, v.dtype, v.strides[-2:], v.at(*where, key, i64(0)))
+    width, lanes = plan.score.columns, plan.score.lanes
+    keys, values = rows_from(run.k, *where, key), rows_from(run.v, *where, key)
     pack_rows(work, "keys^T", keys, size, shape.depth, width, lanes)
     pack_rows(work, "values^T", values, size, shape.width, width, lanes)
     copy_rows(work, "keys", keys, size, size, shape.depth, plan.depth)
@@ -234,11 +233,11 @@ def _keys(run: _Run, where: Index, key: Expr, size: Size) -> None:
 def _block(run: _Run, block: Block) -> None:
     """A block of queries against a block of keys."""
     plan, shape, work = run.plan, run.plan.shape, run.work
-    q, g, start = run.q, run.g, (*block.where, block.start, i64(0))
     for name, source, width, padded in (
-        ("queries", q, shape.depth, plan.depth), ("cotangents", g, shape.width, plan.width),
-    ):  # fmt: skip
-        rows = Operand(source.buffer, source.dtype, source.strides[-2:], source.at(*start))
+        ("queries", run.q, shape.depth, plan.depth),
+        ("cotangents", run.g, shape.width, plan.width),
+    ):
+        rows = rows_from(source, *block.where, block.start)
         copy_rows(work, name, rows, block.count, plan.rows, width, padded)
     _scores(run, block, ("queries", plan.depth), ("keys^T", shape.depth), "weights")
     _scores(run, block, ("cotangents", plan.width), ("values^T", shape.width), "moved")

@@ -50,6 +50,12 @@ class Work:
     areas: Areas
     base: Expr
 
+    @staticmethod
+    def of_task(scratch: Operand, areas: Areas, task: Expr, tasks: int) -> Work:
+        """The part of the kernel's scratch memory that one of its tasks works in."""
+        base = T.bind(i64(task * areas.size if tasks > 1 else 0))
+        return Work(scratch.buffer, areas, base)
+
     def at(self, name: str, offset: Size = 0) -> Expr:
         """Position of an element of an area."""
         return i64(self.base + self.areas.offsets[name] + offset)
@@ -95,6 +101,11 @@ def part(total: Size, start: Expr, step: int) -> Size:
     if isinstance(total, int) and (total % step == 0 or total < step):
         return min(total, step)
     return clipped(total - start, step)
+
+
+def rows_from(source: Operand, *start: Expr) -> Operand:
+    """The matrix along the last two axes, from the row at (batch.., head, i) on."""
+    return Operand(source.buffer, source.dtype, source.strides[-2:], source.at(*start, i64(0)))
 
 
 def pack_rows(

@@ -144,8 +144,7 @@ def emit_decode(
 
     def body(task: Expr, tasks: int) -> None:
         registers = allocate([plan.out])
-        base = T.bind(i64(task * plan.areas.size if tasks > 1 else 0))
-        work = Work(scratch.buffer, plan.areas, base)
+        work = Work.of_task(scratch, plan.areas, task, tasks)
         run = _Run(plan, q, k, v, epilogue, work, registers, modify, drop, row_done)
         heads = (*shape.batch, shape.heads)
         start, stop = share(product(heads), task, tasks)
