@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from dslc.build import merging, session
-from dslc.build.session import Weights
+from dslc.build.given import Weights
 from dslc.build.special import Sizes
 from dslc.build.target import parse_targets
 from dslc.diagnostics import CompileError, Diagnostic

@@ -77,6 +77,16 @@ class Built:
     module: Any = None
 
 
+def for_gradients(program: Program, precision: Precision, dump: Dump | None = None) -> Program:
+    """The program of which gradients are made: attention found, contractions in `precision`."""
+    program = pipeline.run(program, pipeline.BEFORE_GRADIENTS, dump)
+    if precision != "f32":
+        program = with_precision(program, precision)
+        if dump is not None:
+            dump("precision", program)
+    return program
+
+
 def optimise(
     program: Program,
     target: Target,
@@ -86,11 +96,7 @@ def optimise(
 ) -> Program:
     """The program as it is lowered for `target`: attention found, contractions in `precision`,
     training joined, entries for special sizes added, passes run, weights packed."""
-    program = pipeline.run(program, pipeline.BEFORE_GRADIENTS, dump)
-    if precision != "f32":
-        program = with_precision(program, precision)
-        if dump is not None:
-            dump("precision", program)
+    program = for_gradients(program, precision, dump)
     if program.training is not None:
         program = add_train_step(program)
         if dump is not None:

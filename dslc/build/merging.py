@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from pathlib import Path
 
-from dslc.build import describe
+from dslc.build.given import Weights, fitted
 from dslc.diagnostics import CompileError
 from dslc.ir.builder import Builder
 from dslc.ir.core import Entry, Program, Value
@@ -24,8 +23,6 @@ from dslc.semantics.elaborate import Replaced, Setting, elaborate_replaced
 from dslc.source import SourceFile, Span
 from dslc_runtime.dtypes import Array
 from dslc_runtime.errors import ArgumentError
-from dslc_runtime.loading import fit
-from dslc_runtime.weight_files import read_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ def merging_of(
 
 def merge(
     source: SourceFile,
-    weights: str | Path | Mapping[str, Array],
+    weights: Weights,
     model: str | None = None,
     settings: Mapping[str, Setting] | None = None,
 ) -> tuple[dict[str, Array], tuple[str, ...]]:
@@ -65,19 +62,11 @@ def merge(
     how = merging_of(source, model, settings)
     if not how.merged:
         raise ArgumentError(f"nothing in {source.path} changes the weights of {how.program.name}")
-    given = _given(how.program, weights)
+    given = fitted(how.program, weights).values
     results = evaluate(how.entry.function, [given[a.name] for a in how.entry.arguments])
     made = dict(zip(how.entry.outputs, results))
     kept = {name: array for name, array in given.items() if name not in how.left_out}
     return kept | {name: made[output] for name, output in how.merged.items()}, tuple(how.merged)
-
-
-def _given(program: Program, weights: str | Path | Mapping[str, Array]) -> Mapping[str, Array]:
-    where = "what was given"
-    if not isinstance(weights, Mapping):
-        where, weights = str(weights), read_weights(Path(weights))
-    infos = describe.variable_infos([v for v in program.variables if v.kind in ("weight", "state")])
-    return fit(program.name, infos, program.ignored, weights, where).values
 
 
 def _merging(program: Program, replaced: Replaced, place: Span) -> tuple[Entry, dict[str, str]]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from dslc.build import describe
 from dslc.build.driver import Built, Dump, build_here, build_program
+from dslc.build.given import Weights, fitted
 from dslc.build.link import find_linker
 from dslc.build.special import Sizes
 from dslc.build.target import Target
@@ -27,11 +28,7 @@ from dslc_runtime import ArgumentError, Model
 from dslc_runtime._ffi import load_library
 from dslc_runtime.artifact import write_artifact
 from dslc_runtime.dtypes import Array
-from dslc_runtime.loading import Fitted, fit
 from dslc_runtime.report import LoadReport
-from dslc_runtime.weight_files import read_weights
-
-Weights = str | Path | Mapping[str, Array]
 
 
 def program_of(
@@ -65,13 +62,14 @@ def build_source(
 ) -> Built:
     """Compiles a source file; `here`: for this process alone, so that on a CPU no linker is needed;
     `sizes`: of dynamic dims that get code of their own; `weights` that don't fit are refused before
-    anything is compiled (see `_given`); `precision`: what contractions are computed in.
+    anything is compiled (see `given.py`); `precision`: what contractions are computed in.
     CompileError, BuildError, ArgumentError."""
     checked = check_precision(precision)
     program = program_of(source, model, settings, training=training)
     if dump is not None:
         dump("elaborate", program)
-    _given(program, weights, missing)
+    if weights is not None:
+        fitted(program, weights, missing)
     digest = hashlib.sha256(source.text.encode()).hexdigest()
     if here and targets[0].kind == "cpu" and find_linker() is None:
         return build_here(program, targets[0], digest, dump, sizes, checked)
@@ -93,8 +91,8 @@ def _first_values(
     those given. Averages start as their weights. States that start as zeros are left to the
     runtime. ArgumentError."""
     needed = describe.needed_variables(program)
-    fitted = _given(program, weights, missing)
-    given = fitted.values if fitted is not None else {}
+    found = None if weights is None else fitted(program, weights, missing)
+    given = found.values if found is not None else {}
     values: dict[str, Array] = {}
     for name, variable in needed.items():
         if name in given:
@@ -105,7 +103,7 @@ def _first_values(
                 values[name] = value
     for name in (name for name, variable in needed.items() if variable.kind == "average"):
         values[name] = values[name.removeprefix(AVERAGE)]
-    return values, None if fitted is None else fitted.report
+    return values, None if found is None else found.report
 
 
 def _starts_as_zeros(variable: Variable) -> bool:
@@ -115,19 +113,6 @@ def _starts_as_zeros(variable: Variable) -> bool:
     numbers = [getattr(eqn.attrs, "value", 0) for eqn in variable.init.eqns]
     spread = {"constant", "broadcast"}
     return not any(numbers) and all(eqn.op.name in spread for eqn in variable.init.eqns)
-
-
-def _given(program: Program, weights: Weights | None, missing: Sequence[str]) -> Fitted | None:
-    """`weights` must hold every weight but those whose names fit a pattern of `missing`; states may
-    be left out. ArgumentError lists what is missing, extra, or of another type."""
-    if weights is None:
-        return None
-    where = "what was given"
-    if not isinstance(weights, Mapping):
-        where, weights = str(weights), read_weights(Path(weights))
-    kept = [v for v in program.variables if v.kind in ("weight", "state")]
-    infos = describe.variable_infos(kept)
-    return fit(program.name, infos, program.ignored, weights, where, missing)
 
 
 def write(

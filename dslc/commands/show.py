@@ -14,8 +14,6 @@ from dslc.cli import EXIT_USAGE, UserError
 from dslc.commands.source import add_model, add_precision, parse_settings, read_source
 from dslc.ir.core import Program
 from dslc.ir.text import print_function, print_program
-from dslc.passes import pipeline
-from dslc.passes.precision import with_precision
 
 STAGES = ("source", "ir", "grad", "optimised", "tir", "cuda", "asm")
 
@@ -42,12 +40,10 @@ def run(args: argparse.Namespace) -> int:
     program = session.program_of(source, args.model, parse_settings(args.set), training=training)
     if args.stage == "ir":
         if args.precision != "f32":
-            program = pipeline.run(program, pipeline.BEFORE_GRADIENTS)
-            program = with_precision(program, args.precision)
+            program = driver.for_gradients(program, args.precision)
         print(shown(only(program, args.entry), args.entry))
     elif args.stage == "grad":
-        program = pipeline.run(program, pipeline.BEFORE_GRADIENTS)
-        program = add_train_step(with_precision(program, args.precision))
+        program = add_train_step(driver.for_gradients(program, args.precision))
         print(shown(only(program, args.entry or "train_step"), args.entry or "train_step"))
     else:
         print(later(program, args))

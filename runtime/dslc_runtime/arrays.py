@@ -15,9 +15,9 @@ import numpy as np
 
 from dslc_runtime import dims
 from dslc_runtime._ffi import tvm_ffi
-from dslc_runtime.dtypes import Array, described, name_of, numpy_dtype
+from dslc_runtime.dtypes import Array, described, name_of, numpy_dtype, show_type
 from dslc_runtime.errors import ArgumentError
-from dslc_runtime.manifest import TensorInfo
+from dslc_runtime.manifest import FLOATS, TensorInfo
 
 ALIGNMENT = 64
 _CPU = 1  # DLPack's kDLCPU
@@ -125,7 +125,7 @@ class Slot:
     def _scalar(self, value: float | np.generic[Any]) -> Array:
         if isinstance(value, np.generic):
             return np.array(value)
-        if isinstance(value, float) and self.info.dtype not in ("f64", "f32", "f16", "bf16"):
+        if isinstance(value, float) and self.info.dtype not in FLOATS:
             raise self.error(f"the float {value!r}", "it would be rounded")
         try:
             return np.array(value, self.dtype)
@@ -155,7 +155,7 @@ class Slot:
             raise self.error(kind, "it is not in CPU memory; move it there first")
         shape = tuple(made.shape)
         dtype = _SHORT.get(str(made.dtype), str(made.dtype))
-        given = f"{kind} {dtype}[{', '.join(map(str, shape))}]"
+        given = f"{kind} {show_type(dtype, shape)}"
         self._check(given, shape, dtype == self.info.dtype, dtype)
         if not made.is_contiguous():
             raise self.error(given, "it is not contiguous in memory")

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dslc_runtime.dtypes import Array, name_of, numpy_dtype
-
-_FLOATS = ("f64", "f32", "f16", "bf16")
-_INTEGERS = ("i64", "i32", "i16", "i8", "u8")
+from dslc_runtime.manifest import FLOATS, INTEGERS
 
 
 class Refused(ValueError):
@@ -35,9 +33,9 @@ def convert(array: Array, dtype: str) -> Converted:
     held = name_of(array.dtype)
     if held == dtype:
         return Converted(array)
-    if held in _FLOATS and dtype in _FLOATS:
+    if held in FLOATS and dtype in FLOATS:
         return _float(array, held, dtype)
-    if held in _INTEGERS and dtype in _INTEGERS:
+    if held in INTEGERS and dtype in INTEGERS:
         return _integer(array, dtype)
     raise Refused(f"{held} is not read as {dtype}; convert the file if that is meant")
 

@@ -17,12 +17,10 @@ from dslc_runtime import dims
 from dslc_runtime.dtypes import Array, numpy_dtype
 from dslc_runtime.entry import Entry
 from dslc_runtime.errors import ArgumentError
-from dslc_runtime.manifest import EntryInfo, TensorInfo
+from dslc_runtime.manifest import FLOATS, INTEGERS, EntryInfo, TensorInfo
 
 NEEDED = "it takes `entry decode(token: i64[B, 1], past: i64[B]) -> f32[B, V]`"
 _OPTIONS = "generate itself takes max_tokens, temperature, top_k, top_p, seed, stop and slide"
-_INTEGERS = ("i64", "i32", "i16", "u8", "i8")
-_FLOATS = ("f64", "f32", "f16", "bf16")
 
 
 class Placed(Protocol):
@@ -41,11 +39,11 @@ class _Feed:
         self.model, self.entry, self.info = model, entry, entry.info
         inputs = {t.name: t for t in entry.info.inputs}
         tokens = inputs.get("tokens") or inputs.get("token")
-        if tokens is None or tokens.dtype not in _INTEGERS or len(tokens.dims) not in (1, 2):
+        if tokens is None or tokens.dtype not in INTEGERS or len(tokens.dims) not in (1, 2):
             raise self.unfit("must take `token` or `tokens`, integers of dims [B, T] or [B]")
         self.tokens, self.past = tokens, inputs.get("past")
         if self.past is not None and (
-            self.past.dtype not in _INTEGERS or self.past.dims not in ((), tokens.dims[:1])
+            self.past.dtype not in INTEGERS or self.past.dims not in ((), tokens.dims[:1])
         ):
             raise self.unfit("must take `past` as integers of dims [B], or as one integer")
         self.extra = {name: value for name, value in extra.items() if name in inputs}
@@ -99,7 +97,7 @@ class Decoder:
         self._decode = _Feed(model, entries["decode"], extra)
         info = self._decode.info
         result = info.outputs[0]
-        if result.dtype not in _FLOATS or len(result.dims) not in (2, 3):
+        if result.dtype not in FLOATS or len(result.dims) not in (2, 3):
             raise self._decode.unfit("must give scores: floats of dims [B, V] or [B, T, V]")
         self.vocabulary = result.dims[-1] if isinstance(result.dims[-1], int) else None
         self._fill = self._decode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -52,5 +53,10 @@ def name_of(dtype: DType) -> str:
 
 
 def described(array: Array) -> str:
+    """The array's type: `f32[2, 3]`."""
+    return show_type(name_of(array.dtype), array.shape)
+
+
+def show_type(dtype: str, dims: Sequence[int]) -> str:
     """`f32[2, 3]`."""
-    return f"{name_of(array.dtype)}[{', '.join(map(str, array.shape))}]"
+    return f"{dtype}[{', '.join(map(str, dims))}]"

@@ -16,7 +16,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from dslc_runtime.conversion import Converted, Refused, convert
-from dslc_runtime.dtypes import Array, described, name_of
+from dslc_runtime.dtypes import Array, described, name_of, show_type
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.manifest import VariableInfo
 from dslc_runtime.report import LoadedTensor, LoadReport, OtherTensor
@@ -169,7 +169,7 @@ def _values(
     for i, v in enumerate(missing):
         name = names.of[v.name]
         hint = _hint("the file has", name, extra if i < _HINTED else ())
-        lines.append(f"missing: {_told(v, name)}: {declared(v)}{hint}")
+        lines.append(f"missing: {_told(v, name)}: {show_type(v.dtype, v.dims)}{hint}")
     taken = set(names.of.values())
     free = sorted(taken - set(given)) or sorted(taken)
     for i, name in enumerate(extra):
@@ -182,7 +182,8 @@ def _values(
             try:
                 values[v.name] = _value(v, given[name])
             except Refused as refused:
-                told = f"{_told(v, name)}: {described(given[name])} where {declared(v)} is needed"
+                held, needed = described(given[name]), show_type(v.dtype, v.dims)
+                told = f"{_told(v, name)}: {held} where {needed} is needed"
                 reason = str(refused) or (_LEAVE_OUT if v.name in spared else "")
                 lines.append(told + (f": {reason}" if reason else ""))
     return values, lines
@@ -241,8 +242,3 @@ def _part_matches(wanted: str, part: str) -> bool:
             return False
         position += len(text)
     return part.endswith(rest[-1]) and len(part) - len(rest[-1]) >= position
-
-
-def declared(variable: VariableInfo) -> str:
-    """`f32[32, 3, 3, 3]`."""
-    return f"{variable.dtype}[{', '.join(map(str, variable.dims))}]"

@@ -20,6 +20,8 @@ from dslc_runtime.dims import DimExpr
 FORMAT = 4
 
 DTypeName = Literal["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool"]
+FLOATS: tuple[DTypeName, ...] = ("f64", "f32", "f16", "bf16")
+INTEGERS: tuple[DTypeName, ...] = ("i64", "i32", "i16", "i8", "u8")
 
 
 AVERAGE = "ema."
@@ -285,7 +287,7 @@ def _entry_problems(entry: EntryInfo, known: set[str]) -> Iterator[str]:
     for tensor in entry.inputs:
         if tensor.supplied != "caller" and (tensor.dtype != "i64" or tensor.dims):
             yield f"{where}: {tensor.name!r} is not an i64 scalar"
-    integers = {t.name for t in entry.inputs if t.dtype in ("i64", "i32", "i16", "i8", "u8")}
+    integers = {t.name for t in entry.inputs if t.dtype in INTEGERS}
     if not {limit.input for limit in entry.limits} <= integers:
         yield f"{where} limits what is no input of integers"
     if not set(entry.updates) <= known:

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from dslc_runtime.dtypes import show_type
+
 _MOST_SHOWN = 4
 
 
@@ -88,12 +90,12 @@ class LoadReport:
         if self.loaded:
             yield "loaded:"
         for tensor in self.loaded:
-            yield f"  {tensor.name}: {_type(tensor.dtype, tensor.dims)}{_origin(tensor)}"
+            yield f"  {tensor.name}: {show_type(tensor.dtype, tensor.dims)}{_origin(tensor)}"
         for title, tensors in (("ignored:", self.ignored), ("missing:", self.missing)):
             if tensors:
                 yield title
             for other in tensors:
-                yield f"  {other.name}: {_type(other.dtype, other.dims)}"
+                yield f"  {other.name}: {show_type(other.dtype, other.dims)}"
 
 
 def _origin(tensor: LoadedTensor) -> str:
@@ -101,10 +103,6 @@ def _origin(tensor: LoadedTensor) -> str:
     if tensor.held != tensor.dtype:
         text += f", {'rounded' if tensor.rounded else 'converted'} from {tensor.held}"
     return text
-
-
-def _type(dtype: str, dims: Sequence[int]) -> str:
-    return f"{dtype}[{', '.join(map(str, dims))}]"
 
 
 def _some(tensors: Sequence[OtherTensor]) -> str:

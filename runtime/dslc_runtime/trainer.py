@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from dslc_runtime import safetensors
-from dslc_runtime.dtypes import Array, described
+from dslc_runtime.dtypes import Array, described, show_type
 from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError
-from dslc_runtime.loading import declared
 from dslc_runtime.manifest import AVERAGE
 from dslc_runtime.report import LoadReport
 from dslc_runtime.safetensors import SafetensorsError
@@ -157,7 +156,7 @@ class Trainer:
         return {k.removeprefix("user."): v for k, v in told.items() if k.startswith("user.")}
 
     def _check(self, arrays: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
-        needed = {v.name: declared(v) for v in self.model.manifest.variables}
+        needed = {v.name: show_type(v.dtype, v.dims) for v in self.model.manifest.variables}
         held = {name: described(array) for name, array in arrays.items()}
         odd = sorted(n for n in needed.keys() | held.keys() if needed.get(n) != held.get(n))
         if odd:
