@@ -22,13 +22,19 @@ from typing import cast
 from dslc.ir.builder import Builder
 from dslc.ir.core import Entry, Eqn, Function, Value, with_body
 from dslc.ir.dims import Dim
+from dslc.ir.op import Attrs, Op
 from dslc.ir.rewrite import Context, Rule, rewrite
 from dslc.ir.types import ITEMSIZE, DType
 from dslc.lowering.halves import pairs_along
 from dslc.ops.constants import cast as cast_op
 from dslc.ops.conv import conv2d, conv2d_input_gradient
 from dslc.ops.linalg import MatmulAttrs, matmul
-from dslc.ops.packed import PackedConvAttrs, conv2d_packed, matmul_packed
+from dslc.ops.packed import (
+    PackedConvAttrs,
+    PackedMatmulAttrs,
+    conv2d_packed,
+    matmul_packed,
+)
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.shape import reshape, transpose
 from dslc.ops.slicing import pad, slice_
@@ -118,12 +124,15 @@ def _product(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
         return None
     columns = cast(int, eqn.outputs[0].type.dims[1])
     packed = pack_matrix(b, w, attrs.transpose_b, cpu)
-    if w.type.dtype != "bf16":
-        return cast(Value, matmul_packed(b, x, packed, columns=columns))
-    sums = matmul_packed(
-        b, pairs_along(b, x, last=True), pairs_along(b, packed, last=False), columns=columns
-    )
-    return cast(Value, cast_op(b, sums, dtype="bf16"))
+    return _summed(b, matmul_packed, x, packed, PackedMatmulAttrs(columns))
+
+
+def _summed(b: Builder, op: Op, x: Value, packed: Value, attrs: Attrs) -> Value:
+    """What `op` makes of its operands, the second packed; of bf16 by pairs."""
+    if x.type.dtype != "bf16":
+        return b.emit(op, (x, packed), attrs)[0]
+    pairs = pairs_along(b, x, last=True), pairs_along(b, packed, last=False)
+    return cast(Value, cast_op(b, b.emit(op, pairs, attrs)[0], dtype="bf16"))
 
 
 def pack_matrix(b: Builder, w: Value, transposed: bool, cpu: Vectors) -> Value:
@@ -153,14 +162,6 @@ def _packable(eqn: Eqn, cpu: Vectors) -> bool:
     return known and attrs.layout == "NHWC" and cpu.takes(weight.dtype)
 
 
-def _convolved(b: Builder, x: Value, w: Value, attrs: PackedConvAttrs) -> Value:
-    """The convolution with packed weights; of bf16 by pairs."""
-    if x.type.dtype != "bf16":
-        return b.emit(conv2d_packed, (x, w), attrs)[0]
-    pairs = pairs_along(b, x, last=True), pairs_along(b, w, last=False)
-    return cast(Value, cast_op(b, b.emit(conv2d_packed, pairs, attrs)[0], dtype="bf16"))
-
-
 def _forward(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
     attrs, (x, w) = cast(ConvAttrs, eqn.attrs), eqn.inputs
     if not _packable(eqn, cpu) or not cpu.sums(w.type.dtype, cast(int, w.type.dims[1])):
@@ -170,7 +171,7 @@ def _forward(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
         cast(int, w.type.dims[0]), attrs.stride, attrs.padding, attrs.dilation,
         groups=attrs.groups, depthwise=depthwise,
     )  # fmt: skip
-    return _convolved(b, x, packed, made)
+    return _summed(b, conv2d_packed, x, packed, made)
 
 
 def _to_input(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
@@ -193,7 +194,7 @@ def _to_input(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
         per_group * attrs.groups, padding=(above, below, before, behind),
         dilation=attrs.dilation, spread=attrs.stride, groups=attrs.groups, depthwise=depthwise,
     )  # fmt: skip
-    return _convolved(b, g, packed, made)
+    return _summed(b, conv2d_packed, g, packed, made)
 
 
 def turned_round(b: Builder, w: Value, groups: int) -> Value:

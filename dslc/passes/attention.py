@@ -35,8 +35,8 @@ from dslc.ops.linalg import accumulator
 from dslc.ops.logic import logical_and, logical_not, select
 from dslc.ops.shape import reshape, transpose
 from dslc.passes import arithmetic_rules, fold, shape_rules
-from dslc.passes.attention_match import Finder, Found, Term, Weights
-from dslc.passes.conditions import Band, Placed, band_of, join, parts_of, placed
+from dslc.passes.attention_match import Finder, Term, Weights
+from dslc.passes.conditions import Band, Placed, band_of, join, number_of, parts_of, placed
 from dslc.passes.cse import cse
 
 # A score that the largest one always leaves without weight: hidden keys that have it are not seen.
@@ -61,7 +61,7 @@ def attention(function: Function) -> Function:
 # --- what takes its place -----------------------------------------------------------------------
 
 
-def _replaced(function: Function, found: dict[Eqn, Found]) -> Function:
+def _replaced(function: Function, found: dict[Eqn, Weights]) -> Function:
     b = Builder.over(function)
     producers = {out: eqn for eqn in function.eqns for out in eqn.outputs}
     replaced: dict[Value, Value] = {}
@@ -71,9 +71,7 @@ def _replaced(function: Function, found: dict[Eqn, Found]) -> Function:
             b.keep(eqn)
             continue
         with b.at(old.origin):
-            replaced[old.outputs[0]] = _Made(
-                b, producers, eqn, found[old].weights, replaced
-            ).value()
+            replaced[old.outputs[0]] = _Made(b, producers, eqn, found[old], replaced).value()
     results = [replaced.get(result, result) for result in function.results]
     return drop_dead(b.function(function.name, results))
 
@@ -281,17 +279,11 @@ class _Made:
             return []
         condition, *sides = eqn.inputs
         for (shown, hidden), negated in ((sides, False), (sides[::-1], True)):
-            number = self.number(hidden)
+            number = number_of(hidden, self.producers)
             if self.is_zero(shown) and number is not None and number * term[1] <= HIDDEN:
                 given = replace(part, value=condition, negated=negated)
                 return parts_of(given, self.producers)
         return []
-
-    def number(self, value: Value) -> float | None:
-        """The one value that all elements have, if that is known."""
-        eqn = self.producers.get(value)
-        known = eqn is not None and eqn.op is constant
-        return float(typed(Any, eqn).attrs.value) if known else None
 
     def bias(self, given: Sequence[Term]) -> Value | None:
         terms = [(v, n) for v, n in given if not self.is_zero(v)]
@@ -310,7 +302,7 @@ class _Made:
         return total
 
     def is_zero(self, value: Value) -> bool:
-        return self.number(value) == 0
+        return number_of(value, self.producers) == 0
 
     def factor(self, kept: Sequence[Placed], dtype: DType) -> Value | None:
         """`number` where the conditions hold, else 0."""

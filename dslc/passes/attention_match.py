@@ -10,18 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import Any
-from typing import cast as typed
 
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.op import Op
 from dslc.ops.broadcast import broadcast, reduce_sum
-from dslc.ops.constants import constant, stop_gradient
+from dslc.ops.constants import stop_gradient
 from dslc.ops.elementwise import add, div, exp, mul, sub
 from dslc.ops.linalg import matmul
 from dslc.ops.logic import select
 from dslc.ops.reduce import reduce_max
 from dslc.ops.shape import reshape
-from dslc.passes.conditions import Placed, conditions
+from dslc.passes.conditions import Placed, conditions, number_of
 
 Term = tuple[Value, float]  # what is added to the scores, and the number it is multiplied by
 
@@ -48,14 +47,6 @@ class Weights:
     kept: tuple[Placed, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A product of weights and values that is attention."""
-
-    eqn: Eqn
-    weights: Weights
-
-
 @dataclass(slots=True)
 class Finder:
     function: Function
@@ -69,11 +60,12 @@ class Finder:
             for value in eqn.inputs:
                 self.users.setdefault(value, []).append(eqn)
 
-    def found(self) -> dict[Eqn, Found]:
-        all_ = (self.product(eqn) for eqn in self.function.eqns if eqn.op is matmul)
-        return {found.eqn: found for found in all_ if found is not None}
+    def found(self) -> dict[Eqn, Weights]:
+        """The products that are attention, and the weights in each."""
+        products = ((eqn, self.product(eqn)) for eqn in self.function.eqns if eqn.op is matmul)
+        return {eqn: weights for eqn, weights in products if weights is not None}
 
-    def product(self, eqn: Eqn) -> Found | None:
+    def product(self, eqn: Eqn) -> Weights | None:
         attrs: Any = eqn.attrs
         if attrs.transpose_a or eqn.inputs[0] is eqn.inputs[1]:
             return None
@@ -87,16 +79,11 @@ class Finder:
                 return None
             if any(user is not eqn and user not in made for user in self.users[value]):
                 return None
-        return Found(eqn, weights)
+        return weights
 
     def made_by(self, value: Value, op: Op) -> Eqn | None:
         eqn = self.producers.get(value)
         return eqn if eqn is not None and eqn.op is op else None
-
-    def number(self, value: Value) -> float | None:
-        """The one value that all elements have, if that is known."""
-        eqn = self.made_by(value, constant)
-        return None if eqn is None else float(typed(Any, eqn.attrs).value)
 
     # --- the weights --------------------------------------------------------------------------
 
@@ -123,7 +110,7 @@ class Finder:
             return None
         condition, x, y = eqn.inputs
         for value, other, negated in ((x, y, False), (y, x, True)):
-            number = self.number(other)
+            number = number_of(other, self.producers)
             if number is not None:
                 return conditions(condition, self.producers, negated), value, number
         return None
@@ -132,10 +119,10 @@ class Finder:
         """A value times a number."""
         if eqn.op is mul:
             for value, other in (eqn.inputs, eqn.inputs[::-1]):
-                number = self.number(other)
+                number = number_of(other, self.producers)
                 if number is not None:
                     return value, number
-        if eqn.op is div and (number := self.number(eqn.inputs[1])):
+        if eqn.op is div and (number := number_of(eqn.inputs[1], self.producers)):
             return eqn.inputs[0], 1 / number
         return None
 

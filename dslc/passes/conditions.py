@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from typing import cast as typed
 
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim
 from dslc.ir.types import TensorType, is_integer
 from dslc.ops.broadcast import broadcast
-from dslc.ops.constants import cast, constant, dim_value, relabel
+from dslc.ops.constants import ConstantAttrs, cast, constant, dim_value, relabel
 from dslc.ops.elementwise import absolute, add, mul, neg, sub
 from dslc.ops.logic import ge, gt, le, logical_and, logical_not, logical_or, lt
 from dslc.ops.shape import iota, reshape
@@ -67,6 +68,14 @@ def _placed_input(eqn: Eqn, given: Placed) -> Placed | None:
     return replace(given, value=eqn.inputs[0], axes=places)
 
 
+def number_of(value: Value, producers: Producers) -> float | None:
+    """The one number that all elements of a value are, if that is known."""
+    eqn = producers.get(value)
+    if eqn is None or eqn.op is not constant:
+        return None
+    return float(typed(ConstantAttrs, eqn.attrs).value)
+
+
 def conditions(value: Value, producers: Producers, negated: bool = False) -> list[Placed]:
     """What must all hold for `value`, which has the scores' dims, to be true (or not to be)."""
     return parts_of(Placed(value, tuple(range(value.type.rank)), negated), producers)
@@ -86,7 +95,7 @@ def _split(given: Placed, producers: Producers) -> Iterator[Placed]:
     elif eqn is not None and eqn.op is (logical_or if given.negated else logical_and):
         for value in eqn.inputs:
             yield from _split(replace(given, value=value), producers)
-    elif eqn is None or eqn.op is not constant or eqn.attrs.value is given.negated:  # type: ignore[attr-defined]
+    elif number_of(given.value, producers) != (not given.negated):  # what always holds is left out
         yield given
 
 
