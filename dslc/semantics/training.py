@@ -7,7 +7,7 @@ Input: a `train` block and the model's forward entry. Output: the entries `loss`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field, replace
 
 from dslc._frozen import dataclass
@@ -105,10 +105,10 @@ def check_training(
             tuple(v.name for v in trainable),
             updates,
             states,
-            _positive(ctx, items.clip_norm.limit, "the limit") if items.clip_norm else None,
-            _count(ctx, items.accumulate.steps) if items.accumulate else 1,
-            _positive(ctx, items.clip_value.limit, "the limit") if items.clip_value else None,
-            _decay(ctx, items.ema, trainable) if items.ema else None,
+            _limit(ctx, items.clip_norm),
+            _steps(ctx, items.accumulate),
+            _limit(ctx, items.clip_value),
+            _decay(ctx, items.ema, trainable),
         )
     return (loss, plan) if loss is not None else (None, None)
 
@@ -251,41 +251,47 @@ def _scalar(ctx: Context, expr: ast.Expr, what: str) -> Value | None:
         return None
 
 
-# --- numbers and patterns -----------------------------------------------------------------------
+# --- numbers -----------------------------------------------------------------------
 
 
-def _positive(ctx: Context, expr: ast.Expr, what: str) -> float | None:
+def _number(
+    ctx: Context, expr: ast.Expr, what: str, wanted: str, fits: Callable[[float], bool]
+) -> float | None:
+    """A compile-time number of a block; None after a mistake."""
     value = evaluate(ctx, expr)
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and fits(value):
+        return value
     if not isinstance(value, Bad):
-        found = describe(value)
-        ctx.report(errors.bad_training_number(what, "a number above 0", found, expr.span))
+        ctx.report(errors.bad_training_number(what, wanted, describe(value), expr.span))
     return None
 
 
-def _count(ctx: Context, expr: ast.Expr) -> int:
-    value = evaluate(ctx, expr)
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    if not isinstance(value, Bad):
-        found, what = describe(value), "the number of steps"
-        ctx.report(errors.bad_training_number(what, "a whole number above 0", found, expr.span))
-    return 1
+def _limit(ctx: Context, item: ast.ClipNorm | ast.ClipValue | None) -> float | None:
+    if item is None:
+        return None
+    limit = _number(ctx, item.limit, "the limit", "a number above 0", lambda n: n > 0)
+    return None if limit is None else float(limit)
 
 
-def _decay(ctx: Context, item: ast.Ema, trainable: Sequence[Variable]) -> float | None:
-    value = evaluate(ctx, item.decay)
-    if isinstance(value, Bad):
+def _steps(ctx: Context, item: ast.Accumulate | None) -> int:
+    """How many steps gradients are added up for."""
+    if item is None:
+        return 1
+    steps = _number(
+        ctx, item.steps, "the number of steps", "a whole number above 0",
+        lambda n: isinstance(n, int) and n > 0,
+    )  # fmt: skip
+    return 1 if steps is None else int(steps)
+
+
+def _decay(ctx: Context, item: ast.Ema | None, trainable: Sequence[Variable]) -> float | None:
+    if item is None:
         return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1:
-        wanted, found = "a number between 0 and 1", describe(value)
-        ctx.report(errors.bad_training_number("the decay", wanted, found, item.decay.span))
-        return None
+    decay = _number(ctx, item.decay, "the decay", "a number between 0 and 1", lambda n: 0 < n < 1)
     short = next((v for v in trainable if v.type.dtype in ("f16", "bf16")), None)
-    if short is not None:
+    if decay is not None and short is not None:
         ctx.report(errors.average_of_halves(short.name, str(short.type), item.span))
-    return float(value)
+    return decay
 
 
 # --- which weights ------------------------------------------------------------------------------
