@@ -14,7 +14,8 @@ A scan is a group of its own; its body has a grouping of its own. So is a `put`,
 values that it puts: it can be done in place. So is attention, with what its mask, bias and factor
 are computed from: what is as big as the scores there is not stored, whatever it costs to compute.
 
-Non-goals: where values lie (`memory.py`), how a group runs (`loops.py`, the schedules).
+Non-goals: what reads operands from memory (`operands.py`), where values lie (`memory.py`), how a
+group runs (`loops.py`, the schedules).
 """
 
 from __future__ import annotations
@@ -26,24 +27,21 @@ from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim, product
 from dslc.lowering.cost import Cost, cost_of
-from dslc.ops.attention_formula import AttentionAttrs, by_name, score_dims
-from dslc.ops.slicing import SliceAttrs
+from dslc.lowering.operands import (
+    CONTRACTIONS,
+    is_beginning,
+    is_put_into,
+    reads_from_memory,
+    repeats,
+    scores_of,
+    stores,
+    turns,
+)
 
 Kind = Literal["loop", "reduce", "scatter", "contract", "rank", "scan", "put", "attention", "rows"]
 Rows = tuple[Dim, ...]
 
-CONTRACTIONS = (
-    "matmul",
-    "matmul_packed",
-    "matmul_pairs",
-    "conv2d",
-    "conv2d_packed",
-    "conv2d_input_gradient",
-    "conv2d_weight_gradient",
-)
 VIEWS = ("reshape",)
-# What reads its operands from memory.
-STORES_INPUTS = (*CONTRACTIONS, "argsort", "scan")
 # Groups of one equation (and what is fused into those that don't read all operands from memory).
 ALONE: dict[str, Kind] = {
     "argsort": "rank",
@@ -52,7 +50,6 @@ ALONE: dict[str, Kind] = {
     "attention": "attention",
     "attention_gradient": "attention",
 }
-ELEMENTWISE = ("mask", "bias", "factor")  # operands of attention that are read at each score
 CHEAP = 4  # operations that may be repeated rather than stored
 
 
@@ -255,7 +252,7 @@ class _Grouper:
         weight = self.costs[eqn].weight
         if weight > CHEAP and any(self.is_repeated(eqn, draft) for draft in drafts):
             return False
-        if self.costs[eqn].window is not None and any(map(self.turns, users)):
+        if self.costs[eqn].window is not None and any(map(turns, users)):
             return False
         return len(drafts) == 1 or weight <= CHEAP
 
@@ -282,27 +279,11 @@ class _Grouper:
         """Whether an element of `eqn` would be computed more than once in `draft`."""
         for out in eqn.outputs:
             for user in self.users.get(out, ()):
-                if user in draft.eqns and (user in draft.grows or self.repeats(user, out)):
+                if user in draft.eqns and (
+                    user in draft.grows or repeats(user, out, self.costs[user])
+                ):
                     return True
         return False
-
-    def repeats(self, user: Eqn, value: Value) -> bool:
-        """Whether `user` reads elements of `value` more than once."""
-        if user.op.elementwise:
-            return False
-        if user.op.name == "put":
-            return value is user.inputs[2]
-        cost = self.costs[user]
-        if cost.scatters or cost.window is not None:
-            return True
-        if cost.reduction is not None:
-            return user.op.name in CONTRACTIONS or user.op.name == "cumsum"
-        return not user.op.view or user.outputs[0].type.size != value.type.size
-
-    def turns(self, user: Eqn) -> bool:
-        """Whether `user` walks across its operand's last axis: vectors can't follow there."""
-        perm = getattr(user.attrs, "perm", None)
-        return user.op.view and perm is not None and perm[-1] != len(perm) - 1
 
     def add(self, draft: _Draft, eqn: Eqn) -> None:
         identity = self.is_identity(eqn, draft)
@@ -411,38 +392,6 @@ class _Grouper:
             (user.op.elementwise and user in draft.identity) or is_put_into(user, value)
             for user in users
         )
-
-
-def is_beginning(eqn: Eqn) -> bool:
-    """Whether the result is the first elements of the operand, as they lie in memory."""
-    attrs, (x, *_) = eqn.attrs, eqn.inputs or (None,)
-    if not isinstance(attrs, SliceAttrs) or x is None:
-        return False
-    whole = attrs.stops[1:] == x.type.dims[1:]
-    return whole and not any(attrs.starts) and set(attrs.steps) <= {1}
-
-
-def reads_from_memory(user: Eqn, value: Value) -> bool:
-    """Whether `user` reads this operand from memory."""
-    return stores(user, value) or is_put_into(user, value)
-
-
-def stores(user: Eqn, value: Value) -> bool:
-    """Whether `user` reads this operand from memory even if it is constant."""
-    if isinstance(user.attrs, AttentionAttrs):
-        named = by_name(user.attrs, user.inputs)
-        return any(read is value for name, read in named.items() if name not in ELEMENTWISE)
-    return user.op.name in STORES_INPUTS
-
-
-def is_put_into(user: Eqn, value: Value) -> bool:
-    """Whether `user` puts something into the value, which it needs only where it does not."""
-    return user.op.name == "put" and user.inputs[0] is value and value not in user.inputs[1:]
-
-
-def scores_of(anchor: Eqn) -> tuple[Dim, ...]:
-    """The dims of the scores of attention, or of its gradient."""
-    return score_dims(anchor.inputs[0].type, anchor.inputs[1].type)
 
 
 def group(function: Function) -> Grouping:

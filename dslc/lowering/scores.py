@@ -20,7 +20,8 @@ from dslc.ir.dims import Dim
 from dslc.ir.op import Expr, Index
 from dslc.ir.types import DType
 from dslc.lowering.graph import Graph
-from dslc.lowering.group import Group, scores_of
+from dslc.lowering.group import Group
+from dslc.lowering.operands import scores_of
 from dslc.lowering.scalar import COMPUTED, ScalarKernels
 from dslc.lowering.sizes import i64
 from dslc.ops.attention_formula import AttentionAttrs, by_name

@@ -1,0 +1,77 @@
+"""How equations read their operands: from memory, in place, more than once.
+
+Input: an equation, and one of its operands. Output: what `group.py` has to know of it to decide
+what is stored. Non-goals: which group computes it.
+"""
+
+from __future__ import annotations
+
+from dslc.ir.core import Eqn, Value
+from dslc.ir.dims import Dim
+from dslc.lowering.cost import Cost
+from dslc.ops.attention_formula import AttentionAttrs, by_name, score_dims
+from dslc.ops.slicing import SliceAttrs
+
+CONTRACTIONS = (
+    "matmul",
+    "matmul_packed",
+    "matmul_pairs",
+    "conv2d",
+    "conv2d_packed",
+    "conv2d_input_gradient",
+    "conv2d_weight_gradient",
+)
+# What reads its operands from memory.
+STORES_INPUTS = (*CONTRACTIONS, "argsort", "scan")
+ELEMENTWISE = ("mask", "bias", "factor")  # operands of attention that are read at each score
+
+
+def is_beginning(eqn: Eqn) -> bool:
+    """Whether the result is the first elements of the operand, as they lie in memory."""
+    attrs, (x, *_) = eqn.attrs, eqn.inputs or (None,)
+    if not isinstance(attrs, SliceAttrs) or x is None:
+        return False
+    whole = attrs.stops[1:] == x.type.dims[1:]
+    return whole and not any(attrs.starts) and set(attrs.steps) <= {1}
+
+
+def reads_from_memory(user: Eqn, value: Value) -> bool:
+    """Whether `user` reads this operand from memory."""
+    return stores(user, value) or is_put_into(user, value)
+
+
+def stores(user: Eqn, value: Value) -> bool:
+    """Whether `user` reads this operand from memory even if it is constant."""
+    if isinstance(user.attrs, AttentionAttrs):
+        named = by_name(user.attrs, user.inputs)
+        return any(read is value for name, read in named.items() if name not in ELEMENTWISE)
+    return user.op.name in STORES_INPUTS
+
+
+def is_put_into(user: Eqn, value: Value) -> bool:
+    """Whether `user` puts something into the value, which it needs only where it does not."""
+    return user.op.name == "put" and user.inputs[0] is value and value not in user.inputs[1:]
+
+
+def scores_of(anchor: Eqn) -> tuple[Dim, ...]:
+    """The dims of the scores of attention, or of its gradient."""
+    return score_dims(anchor.inputs[0].type, anchor.inputs[1].type)
+
+
+def repeats(user: Eqn, value: Value, cost: Cost) -> bool:
+    """Whether `user`, at that cost, reads elements of `value` more than once."""
+    if user.op.elementwise:
+        return False
+    if user.op.name == "put":
+        return value is user.inputs[2]
+    if cost.scatters or cost.window is not None:
+        return True
+    if cost.reduction is not None:
+        return user.op.name in CONTRACTIONS or user.op.name == "cumsum"
+    return not user.op.view or user.outputs[0].type.size != value.type.size
+
+
+def turns(user: Eqn) -> bool:
+    """Whether `user` walks across its operand's last axis: vectors can't follow there."""
+    perm = getattr(user.attrs, "perm", None)
+    return user.op.view and perm is not None and perm[-1] != len(perm) - 1
