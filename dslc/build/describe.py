@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Literal
+from typing import Literal, cast
 
 from dslc.diagnostics import InternalError
 from dslc.ir.core import DimCheck, Entry, Program, Variable
@@ -109,7 +109,7 @@ def _limits(entry: Entry) -> Iterator[Limit]:
         if eqn.op is not placing.put:
             continue
         x, values, at = eqn.inputs
-        axis = eqn.attrs.axis  # type: ignore[attr-defined]
+        axis = cast(placing.PutAttrs, eqn.attrs).axis
         while at in made and made[at].op in _SAME_NUMBERS:
             at = made[at].inputs[0]
         argument, size = arguments.get(at), x.type.dims[axis]

@@ -75,9 +75,9 @@ def _dissolved(function: Function, readers: Mapping[Value, Sequence[Eqn]]) -> di
     for eqn in function.eqns:
         (value, *_) = eqn.outputs
         users = readers.get(value, ())
-        if not _is_product(eqn) or value in taken or not users:
+        if not is_product(eqn) or value in taken or not users:
             continue
-        if not all(_is_product(u) and u.inputs.count(value) == 1 for u in users):
+        if not all(is_product(u) and u.inputs.count(value) == 1 for u in users):
             continue
         if any(v in found for v in eqn.inputs) or not _pays(eqn, users):
             continue
@@ -87,7 +87,8 @@ def _dissolved(function: Function, readers: Mapping[Value, Sequence[Eqn]]) -> di
     return found
 
 
-def _is_product(eqn: Eqn) -> bool:
+def is_product(eqn: Eqn) -> bool:
+    """Whether it is one product of two matrices."""
     return eqn.op is matmul and eqn.outputs[0].type.rank == 2
 
 

@@ -27,6 +27,7 @@ from dslc.ops.linalg import MatmulAttrs, matmul
 from dslc.ops.recurrent import scan
 from dslc.ops.scan_attrs import ScanAttrs, carried_values, fixed_values
 from dslc.ops.shape import reshape, transpose
+from dslc.passes.products import is_product
 
 
 def sums(function: Function) -> Function:
@@ -61,7 +62,7 @@ def _sums(attrs: ScanAttrs) -> dict[int, tuple[list[Eqn], list[Value]]]:
     fixed, carried = fixed_values(attrs), carried_values(attrs)
     makers = {t: producers[t] for terms in sums.values() for t in terms if t in producers}
     made = {t: _unrounded(e, producers) for t, e in makers.items()}
-    products = {t for t, e in made.items() if _is_product(e) and not fixed & set(e.inputs)}
+    products = {t for t, e in made.items() if is_product(e) and not fixed & set(e.inputs)}
     stacked = {*body.results[: attrs.yields], *(v for t in products for v in made[t].inputs)}
     plain = {
         t for t, e in makers.items()
@@ -93,11 +94,7 @@ def _terms(value: Value, producers: Mapping[Value, Eqn], uses: Mapping[Value, in
 def _unrounded(eqn: Eqn, producers: Mapping[Value, Eqn]) -> Eqn:
     """The product that a term widens, or else the term itself."""
     product = producers.get(eqn.inputs[0]) if eqn.op is widen else None
-    return product if product is not None and _is_product(product) else eqn
-
-
-def _is_product(eqn: Eqn) -> bool:
-    return eqn.op is matmul and eqn.outputs[0].type.rank == 2
+    return product if product is not None and is_product(product) else eqn
 
 
 def _behind(

@@ -22,7 +22,8 @@ _LANES = 16
 _LLVM_IR = """
 declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
 
-define linkonce_odr <16 x float> @dslc_dot_bf16(<16 x float> %sum, <16 x i32> %a, <16 x i32> %b) #0 {
+define linkonce_odr <16 x float> @dslc_dot_bf16(
+    <16 x float> %sum, <16 x i32> %a, <16 x i32> %b) #0 {
   %x = bitcast <16 x i32> %a to <32 x bfloat>
   %y = bitcast <16 x i32> %b to <32 x bfloat>
   %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(
@@ -31,7 +32,7 @@ define linkonce_odr <16 x float> @dslc_dot_bf16(<16 x float> %sum, <16 x i32> %a
 }
 
 attributes #0 = { alwaysinline nounwind "target-features"="+avx512f,+avx512bw,+avx512bf16" }
-"""  # noqa: E501
+"""
 
 
 def stored(dtype: str) -> str:
