@@ -118,6 +118,6 @@ def parse_targets(
         if cpus:
             raise TargetError("--cpu is for --target cpu")
         return (cuda_target(architectures.split(",")) if architectures else cuda_target(),)
-    near = get_close_matches(kind, ("cpu", "cuda"), 1)
+    near = ["cuda"] if kind == "gpu" else get_close_matches(kind, ("cpu", "cuda"), 1)
     hint = f"; did you mean {near[0]}?" if near else "; there are cpu and cuda"
     raise TargetError(f"there is no target {kind!r}{hint}")

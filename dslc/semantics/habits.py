@@ -113,6 +113,7 @@ _STATICS = {
     "channels": ("out",),
     "features": ("units", "out"),
     "hidden_size": ("hidden", "units"),
+    "num_layers": ("layers",),
     "num_embeddings": ("count",),
     "vocab_size": ("count",),
     "embedding_dim": ("dim",),

@@ -36,11 +36,13 @@ def one_line(text: str) -> str:
     return inner if alone and ")" not in inner and "," not in inner else line
 
 
-def element_help(text: str) -> str:
-    """How the first element of a tuple is taken: of `x |> gru[8]` it is `(x |> gru[8]).0`."""
+def element_help(text: str, index: int = 0) -> str:
+    """How an element of a tuple is taken: the first of `x |> gru[8]` is `(x |> gru[8]).0`."""
+    if "\n" in text:
+        return f"give it a name, and take one of its elements: name.{index}"
     line = one_line(text)
     outside = re.sub(r"\[[^\[\]]*\]|\([^()]*\)", "", line)
-    return f"take one of its elements: {f'({line})' if ' ' in outside else line}.0"
+    return f"take one of its elements: {f'({line})' if ' ' in outside else line}.{index}"
 
 
 def value_help(operands: Sequence[Shown]) -> str | None:

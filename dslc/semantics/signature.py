@@ -261,7 +261,7 @@ class Matcher:
         wanted = self._wanted(written)
         main, declared = self._labels(given, found, written)
         if isinstance(given.thing, TupleOf) and isinstance(written, ast.TensorTypeExpr):
-            help = element_help(given.span.text)
+            help = element_help(given.span.text, _likely(given.thing, wanted, written))
         if self.what != "argument":
             return Mistake(errors.declared_type(name, wanted, found, main, declared, notes, help))
         name = f"`{name}` of {self.frame.name}"
@@ -269,6 +269,14 @@ class Matcher:
 
     def _wanted(self, written: ast.TypeExpr) -> str:
         return " ".join(written.span.text.split())
+
+
+def _likely(given: TupleOf, wanted: str, written: ast.TensorTypeExpr) -> int:
+    """Which element is probably meant: the first of the type, else of its rank, else the first."""
+    tensors = [(i, e.type) for i, e in enumerate(given.elements) if isinstance(e, Tensor)]
+    same = [i for i, type in tensors if show_type(type) == wanted]
+    alike = [i for i, type in tensors if type.rank == len(written.dims)]
+    return [*same, *alike, 0][0]
 
 
 def _other_dims_help(

@@ -147,7 +147,10 @@ def _unpack(ctx: Context, stmt: ast.Assign) -> None:
     if not isinstance(value, TupleOf) or len(value.elements) != len(stmt.targets):
         names = [target.name for target in stmt.targets]
         targets = stmt.targets[0].span.to(stmt.targets[-1].span)
-        raise Mistake(errors.wrong_unpacking(names, describe(value), targets, stmt.value.span))
+        count = len(value.elements) if isinstance(value, TupleOf) else 1
+        raise Mistake(
+            errors.wrong_unpacking(names, describe(value), count, targets, stmt.value.span)
+        )
     for target, element in zip(stmt.targets, value.elements):
         ctx.bind(target, element)
 

@@ -92,6 +92,8 @@ def target(s: Situation) -> Diagnostic | None:
         help = "index notation stands in the body of a function: write a `fn`, and call it here"
     elif s.tokens[s.start + 1].type == "LEFT_BRACKET":
         help = "left of `=` only index names stand in `[ ]`; values never change in place"
+    elif s.tokens[s.start + 1].type == "COMMA":
+        help = "elements of a tuple are names side by side, without brackets: `a, b, c = ...`"
     else:
         help = "give the new value a new name; values never change in place"
     return Diagnostic("E0025", "only a name can be bound", (Label(left),), help=(help,))
@@ -167,6 +169,9 @@ def statement_help(s: Situation) -> str | None:
     if s.place == "weights":
         if s.first.type == "STRING":
             return "the pattern of this model's weights stands without quotes, the other with them"
+        if word == "ignore":
+            rule = f"_ <- {s.token.text}"
+            return f"tensors of the file that no weight takes are left out by a rule: {rule}"
         return 'a rule is written: fc.weight <- "linear.weight"'
     if word == "assert" and s.token.text == "f" and s.following.type == "STRING":
         return f"messages show values without an `f` in front: {s.following.text}"

@@ -160,13 +160,18 @@ def run_time_in_initialiser(span: Span, note: Label) -> Diagnostic:
     )
 
 
-def wrong_unpacking(names: Sequence[str], found: str, targets: Span, span: Span) -> Diagnostic:
+def wrong_unpacking(
+    names: Sequence[str], found: str, count: int, targets: Span, span: Span
+) -> Diagnostic:
+    whole = ", ".join([*names, *"_" * (count - len(names))])
+    help = f"`_` stands for what is not needed: {whole} = ..."
     return make(
         "E0216",
         f"{len(names)} names for {found}",
         targets,
         f"{len(names)} names",
         others=[also(span, found)],
+        help=help if len(names) < count <= 8 else None,
     )
 
 
