@@ -26,6 +26,7 @@ from dslc.source import SourceFile
 from dslc.syntax import ast
 from dslc.syntax import parser as parsing
 from dslc_runtime import Model, Trainer
+from dslc_runtime.numbers import whole
 
 Source = str | Path | SourceFile | ast.File
 
@@ -155,6 +156,7 @@ def compile(
     or DeviceError (the machine lacks something).
     """
     file = source_file(source)
+    seed = whole("seed", seed)
     targets = parse_targets(target, None, None, threads)
     built = session.build_source(
         file,

@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,21 @@ def test_errors_come_as_text_and_as_data(function) -> None:
     assert diagnostic.span.position[0] == 2
     assert str(caught.value).startswith(f"error[{diagnostic.code}]: {diagnostic.title}\n")
     assert dslc.check(SOURCE.replace("dense[3]", "dense[5]"))[0].code == diagnostic.code
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"target": "tpu"}, "there is no target 'tpu'; did you mean cpu"),
+        ({"threads": 0}, "threads must be at least 1, not 0"),
+        ({"threads": "2"}, "threads must be a whole number, not '2'"),
+        ({"seed": "x"}, "seed must be a whole number, not 'x'"),
+        ({"seed": None}, "seed must be a whole number, not None"),
+    ],
+)
+def test_arguments_that_can_not_be(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(dslc.ArgumentError, match=told):
+        dslc.compile("model M(x: f32) -> f32 {\n    return x\n}", **options)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

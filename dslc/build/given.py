@@ -14,7 +14,7 @@ from dslc.build import describe
 from dslc.ir.core import Program
 from dslc_runtime.dtypes import Array
 from dslc_runtime.loading import Fitted, fit
-from dslc_runtime.weight_files import read_weights
+from dslc_runtime.weight_files import given_weights
 
 Weights = str | Path | Mapping[str, Array]
 
@@ -22,8 +22,6 @@ Weights = str | Path | Mapping[str, Array]
 def fitted(program: Program, weights: Weights, missing: Sequence[str] = ()) -> Fitted:
     """`weights` must hold every weight but those whose names fit a pattern of `missing`; states may
     be left out."""
-    where = "what was given"
-    if not isinstance(weights, Mapping):
-        where, weights = str(weights), read_weights(Path(weights))
+    arrays, where = given_weights(weights)
     infos = describe.variable_infos([v for v in program.variables if v.kind in ("weight", "state")])
-    return fit(program.name, infos, program.ignored, weights, where, missing)
+    return fit(program.name, infos, program.ignored, arrays, where, missing)

@@ -26,7 +26,11 @@ MOST_SPECIAL = 32
 def check_sizes(program: Program, sizes: Sizes) -> None:
     """ArgumentError unless each is a dynamic dim of the program and may have these sizes."""
     ranges = {dim.name: dim for dim in program.dims}
+    if not isinstance(sizes, Mapping):
+        raise ArgumentError(f"dims are sizes by name, such as {{'N': (1, 32)}}, not {sizes!r}")
     for name, wanted in sizes.items():
+        if not isinstance(wanted, Sequence):
+            raise ArgumentError(f"the sizes of {name} are numbers in a tuple, not {wanted!r}")
         if name not in ranges:
             raise ArgumentError(_unknown(program.name, name, list(ranges)))
         low, high = ranges[name].low, ranges[name].high

@@ -15,9 +15,11 @@ from difflib import get_close_matches
 from typing import Literal
 
 from dslc_runtime.device import cpu_flags
+from dslc_runtime.errors import ArgumentError
+from dslc_runtime.numbers import whole
 
 
-class TargetError(ValueError):
+class TargetError(ArgumentError):
     """A target that is not known; the text says which are."""
 
 
@@ -77,7 +79,7 @@ def default_tasks() -> int:
 
 def cpu_target(name: str = "native", threads: int | None = None) -> Target:
     """A CPU by name: `native`, `x86-64-v2`, `x86-64-v3`, `x86-64-v4`. TargetError."""
-    if threads is not None and threads < 1:
+    if threads is not None and whole("threads", threads) < 1:
         raise TargetError(f"threads must be at least 1, not {threads}")
     if name == "native":
         flags = cpu_flags()

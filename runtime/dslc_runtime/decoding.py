@@ -47,6 +47,8 @@ class _Feed:
         ):
             raise self.unfit("must take `past` as integers of dims [B], or as one integer")
         self.extra = {name: value for name, value in extra.items() if name in inputs}
+        for name in self.extra.keys() & {tokens.name, "past"}:
+            raise ArgumentError(f"{name} is what generate() itself hands to {model}: leave it out")
         for name in inputs.keys() - self.extra.keys() - {tokens.name, "past"}:
             raise self.unfit(f"takes {name}, which was not given: generate(..., {name}=...)")
 

@@ -17,7 +17,7 @@ Non-goals: text (`tokenizers` and the like are the user's), choosing a token (`s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from dslc_runtime.decoding import Decoder
 from dslc_runtime.dtypes import Array
 from dslc_runtime.entry import Entry
 from dslc_runtime.errors import ArgumentError
+from dslc_runtime.numbers import is_whole, shown, whole
 from dslc_runtime.sampling import Sampling
 
 Stops = tuple[tuple[int, ...], ...]
@@ -73,7 +74,7 @@ def generate(
         for tokens, random in zip(given, _generators(seed, len(given)))
     ]
     _check_prompts(decoder, given)
-    if max_tokens is not None and max_tokens < 0:
+    if max_tokens is not None and whole("max_tokens", max_tokens) < 0:
         raise ArgumentError(f"max_tokens must be 0 or more, not {max_tokens}")
     _check_room(decoder, given, max_tokens, slide)
     stops = _stops(stop)
@@ -147,6 +148,8 @@ def _make_room(decoder: Decoder, everyone: list[Row], rows: list[Row], slide: in
 
 def _prompts(given: Any) -> tuple[bool, list[list[int]]]:
     """Whether there is only one prompt, and the prompts."""
+    if not _listed(given):
+        raise ArgumentError(f"a prompt is a sequence of tokens, not {shown(given)}")
     many = list(given)
     if not many:
         raise ArgumentError("there is no prompt: generation goes on from one token or more")
@@ -155,22 +158,22 @@ def _prompts(given: Any) -> tuple[bool, list[list[int]]]:
     out = []
     for number, prompt in enumerate(prompts):
         which = "the prompt" if single else f"prompt {number}"
-        if _is_token(prompt):
+        if is_whole(prompt):
             raise ArgumentError(f"{which} is {prompt}: a prompt is a sequence of tokens")
         tokens = list(prompt)
-        wrong = next((token for token in tokens if not _is_token(token)), None)
+        wrong = next((token for token in tokens if not is_whole(token)), None)
         if wrong is not None:
-            raise ArgumentError(f"{which} must hold tokens (integers), not {repr(wrong)[:40]}")
+            raise ArgumentError(f"{which} must hold tokens (integers), not {shown(wrong)}")
         if not tokens:
             raise ArgumentError(f"{which} is empty: generation goes on from one token or more")
         out.append([int(token) for token in tokens])
     return single, out
 
 
-def _is_token(value: object) -> bool:
-    return (isinstance(value, int | np.integer) and not isinstance(value, bool)) or (
-        isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iu"
-    )
+def _listed(value: object) -> bool:
+    """Whether it is several values, and no text."""
+    single = isinstance(value, str) or getattr(value, "ndim", 1) == 0
+    return isinstance(value, Iterable) and not single
 
 
 def _check_prompts(decoder: Decoder, prompts: Sequence[Sequence[int]]) -> None:
@@ -193,6 +196,7 @@ def _check_room(
     decoder: Decoder, prompts: Sequence[Sequence[int]], max_tokens: int | None, slide: int
 ) -> None:
     context, longest = decoder.context, max(map(len, prompts))
+    whole("slide", slide)
     if context is None:
         if slide:
             raise ArgumentError(f"slide is for a model with a context; {decoder.model} has none")
@@ -216,21 +220,24 @@ def _check_room(
 
 def _stops(given: Any) -> Stops:
     """A token, or several stops, each a token or a sequence of them."""
-    each = [given] if _is_token(given) else list(given)
     stops = []
-    for one in each:
-        tokens = [one] if _is_token(one) else list(one) if not isinstance(one, str) else []
-        if not tokens or not all(map(_is_token, tokens)):
+    for one in given if _listed(given) else [given]:
+        tokens = list(one) if _listed(one) else [one]
+        if not tokens or not all(map(is_whole, tokens)):
             raise ArgumentError(f"stop must hold tokens or sequences of tokens, not {one!r}")
         stops.append(tuple(map(int, tokens)))
     return tuple(stops)
 
 
-def _generators(seed: int | Sequence[int] | None, count: int) -> list[np.random.Generator]:
+def _generators(seed: Any, count: int) -> list[np.random.Generator]:
     """One for each sequence; sequence i of `seed` draws as one alone does of `seed + i`."""
     if seed is None:
         return [np.random.default_rng() for _ in range(count)]
-    seeds = [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
+    if _listed(seed):
+        seeds = [whole("a seed", one) for one in seed]
+    else:
+        first = whole("seed", seed)
+        seeds = [first + i for i in range(count)]
     if len(seeds) != count:
         raise ArgumentError(f"there are {len(seeds)} seeds for {count} prompts")
     if min(seeds) < 0:

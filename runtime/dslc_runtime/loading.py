@@ -19,6 +19,7 @@ from dslc_runtime.conversion import Converted, Refused, convert
 from dslc_runtime.dtypes import Array, described, name_of, show_type
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.manifest import VariableInfo
+from dslc_runtime.numbers import shown
 from dslc_runtime.report import LoadedTensor, LoadReport, OtherTensor
 
 # PyTorch counts the batches of each batch norm beside its running mean; we don't need the count.
@@ -85,6 +86,8 @@ def fit(
 def _spared(model: str, known: Sequence[VariableInfo], missing: Sequence[str]) -> AbstractSet[str]:
     """The names that may be missing; each pattern must name some. So may weights of adapters, which
     stand below the name of the weight that they change."""
+    if isinstance(missing, str) or not isinstance(missing, Iterable):
+        raise ArgumentError(f"missing must be a list of patterns, not {shown(missing)}")
     names = {v.name for v in known}
     spared = {name for name in names if any(place in names for place in _around(name))}
     for pattern in missing:

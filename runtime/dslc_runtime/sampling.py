@@ -12,6 +12,7 @@ import numpy as np
 
 from dslc_runtime.dtypes import Array
 from dslc_runtime.errors import ArgumentError
+from dslc_runtime.numbers import number, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,9 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
+        number("temperature", self.temperature)
+        whole("top_k", self.top_k)
+        number("top_p", self.top_p)
         if not (np.isfinite(self.temperature) and self.temperature >= 0):
             raise ArgumentError(f"temperature must be 0 or more, not {self.temperature}")
         if self.top_k < 0:

@@ -29,10 +29,11 @@ from dslc_runtime.dtypes import ITEMSIZE, Array, MissingDType
 from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError, ArtifactError, DeviceError
 from dslc_runtime.manifest import AVERAGE, EntryCode, EntryInfo, Manifest, TargetInfo
+from dslc_runtime.numbers import whole
 from dslc_runtime.report import LoadReport
 from dslc_runtime.sampling import Sampling
 from dslc_runtime.variables import Store
-from dslc_runtime.weight_files import read_weights
+from dslc_runtime.weight_files import given_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Model:
         device: Device | None = None,
         threads: int | None = None,
     ) -> None:
-        if threads is not None and threads < 1:
+        if threads is not None and whole("threads", threads) < 1:
             raise ArgumentError(f"threads must be at least 1, not {threads}")
         self.manifest = manifest
         self.target = target
@@ -213,12 +214,9 @@ class Model:
         what was loaded. ArgumentError lists everything that is missing, extra or of another type;
         the weights are then as before. Calls under way on other threads finish with the old ones.
         """
-        where = "what was given"
-        if not isinstance(weights, Mapping):
-            where = os.fspath(weights)
-            weights = read_weights(Path(weights))
         infos = self.weight_infos.values()
-        fitted = loading.fit(self.name, infos, self.manifest.ignored, weights, where, missing)
+        arrays, where = given_weights(weights)
+        fitted = loading.fit(self.name, infos, self.manifest.ignored, arrays, where, missing)
         with self.lock:
             averages = {
                 v.name: fitted.values[weight]

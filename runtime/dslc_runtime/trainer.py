@@ -19,6 +19,7 @@ from dslc_runtime.dtypes import Array, described, show_type
 from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.manifest import AVERAGE
+from dslc_runtime.numbers import whole
 from dslc_runtime.report import LoadReport
 from dslc_runtime.safetensors import SafetensorsError
 from dslc_runtime.session import Model, Weights
@@ -39,7 +40,7 @@ class Trainer:
 
     def __init__(self, model: Model, seed: int = 0) -> None:
         self.model = model
-        self.seed = seed
+        self.seed = whole("seed", seed)
         self.step = 0
         self._train = _only(model, "train_step")
         self._evaluate = _only(model, "evaluate")
@@ -166,6 +167,8 @@ class Trainer:
     def _run(self, entry: Entry, args: tuple[Any, ...], inputs: Mapping[str, Any]) -> StepResult:
         supplied = {"seed": self.seed, "step": self.step}
         own = {t.name: supplied[t.supplied] for t in entry.info.inputs if t.supplied != "caller"}
+        for name in own.keys() & inputs.keys():
+            raise ArgumentError(f"{name} is what the trainer itself hands over: leave it out")
         results = entry(*args, **inputs, **own)
         values = results if isinstance(results, tuple) else (results,)
         numbers = [float(value) for value in values]

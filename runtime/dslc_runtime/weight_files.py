@@ -8,12 +8,16 @@ Non-goals: fitting them to a model (`loading.py`).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from dslc_runtime import safetensors
 from dslc_runtime.dtypes import Array
 from dslc_runtime.errors import ArgumentError
+from dslc_runtime.numbers import shown
 from dslc_runtime.safetensors import SafetensorsError
 
 INDEX_SUFFIX = ".index.json"
@@ -22,6 +26,22 @@ _CONVERT = (
     "convert it once where PyTorch is: "
     "safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)"
 )
+
+
+def given_weights(given: object) -> tuple[Mapping[str, Array], str]:
+    """Arrays by name, and what messages call them: those given, or those of the file at a path.
+    ArgumentError when they are neither."""
+    if isinstance(given, str | os.PathLike):
+        return read_weights(Path(os.fspath(given))), os.fspath(given)
+    if not isinstance(given, Mapping):
+        raise ArgumentError(f"weights must be a file or arrays by name, not {shown(given)}")
+    for name, array in given.items():
+        if not isinstance(name, str):
+            raise ArgumentError(f"weights must be arrays by name, and {shown(name)} is no name")
+        if not isinstance(array, np.ndarray):
+            kind = f"a {type(array).__name__}"
+            raise ArgumentError(f"the weight {name} must be a NumPy array, but {kind} was given")
+    return given, "what was given"
 
 
 def read_weights(path: Path) -> Mapping[str, Array]:

@@ -144,6 +144,7 @@ def test_draws_repeat_with_their_seed(toy: Model) -> None:
     both = drawn([[3, 1], [2]], 5)
     assert [step[0] for step in both] == drawn([3, 1], 5)
     assert [step[1] for step in both] == drawn([2], 6)
+    assert drawn([3, 1], np.int64(5)) == drawn([3, 1], 5)
     assert drawn([[3, 1], [2]], [8, 5]) == [
         list(step) for step in zip(drawn([3, 1], 8), drawn([2], 5))
     ]
@@ -198,7 +199,7 @@ def test_a_model_that_counts_by_itself() -> None:
         ([], {}, "there is no prompt"),
         ([[1], []], {}, "prompt 1 is empty"),
         ([1.5], {}, r"must hold tokens \(integers\), not 1.5"),
-        ("text", {}, "must hold tokens"),
+        ("text", {}, "a prompt is a sequence of tokens, not 'text'"),
         ([1, [2]], {}, "prompt 0 is 1: a prompt is a sequence of tokens"),
         ([1, 11], {}, r"token 11 of prompt 0 is none of the model's: 0\.\.10"),
         ([-1], {}, "token -1 of prompt 0"),
@@ -215,6 +216,21 @@ def test_a_model_that_counts_by_itself() -> None:
         ([[1], [2]], {"seed": [1]}, "there are 1 seeds for 2 prompts"),
         ([1], {"stop": "end"}, "stop must hold tokens"),
         ([1], {"stop": [[]]}, "stop must hold tokens"),
+        (None, {}, "a prompt is a sequence of tokens, not None"),
+        (3, {}, "a prompt is a sequence of tokens, not 3"),
+        (np.array(3), {}, "a prompt is a sequence of tokens"),
+        ([1], {"max_tokens": 2.5}, "max_tokens must be a whole number, not 2.5"),
+        ([1], {"max_tokens": True}, "max_tokens must be a whole number, not True"),
+        ([1], {"slide": "2"}, "slide must be a whole number, not '2'"),
+        ([1], {"temperature": "hot"}, "temperature must be a number, not 'hot'"),
+        ([1], {"top_k": 1.5}, "top_k must be a whole number, not 1.5"),
+        ([1], {"top_p": None}, "top_p must be a number, not None"),
+        ([1], {"seed": "x"}, "seed must be a whole number, not 'x'"),
+        ([1], {"seed": [0.5]}, "a seed must be a whole number, not 0.5"),
+        ([1], {"stop": 1.5}, "stop must hold tokens"),
+        ([1], {"stop": [1.5]}, "stop must hold tokens"),
+        ([1], {"past": 1}, r"past is what generate\(\) itself hands to Toy"),
+        ([1], {"token": 1}, r"token is what generate\(\) itself hands to Toy"),
         ([1], {"weight": 1}, "neither decode nor prefill of Toy has an input 'weight'"),
         ([1], {"max_new_tokens": 5}, "and generate itself takes max_tokens, temperature"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,10 +66,12 @@ def test_special_entries_are_text_and_back() -> None:
         ({"M": (-1,)}, "M can't be -1: in Net it is at least 0"),
         ({"T": (7,)}, "T=7 can't be: 7 columns are not pairs"),
         ({"N": range(1, 9), "M": range(5)}, "8 x 5 sizes are 40 special versions of each entry"),
+        ({"N": 8}, "the sizes of N are numbers in a tuple, not 8"),
+        ([8], "dims are sizes by name, such as {'N': (1, 32)}, not [8]"),
         ({"N": (True,)}, "a size of N is a whole number, not True"),
     ],
 )
-def test_sizes_that_can_not_be(sizes: dict[str, tuple[int, ...]], why: str) -> None:
+def test_sizes_that_can_not_be(sizes: Any, why: str) -> None:
     with pytest.raises(dslc.ArgumentError) as caught:
         check_sizes(program(), sizes)
     assert str(caught.value).startswith(why)

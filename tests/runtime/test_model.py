@@ -179,6 +179,22 @@ def test_weights_that_do_not_fit_are_all_listed(model: Model, toy: Any) -> None:
     np.testing.assert_array_equal(model(X), expected(X, toy.weights["weight"]))
 
 
+@pytest.mark.parametrize(
+    ("given", "missing", "told"),
+    [
+        (None, (), "weights must be a file or arrays by name, not None"),
+        ([1], (), r"weights must be a file or arrays by name, not \[1\]"),
+        ({3: np.zeros(4)}, (), "weights must be arrays by name, and 3 is no name"),
+        ({"weight": [1.0]}, (), "the weight weight must be a NumPy array, but a list was given"),
+        ({"weight": np.zeros(4)}, "total", "missing must be a list of patterns, not 'total'"),
+        ({"weight": np.zeros(4)}, 3, "missing must be a list of patterns, not 3"),
+    ],
+)
+def test_what_is_no_weights(model: Model, given: Any, missing: Any, told: str) -> None:
+    with pytest.raises(ArgumentError, match=told):
+        model.load_weights(given, missing=missing)
+
+
 def test_a_damaged_weights_file_is_one_sentence(model: Model, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ArgumentError, match=r"is not a whole .safetensors file"):

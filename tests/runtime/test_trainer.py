@@ -79,6 +79,8 @@ def test_seed_and_step_may_be_given_to_the_entry(trainer: Trainer) -> None:
     entry = trainer.model.entry("train_step")
     assert float(entry(X, seed=1, step=5)[0]) == 8 + 105
     assert float(entry(X)[0]) == 8
+    with pytest.raises(ArgumentError, match="seed is what the trainer itself hands over"):
+        trainer.train_step(X, seed=1)
 
 
 def test_a_model_without_a_training_step_says_so(toy: Any, tmp_path: Path) -> None:
