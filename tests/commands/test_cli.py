@@ -70,6 +70,7 @@ def test_check_as_json(tmp_path, dslc) -> None:
     [
         (("check", "missing.dl"), 2, "there is no file missing.dl"),
         (("build", "tiny.dl", "--target", "cdua"), 2, "did you mean cuda?"),
+        (("build", "tiny.dl", "--target", "gpu"), 2, "did you mean cuda?"),
         (("build", "tiny.dl", "--cpu", "x86-64-v9"), 2, "there is no CPU 'x86-64-v9'"),
         (("build", "tiny.dl", "--target", "cuda", "--arch", "90"), 2, "is not a GPU architecture"),
         (("build", "tiny.dl", "--set", "hidden"), 2, "--set takes name=value"),
