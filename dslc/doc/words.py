@@ -24,7 +24,9 @@ class Word:
 
 
 KEYWORDS = {
-    "accumulate": Word("Adds up the gradients of so many batches before an update."),
+    "accumulate": Word(
+        "Adds up the gradients of so many batches before an update.", "accumulate 4"
+    ),
     "adapt": Word(
         "A layer makes of each weight named what is read in its place: LoRA.",
         "adapt lora_matrix[rank=8] for *.query.weight",
@@ -37,11 +39,12 @@ KEYWORDS = {
         'assert condition, "message with {values}"',
     ),
     "clip": Word(
-        "`clip norm 1.0` bounds the norm of the whole gradient, `clip value 0.5` each element."
+        "Bounds the norm of the whole gradient; `clip value 0.5` bounds each element.",
+        "clip norm 1.0",
     ),
     "const": Word("Declares a compile-time value.", "const NAME = value"),
     "else": Word("What holds otherwise; in index notation, the value of reads outside a tensor."),
-    "ema": Word("Keeps running means of the weights, which evaluation uses: `ema 0.999`."),
+    "ema": Word("Keeps running means of the weights, which evaluation uses.", "ema 0.999"),
     "entry": Word("One way to call a model that has several."),
     "except": Word("What patterns do not stand for: `freeze * except head.*`."),
     "false": Word("The other bool."),
@@ -51,7 +54,7 @@ KEYWORDS = {
         "for.",
         "for i in a..b { }",
     ),
-    "freeze": Word("Weights that training leaves as they are: `freeze embed.*`."),
+    "freeze": Word("Weights that training leaves as they are.", "freeze embed.*"),
     "from": Word("Takes names from another file: `from std.vision import residual`."),
     "if": Word(
         "A choice at compile time; `where` chooses by elements.", "if condition { } else { }"
@@ -66,13 +69,16 @@ KEYWORDS = {
         "`batch_norm`.",
         "inference stem.*",
     ),
-    "input": Word("An input that training has beyond the model's own."),
+    "input": Word("An input that training has beyond the model's own.", "input label: i64[N]"),
     "layer": Word(
         "Declares a function that may own weights (`param`) and states (`state`).",
         "layer name[statics](args) -> type { }",
     ),
-    "loss": Word("The number that training makes small; `output` is the model's result."),
-    "metric": Word("A number that is told while training: `metric name = value`."),
+    "loss": Word(
+        "The number that training makes small; `output` is the model's result.",
+        "loss cross_entropy(output, label)",
+    ),
+    "metric": Word("A number that is told while training.", "metric name = value"),
     "model": Word(
         "Declares an entry point, what `dslc build` compiles. With several: `model Name { }` "
         "that holds `entry name(args) -> type { }`.",
@@ -80,7 +86,10 @@ KEYWORDS = {
     ),
     "norm": Word("`clip norm 1.0` bounds the norm of the whole gradient."),
     "not": Word("The opposite."),
-    "optimizer": Word("What changes the weights by their gradients: `optimizer adamw[lr=0.001]`."),
+    "optimizer": Word(
+        "What changes the weights by their gradients; `for head.*` behind it says which.",
+        "optimizer adamw[lr=0.001]",
+    ),
     "or": Word("One of two holds, or both."),
     "param": Word(
         "A weight, which is trained; `param name: type = number` has the number as first value.",
