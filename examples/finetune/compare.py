@@ -61,10 +61,14 @@ def train(name: str, rate: str) -> tuple[float, float, str]:
 def test(name: str, rate: str) -> str:
     """Loss and accuracy on test.npz, as `dslc eval` prints them."""
     weights = FOLDER / f"{name}-{rate}" / "weights.safetensors"
-    return command(
-        *("dslc", "eval", HERE / "classify.dl", "--model", RUNS[name][0]),
-        *("--data", FOLDER / "test.npz", "--weights", weights),
-    ).strip()
+    return (
+        command(
+            *("dslc", "eval", HERE / "classify.dl", "--model", RUNS[name][0]),
+            *("--data", FOLDER / "test.npz", "--weights", weights),
+        )
+        .strip()
+        .replace("\n", ", ")
+    )
 
 
 def main(names: list[str]) -> None:

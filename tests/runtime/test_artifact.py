@@ -256,6 +256,7 @@ def test_an_interrupted_write_leaves_the_old_file_whole(toy_path: Path) -> None:
         import os, signal
         from pathlib import Path
         from dslc_runtime.atomic import replacing
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's jobs may ignore it
         try:
             with replacing(Path({str(toy_path)!r})) as stream:
                 stream.write(bytes(100_000))

@@ -1,7 +1,7 @@
 """The language and vision models of examples/models against plain PyTorch, from files with Hugging
 Face's names: results, the loss, and the gradient of every weight, for batches of ragged sizes.
 
-They are evaluated here; tests/examples/test_models.py compiles them.
+They are evaluated here; tests/examples/test_model_examples.py compiles them.
 """
 
 from __future__ import annotations
