@@ -24,4 +24,6 @@ def fitted(program: Program, weights: Weights, missing: Sequence[str] = ()) -> F
     be left out."""
     arrays, where = given_weights(weights)
     infos = describe.variable_infos([v for v in program.variables if v.kind in ("weight", "state")])
-    return fit(program.name, infos, program.ignored, arrays, where, missing)
+    entries = (e for e in program.entries if describe.entry_kind(e) == "forward")
+    passing = {name for e in entries for name in e.updates}
+    return fit(program.name, infos, program.ignored, arrays, where, missing, passing)

@@ -13,6 +13,7 @@ Non-goals: speed to the last bit (templates of `schedules/cpu` are for that), th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,7 @@ def emit_attention(task: Task) -> None:
         _Values(task, scores).emit()
 
 
-class _Sums:
+class _Sums(ABC):
     """Rows of `target` that are weighted sums. `columns` are cut into chunks of at most `lanes`."""
 
     def __init__(self, task: Task, scores: Scores, target: Value) -> None:
@@ -74,9 +75,9 @@ class _Sums:
 
         for_rows(self.task, dims, (), weight, row)
 
+    @abstractmethod
     def row(self, index: Index, chunk: Expr, first: Expr, size: Expr) -> None:
         """Columns `first .. first + size` of one row."""
-        raise NotImplementedError
 
     # --- what rows are made of -------------------------------------------------------------------
 
@@ -274,12 +275,12 @@ class _ByKeys(_Sums):
             self.head(sums, batch, index, (start, stop), (first, size))
         self.finish(sums, index, first, size)
 
+    @abstractmethod
     def head(
         self, sums: Any, batch: Index, index: Index, queries: tuple[Expr, Expr],
         columns: tuple[Expr, Expr],
     ) -> None:  # fmt: skip
         """Adds what flows from one head's queries into the key (or value) at `index`."""
-        raise NotImplementedError
 
     def finish(self, sums: Any, index: Index, first: Expr, size: Expr) -> None:
         self.store(sums, index, first, size)

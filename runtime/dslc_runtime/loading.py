@@ -58,11 +58,12 @@ def fit(
     given: Mapping[str, Array],
     where: str,
     missing: Sequence[str] = (),
+    passing: AbstractSet[str] = frozenset(),
 ) -> Fitted:
     """The values of weights and states among `variables`. All weights must be there but those that
     `missing`, patterns of own names, lets be missing, and in a file of foreign names those that
     have none; states may be there. ArgumentError lists all that is missing, extra, or of another
-    type, with the nearest names."""
+    type, with the nearest names. States that calls change, the `passing` ones, are never missed."""
     known = [v for v in variables if v.kind in ("weight", "state")]
     spared = _spared(model, known, missing)
     own = _Names({v.name: v.name for v in known})
@@ -80,7 +81,8 @@ def fit(
         hint = _how_to_lack(lacking[0]) if len(lacking) == len(problems) else ""
         raise ArgumentError(f"{where} does not fit the model {model}:\n  {lines}{hint}")
     arrays = {name: converted.array for name, converted in values.items()}
-    return Fitted(arrays, _report(model, where, known, names, given, values))
+    told = [v for v in known if v.name in values or v.name not in passing]
+    return Fitted(arrays, _report(model, where, told, names, given, values))
 
 
 def _spared(model: str, known: Sequence[VariableInfo], missing: Sequence[str]) -> AbstractSet[str]:

@@ -179,6 +179,12 @@ class Manifest:
     ignored: tuple[str, ...] = ()
     format: int = FORMAT
 
+    @property
+    def passing(self) -> frozenset[str]:
+        """The variables that calls change (caches): what was handed in, not what was learned."""
+        entries = (e for e in self.entries if e.kind == "forward")
+        return frozenset(name for e in entries for name in e.updates)
+
 
 def to_json(value: object) -> object:
     """JSON of any record above."""

@@ -216,7 +216,8 @@ class Model:
         """
         infos = self.weight_infos.values()
         arrays, where = given_weights(weights)
-        fitted = loading.fit(self.name, infos, self.manifest.ignored, arrays, where, missing)
+        ignored, passing = self.manifest.ignored, self.manifest.passing
+        fitted = loading.fit(self.name, infos, ignored, arrays, where, missing, passing)
         with self.lock:
             averages = {
                 v.name: fitted.values[weight]
@@ -232,8 +233,7 @@ class Model:
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Writes weights and states to a `.safetensors` file, whole or not at all. States that
         calls change (caches: what was handed in, not what was learned) are left out. OSError."""
-        entries = (e for e in self.manifest.entries if e.kind == "forward")
-        passing = {name for e in entries for name in e.updates}
+        passing = self.manifest.passing
         with self.lock:
             kept = {
                 name: array

@@ -16,7 +16,7 @@ from dslc.ir.evaluate import initial_variables, run_entry
 from dslc.ir.text import parse_program, print_program
 from dslc.ir.verify import verify_program
 from dslc.ops import BY_NAME
-from dslc.passes.precision import with_precision
+from dslc.passes.precision import Precision, with_precision
 from dslc.source import SourceFile
 
 NET = """
@@ -129,8 +129,9 @@ def test_f16_is_scaled_and_bf16_is_not() -> None:
     """f16 would lose gradients of this size without a scale."""
     program = program_of()
     assert program.training is not None
-    for precision, wanted in (("f16", True), ("bf16", False)):
-        narrow = with_precision(program, precision)  # type: ignore[arg-type]
+    cases: tuple[tuple[Precision, bool], ...] = (("f16", True), ("bf16", False))
+    for precision, wanted in cases:
+        narrow = with_precision(program, precision)
         assert narrow.training is not None
         assert narrow.training.scaled is wanted
         again = parse_program(print_program(narrow), BY_NAME)

@@ -151,6 +151,12 @@ def test_weights_that_no_other_file_has() -> None:
     ]
 
 
+def test_what_calls_change_is_not_missed() -> None:
+    given = {"embed.weight": np.zeros((5, 2), np.float32), "head.weight": np.zeros(2, np.float32)}
+    report = fit("Net", NEW, (), given, "w", passing=frozenset(["head.count"])).report
+    assert not report.missing
+
+
 def test_a_file_of_own_names_has_them() -> None:
     with pytest.raises(ArgumentError) as caught:
         fit("Net", NEW, (), arrays("embed.weight"), "w")

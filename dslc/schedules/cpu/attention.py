@@ -28,6 +28,7 @@ from dslc.schedules.cpu.attention_blocks import (
     MINUS_INFINITY,
     PANEL,
     Block,
+    Forward,
     Work,
     f32,
     finite,
@@ -70,7 +71,6 @@ from dslc.schedules.cpu.contract import (
     unflatten,
 )
 from dslc.schedules.cpu.register_tile import (
-    Registers,
     Tile,
     allocate,
     load,
@@ -174,7 +174,7 @@ def emit_attention(
     def body(task: Expr, tasks: int) -> None:
         registers = allocate([plan.score, plan.out])
         work = Work.of_task(scratch, plan.areas, task, tasks)
-        run = _Run(plan, q, v, epilogue, work, registers, modify, drop, row_done)
+        run = _Run(q, v, epilogue, work, registers, modify, drop, row_done, plan)
         heads = (*shape.batch, shape.heads)
         start, stop = share(product(heads), task, tasks if plan.split == "heads" else 1)
         stride = tasks if plan.split == "blocks" else 1
@@ -192,16 +192,8 @@ def emit_attention(
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(Forward):
     plan: AttentionPlan
-    q: Operand
-    v: Operand
-    epilogue: Epilogue
-    work: Work
-    registers: Registers
-    modify: Modify | None
-    drop: Modify | None
-    row_done: Callable[[Index, Expr], None] | None
 
 
 def _queries(run: _Run, where: Index, start: Expr) -> None:

@@ -16,6 +16,7 @@ from tvm.tirx.script import builder as T
 from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.attention_shape import Areas, AttentionShape, Modify, between, round_up
 from dslc.schedules.cpu.contract import (
+    Epilogue,
     Expr,
     Index,
     Operand,
@@ -65,6 +66,20 @@ class Work:
 
     def put(self, name: str, offset: Size, value: Expr) -> None:
         T.buffer_store(self.memory, value, [self.at(name, offset)])
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """What a kernel of results (not of gradients) is made of."""
+
+    q: Operand
+    v: Operand
+    epilogue: Epilogue
+    work: Work
+    registers: Registers
+    modify: Modify | None
+    drop: Modify | None
+    row_done: Callable[[Index, Expr], None] | None
 
 
 @dataclass(frozen=True, slots=True)

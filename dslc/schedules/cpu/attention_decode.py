@@ -21,6 +21,7 @@ from dslc.schedules.cpu.attention_blocks import (
     DTYPE,
     PANEL,
     Block,
+    Forward,
     Work,
     f32,
     finite,
@@ -60,7 +61,6 @@ from dslc.schedules.cpu.contract import (
     vector_at,
 )
 from dslc.schedules.cpu.register_tile import (
-    Registers,
     Tile,
     allocate,
     clear,
@@ -145,7 +145,7 @@ def emit_decode(
     def body(task: Expr, tasks: int) -> None:
         registers = allocate([plan.out])
         work = Work.of_task(scratch, plan.areas, task, tasks)
-        run = _Run(plan, q, k, v, epilogue, work, registers, modify, drop, row_done)
+        run = _Run(q, v, epilogue, work, registers, modify, drop, row_done, k, plan)
         heads = (*shape.batch, shape.heads)
         start, stop = share(product(heads), task, tasks)
         with loop(start, stop) as unit:
@@ -155,17 +155,9 @@ def emit_decode(
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    plan: DecodePlan
-    q: Operand
+class _Run(Forward):
     k: Operand
-    v: Operand
-    epilogue: Epilogue
-    work: Work
-    registers: Registers
-    modify: Modify | None
-    drop: Modify | None
-    row_done: Callable[[Index, Expr], None] | None
+    plan: DecodePlan
 
 
 def _head(run: _Run, where: Index) -> None:
