@@ -8,15 +8,17 @@
  * task by advancing `next` with compare-and-swap. The caller takes tasks too, so a worker that is
  * late costs nothing but its help, and a job never waits for a thread that has not started on it.
  * Whoever finds the pool taken (another caller, or a parallel loop inside a task) runs its tasks
- * itself. Idle workers spin for a moment, then sleep on a futex.
+ * itself, and the owner's next jobs leave that thread a CPU. Idle workers spin for a moment, spin on while nobody else wants the CPU, then sleep on a
+ * futex. Before sleepers are woken they are given CPUs away from the caller's: left to itself, the
+ * system likes to wake a thread beside the one that woke it, where it waits until the job is done.
  *
- * Non-goals: barriers between tasks (no kernel of ours has one), thread affinity, work stealing
- * beyond whole tasks.
+ * Non-goals: work stealing beyond whole tasks.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -26,7 +28,8 @@
 #include <unistd.h>
 
 #define MAX_THREADS 256
-#define SPIN_NANOSECONDS 50000
+#define SPIN_NANOSECONDS 50000    /* with the CPU kept */
+#define YIELD_NANOSECONDS 1000000 /* with the CPU offered to others */
 
 typedef struct {
   void *sync_handle;
@@ -48,10 +51,17 @@ static _Atomic uint32_t done;   /* tasks finished; futex of the waiting owner */
 static _Atomic int owner_waits;
 static _Atomic int failed;
 static _Atomic int taken;       /* the pool has an owner */
-static int workers;             /* threads started; touched by the owner only */
+static _Atomic int alone;       /* callers that run their tasks themselves, as the pool was taken */
+/* Touched by the owner only. */
+static int workers;                  /* threads started */
+static pthread_t started[MAX_THREADS];
+static cpu_set_t given[MAX_THREADS]; /* CPUs of each worker */
+static int placed_from = -1;         /* the CPU that the caller was on then */
 static _Atomic int threads = 1; /* of a job, by default */
 static _Thread_local int limit; /* of this thread's jobs; 0: no limit of its own */
 static _Thread_local int inside;
+static _Atomic int arrived;     /* tasks that wait at a barrier */
+static _Atomic uint32_t turns;  /* barriers passed */
 static void (*set_error)(const char *kind, const char *message);
 
 static void pause_cpu(void) {
@@ -96,24 +106,65 @@ static int run_tasks(void) {
   return ran;
 }
 
+/* One turn of waiting since `start` (0: from now on). False when it has lasted so long that the
+ * thread should sleep. */
+static int wait_a_moment(int spins, int64_t *start) {
+  if (spins % 64 != 0) {
+    pause_cpu();
+    return 1;
+  }
+  int64_t time = now();
+  if (*start == 0) *start = time;
+  if (time - *start >= SPIN_NANOSECONDS) sched_yield();
+  return time - *start < YIELD_NANOSECONDS;
+}
+
 static void *worker(void *unused) {
   (void)unused;
   inside = 1;
-  int64_t idle_since = now();
+  int64_t idle_since = 0;
   for (int spins = 0;; spins++) {
     uint32_t epoch = atomic_load(&wake);
     if (run_tasks()) {
-      idle_since = now();
-    } else if (spins % 64 != 0 || now() - idle_since < SPIN_NANOSECONDS) {
-      pause_cpu();
-    } else {
+      idle_since = 0;
+    } else if (!wait_a_moment(spins, &idle_since)) {
       atomic_fetch_add(&sleepers, 1);
       if (!tasks_left(atomic_load(&state))) sleep_on(&wake, epoch);
       atomic_fetch_sub(&sleepers, 1);
-      idle_since = now();
+      idle_since = 0;
     }
   }
   return NULL;
+}
+
+/* The CPUs of worker `number`: of those that the caller may use, none is the caller's. As many
+ * workers as there are others get one each; fewer may move among all of them. */
+static cpu_set_t cpus_for(int number, const cpu_set_t *all, int here) {
+  cpu_set_t others = *all;
+  if (here >= 0) CPU_CLR(here, &others);
+  int count = CPU_COUNT(&others);
+  if (count == 0) return *all;
+  if (workers < count) return others;
+  int skip = number % count, cpu = 0;
+  for (;; cpu++)
+    if (CPU_ISSET(cpu, &others) && skip-- == 0) break;
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(cpu, &one);
+  return one;
+}
+
+/* Gives the workers their CPUs: the caller may have moved, or may use others by now. */
+static void place_workers(int here) {
+  cpu_set_t all;
+  if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+  placed_from = here;
+  for (int i = 0; i < workers; i++) {
+    cpu_set_t cpus = cpus_for(i, &all, here);
+    if (CPU_EQUAL(&cpus, &given[i])) continue;
+    given[i] = cpus;
+    pthread_setaffinity_np(started[i], sizeof cpus, &cpus);
+  }
 }
 
 /* Brings the pool to `wanted` workers, or as many as the system grants. Signals stay with others. */
@@ -124,8 +175,11 @@ static void start_workers(int wanted) {
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  pthread_t thread;
-  while (workers < wanted && pthread_create(&thread, &attributes, worker, NULL) == 0) workers++;
+  while (workers < wanted &&
+         pthread_create(&started[workers], &attributes, worker, NULL) == 0) {
+    CPU_ZERO(&given[workers]);
+    workers++;
+  }
   pthread_attr_destroy(&attributes);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
@@ -134,11 +188,7 @@ static void wait_for(uint32_t tasks) {
   uint32_t seen;
   int64_t start = 0;
   for (int spins = 1; (seen = atomic_load(&done)) != tasks; spins++) {
-    if (spins % 64 != 0) {
-      pause_cpu();
-    } else if (start == 0 || now() - start < SPIN_NANOSECONDS) {
-      start = start ? start : now();
-    } else {
+    if (!wait_a_moment(spins, &start)) {
       atomic_store(&owner_waits, 1);
       if ((seen = atomic_load(&done)) != tasks) sleep_on(&done, seen);
       atomic_store(&owner_waits, 0);
@@ -158,13 +208,12 @@ static int run_alone(Body body, void *data, int tasks) {
   return report(failure);
 }
 
-/* TVMBackendParallelLaunch. num_task 0: one task per thread. */
-int dslc_launch(Body body, void *data, int num_task) {
-  int most = limit ? limit : atomic_load_explicit(&threads, memory_order_relaxed);
-  int tasks = num_task > 0 ? num_task : most;
-  if (tasks == 1 || most == 1 || tasks > 0xffff || inside || atomic_exchange(&taken, 1))
-    return run_alone(body, data, num_task > 0 ? num_task : 1);
-  if (workers < most - 1) start_workers(most - 1);
+/* Runs the job on the pool, which the caller owns. Without a number of tasks each thread that there
+ * is gets one, so that they may wait for each other (`dslc_barrier`). */
+static int run_together(Body body, void *data, int tasks, int most) {
+  int fresh = workers < most - 1;
+  if (fresh) start_workers(most - 1);
+  if (tasks == 0) tasks = workers < most - 1 ? workers + 1 : most;
   job.body = body;
   job.data = data;
   job.env = (Env){0, tasks};
@@ -173,14 +222,49 @@ int dslc_launch(Body body, void *data, int num_task) {
   uint32_t epoch = atomic_load(&wake) + 1;
   atomic_store(&state, (uint64_t)epoch << 32 | (uint64_t)tasks << 16);
   atomic_store(&wake, epoch);
-  if (atomic_load(&sleepers) > 0) wake_up(&wake, most - 1);
+  int here = sched_getcpu(), asleep = atomic_load(&sleepers) > 0;
+  if (fresh || asleep || here != placed_from) place_workers(here);
+  if (asleep) wake_up(&wake, most - 1);
   inside = 1;
   run_tasks();
   inside = 0;
   wait_for((uint32_t)tasks);
-  int failure = atomic_load(&failed);
-  atomic_store(&taken, 0);
-  return report(failure);
+  return report(atomic_load(&failed));
+}
+
+/* TVMBackendParallelLaunch. num_task 0: one task per thread. */
+int dslc_launch(Body body, void *data, int num_task) {
+  int most = limit ? limit : atomic_load_explicit(&threads, memory_order_relaxed);
+  if (num_task == 1 || most == 1 || num_task > 0xffff || inside)
+    return run_alone(body, data, num_task > 0 ? num_task : 1);
+  most -= atomic_load_explicit(&alone, memory_order_relaxed);
+  int result;
+  if (most <= 1 || atomic_exchange(&taken, 1)) {
+    atomic_fetch_add(&alone, 1);
+    result = run_alone(body, data, num_task > 0 ? num_task : 1);
+    atomic_fetch_sub(&alone, 1);
+  } else {
+    result = run_together(body, data, num_task, most);
+    atomic_store(&taken, 0);
+  }
+  return result;
+}
+
+/* TVMBackendParallelBarrier: no task goes on before all of its job have come here. Of a job without
+ * num_task only, whose every task has a thread of its own, and whose tasks never fail. */
+int dslc_barrier(int task, Env *env) {
+  (void)task;
+  if (env->num_task == 1) return 0;
+  uint32_t turn = atomic_load(&turns);
+  if (atomic_fetch_add(&arrived, 1) + 1 == env->num_task) {
+    atomic_store(&arrived, 0);
+    atomic_store(&turns, turn + 1);
+    return 0;
+  }
+  int64_t start = 0;
+  for (int spins = 1; atomic_load_explicit(&turns, memory_order_acquire) == turn; spins++)
+    wait_a_moment(spins, &start);
+  return 0;
 }
 
 /* Kernels plan their memory in the arena; these serve code that asks for more all the same. */
@@ -198,6 +282,9 @@ int dslc_free_workspace(int type, int id, void *pointer) {
 /* A forked child has no workers, and nobody in it owns the pool unless the forking thread does. */
 static void after_fork(void) {
   workers = 0;
+  placed_from = -1;
+  atomic_store(&alone, 0);
+  atomic_store(&arrived, 0);
   atomic_store(&sleepers, 0);
   atomic_store(&owner_waits, 0);
   atomic_store(&state, 0);

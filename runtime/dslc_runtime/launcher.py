@@ -23,10 +23,11 @@ from typing import Any
 _HERE = Path(__file__).parent
 SOURCE = _HERE / "_launcher.c"
 FLAGS = ("-O2", "-std=c11", "-shared", "-fPIC", "-pthread")
-SLOTS = ("ParallelLaunch", "AllocWorkspace", "FreeWorkspace")
+SLOTS = ("ParallelLaunch", "ParallelBarrier", "AllocWorkspace", "FreeWorkspace")
 
 _BODY = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _LAUNCH = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+_BARRIER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
 
 
 class _Env(ctypes.Structure):
@@ -108,7 +109,7 @@ def _start(ffi: ctypes.CDLL) -> Pool:
         raise_error = ctypes.cast(ffi.TVMFFIErrorSetRaisedFromCStr, ctypes.c_void_p)
         native.dslc_start(default_threads(), raise_error)
         pool.native = native
-        names = ("launch", "alloc_workspace", "free_workspace")
+        names = ("launch", "barrier", "alloc_workspace", "free_workspace")
         for slot, name in zip(SLOTS, names):
             function = getattr(native, f"dslc_{name}")
             pool.slots[slot] = ctypes.cast(function, ctypes.c_void_p).value or 0
@@ -120,13 +121,11 @@ def _start(ffi: ctypes.CDLL) -> Pool:
             stacklevel=5,
         )
         callback = _LAUNCH(_launch_here)
-        pool.keep.append(callback)
-        pool.slots[SLOTS[0]] = ctypes.cast(callback, ctypes.c_void_p).value or 0
-        libc = ctypes.CDLL(None)
-        allocate, release = _workspace(libc)
-        pool.keep += (allocate, release)
-        pool.slots[SLOTS[1]] = ctypes.cast(allocate, ctypes.c_void_p).value or 0
-        pool.slots[SLOTS[2]] = ctypes.cast(release, ctypes.c_void_p).value or 0
+        barrier = _BARRIER(lambda task, env: 0)  # one task never waits for another
+        callbacks = (callback, barrier, *_workspace(ctypes.CDLL(None)))
+        pool.keep += callbacks
+        for slot, function in zip(SLOTS, callbacks):
+            pool.slots[slot] = ctypes.cast(function, ctypes.c_void_p).value or 0
     return pool
 
 

@@ -106,6 +106,96 @@ def test_callers_on_several_threads_do_not_wait_for_each_other(launch: Any) -> N
     assert results == [0]
 
 
+def test_a_caller_that_finds_the_pool_taken_leaves_it_no_thread_too_many(launch: Any) -> None:
+    """Two callers on two threads: once the second is running its tasks itself, the first one's
+    next job gets no worker."""
+    taken, alone, done = (threading.Event() for _ in range(3))
+
+    def holds(task: int) -> int:
+        taken.set()
+        return 0 if alone.wait(30) else 1
+
+    def runs_alone(task: int) -> int:
+        alone.set()
+        return 0 if done.wait(30) else 1
+
+    first = threading.Thread(target=lambda: launch(holds, 2))
+    second = threading.Thread(target=lambda: launch(runs_alone, 2))
+    first.start()
+    assert taken.wait(30)
+    second.start()
+    first.join()
+    seen: list[int] = []
+    assert launch(lambda task: seen.append(threading.get_native_id()) or 0, 8) == 0
+    assert seen == [threading.get_native_id()] * 8
+    done.set()
+    second.join()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_workers_stay_off_the_callers_cpu(launch: Any) -> None:
+    """Also when the caller moves: the system would wake them beside it."""
+    cpus = os.sched_getaffinity(0)
+    barrier = threading.Barrier(2, timeout=30)
+    seen: dict[int, set[int]] = {}
+
+    def look(task: int) -> int:
+        barrier.wait()
+        seen[threading.get_native_id()] = os.sched_getaffinity(0)
+        return 0
+
+    try:
+        for here in sorted(cpus)[:2]:
+            os.sched_setaffinity(0, {here})
+            os.sched_setaffinity(0, cpus)
+            seen.clear()
+            assert launch(look, 2) == 0
+            (worker,) = (mask for thread, mask in seen.items() if mask != cpus)
+            assert len(seen) == 2
+            assert worker < cpus
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
+def test_tasks_wait_for_each_other_at_a_barrier(launch: Any) -> None:
+    """In every round each task sees what all have done in the round before."""
+    native = ctypes.CDLL(str(launcher.library()))
+    counts = [0] * 3
+    wrong: list[int] = []
+
+    def body(task: int, env: int, data: int | None) -> int:
+        tasks = ctypes.c_int32.from_address(env + ctypes.sizeof(ctypes.c_void_p)).value
+        for round in range(50):
+            counts[task] += 1
+            native.dslc_barrier(task, ctypes.c_void_p(env))
+            wrong.extend(c for c in counts[:tasks] if c != round + 1)
+            native.dslc_barrier(task, ctypes.c_void_p(env))
+        return 0
+
+    for threads in (1, 2, 3):
+        dslc_runtime.set_num_threads(threads)
+        counts[:] = [0] * 3
+        assert native.dslc_launch(BODY(body), None, 0) == 0
+        assert counts == [50] * threads + [0] * (3 - threads)
+    assert not wrong
+
+
+def test_a_barrier_of_a_job_that_runs_alone_waits_for_nobody(launch: Any) -> None:
+    """Inside a task, one task does everything."""
+    native = ctypes.CDLL(str(launcher.library()))
+    rounds: list[int] = []
+
+    def inner(task: int, env: int, data: int | None) -> int:
+        for round in range(3):
+            native.dslc_barrier(task, ctypes.c_void_p(env))
+            rounds.append(round)
+        return 0
+
+    body = BODY(inner)
+    assert launch(lambda task: native.dslc_launch(body, None, 0), 2) == 0
+    assert sorted(rounds) == [0, 0, 1, 1, 2, 2]
+
+
 def test_thread_counts() -> None:
     dslc_runtime.set_num_threads(5)
     assert dslc_runtime.get_num_threads() == 5
