@@ -37,7 +37,7 @@ from dslc.lowering.entry import make_copy
 from dslc.lowering.group import Group
 from dslc.lowering.kernel import Kernel, make_kernel
 from dslc.lowering.loops import Task, is_flat, unflatten
-from dslc.lowering.program import Layout, Lowered, assemble
+from dslc.lowering.program import Layout, Lowered, assemble, lay_out
 from dslc.lowering.put import in_place, put_dims, put_row
 from dslc.lowering.ranking import ranking_of
 from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, local
@@ -61,7 +61,12 @@ def lower_entry_cuda(entry: Entry) -> Lowered:
     def make(name: str, g: Group, layout: Layout, position: int) -> Kernel:
         return make_kernel(name, g, layout.grouping, layout.plan, position, 1, cuda_math, emit)
 
-    return assemble(entry, lambda g: 0, make, make_device_copy)
+    return assemble(entry, cuda_layout(entry), make, make_device_copy)
+
+
+def cuda_layout(entry: Entry) -> Layout:
+    """The entry's groups, and where its values lie, for a GPU."""
+    return lay_out(entry, lambda g: 0)
 
 
 def with_targets(lowered: Lowered, device: Any, host: Any) -> Any:

@@ -1,10 +1,8 @@
 """Decides where every stored value lies: in an argument, in a result's buffer, or in the arena.
 
 Input: an Entry, or the body of a scan, and its Grouping. Output: a `Plan`. Values whose lifetimes
-don't meet share memory; a group that reads a dying value only at the index it writes works in
-place. Static sizes are laid out exactly, first fit, largest first; values with dynamic sizes share
-only slots of equal size expressions, behind the static part; the regions of scans share one as
-large as the largest of them. Offsets are multiples of 64 bytes.
+don't meet share memory (`arena.py`); a group that reads a dying value only at the index it writes
+works in place.
 
 An update (the next value of a weight or state) goes straight into the variable when nothing reads
 the old value later; otherwise it is kept aside and copied at the end.
@@ -17,16 +15,15 @@ it yields is written straight into the stack, and a carry whose next value is yi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from dslc.ir.core import Entry, Function, Value
-from dslc.ir.dims import Dim, maximum
+from dslc.ir.dims import Dim
+from dslc.lowering.arena import Block, align, lay_out
 from dslc.lowering.group import Group, Grouping
 from dslc.ops.scan_attrs import ScanAttrs
-
-ALIGNMENT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,76 +97,14 @@ class Slots:
 class Plan:
     """`places` holds every stored value that is not a view; `scratch[i]` is the scratch memory of
     group i, if it asked for some; `size` is the arena's size in bytes (for the body of a scan, its
-    region's, and `carries` has where the carries live in it)."""
+    region's, and `carries` has where the carries live in it); `blocks` are what it is made of."""
 
     places: Mapping[Value, Place]
     scratch: Mapping[int, InArena]
     copies: tuple[Copy, ...]
     size: Dim
     carries: tuple[Slots, ...] = ()
-
-
-@dataclass(slots=True, eq=False)
-class Block:
-    """Memory needed from step `first` to step `last` (both included). That of a `region`, in which
-    the body of a scan lays out its own, is cheap to be too large for others."""
-
-    size: Dim
-    first: int
-    last: int
-    offset: Dim = 0
-    region: bool = False
-
-
-def align(size: Dim) -> Dim:
-    """`size` rounded up to a multiple of the alignment."""
-    return (size + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
-
-
-def lay_out(blocks: Sequence[Block]) -> Dim:
-    """Sets the offset of every block so that blocks that live together don't overlap; returns
-    the total size. First fit, largest first; blocks of unknown size behind the others."""
-    fixed = [block for block in blocks if isinstance(block.size, int)]
-    placed: list[Block] = []
-    for block in sorted(fixed, key=lambda b: (-_bytes(b), b.first)):
-        block.offset = _first_fit(block, placed)
-        placed.append(block)
-    total: Dim = max((_bytes(b, b.offset) for b in placed), default=0)
-    slots: list[list[Block]] = []
-    for block in sorted((b for b in blocks if b not in fixed), key=lambda b: b.first):
-        for tenants in slots:
-            alike = all(t.size == block.size or (t.region and block.region) for t in tenants)
-            if alike and not any(_meet(block, t) for t in tenants):
-                tenants.append(block)
-                break
-        else:
-            slots.append([block])
-    for tenants in slots:
-        for block in tenants:
-            block.offset = total
-        total = total + maximum(*(align(block.size) for block in tenants))
-    return total
-
-
-def _bytes(block: Block, offset: Dim = 0) -> int:
-    """The aligned end of a block of known size placed at `offset`."""
-    end = align(block.size) + offset
-    return end if isinstance(end, int) else 0
-
-
-def _meet(a: Block, b: Block) -> bool:
-    return a.first <= b.last and b.first <= a.last
-
-
-def _first_fit(block: Block, placed: Iterable[Block]) -> int:
-    """The lowest offset at which `block` fits between those that live with it."""
-    offset = 0
-    ranges = sorted((int(b.offset), _bytes(b, b.offset)) for b in placed if _meet(block, b))  # type: ignore[arg-type]
-    for start, end in ranges:
-        if offset + _bytes(block) <= start:
-            break
-        offset = max(offset, end)
-    return offset
+    blocks: tuple[Block, ...] = ()
 
 
 # A carry: its position among the scan's inputs, that among its results, its parameter.
@@ -213,8 +148,8 @@ class _Planner:
         extra = {i: Block(s, i, i, region=kinds[i] == "scan") for i, s in scratch.items()}
         slots = [Block(self.slot_size(i, v), -1, steps) for i, (_, _, v) in enumerate(carries)]
         aside = {v: Block(v.type.nbytes, steps, steps) for v in self.overwritten()}
-        blocks = [*dict.fromkeys(self.blocks.values()), *extra.values(), *slots]
-        size = lay_out([*blocks, *aside.values()])
+        blocks = [*dict.fromkeys(self.blocks.values()), *extra.values(), *slots, *aside.values()]
+        size = lay_out(blocks)
         for value, block in self.blocks.items():
             self.places[value] = InArena(block.offset, block.size)
         places = {i: InArena(b.offset, b.size) for i, b in extra.items()}
@@ -230,7 +165,9 @@ class _Planner:
             for i, (block, (position, result, value)) in enumerate(zip(slots, carries))
         )
         kept = {v: InArena(block.offset, block.size) for v, block in aside.items()}
-        return Plan(self.places, places, self.all_copies(kept), size, carried)
+        return Plan(
+            self.places, places, self.all_copies(kept), size, carried, tuple(blocks)
+        )  # fmt: skip
 
     def overwritten(self) -> list[Value]:
         """Parameters that one copy reads and another writes: states that change places."""

@@ -101,6 +101,12 @@ def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) ->
             name, g, layout.grouping, layout.plan, position, machine.tasks, vmath.math, emit
         )
 
+    return assemble(entry, layout_of(entry, machine), make, make_copy, notes, shared)
+
+
+def layout_of(entry: Entry, machine: Machine) -> Layout:
+    """The entry's groups, and where its values lie, for a CPU."""
+
     def scratch(g: Group) -> Dim:
         if g.kind == "attention":
             return attention_scratch(g, machine)
@@ -109,23 +115,26 @@ def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) ->
     def grouped(function: Function) -> Grouping:
         return join_rows(function, group(function), machine.tasks)
 
-    return assemble(entry, scratch, make, make_copy, notes, shared, grouped)
+    return lay_out(entry, scratch, grouped)
+
+
+def lay_out(entry: Entry, scratch: Scratch, grouped: Grouped = group) -> Layout:
+    """The entry laid out. `scratch` tells the bytes of working memory that a group wants."""
+    grouping = grouped(entry.function)
+    bodies, wanted = plan_bodies(grouping, scratch, grouped)
+    return Layout(grouping, plan(entry, grouping, wanted), bodies)
 
 
 def assemble(
     entry: Entry,
-    scratch: Scratch,
+    layout: Layout,
     make: Make,
     make_copy: Callable[[str], Any],
     notes: Sequence[str] = (),
     shared: Shared | None = None,
-    grouped: Grouped = group,
 ) -> Lowered:
-    """Lays the entry out, makes its kernels by `make(name, group, layout, position)`, shares equal
-    ones, and joins them. `scratch` tells the bytes of working memory that a group wants."""
-    grouping = grouped(entry.function)
-    bodies, wanted = plan_bodies(grouping, scratch, grouped)
-    layout = Layout(grouping, plan(entry, grouping, wanted), bodies)
+    """Makes the entry's kernels by `make(name, group, layout, position)`, shares equal ones, and
+    joins them."""
     joined = _Joined(entry, make, make_copy, {} if shared is None else shared)
     host = make_entry(entry, joined.steps(layout, entry.name))
     joined.functions[tvm.ir.GlobalVar(entry.name)] = host

@@ -12,12 +12,14 @@ from dslc.ir.core import Argument, Entry
 from dslc.ir.dims import Dim, substitute, sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
+from dslc.lowering.arena import ALIGNMENT, Block, largest_live_set, lay_out
 from dslc.lowering.group import group
-from dslc.lowering.memory import ALIGNMENT, Block, InArena, InArgument, lay_out, plan
+from dslc.lowering.memory import InArena, InArgument, plan
 from dslc.ops import BY_NAME as OPS
 
 N = sym("N")
-SIZES: tuple[Dim, ...] = (0, 4, 64, 100, 4096, N * 4, N * 64, (N + 3) * 8)
+T = sym("T")
+SIZES: tuple[Dim, ...] = (0, 4, 64, 100, 4096, N * 4, N * 64, N * 100, N * T * 8, (N + 3) * 8)
 
 
 def f32(*dims: Dim) -> TensorType:
@@ -36,10 +38,9 @@ def blocks(draw: st.DrawFn) -> list[Block]:
 
 @given(blocks(), st.integers(0, 50))
 def test_living_blocks_do_not_overlap(made: list[Block], n: int) -> None:
-    total = substitute(lay_out(made), {"N": n})
-    placed = [
-        (int(substitute(b.offset, {"N": n})), int(substitute(b.size, {"N": n})), b) for b in made
-    ]
+    env: dict[str, Dim] = {"N": n, "T": 3}
+    total = substitute(lay_out(made), env)
+    placed = [(int(substitute(b.offset, env)), int(substitute(b.size, env)), b) for b in made]
     for i, (start, size, block) in enumerate(placed):
         assert start % ALIGNMENT == 0
         assert start + size <= total
@@ -50,6 +51,24 @@ def test_living_blocks_do_not_overlap(made: list[Block], n: int) -> None:
 
 def test_static_blocks_in_turn_share_memory() -> None:
     assert lay_out([Block(256, step, step + 1) for step in range(0, 20, 2)]) == 256
+
+
+@given(blocks())
+def test_no_layout_is_smaller_than_what_lives_at_once(made: list[Block]) -> None:
+    static = [b for b in made if isinstance(b.size, int)]
+    _, least = largest_live_set(static)
+    assert int(lay_out(static)) >= int(least)
+
+
+def test_sizes_in_one_dim_are_laid_out_as_exactly_as_numbers() -> None:
+    """A long one that dies makes room for two of half its size."""
+    made = [Block(N * 128, 0, 1), Block(N * 64, 1, 3), Block(N * 64, 2, 3), Block(N * 64, 2, 3)]
+    assert lay_out(made) == N * 192
+
+
+def test_the_largest_live_set_is_at_the_step_where_most_lives() -> None:
+    made = [Block(64, 0, 5), Block(100, 2, 3), Block(1, 3, 4)]
+    assert largest_live_set(made) == (3, 64 + 128 + 64)
 
 
 def test_dying_input_is_overwritten_in_place() -> None:
