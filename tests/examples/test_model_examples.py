@@ -99,6 +99,7 @@ def test_compiled_as_evaluated(compiled: Lockstep, name: str) -> None:
         ("vit", "", 86_567_656),
         ("t5", "", 60_506_624),
         ("resnet18", "", 11_689_512),
+        ("resnet50", "", 25_557_032),
         ("mobilenet", "", 3_504_872),
     ],
 )

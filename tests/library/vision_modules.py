@@ -57,19 +57,23 @@ class Block(nn.Module):  # type: ignore[misc,name-defined]
 
 
 class ResNet(nn.Module):  # type: ignore[misc,name-defined]
-    """torchvision's ResNet of basic blocks."""
+    """torchvision's ResNet of basic blocks, or of bottlenecks with `expansion` 4."""
 
-    def __init__(self, depths: tuple[int, ...], classes: int) -> None:
+    def __init__(
+        self, depths: tuple[int, ...], classes: int, base: int = 64, expansion: int = 1
+    ) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
-        width = 64
+        self.conv1, self.bn1 = nn.Conv2d(3, base, 7, 2, 3, bias=False), nn.BatchNorm2d(base)
+        width = base
         for stage, depth in enumerate(depths):
-            out, blocks = 64 << stage, []
+            inner = base << stage
+            out, blocks = inner * expansion, []
             for i in range(depth):
-                blocks.append(Block(width, out, 2 if stage and not i else 1))
+                stride = 2 if stage and not i else 1
+                blocks.append(Block(width, out, stride, inner if expansion > 1 else None))
                 width = out
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.fc = nn.Linear(512, classes)
+        self.fc = nn.Linear(width, classes)
 
     def forward(self, x: Any) -> Any:
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)

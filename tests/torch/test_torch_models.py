@@ -129,6 +129,12 @@ CASES = {
         {"image": numbers(2, 3, 64, 64)},
         {"size": 64, "classes": 10},
     ),
+    "resnet50": Case(
+        lambda: ResNet((3, 4, 6, 3), 10, base=16, expansion=4),
+        {"image": numbers(2, 3, 64, 64)},
+        {"size": 64, "classes": 10, "width": 16},
+        compiled=False,
+    ),
     "mobilenet": Case(
         lambda: MobileNet(10),
         {"image": numbers(2, 3, 64, 64)},
