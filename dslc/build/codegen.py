@@ -6,6 +6,7 @@ Input: a `Job`. Output: a `Report` and, in the job's folder, object files. Non-g
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from dslc.build.target import Target
 from dslc.build.worker import EntryReport, Job, Report, object_path
 from dslc.ir import text
 from dslc.ir.core import Entry, Program
-from dslc.lowering.cuda import lower_entry_cuda, with_targets
-from dslc.lowering.program import Lowered, Shared, lower_entry
+from dslc.lowering.cuda import cuda_layout, lower_entry_cuda, with_targets
+from dslc.lowering.listing import listed
+from dslc.lowering.program import Lowered, Shared, layout_of, lower_entry, template_of
 from dslc.schedules.cpu.contract import Machine
 from dslc_runtime.dims import to_json
 
@@ -30,6 +32,8 @@ OPT_LEVEL = 2
 
 def run(job: Job) -> Report:
     """Compiles the job's entries into one module."""
+    if job.wanted == "kernels":
+        return _listed(job)
     if job.target.kind == "cuda":
         return _run_cuda(job, [lower_entry_cuda(entry) for entry in _entries(job)])
     lowered = _lower(job)
@@ -42,6 +46,20 @@ def run(job: Job) -> Report:
     path = object_path(job.folder, "_".join(job.entries))
     executable.mod.write_to_file(str(path), "o")
     return Report(_reports(lowered), (str(path),))
+
+
+def _listed(job: Job) -> Report:
+    """The kernels as text; nothing is compiled."""
+    program = text.parse_program(job.program, ops.BY_NAME)
+    machine = _machine(job, program)
+    told = []
+    for entry in _chosen(job, program):
+        if job.target.kind == "cuda":
+            told.append(listed(entry, cuda_layout(entry), lambda group: None))
+        else:
+            layout = layout_of(entry, machine)
+            told.append(listed(entry, layout, partial(template_of, machine=machine)))
+    return Report((), (), text="\n\n".join(told))
 
 
 def run_here(job: Job) -> tuple[Report, Any]:
@@ -60,11 +78,16 @@ def _chosen(job: Job, program: Program) -> list[Entry]:
 
 def _lower(job: Job) -> list[Lowered]:
     program = text.parse_program(job.program, ops.BY_NAME)
-    most = tuple((dim.name, dim.high) for dim in program.dims if dim.high is not None)
-    target = job.target
-    machine = Machine(target.vector_bits, target.tasks, dots=target.has_bf16, most=most)
+    machine = _machine(job, program)
     shared: Shared = {}
     return [lower_entry(entry, machine, shared) for entry in _chosen(job, program)]
+
+
+def _machine(job: Job, program: Program) -> Machine:
+    """What the templates know of the target and the program's dims."""
+    most = tuple((dim.name, dim.high) for dim in program.dims if dim.high is not None)
+    target = job.target
+    return Machine(target.vector_bits, target.tasks, dots=target.has_bf16, most=most)
 
 
 def join(lowered: list[Lowered]) -> Any:

@@ -29,7 +29,7 @@ REPORT_FD = 1
 class Job:
     """Compile these entries of a program (IR text) for a target, into `folder`.
 
-    `wanted`: "objects", or the text of the "tir" or "asm" instead.
+    `wanted`: "objects", or the text of the "kernels", "tir" or "asm" instead.
     """
 
     program: str

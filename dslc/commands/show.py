@@ -9,23 +9,32 @@ from pathlib import Path
 
 from dslc.autodiff.train_step import add_train_step
 from dslc.build import driver, session
+from dslc.build.special import check_sizes
 from dslc.build.target import parse_targets
 from dslc.cli import EXIT_USAGE, UserError
-from dslc.commands.source import add_model, add_precision, parse_settings, read_source
+from dslc.commands.source import (
+    add_dims,
+    add_model,
+    add_precision,
+    parse_dims,
+    parse_settings,
+    read_source,
+)
 from dslc.ir.core import Program
 from dslc.ir.text import print_function, print_program
 
-STAGES = ("source", "ir", "grad", "optimised", "tir", "cuda", "asm")
+STAGES = ("source", "ir", "grad", "optimised", "kernels", "tir", "cuda", "asm")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the .dl file")
     parser.add_argument("--stage", choices=STAGES, default="ir", help="how far to compile")
     parser.add_argument("--entry", help="only this entry, such as forward or train_step")
-    parser.add_argument("--target", default="cpu", help="cpu or cuda, of the stages tir and asm")
+    parser.add_argument("--target", default="cpu", help="cpu or cuda, from the stage optimised on")
     parser.add_argument("--cpu", metavar="LEVEL", help="native, x86-64-v2, x86-64-v3, x86-64-v4")
     parser.add_argument("--arch", metavar="SM", help="a GPU architecture, such as sm_80")
     add_model(parser)
+    add_dims(parser)
     add_precision(parser)
     parser.add_argument("--train", action="store_true", help="the training step too")
     parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
@@ -54,14 +63,17 @@ def later(program: Program, args: argparse.Namespace) -> str:
     """The stages after the optimiser, for one target."""
     kind = "cuda" if args.stage == "cuda" else args.target
     target = parse_targets(kind, args.cpu, args.arch, args.threads)[0]
-    optimised = driver.optimise(program, target, precision=args.precision)
+    sizes = parse_dims(args.dim)
+    check_sizes(program, sizes)
+    optimised = driver.optimise(program, target, sizes=sizes, precision=args.precision)
     program = only(optimised, args.entry)
     if args.stage == "optimised":
         return shown(program, args.entry)
-    wanted = {"tir": "tir", "asm": "asm", "cuda": "asm"}[args.stage]
+    wanted = "asm" if args.stage == "cuda" else args.stage
     with tempfile.TemporaryDirectory(prefix="dslc-show-") as folder:
         jobs = driver.make_jobs(program, target, Path(folder), wanted)
-        return "\n".join(report.text.rstrip() for report in driver.run_jobs(jobs))
+        between = "\n\n" if args.stage == "kernels" else "\n"
+        return between.join(report.text.rstrip() for report in driver.run_jobs(jobs))
 
 
 def only(program: Program, entry: str | None) -> Program:

@@ -39,6 +39,11 @@ def attention_scratch(group: Group, machine: Machine) -> Dim:
     return 0 if plan is None else cast(Dim, plan.scratch_bytes)
 
 
+def attention_template(group: Group, machine: Machine) -> object | None:
+    """The plan of the group's template, if there is one."""
+    return _plan(group, machine, Sizes(None), 0)
+
+
 def emit_attention_group(task: Task, machine: Machine, scratch: Any) -> str | None:
     """Emits the group; returns a note when it had to take a slow path."""
     scores = Scores(task.group, task.graph)

@@ -48,9 +48,10 @@ from dslc.schedules.cpu.matmul import emit_matmul, plan_matmul
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """A template's plan: bytes of scratch, whether it runs tasks in parallel, and its code, given
+    """A template's `plan`: bytes of scratch, whether it runs tasks in parallel, and its code, given
     the epilogue and the scratch memory."""
 
+    plan: object
     scratch: Size
     tasks: int
     emit: Callable[[Epilogue, Operand | None], None]
@@ -95,6 +96,12 @@ def scratch_of(group: Group, machine: Machine) -> Dim:
     """Bytes of scratch memory that the group's template wants."""
     planned = _plan(_anchor(group), machine, Sizes(None))
     return 0 if planned is None else cast(Dim, planned.scratch)
+
+
+def contraction_template(group: Group, machine: Machine) -> object | None:
+    """The plan of the group's template, if there is one."""
+    planned = _plan(_anchor(group), machine, Sizes(None))
+    return None if planned is None else planned.plan
 
 
 def emit_contraction(task: Task, machine: Machine, scratch: Any) -> str | None:
@@ -166,7 +173,7 @@ def _plan_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
         most=_most(m, machine),
     )  # fmt: skip
     scratch = plan.scratch_bytes(size(inner))
-    return _Planned(scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, right, e, s))
+    return _Planned(plan, scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, right, e, s))
 
 
 def _most(dim: Dim, machine: Machine) -> int | None:
@@ -185,7 +192,7 @@ def _plan_packed_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     panels = Panels(size.buffer(w), _dtype(w), cast(int, w.type.dims[2]))
     plan = plan_matmul(left, panels, size(m), size(n), inner, machine)
     scratch = plan.scratch_bytes(inner)
-    return _Planned(scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, panels, e, s))
+    return _Planned(plan, scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, panels, e, s))
 
 
 def _matrix_strides(value: Value, transposed: bool) -> tuple[Dim, ...]:
@@ -212,11 +219,14 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     if attrs.depthwise:
         deep = plan_depthwise(shape, dtype, machine)
         return _Planned(
-            deep.scratch_bytes, deep.tasks, lambda e, s: emit_depthwise(deep, image, panels, e, s)
+            deep,
+            deep.scratch_bytes,
+            deep.tasks,
+            lambda e, s: emit_depthwise(deep, image, panels, e, s),
         )
     plan = plan_conv2d(shape, dtype, lanes, machine)
     return _Planned(
-        plan.scratch_bytes, plan.tasks, lambda e, s: emit_conv2d(plan, image, panels, e, s)
+        plan, plan.scratch_bytes, plan.tasks, lambda e, s: emit_conv2d(plan, image, panels, e, s)
     )
 
 
@@ -245,11 +255,11 @@ def _plan_weight_gradient(anchor: Eqn, machine: Machine, size: Sizes) -> _Planne
     if is_depthwise(shape) and attrs.groups > 1:
         deep = plan_depthwise_backward_weight(shape, dtype, machine)
         return _Planned(
-            deep.scratch_bytes, deep.tasks,
+            deep, deep.scratch_bytes, deep.tasks,
             lambda e, s: emit_depthwise_backward_weight(deep, image, cotangent, e, given(s)),
         )  # fmt: skip
     plan = plan_conv2d_backward_weight(shape, dtype, machine)
     return _Planned(
-        plan.scratch_bytes, plan.tasks,
+        plan, plan.scratch_bytes, plan.tasks,
         lambda e, s: emit_conv2d_backward_weight(plan, image, cotangent, e, given(s)),
     )  # fmt: skip

@@ -79,10 +79,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grouping:
-    """`views[v]` is the stored value whose memory `v` is."""
+    """`views[v]` is the stored value whose memory `v` is; `reasons[v]`: why a value is stored."""
 
     groups: tuple[Group, ...]
     views: dict[Value, Value]
+    reasons: dict[Value, str] = field(default_factory=dict)
 
     def base(self, value: Value) -> Value:
         """The value whose memory `value` lies in."""
@@ -131,6 +132,7 @@ class _Grouper:
                 self.users.setdefault(value, []).append(eqn)
         self.results = set(function.results)
         self.views: dict[Value, Value] = {}
+        self.reasons: dict[Value, str] = {}
         self.drafts: list[_Draft] = []
         self.inside: dict[Eqn, list[_Draft]] = {}
         self.anchored = self._find_anchored()
@@ -216,7 +218,8 @@ class _Grouper:
             while base in self.views:
                 base = self.views[base]
             self.views[value] = base
-        return Grouping(tuple(self.finish(draft) for draft in self.sorted()), self.views)
+        groups = tuple(self.finish(draft) for draft in self.sorted())
+        return Grouping(groups, self.views, self.reasons)
 
     def place(self, eqn: Eqn) -> None:
         """Decides where `eqn` is computed, and whether its results are stored."""
@@ -225,36 +228,43 @@ class _Grouper:
         is_result = any(v in self.results or self.view_is_result(v) for v in eqn.outputs)
         if not drafts and not is_result:
             return
+        why = "a result" if is_result else None
         if eqn.op.name in ALONE:
             self.place_alone(eqn, drafts)
         elif self.is_anchor(eqn):
             self.place_anchor(eqn, drafts, is_result)
-        elif not is_result and self.can_inline(eqn, users, drafts):
+        elif why := why or self.why_stored(eqn, users, drafts):
+            self.store(eqn, drafts)
+            self.reasons.update(dict.fromkeys(eqn.outputs, why))
+        else:
             for draft in drafts:
                 self.add(draft, eqn)
-        else:
-            self.store(eqn, drafts)
 
-    def can_inline(self, eqn: Eqn, users: list[Eqn], drafts: list[_Draft]) -> bool:
-        """Whether `eqn` may be computed in its users' groups and never stored."""
+    def why_stored(self, eqn: Eqn, users: list[Eqn], drafts: list[_Draft]) -> str | None:
+        """Why `eqn` may not be computed in its users' groups and never stored, if it may not."""
         (out, *more) = eqn.outputs
-        if more or self.has_view(out):
-            return False
+        if more:
+            return "made together with others"
+        if self.has_view(out):
+            return "read under other dims"
         if not eqn.inputs:
-            return not any(stores(user, out) for user in users)
-        if any(reads_from_memory(user, out) for user in users):
-            return False
+            needed = next((user for user in users if stores(user, out)), None)
+            return f"read from memory by {needed.op.name}" if needed else None
+        reader = next((user for user in users if reads_from_memory(user, out)), None)
+        if reader is not None:
+            return f"read from memory by {reader.op.name}"
         if self.is_of_scores(eqn, drafts):
-            return True
-        everywhere = all(self.is_identity(eqn, draft) for draft in drafts)
-        if out in self.anchored and not everywhere:
-            return False
+            return None
+        if out in self.anchored and not all(self.is_identity(eqn, draft) for draft in drafts):
+            return "made of a sum, and not read where it is made"
         weight = self.costs[eqn].weight
         if weight > CHEAP and any(self.is_repeated(eqn, draft) for draft in drafts):
-            return False
+            return f"{weight} operations, read more often than it has elements"
         if self.costs[eqn].window is not None and any(map(turns, users)):
-            return False
-        return len(drafts) == 1 or weight <= CHEAP
+            return "a window, read across"
+        if len(drafts) > 1 and weight > CHEAP:
+            return f"{weight} operations, read by {len(drafts)} kernels"
+        return None
 
     def is_of_scores(self, eqn: Eqn, drafts: list[_Draft]) -> bool:
         """Whether `eqn` makes something as big as the scores of the attention that uses it."""

@@ -17,8 +17,12 @@ import tvm_ffi
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Entry, Eqn, Function, Value
 from dslc.ir.dims import Dim
-from dslc.lowering.attention_tiles import attention_scratch, emit_attention_group
-from dslc.lowering.contract import emit_contraction, scratch_of
+from dslc.lowering.attention_tiles import (
+    attention_scratch,
+    attention_template,
+    emit_attention_group,
+)
+from dslc.lowering.contract import contraction_template, emit_contraction, scratch_of
 from dslc.lowering.cost import flops_of
 from dslc.lowering.entry import Call, CopyCall, Loop, Step, entry_dims, make_copy, make_entry
 from dslc.lowering.group import Group, Grouping, group
@@ -118,6 +122,13 @@ def layout_of(entry: Entry, machine: Machine) -> Layout:
     return lay_out(entry, scratch, grouped)
 
 
+def template_of(group: Group, machine: Machine) -> object | None:
+    """The plan of the CPU template that runs the group, if one does."""
+    if group.kind == "attention":
+        return attention_template(group, machine)
+    return contraction_template(group, machine) if group.kind == "contract" else None
+
+
 def lay_out(entry: Entry, scratch: Scratch, grouped: Grouped = group) -> Layout:
     """The entry laid out. `scratch` tells the bytes of working memory that a group wants."""
     grouping = grouped(entry.function)
@@ -143,7 +154,7 @@ def assemble(
         flops = flops + flops_of(eqn)
     return Lowered(
         entry.name, tvm.IRModule(joined.functions), entry_dims(entry), layout.plan.size,
-        tuple(joined.names), len(set(joined.names)), _calls(layout), flops,
+        tuple(joined.names), len(set(joined.names)), calls_of(layout), flops,
         tuple(dict.fromkeys(notes)),
     )  # fmt: skip
 
@@ -163,11 +174,12 @@ def plan_bodies(
     return bodies, {i: size for i, size in wanted.items() if size != 0}
 
 
-def _calls(layout: Layout) -> Dim:
+def calls_of(layout: Layout) -> Dim:
+    """Calls of kernels, those of each step of a scan."""
     calls: Dim = 0
     for i, g in enumerate(layout.grouping.groups):
         if g.kind == "scan":
-            calls = calls + scan_attrs(g).length * _calls(layout.bodies[i])
+            calls = calls + scan_attrs(g).length * calls_of(layout.bodies[i])
         else:
             calls = calls + 1
     return calls

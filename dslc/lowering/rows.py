@@ -44,7 +44,7 @@ def join_rows(function: Function, grouping: Grouping, tasks: int) -> Grouping:
         return grouping
     outside = [_read_outside(function, grouping, items, item) for item in items]
     groups = tuple(_join(item, read, grouping) for item, read in zip(items, outside))
-    return Grouping(groups, grouping.views)
+    return Grouping(groups, grouping.views, grouping.reasons)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -97,7 +97,7 @@ def test_explain_prints_the_page(dslc) -> None:
     assert dslc("explain", "e203").stdout.startswith("# E0203: ")
 
 
-@pytest.mark.parametrize("stage", ["source", "ir", "grad", "optimised", "tir", "asm"])
+@pytest.mark.parametrize("stage", ["source", "ir", "grad", "optimised", "kernels", "tir", "asm"])
 def test_every_stage_can_be_shown(tiny, dslc, stage) -> None:
     text = dslc("show", tiny / "tiny.dl", "--stage", stage).stdout
     expected = {
@@ -105,6 +105,7 @@ def test_every_stage_can_be_shown(tiny, dslc, stage) -> None:
         "ir": "func forward(",
         "grad": "func train_step(",
         "optimised": "entry forward",
+        "kernels": "forward_0_",
         "tir": "def forward(",
         "asm": "forward",
     }

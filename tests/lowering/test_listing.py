@@ -1,0 +1,78 @@
+"""What is told of an entry's kernels."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from lowering.native import entry_of
+
+from dslc.ir.builder import Builder
+from dslc.ir.core import Entry, Function
+from dslc.ir.dims import sym
+from dslc.ir.types import TensorType
+from dslc.lowering.listing import listed
+from dslc.lowering.program import lay_out, layout_of, template_of
+from dslc.ops import BY_NAME as OPS
+from dslc.schedules.cpu.contract import Machine
+
+N = sym("N")
+
+
+def f32(*dims: int) -> TensorType:
+    return TensorType("f32", dims)
+
+
+def told(entry: Entry) -> str:
+    """Without templates, which have scratch memory and parameters of their own."""
+    return listed(entry, lay_out(entry, lambda group: 0), lambda group: None)
+
+
+def _two_layers() -> Function:
+    b = Builder()
+    x = b.param("x", TensorType("f32", (N, 8)))
+    w, bias = b.param("w", f32(8, 4)), b.param("bias", f32(4))
+    wide = OPS["broadcast"](b, bias, dims=(N, 4), axes=(1,))
+    hidden = OPS["exp"](b, OPS["add"](b, OPS["matmul"](b, x, w), wide))
+    out = OPS["matmul"](b, hidden, w, transpose_b=True)
+    return b.function("forward", [out, OPS["reduce_sum"](b, hidden, axes=(1,))])
+
+
+def test_each_kernel_is_told_with_what_it_moves_and_why() -> None:
+    """A golden text: kinds, places, bytes, what was fused, reasons, templates."""
+    assert told(entry_of(_two_layers())) == TWO_LAYERS
+
+
+def test_what_is_computed_twice_is_told() -> None:
+    b = Builder()
+    x, w = b.param("x", f32(4, 4)), b.param("w", f32(4, 4))
+    less = OPS["neg"](b, x)
+    sums = OPS["reduce_sum"](b, less, axes=(0,))
+    text = told(entry_of(b.function("forward", [OPS["mul"](b, less, w), sums])))
+    assert text.count("repeats neg neg: 1 operation, in 2 kernels") == 2
+
+
+def test_a_template_is_told_with_what_it_decided() -> None:
+    machine = Machine(256)
+    entry = entry_of(_two_layers())
+    text = listed(entry, layout_of(entry, machine), partial(template_of, machine=machine))
+    assert "contract by matmul(m=N, n=4, k=8, dtype=float32" in text
+
+
+TWO_LAYERS = """\
+forward: 3 kernels, 216 * N FLOPs, 64 * ((16 * N + 63) // 64) + 64 bytes of arena; most live at 0: 64 * ((16 * N + 63) // 64) bytes
+0 forward_0_matmul_exp: contract
+  reads   bias f32[4]: input, 16 bytes
+          x f32[N, 8]: input, 32 * N bytes
+          w f32[8, 4]: input, 128 bytes
+  writes  exp f32[N, 4]: arena 0, 16 * N bytes; read from memory by matmul
+  fused   add, exp: epilogue, saves 64 * N bytes
+  work    148 * N FLOPs, 48 * N + 144 bytes moved
+1 forward_1_matmul: contract
+  reads   exp f32[N, 4]: arena 0, 16 * N bytes
+          w f32[8, 4]: input, 128 bytes
+  writes  matmul_1 f32[N, 8]: output, 32 * N bytes
+  work    64 * N FLOPs, 48 * N + 128 bytes moved
+2 forward_2_reduce_sum: loop
+  reads   exp f32[N, 4]: arena 0, 16 * N bytes
+  writes  reduce_sum f32[N]: output, 4 * N bytes; a result
+  work    4 * N FLOPs, 20 * N bytes moved"""
