@@ -3,7 +3,7 @@
     conv2d(x, w)                  becomes   conv2d_packed(x, pack(w))
     conv2d_input_gradient(g, w)   becomes   conv2d_packed(g, pack(w turned round))
     matmul(h, w) in a loop        becomes   matmul_packed(h, pack(w)), if w is the same at each step
-    matmul(x, w) of bf16          becomes   matmul_packed(x, pack(w)), if w never changes
+    matmul(x, w)                  becomes   matmul_packed(x, pack(w)), if w never changes
 
 `pack` is a chain of reshape, pad and transpose: in an inference entry it depends on weights alone,
 so `hoist` moves it to `prepare`, which runs once at load; out of a loop `scans` moves it. bf16 is
@@ -41,6 +41,7 @@ from dslc.ops.slicing import pad, slice_
 from dslc.ops.windows import ConvAttrs, ConvInputGradientAttrs
 
 Pair = tuple[int, int]
+LONG = 8  # vectors in a column that is worth a sum over lanes
 LARGEST_DEPTHWISE = 25  # kernel positions that the depthwise template keeps in registers
 
 
@@ -78,7 +79,7 @@ def pack_weights(entry: Entry, cpu: Vectors, fixed: Container[str]) -> Entry:
             return _forward(eqn, b, cpu)
         if eqn.op is conv2d_input_gradient:
             return _to_input(eqn, b, cpu)
-        if eqn.op is matmul and eqn.outputs[0].type.dtype == "bf16":
+        if eqn.op is matmul:
             known = _made_of(eqn.inputs[1], context) in weights
             return _product(eqn, b, cpu) if known else None
         return None
@@ -123,8 +124,18 @@ def _product(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
     if attrs.transpose_a or not plain or 0 in w.type.dims:
         return None
     columns = cast(int, eqn.outputs[0].type.dims[1])
+    if attrs.transpose_b and _is_narrow(w, cpu):
+        return None
     packed = pack_matrix(b, w, attrs.transpose_b, cpu)
     return _summed(b, matmul_packed, x, packed, PackedMatmulAttrs(columns))
+
+
+def _is_narrow(w: Value, cpu: Vectors) -> bool:
+    """Whether a panel of [N, K] would hold fewer columns than a vector, each of them long enough to
+    be multiplied as it lies."""
+    columns, inner = cast(tuple[int, int], w.type.dims)
+    lanes = cpu.lanes(w.type.dtype)
+    return columns < lanes and inner >= LONG * lanes
 
 
 def _summed(b: Builder, op: Op, x: Value, packed: Value, attrs: Attrs) -> Value:
