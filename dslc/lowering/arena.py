@@ -121,8 +121,8 @@ def _lay_out_multiples(items: list[_Item], unit: Monomial, base: Dim) -> Dim:
     for item in items:
         gap = 0 if whole else item.depth * ALIGNMENT
         item.block.offset = base + align(item.start * size) + gap
-    gaps = 0 if whole else (1 + max(item.depth for item in items)) * ALIGNMENT
-    return align(height * size) + gaps
+    deepest = 0 if whole else max(item.depth for item in items)
+    return align(height * size) + (deepest + 1 if deepest else 0) * ALIGNMENT
 
 
 def _pack(items: list[_Item]) -> int:

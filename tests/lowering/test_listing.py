@@ -30,8 +30,8 @@ def told(entry: Entry) -> str:
 def _two_layers() -> Function:
     b = Builder()
     x = b.param("x", TensorType("f32", (N, 8)))
-    w, bias = b.param("w", f32(8, 4)), b.param("bias", f32(4))
-    wide = OPS["broadcast"](b, bias, dims=(N, 4), axes=(1,))
+    w, bias = b.param("w", f32(8, 16)), b.param("bias", f32(16))
+    wide = OPS["broadcast"](b, bias, dims=(N, 16), axes=(1,))
     hidden = OPS["exp"](b, OPS["add"](b, OPS["matmul"](b, x, w), wide))
     out = OPS["matmul"](b, hidden, w, transpose_b=True)
     return b.function("forward", [out, OPS["reduce_sum"](b, hidden, axes=(1,))])
@@ -55,24 +55,24 @@ def test_a_template_is_told_with_what_it_decided() -> None:
     machine = Machine(256)
     entry = entry_of(_two_layers())
     text = listed(entry, layout_of(entry, machine), partial(template_of, machine=machine))
-    assert "contract by matmul(m=N, n=4, k=8, dtype=float32" in text
+    assert "contract by matmul(m=N, n=16, k=8, dtype=float32" in text
 
 
 TWO_LAYERS = """\
-forward: 3 kernels, 216 * N FLOPs, 64 * ((16 * N + 63) // 64) + 64 bytes of arena; most live at 0: 64 * ((16 * N + 63) // 64) bytes
+forward: 3 kernels, 864 * N FLOPs, 64 * N bytes of arena; most live at 0: 64 * N bytes
 0 forward_0_matmul_exp: contract
-  reads   bias f32[4]: input, 16 bytes
+  reads   bias f32[16]: input, 64 bytes
           x f32[N, 8]: input, 32 * N bytes
-          w f32[8, 4]: input, 128 bytes
-  writes  exp f32[N, 4]: arena 0, 16 * N bytes; read from memory by matmul
-  fused   add, exp: epilogue, saves 64 * N bytes
-  work    148 * N FLOPs, 48 * N + 144 bytes moved
+          w f32[8, 16]: input, 512 bytes
+  writes  exp f32[N, 16]: arena 0, 64 * N bytes; read from memory by matmul
+  fused   add, exp: epilogue, saves 256 * N bytes
+  work    592 * N FLOPs, 96 * N + 576 bytes moved
 1 forward_1_matmul: contract
-  reads   exp f32[N, 4]: arena 0, 16 * N bytes
-          w f32[8, 4]: input, 128 bytes
+  reads   exp f32[N, 16]: arena 0, 64 * N bytes
+          w f32[8, 16]: input, 512 bytes
   writes  matmul_1 f32[N, 8]: output, 32 * N bytes
-  work    64 * N FLOPs, 48 * N + 128 bytes moved
+  work    256 * N FLOPs, 96 * N + 512 bytes moved
 2 forward_2_reduce_sum: loop
-  reads   exp f32[N, 4]: arena 0, 16 * N bytes
+  reads   exp f32[N, 16]: arena 0, 64 * N bytes
   writes  reduce_sum f32[N]: output, 4 * N bytes; a result
-  work    4 * N FLOPs, 20 * N bytes moved"""
+  work    16 * N FLOPs, 68 * N bytes moved"""
