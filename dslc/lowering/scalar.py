@@ -464,6 +464,10 @@ class ScalarKernels:
 
     def combine(self, kind: str, x: Expr, y: Expr, dtype: DType) -> Expr:
         """One step of a reduction."""
+        if kind in ("max", "min") and is_float(dtype):
+            # A NaN stays, as in `binary`, but which of two zeros wins is left open.
+            y = self.bind(y)
+            return tirx.Select(tirx.isnan(y), y, extremum(kind, x, y))
         names = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}
         return self.binary(names.get(kind, kind), x, y, dtype)
 

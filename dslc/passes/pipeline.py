@@ -24,6 +24,7 @@ from dslc.passes.hoist import hoist_weights
 from dslc.passes.layout import layout
 from dslc.passes.precision import narrowed
 from dslc.passes.products import products
+from dslc.passes.quotients import quotients
 from dslc.passes.scans import scans
 from dslc.passes.sums import sums
 from dslc.passes.yields import yields
@@ -41,6 +42,7 @@ FUNCTION_PASSES: Mapping[str, FunctionPass] = {
     "dce": dce,
     "layout": layout,
     "products": products,
+    "quotients": quotients,
     "scans": scans,
     "sums": sums,
     "bf16": partial(narrowed, dtype="bf16"),
@@ -87,7 +89,8 @@ SIMPLIFY: Pipeline = each("canonicalize", "fold", "canonicalize", "cse", "dce")
 # Before the lowering replaces ops by those that its kernels offer.
 BEFORE_LOWERING: Pipeline = (
     *SIMPLIFY,
-    *each("products", "sums", "yields", "scans", "canonicalize", "layout", "canonicalize"),
+    *each("products", "quotients", "sums", "yields", "scans"),
+    *each("canonicalize", "layout", "canonicalize"),
     ("absorb", absorb_transposes),
     *SIMPLIFY,
 )
