@@ -122,8 +122,8 @@ def _reduce_exponent(x: Expr) -> tuple[Expr, Expr]:
 
 
 def exp(x: Expr) -> Expr:
-    # 2**n / 2 is made of the bits of n + 126 + ROUND, and the other 2 is in the coefficients: so the
-    # greatest exponent is one that there is, and that of 2**-126 / 2 makes 0.
+    # 2**n / 2 is made of the bits of n + 126 + ROUND, and the other 2 is in the coefficients: so
+    # the greatest exponent is one that there is, and that of 2**-126 / 2 makes 0.
     bounded = _clamp(x, -87.4, 89.0)
     bits = T.bind(tirx.reinterpret("int32", bounded * f32(LOG2E) + f32(ROUND + 126.0)))
     n = T.bind(tirx.reinterpret("float32", bits) - f32(ROUND + 126.0))
