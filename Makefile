@@ -35,9 +35,10 @@ check: $(VENV)/.installed ## lint and type-check only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed ## the speed table, side by side with PyTorch
-	$(BIN)/pip install -q 'torch==2.13.0'
+bench: $(VENV)/.installed ## speed beside PyTorch, torch.compile, ONNX Runtime, OpenVINO and JAX
+	$(BIN)/pip install -q -e '.[peers]'
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.check --output benchmarks/results/check.md
 
 test-gpu: $(VENV)/.installed ## the tests that need an NVIDIA GPU

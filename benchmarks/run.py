@@ -1,48 +1,57 @@
-"""Prints the table and writes it to `benchmarks/results/` as JSON and Markdown.
+"""Prints the table of all workloads and writes it to `benchmarks/results/` as JSON and Markdown.
+
+    python -m benchmarks.run [--threads 1,2] [--seconds 4] [--only ResNet,LSTM] [--output NAME]
 
 Each thread count runs in a process of its own, because libraries fix their pools at start; within
-it, ours and the peers alternate.
+it, ours and the peers alternate. Ratio = best peer's time / ours: above 1, ours is faster.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+OURS = "dslc"
+Row = dict[str, Any]
 
 
-def worker(threads: int, seconds: float) -> list[dict[str, Any]]:
-    """Runs every workload with `threads` threads, in this process."""
+def worker(threads: int, seconds: float, only: Sequence[str], wanted: Sequence[str]) -> None:
+    """Runs the workloads with `threads` threads in this process; prints a line of JSON for each."""
     # Imported here: the parent process needs none of this, and the pools read the environment.
-    import torch
-
-    from benchmarks.race import pin, race
-    from benchmarks.workloads import ALL
+    from benchmarks.race import pin
 
     pin(threads)
+    import torch
+
+    from benchmarks.race import race
+    from benchmarks.workloads import CASES
+
     torch.set_num_threads(threads)
-    rows = []
-    for make in ALL:
-        work = make(threads)
-        timings = race({"dslc": work.ours, **work.peers}, seconds)
-        print(f"  {work.name}", file=sys.stderr, flush=True)
-        rows.append(
-            {
-                "workload": work.name,
-                "threads": threads,
-                "relative difference": work.error,
-                "seconds": {name: asdict(t) for name, t in timings.items()},
-            }
-        )
-    return rows
+    for case in CASES:
+        if only and not any(part in case.name for part in only):
+            continue
+        work = case.make(threads, wanted)
+        timings = race({OURS: work.ours, **work.peers}, seconds)
+        row = {
+            "workload": case.name,
+            "kind": case.kind,
+            "threads": threads,
+            "seconds": {name: asdict(timing) for name, timing in timings.items()},
+            "relative difference": work.errors,
+            "missing": work.missing,
+        }
+        print(json.dumps(row), flush=True)
+        torch._dynamo.reset()
 
 
 def cpu_name() -> str:
@@ -52,52 +61,134 @@ def cpu_name() -> str:
     return platform.processor() or "unknown CPU"
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """Ratio = peer's time / ours: above 1, ours is faster."""
-    out = [
-        "| workload | threads | dslc min / median ms | peer | min / median ms "
-        "| ratio min | ratio median |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        ours = row["seconds"]["dslc"]
-        for name, peer in row["seconds"].items():
-            if name == "dslc":
+def best(row: Row, which: str) -> tuple[str, float]:
+    """The fastest peer and its seconds."""
+    times = {name: t[which] for name, t in row["seconds"].items() if name != OURS}
+    if not times:
+        return "-", math.nan
+    name = min(times, key=times.__getitem__)
+    return name, times[name]
+
+
+def ratio(row: Row, which: str) -> float:
+    return best(row, which)[1] / row["seconds"][OURS][which]
+
+
+def mean(numbers: Sequence[float]) -> float:
+    """The geometric one."""
+    return math.exp(sum(map(math.log, numbers)) / len(numbers)) if numbers else math.nan
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table for each thread count, and the geometric means."""
+    out = []
+    for threads in dict.fromkeys(row["threads"] for row in rows):
+        part = [row for row in rows if row["threads"] == threads]
+        names = list(dict.fromkeys(name for row in part for name in row["seconds"]))
+        out += [
+            f"## {threads} thread{'s' * (threads > 1)}",
+            "",
+            "Milliseconds, minimum / median.",
+            "",
+        ]
+        out.append("| workload | " + " | ".join(names) + " | ratio min | ratio median |")
+        out.append("|---|" + "---:|" * (len(names) + 2))
+        for row in part:
+            cells = [_cell(row["seconds"].get(name)) for name in names]
+            ratios = [f"{ratio(row, which):.2f}" for which in ("minimum", "median")]
+            out.append(f"| {row['workload']} | " + " | ".join(cells + ratios) + " |")
+        out.append("")
+        for kind in ("inference", "training"):
+            chosen = [row for row in part if row["kind"] == kind]
+            least, median = (mean([ratio(r, w) for r in chosen]) for w in ("minimum", "median"))
+            out.append(f"Geometric mean, {kind}: {least:.2f} by minimum, {median:.2f} by median.")
+        out.append("")
+    missing = [
+        f"- {name} does not run {row['workload']!r}: {why}"
+        for row in rows if row["threads"] == rows[0]["threads"]
+        for name, why in row["missing"].items()
+    ]  # fmt: skip
+    return "\n".join(out + missing).rstrip() + "\n"
+
+
+def _cell(timing: dict[str, float] | None) -> str:
+    if timing is None:
+        return "-"
+    digits = 3 if timing["minimum"] < 1e-3 else 2
+    return f"{timing['minimum'] * 1e3:.{digits}f} / {timing['median'] * 1e3:.{digits}f}"
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("dslc", "torch", "onnxruntime", "openvino", "jax"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def start(args: argparse.Namespace, threads: int) -> list[Row]:
+    """The rows of one thread count; those that were measured, if its process dies."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TVM_NUM_THREADS": str(threads)}
+    if threads == 1:
+        environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    command = [sys.executable, "-m", "benchmarks.run", "--worker", str(threads)]
+    command += ["--seconds", str(args.seconds), "--only", args.only, "--peers", args.peers]
+    rows = []
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True, stderr=args.errors
+    ) as process:
+        for line in process.stdout or ():
+            if not line.startswith("{"):
                 continue
-            out.append(
-                f"| {row['workload']} | {row['threads']} "
-                f"| {ours['minimum'] * 1e3:.2f} / {ours['median'] * 1e3:.2f} | {name} "
-                f"| {peer['minimum'] * 1e3:.2f} / {peer['median'] * 1e3:.2f} "
-                f"| {peer['minimum'] / ours['minimum']:.2f} "
-                f"| {peer['median'] / ours['median']:.2f} |"
+            row = json.loads(line)
+            rows.append(row)
+            (peer, _), ours = best(row, "minimum"), row["seconds"][OURS]
+            print(
+                f"  {row['workload']:52} {ours['minimum'] * 1e3:9.3f} ms"
+                f"  {ratio(row, 'minimum'):6.2f} min {ratio(row, 'median'):6.2f} median"
+                f"  of {peer}; differs {max(row['relative difference'].values(), default=0):.0e}",
+                flush=True,
             )
-    return "\n".join(out) + "\n"
+    if process.returncode:
+        print(f"  the process ended with {process.returncode}", file=sys.stderr)
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", default="1,2", help="thread counts, e.g. 1,2")
-    parser.add_argument("--seconds", type=float, default=8.0, help="per workload")
+    parser.add_argument("--seconds", type=float, default=4.0, help="per workload")
+    parser.add_argument("--only", default="", help="parts of names of workloads, by commas")
+    parser.add_argument("--peers", default="", help="parts of names of peers (default: all)")
+    parser.add_argument("--output", default="cpu", help="name of the results; '' writes none")
+    parser.add_argument("--verbose", action="store_true", help="what the workers say, too")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    only = [part for part in args.only.split(",") if part]
     if args.worker:
-        print(json.dumps(worker(args.worker, args.seconds)))
+        from benchmarks.peers import NAMES
+
+        parts = [part for part in args.peers.split(",") if part]
+        wanted = [n for n in NAMES if not parts or any(part in n for part in parts)]
+        worker(args.worker, args.seconds, only, wanted)
         return
-    rows: list[dict[str, Any]] = []
+    args.errors = None if args.verbose else subprocess.DEVNULL
+    rows: list[Row] = []
     for threads in map(int, args.threads.split(",")):
-        print(f"{threads} thread{'s' * (threads > 1)}:", file=sys.stderr, flush=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        command = [sys.executable, "-m", "benchmarks.run", "--worker", str(threads)]
-        command += ["--seconds", str(args.seconds)]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-        rows += json.loads(done.stdout)
+        print(f"{threads} thread{'s' * (threads > 1)}:", flush=True)
+        rows += start(args, threads)
     table = markdown(rows)
     print(f"\n{cpu_name()}\n\n{table}")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "cpu.json").write_text(
-        json.dumps({"cpu": cpu_name(), "rows": rows}, indent=1) + "\n"
-    )
-    (RESULTS / "cpu.md").write_text(f"# {cpu_name()}\n\n{table}")
+    if args.output and rows:
+        RESULTS.mkdir(exist_ok=True)
+        data = {"cpu": cpu_name(), "versions": versions(), "rows": rows}
+        (RESULTS / f"{args.output}.json").write_text(json.dumps(data, indent=1) + "\n")
+        told = ", ".join(f"{name} {number}" for name, number in versions().items())
+        (RESULTS / f"{args.output}.md").write_text(f"# {cpu_name()}\n\n{told}\n\n{table}")
 
 
 if __name__ == "__main__":

@@ -1,114 +1,231 @@
-"""What is timed: for each workload, our compiled call and the same one in PyTorch eager.
+"""What is timed: for each workload our compiled call, and the same one in every peer.
 
-Both sides start from the same weights and data; before a race their results are compared, so a
-fast wrong answer can't win.
+All start from the same weights and data; before a race their results are compared (inference: of
+one call, training: the losses of three steps), so a fast wrong answer can't win. Sizes that peers
+are compiled for are told to ours as well (`dims`, as `dslc build --dim` does).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import dslc
+from benchmarks import networks, peers
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+Call = Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`ours` and `peers` are ready to be called; `error` is the largest relative difference of
-    their results."""
+    """Ready to be called. `errors`: the largest relative difference of our results from each
+    peer's; `missing`: why a peer isn't there."""
+
+    ours: Call
+    peers: dict[str, Call]
+    errors: dict[str, float]
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A workload that is yet to be made: `make(threads, wanted peers)`."""
 
     name: str
-    ours: Callable[[], object]
-    peers: dict[str, Callable[[], object]]
-    error: float
+    kind: str  # "inference" or "training"
+    make: Callable[[int, Sequence[str]], Workload]
 
 
-def article_torch() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(64 * 28 * 28, 100), nn.ReLU(), nn.Linear(100, 10),
-    )  # fmt: skip
+def weights_of(net: nn.Module, names: dict[str, str] | None = None) -> dict[str, Any]:
+    """The network's weights by our names; `names` maps the beginnings that differ."""
+    found = {}
+    for name, value in net.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        for old, new in (names or {}).items():
+            if name.startswith(old):
+                name = new + name[len(old) :]
+                break
+        found[name] = value.detach().numpy().copy()
+    return found
 
 
-ARTICLE_NAMES = ("conv1", "conv2", "fc1", "fc2")
+def difference(ours: Any, theirs: Any) -> float:
+    """Largest difference, of the greatest number that there is."""
+    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
 
 
-def article_weights(net: nn.Sequential) -> dict[str, np.ndarray[Any, Any]]:
-    layers = [layer for layer in net if isinstance(layer, nn.Conv2d | nn.Linear)]
-    return {
-        f"{name}.{part}": getattr(layer, part).detach().numpy().copy()
-        for name, layer in zip(ARTICLE_NAMES, layers)
-        for part in ("weight", "bias")
-    }
-
-
-def inference_of(name: str, model: Any, net: nn.Module, x: Any) -> Workload:
-    """Our model against PyTorch's on one input."""
-    tensor = torch.from_numpy(x)
-
-    def peer() -> torch.Tensor:
-        with torch.inference_mode():
-            return net(tensor)
-
-    expected = peer().numpy()
-    error = float(np.abs(model(x) - expected).max() / np.abs(expected).max())
-    return Workload(name, lambda: model(x), {"PyTorch eager": peer}, error)
+def inference_of(
+    source: Any,
+    net: nn.Module,
+    inputs: Sequence[torch.Tensor],
+    threads: int,
+    wanted: Sequence[str],
+    names: dict[str, str] | None = None,
+    dims: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Workload:
+    """Our model `source` against the network."""
+    net = net.eval()
+    model = dslc.compile(
+        source, set=settings, weights=weights_of(net, names), threads=threads, dims=dims
+    )
+    arrays = [x.numpy() for x in inputs]
+    calls, missing = peers.inference(net, inputs, threads, wanted)
+    found = peers.first(model(*arrays))
+    errors = {name: difference(found, peers.first(call())) for name, call in calls.items()}
+    return Workload(lambda: model(*arrays), calls, errors, missing)
 
 
 def training_of(
-    name: str,
-    ours: Callable[[], float],
-    optimizer: torch.optim.Optimizer,
-    forward: Callable[[], torch.Tensor],
+    source: Any,
+    net: nn.Module,
+    loss: Callable[..., torch.Tensor],
+    batches: Sequence[dict[str, torch.Tensor]],
+    how: peers.Optimizer,
+    threads: int,
+    wanted: Sequence[str],
+    names: dict[str, str] | None = None,
+    dims: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
+    steps: int = 1,
 ) -> Workload:
-    """Our training step against PyTorch's; both give the loss, as `forward` does."""
-
-    def peer() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = forward()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    error = max(abs(ours() / peer() - 1) for _ in range(3))
-    return Workload(name, ours, {"PyTorch eager": peer}, error)
-
-
-def inference(batch: int, threads: int) -> Workload:
-    torch.manual_seed(0)
-    net = article_torch().eval()
-    image = np.random.default_rng(0).standard_normal((batch, 3, 112, 112), dtype=np.float32)
+    """Our training step against PyTorch's and JAX's, `steps` of them in one call. A batch is
+    (input, target) by our names."""
     model = dslc.compile(
-        EXAMPLES / "article" / "cnn.dl", weights=article_weights(net), threads=threads
+        source, train=True, set=settings, weights=weights_of(net, names), threads=threads, dims=dims
     )
-    return inference_of(f"article CNN, inference, batch {batch}", model, net, image)
+
+    def cycle() -> Iterator[dict[str, torch.Tensor]]:
+        return itertools.cycle(batches)
+
+    def repeated(step: Callable[[], float]) -> Callable[[], float]:
+        return step if steps == 1 else lambda: [step() for _ in range(steps)][-1]
+
+    ours = cycle()
+    arrays = {id(batch): {name: x.numpy() for name, x in batch.items()} for batch in batches}
+    theirs = cycle()
+    calls, missing = peers.training(net, loss, lambda: tuple(next(theirs).values()), how, wanted)
+
+    def our_step() -> float:
+        return float(model.train_step(**arrays[id(next(ours))]).loss)
+
+    expected = [our_step() for _ in range(3)]
+    errors = {}
+    for name, call in list(calls.items()):
+        try:
+            with peers.quietly():
+                theirs = cycle()  # every peer sees the batches from the first on
+                errors[name] = max(abs(call() / e - 1) for e in expected)
+        except Exception as error:
+            missing[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            del calls[name]
+    return Workload(repeated(our_step), {n: repeated(c) for n, c in calls.items()}, errors, missing)
 
 
-def training(batch: int, threads: int) -> Workload:
-    torch.manual_seed(0)
-    net = article_torch().train()
-    rng = np.random.default_rng(0)
-    image = rng.standard_normal((batch, 3, 112, 112), dtype=np.float32)
-    label = rng.integers(0, 10, batch)
-    model = dslc.compile(
-        EXAMPLES / "article" / "cnn.dl", train=True, weights=article_weights(net), threads=threads
-    )
-    x, y = torch.from_numpy(image), torch.from_numpy(label)
-    return training_of(
-        f"article CNN, training step, batch {batch}",
-        lambda: model.train_step(image=image, label=label).loss,
-        torch.optim.SGD(net.parameters(), lr=0.01),
-        lambda: nn.functional.cross_entropy(net(x), y),
-    )
+def normal(*dims: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(dims, generator=torch.Generator().manual_seed(seed))
+
+
+def labels(count: int, classes: int = 10) -> torch.Tensor:
+    return torch.randint(0, classes, (count,), generator=torch.Generator().manual_seed(1))
+
+
+# --- the article's networks, digits, an MLP -------------------------------------------------------
+
+ARTICLE = EXAMPLES / "article" / "cnn.dl"
+ARTICLE_NAMES = {"0.": "conv1.", "3.": "conv2.", "7.": "fc1.", "9.": "fc2."}
+DIGITS = EXAMPLES / "digits" / "digits.dl"
+DIGITS_NAMES = {
+    "0.": "conv1.", "1.": "norm1.", "3.": "conv2.", "4.": "norm2.", "8.": "fc1.", "10.": "fc2.",
+}  # fmt: skip
+MLP = """
+model MLP(x: f32[N, 784]) -> f32[N, 10] {
+    return x |> fc1: dense[512] |> relu |> fc2: dense[512] |> relu |> fc3: dense[10]
+}
+
+train MLP {
+    input label: i64[N]
+    loss cross_entropy(output, label)
+    optimizer sgd[lr=0.01]
+}
+"""
+MLP_NAMES = {"0.": "fc1.", "2.": "fc2.", "4.": "fc3."}
+SGD = peers.Optimizer("sgd", 0.01)
+
+
+def article(batch: int) -> Case:
+    def make(threads: int, wanted: Sequence[str]) -> Workload:
+        torch.manual_seed(0)
+        image = normal(batch, 3, 112, 112)
+        return inference_of(
+            ARTICLE, networks.article(), [image], threads, wanted, ARTICLE_NAMES, {"N": (batch,)}
+        )
+
+    return Case(f"article CNN, batch {batch}", "inference", make)
+
+
+def article_training(batch: int) -> Case:
+    def make(threads: int, wanted: Sequence[str]) -> Workload:
+        torch.manual_seed(0)
+        data = {"image": normal(batch, 3, 112, 112), "label": labels(batch)}
+        return training_of(
+            ARTICLE, networks.article(), F.cross_entropy, [data], SGD, threads, wanted,
+            ARTICLE_NAMES, {"N": (batch,)},
+        )  # fmt: skip
+
+    return Case(f"article CNN, training step of {batch}", "training", make)
+
+
+def digits_training(steps: int) -> Case:
+    def make(threads: int, wanted: Sequence[str]) -> Workload:
+        torch.manual_seed(0)
+        source = DIGITS.read_text().replace(
+            "adamw[lr=cosine[0.003, warmup=23, total=690], weight_decay=0.01]",
+            "adamw[lr=0.003, weight_decay=0.01]",
+        )
+        batches = [
+            {"image": normal(64, 1, 8, 8, seed=seed), "label": labels(64)} for seed in range(steps)
+        ]
+        how = peers.Optimizer("adamw", 0.003, 0.01)
+        # The net takes images of 0..16; PyTorch's here takes them as they are.
+        return training_of(
+            source.replace("image / 16.0", "image"), networks.digits(), F.cross_entropy, batches,
+            how, threads, wanted, DIGITS_NAMES, {"N": (64,)}, {"drop": 0.0}, steps,
+        )  # fmt: skip
+
+    what = "training step of 64" if steps == 1 else f"an epoch: {steps} steps of 64"
+    return Case(f"digits CNN, {what}", "training", make)
+
+
+def mlp(batch: int) -> Case:
+    def make(threads: int, wanted: Sequence[str]) -> Workload:
+        torch.manual_seed(0)
+        x = normal(batch, 784)
+        return inference_of(MLP, networks.mlp(), [x], threads, wanted, MLP_NAMES, {"N": (batch,)})
+
+    return Case(f"MLP 784-512-512-10, batch {batch}", "inference", make)
+
+
+def mlp_training(batch: int) -> Case:
+    def make(threads: int, wanted: Sequence[str]) -> Workload:
+        torch.manual_seed(0)
+        data = {"x": normal(batch, 784), "label": labels(batch)}
+        return training_of(
+            MLP, networks.mlp(), F.cross_entropy, [data], SGD, threads, wanted, MLP_NAMES,
+            {"N": (batch,)},
+        )  # fmt: skip
+
+    return Case(f"MLP 784-512-512-10, training step of {batch}", "training", make)
 
 
 # --- recurrent networks ---------------------------------------------------------------------------
@@ -117,7 +234,7 @@ SEQUENCE = """
 from std.recurrent import {kind}
 
 model Sequence(x: f32[N, {steps}, {width}]) -> f32[N, 10] {{
-    hs, {carries} = x |> cell: {kind}[{hidden}]
+    {layers}
     return hs[:, -1, :] |> fc: dense[10]
 }}
 
@@ -127,74 +244,83 @@ train Sequence {{
     optimizer adam[lr=0.01]
 }}
 """
-CARRIES = {"rnn": "_h", "lstm": "_h, _c", "gru": "_h"}
-
-
-class SequenceTorch(nn.Module):
-    """The same network in PyTorch."""
-
-    def __init__(self, kind: str, width: int, hidden: int) -> None:
-        super().__init__()
-        make = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[kind]
-        self.cell = make(width, hidden, batch_first=True)
-        self.fc = nn.Linear(hidden, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.cell(x)[0][:, -1])
+CARRIES = {"rnn": "_h", "lstm": "_h, _c"}
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class Recurrent:
     """A recurrent network over `steps` vectors of `width` numbers."""
 
+    title: str
     kind: str
     width: int
     hidden: int
+    layers: int
     steps: int
 
     @property
     def source(self) -> str:
+        lines, x = [], "x"
+        for i in range(self.layers):
+            lines.append(f"hs, {CARRIES[self.kind]} = {x} |> cell{i}: {self.kind}[{self.hidden}]")
+            x = "hs"
         return SEQUENCE.format(
-            kind=self.kind, steps=self.steps, width=self.width, hidden=self.hidden,
-            carries=CARRIES[self.kind],
-        )  # fmt: skip
-
-    def both(self, batch: int) -> tuple[SequenceTorch, dict[str, Any], Any, Any]:
-        """PyTorch's network, its weights, an input and a target."""
-        torch.manual_seed(0)
-        net = SequenceTorch(self.kind, self.width, self.hidden)
-        weights = {name: value.detach().numpy().copy() for name, value in net.named_parameters()}
-        rng = np.random.default_rng(0)
-        x = rng.standard_normal((batch, self.steps, self.width), dtype=np.float32)
-        return net, weights, x, rng.standard_normal((batch, 10), dtype=np.float32)
-
-    def name(self, what: str, batch: int) -> str:
-        shape = f"{self.width} to {self.hidden}, {self.steps} steps"
-        return f"{self.kind.upper()} {shape}, {what}, batch {batch}"
-
-    def inference(self, batch: int, threads: int) -> Workload:
-        net, weights, x, _ = self.both(batch)
-        model = dslc.compile(self.source, weights=weights, threads=threads)
-        return inference_of(self.name("inference", batch), model, net, x)
-
-    def training(self, batch: int, threads: int) -> Workload:
-        net, weights, x, y = self.both(batch)
-        model = dslc.compile(self.source, train=True, weights=weights, threads=threads)
-        tensor, target = torch.from_numpy(x), torch.from_numpy(y)
-        return training_of(
-            self.name("training step", batch),
-            lambda: model.train_step(x=x, y=y).loss,
-            torch.optim.Adam(net.parameters(), lr=0.01),
-            lambda: nn.functional.mse_loss(net(tensor), target),
+            kind=self.kind, steps=self.steps, width=self.width, layers="\n    ".join(lines)
         )
 
+    def net(self) -> networks.Sequence:
+        torch.manual_seed(0)
+        return networks.Sequence(self.kind, self.width, self.hidden, self.layers)
 
-ARTICLE_RNN = Sequence("rnn", 10, 50, 20)
-LSTM = Sequence("lstm", 128, 256, 64)
+    def weights(self, net: nn.Module) -> dict[str, str]:
+        """Layer i of PyTorch's module is our cell{i}."""
+        return {
+            f"cell.{part}_l{i}": f"cell{i}.{part}_l0"
+            for i in range(self.layers)
+            for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        }
+
+    def inference(self, batch: int) -> Case:
+        def make(threads: int, wanted: Sequence[str]) -> Workload:
+            net, x = self.net(), normal(batch, self.steps, self.width)
+            return inference_of(
+                self.source, net, [x], threads, wanted, self.weights(net), {"N": (batch,)}
+            )
+
+        return Case(f"{self.title}, batch {batch}", "inference", make)
+
+    def training(self, batch: int) -> Case:
+        def make(threads: int, wanted: Sequence[str]) -> Workload:
+            net = self.net()
+            data = {"x": normal(batch, self.steps, self.width), "y": normal(batch, 10, seed=1)}
+            return training_of(
+                self.source, net, F.mse_loss, [data], peers.Optimizer("adam", 0.01), threads,
+                wanted, self.weights(net), {"N": (batch,)},
+            )  # fmt: skip
+
+        return Case(f"{self.title}, training step of {batch}", "training", make)
 
 
-# --- attention, and functions of rows -------------------------------------------------------------
+ARTICLE_RNN = Recurrent("RNN 10-50, 20 steps", "rnn", 10, 50, 1, 20)
+LSTM = Recurrent("LSTM 128-256-256, 64 steps", "lstm", 128, 256, 2, 64)
 
+
+# --- transformers ---------------------------------------------------------------------------------
+
+ENCODER = """
+from std.transformer import transformer_encoder
+
+model Encoder(x: f32[N, 128, 384]) -> f32[N, 10] {
+    x = x |> encoder: transformer_encoder[6, 12, 1536, drop=0.0, act=gelu]
+    return mean[axis=1](x) |> head: dense[10]
+}
+
+train Encoder {
+    input label: i64[N]
+    loss cross_entropy(output, label)
+    optimizer adamw[lr=0.0001, weight_decay=0.01]
+}
+"""
 ATTENTION = """
 from std.attention import scaled_dot_product_attention
 
@@ -204,89 +330,205 @@ model Attention(
     return scaled_dot_product_attention[causal={causal}](q, k, v)
 }}
 """
-BLOCK = """
-from std.attention import multi_head_attention
+LAYER = """
+from std.attention import join_heads, scaled_dot_product_attention, split_heads
 
-model Block(x: f32[1, 1024, 768]) -> f32[1, 1024, 768] {
-    return x |> attention: multi_head_attention[12, causal=true]
+model Layer(x: f32[N, 1024, 768]) -> f32[N, 1024, 768] {
+    q, k, v = x |> qkv: dense[3 * 768] |> split_thirds
+    y = scaled_dot_product_attention[causal=true](
+        split_heads[12](q), split_heads[12](k), split_heads[12](v)
+    )
+    return join_heads(y) |> out: dense[768]
 }
 
-train Block {
-    input y: f32[1, 1024, 768]
+fn split_thirds(x: float[N, T, 3 * D]) -> (float[N, T, D], float[N, T, D], float[N, T, D]) {
+    return x[:, :, :D], x[:, :, D:2 * D], x[:, :, 2 * D:]
+}
+
+train Layer {
+    input y: f32[N, 1024, 768]
     loss mse(output, y)
     optimizer sgd[lr=0.01]
 }
 """
+GPT2 = EXAMPLES / "models" / "gpt2.dl"
+PAST, PROMPT = 256, 128
 
 
-def attention(queries: int, keys: int, causal: bool, threads: int) -> Workload:
+def encoder(batch: int) -> Case:
+    def make(threads: int, wanted: Sequence[str]) -> Workload:
+        torch.manual_seed(0)
+        net, x = networks.Encoder(6, 384, 12, 1536), normal(batch, 128, 384)
+        return inference_of(ENCODER, net, [x], threads, wanted, None, {"N": (batch,)})
+
+    return Case(f"encoder 6 x 384, 128 positions, batch {batch}", "inference", make)
+
+
+def encoder_training(batch: int) -> Case:
+    def make(threads: int, wanted: Sequence[str]) -> Workload:
+        torch.manual_seed(0)
+        net = networks.Encoder(6, 384, 12, 1536)
+        data = {"x": normal(batch, 128, 384), "label": labels(batch)}
+        how = peers.Optimizer("adamw", 0.0001, 0.01)
+        return training_of(
+            ENCODER, net, F.cross_entropy, [data], how, threads, wanted, None, {"N": (batch,)}
+        )
+
+    return Case(f"encoder 6 x 384, training step of {batch}, AdamW", "training", make)
+
+
+def attention(queries: int, keys: int, causal: bool = False) -> Case:
     """12 heads of 64."""
-    rng = np.random.default_rng(0)
-    sizes = (queries, keys, keys)
-    q, k, v = (rng.standard_normal((1, 12, n, 64), dtype=np.float32) for n in sizes)
-    source = ATTENTION.format(queries=queries, keys=keys, causal=str(causal).lower())
-    model = dslc.compile(source, threads=threads)
-    tensors = [torch.from_numpy(x) for x in (q, k, v)]
 
-    def peer() -> torch.Tensor:
-        with torch.inference_mode():
-            return nn.functional.scaled_dot_product_attention(*tensors, is_causal=causal)
+    def make(threads: int, wanted: Sequence[str]) -> Workload:
+        qkv = [normal(1, 12, n, 64, seed=i) for i, n in enumerate((queries, keys, keys))]
+        source = ATTENTION.format(queries=queries, keys=keys, causal=str(causal).lower())
+        return inference_of(source, networks.Attention(causal), qkv, threads, wanted)
 
-    error = float(np.abs(model(q, k, v) - peer().numpy()).max())
-    name = f"attention of {queries} to {keys}{', causal' * causal}"
-    return Workload(name, lambda: model(q, k, v), {"PyTorch eager": peer}, error)
+    return Case(f"attention of {queries} to {keys}{', causal' * causal}", "inference", make)
 
 
-def attention_training(threads: int) -> Workload:
-    """A layer of causal multi-head attention over 1,024 vectors of 768."""
+def attention_training() -> Case:
+    def make(threads: int, wanted: Sequence[str]) -> Workload:
+        torch.manual_seed(0)
+        data = {"x": normal(1, 1024, 768), "y": normal(1, 1024, 768, seed=1)}
+        return training_of(
+            LAYER, networks.AttentionLayer(768, 12), F.mse_loss, [data], SGD, threads, wanted,
+            None, {"N": (1,)},
+        )  # fmt: skip
+
+    return Case("causal attention layer, 1024 x 768, training step", "training", make)
+
+
+def _gpt2(threads: int, wanted: Sequence[str], prompt: int | None) -> Workload:
     torch.manual_seed(0)
-    net = nn.MultiheadAttention(768, 12, batch_first=True)
-    weights = {f"attention.{n}": p.detach().numpy().copy() for n, p in net.named_parameters()}
-    model = dslc.compile(BLOCK, train=True, weights=weights, threads=threads)
-    rng = np.random.default_rng(0)
-    x, y = (rng.standard_normal((1, 1024, 768), dtype=np.float32) for _ in range(2))
-    tensor, target = torch.from_numpy(x), torch.from_numpy(y)
-    hidden = nn.Transformer.generate_square_subsequent_mask(1024)
-
-    def loss() -> torch.Tensor:
-        out, _ = net(tensor, tensor, tensor, attn_mask=hidden, is_causal=True, need_weights=False)
-        return nn.functional.mse_loss(out, target)
-
-    return training_of(
-        "causal attention of 1024, training step", lambda: model.train_step(x=x, y=y).loss,
-        torch.optim.SGD(net.parameters(), lr=0.01), loss,
+    net = networks.GPT2(12, 768, 12, 50257).eval()
+    weights = {f"net.{name}": value for name, value in weights_of(net).items()}
+    model = dslc.compile(
+        GPT2, set={"drop": 0.0}, weights=weights, threads=threads,
+        dims={"B": (1,), "T": (PROMPT,)} if prompt else {"B": (1,)},
     )  # fmt: skip
+    tokens = torch.randint(0, 50257, (1, PAST + 1), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        _, keys, values = networks.Prefill(net)(tokens[:, :PAST])
+        keys, values = keys.clone(), values.clone()
+    start = np.zeros(1, np.int64)
+    if prompt:
+        given = tokens[:, :prompt].contiguous()
+        calls, missing = peers.inference(networks.Prefill(net), [given], threads, wanted)
+        array = given.numpy()
+
+        def ours() -> Any:
+            return model.prefill(array, start)
+    else:
+        last = tokens[:, PAST:].contiguous()
+        module = networks.Decode(net, PAST)
+        calls, missing = peers.inference(module, [last, keys, values], threads, wanted)
+        model.prefill(tokens[:, :PAST].numpy().copy(), start)
+        array, past = last.numpy(), start + PAST
+
+        def ours() -> Any:
+            return model.decode(array, past)
+
+    found = ours()
+    errors = {name: difference(found, peers.first(call())) for name, call in calls.items()}
+    return Workload(ours, calls, errors, missing)
 
 
-def rows(name: str, peer: nn.Module, count: int, width: int, threads: int) -> Workload:
+GPT2_CASES = (
+    Case(f"GPT-2 small, one token behind {PAST}", "inference", lambda t, w: _gpt2(t, w, None)),
+    Case(f"GPT-2 small, first {PROMPT} tokens", "inference", lambda t, w: _gpt2(t, w, PROMPT)),
+)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+MODELS = EXAMPLES / "models"
+
+
+def images(name: str, file: str, make_net: Callable[[], nn.Module], batch: int) -> Case:
+    def make(threads: int, wanted: Sequence[str]) -> Workload:
+        torch.manual_seed(0)
+        image = normal(batch, 3, 224, 224)
+        return inference_of(
+            MODELS / file, make_net(), [image], threads, wanted, None, {"N": (batch,)}
+        )
+
+    return Case(f"{name}, batch {batch}", "inference", make)
+
+
+def resnet18() -> nn.Module:
+    return networks.ResNet((2, 2, 2, 2), bottleneck=False)
+
+
+def resnet50() -> nn.Module:
+    return networks.ResNet((3, 4, 6, 3), bottleneck=True)
+
+
+def unet_loss(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy and dice, as in examples/models/unet.dl."""
+    p = output.softmax(1).permute(0, 2, 3, 1).flatten(1)
+    target = F.one_hot(label, 2).flatten(1).to(torch.float32)
+    both = (p * target).sum(1)
+    dice = 1 - ((2 * both + 1) / (p.sum(1) + target.sum(1) + 1)).mean()
+    return F.cross_entropy(output, label) + dice
+
+
+def unet_training() -> Case:
+    def make(threads: int, wanted: Sequence[str]) -> Workload:
+        torch.manual_seed(0)
+        data = {
+            "image": normal(2, 3, 256, 256),
+            "label": labels(2 * 256 * 256, 2).view(2, 256, 256),
+        }
+        how = peers.Optimizer("adamw", 0.001, 0.01)
+        source = (MODELS / "unet.dl").read_text()
+        return training_of(
+            source.replace("adamw[lr=0.001]", "adamw[lr=0.001, weight_decay=0.01]"),
+            networks.UNet(2, 16, 4), unet_loss, [data], how, threads, wanted, None, {"N": (2,)},
+            {"width": 16},
+        )  # fmt: skip
+
+    return Case("U-Net, width 16, 256 x 256, training step of 2", "training", make)
+
+
+# --- functions of rows ----------------------------------------------------------------------------
+
+
+def rows(
+    name: str, layer: str, make_net: Callable[[int], nn.Module], count: int, width: int
+) -> Case:
     """A function (or layer) of the library over each row of a matrix."""
-    source = f"""
+
+    def make(threads: int, wanted: Sequence[str]) -> Workload:
+        source = f"""
 model Rows(x: f32[R, {width}]) -> f32[R, {width}] {{
-    return x |> {name}
+    return x |> {layer}
 }}
 """
-    x = np.random.default_rng(0).standard_normal((count, width), dtype=np.float32)
-    model = dslc.compile(source, threads=threads)
-    return inference_of(f"{name}, {count} x {width}", model, peer.eval(), x)
+        x = normal(count, width)
+        names = {"": "layer_norm."} if name == "layer norm" else None
+        return inference_of(source, make_net(width), [x], threads, wanted, names, {"R": (count,)})
+
+    return Case(f"{name}, {count} x {width}", "inference", make)
 
 
-ALL: tuple[Callable[[int], Workload], ...] = (
-    lambda threads: inference(1, threads),
-    lambda threads: inference(32, threads),
-    lambda threads: training(32, threads),
-    lambda threads: ARTICLE_RNN.inference(1, threads),
-    lambda threads: ARTICLE_RNN.inference(64, threads),
-    lambda threads: ARTICLE_RNN.training(64, threads),
-    lambda threads: LSTM.inference(1, threads),
-    lambda threads: LSTM.inference(16, threads),
-    lambda threads: LSTM.training(16, threads),
-    lambda threads: attention(128, 128, False, threads),
-    lambda threads: attention(1024, 1024, False, threads),
-    lambda threads: attention(1024, 1024, True, threads),
-    lambda threads: attention(1, 1024, False, threads),
-    attention_training,
-    lambda threads: rows("softmax", nn.Softmax(-1), 128, 768, threads),
-    lambda threads: rows("softmax", nn.Softmax(-1), 4096, 1024, threads),
-    lambda threads: rows("layer_norm[]", nn.LayerNorm(768), 128, 768, threads),
-    lambda threads: rows("layer_norm[]", nn.LayerNorm(1024), 4096, 1024, threads),
-)
+SIZES = ((128, 768), (4096, 1024))
+CASES: tuple[Case, ...] = (
+    article(1), article(32), article_training(32),
+    ARTICLE_RNN.inference(1), ARTICLE_RNN.inference(64), ARTICLE_RNN.training(64),
+    LSTM.inference(1), LSTM.inference(16), LSTM.training(16),
+    digits_training(1), digits_training(22),
+    encoder(1), encoder(8), encoder_training(4),
+    *GPT2_CASES,
+    *(images("ResNet-18", "resnet18.dl", resnet18, batch) for batch in (1, 8)),
+    *(images("ResNet-50", "resnet50.dl", resnet50, batch) for batch in (1, 8)),
+    images("MobileNetV2", "mobilenet.dl", networks.MobileNet, 1),
+    attention(128, 128), attention(1024, 1024), attention(1024, 1024, causal=True),
+    attention(1, 1024), attention_training(),
+    mlp(1), mlp(64), mlp_training(64),
+    *(rows("layer norm", "layer_norm[]", nn.LayerNorm, *size) for size in SIZES),
+    *(rows("softmax", "softmax", lambda _: nn.Softmax(-1), *size) for size in SIZES),
+    *(rows("GELU", "gelu", lambda _: nn.GELU(), *size) for size in SIZES),
+    unet_training(),
+)  # fmt: skip

@@ -1,0 +1,112 @@
+"""This machine's limits, measured: the fused multiply-adds of one core, and how fast it reads.
+
+    python -m benchmarks.peaks
+
+Both are small programs in C, compiled with the machine's own instructions: a loop of independent
+multiply-adds on as many vector registers as hide their latency, and a sum over more memory than any
+cache holds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+SOURCE = r"""
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+typedef float vec __attribute__((vector_size(64)));
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec + 1e-9 * t.tv_nsec;
+}
+
+/* Floating-point operations a second: 20 accumulators of 16 floats. */
+double flops(void) {
+  const long steps = 2000000;
+  vec a[20], x, y;
+  memset(a, 0, sizeof a);
+  for (int i = 0; i < 16; i++) x[i] = 1e-3f * i, y[i] = 1e-4f * i;
+  double best = 0;
+  for (int run = 0; run < 7; run++) {
+    double start = now();
+    for (long s = 0; s < steps; s++) {
+#pragma GCC unroll 20
+      for (int i = 0; i < 20; i++) a[i] += x * y;
+      __asm__ volatile("" : "+x"(x), "+x"(y));
+    }
+    double rate = 2.0 * 20 * 16 * steps / (now() - start);
+    if (rate > best) best = rate;
+  }
+  volatile float keep = 0;
+  for (int i = 0; i < 20; i++) keep += a[i][0];
+  return best;
+}
+
+/* Bytes a second: a sum of `bytes` of memory, read once; a multiple of 1024. */
+double bytes(long count) {
+  float *data = aligned_alloc(64, count);
+  memset(data, 0, count);
+  double best = 0;
+  volatile float keep = 0;
+  long repeats = count > (64 << 20) ? 1 : (64 << 20) / count;
+  for (int run = 0; run < 7; run++) {
+    double start = now();
+    for (long r = 0; r < repeats; r++) {
+      vec a[8];
+      memset(a, 0, sizeof a);
+      const vec *p = (const vec *)data;
+      for (long i = 0; i < count / 64; i += 8) {
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) a[j] += p[i + j];
+        __builtin_prefetch(p + i + 64);
+      }
+      for (int j = 0; j < 8; j++) keep += a[j][0];
+      __asm__ volatile("" ::: "memory");
+    }
+    double rate = (double)count * repeats / (now() - start);
+    if (rate > best) best = rate;
+  }
+  free(data);
+  return best;
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """Of one core: floating-point operations a second in f32, bytes read from memory a second."""
+
+    flops: float
+    bytes: float
+
+
+@cache
+def measure() -> Peaks:
+    """Takes about two seconds. RuntimeError without a C compiler."""
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise RuntimeError("the machine's peaks are measured by a C program: install gcc")
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder) / "peaks.c", Path(folder) / "peaks.so"
+        source.write_text(SOURCE)
+        flags = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC"]
+        subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
+        code = ctypes.CDLL(str(library))
+    code.flops.restype = code.bytes.restype = ctypes.c_double
+    code.bytes.argtypes = [ctypes.c_long]
+    return Peaks(code.flops(), code.bytes(256 << 20))
+
+
+if __name__ == "__main__":
+    peaks = measure()
+    print(f"{peaks.flops / 1e9:.1f} GFLOP/s, {peaks.bytes / 1e9:.1f} GB/s from memory, of one core")
