@@ -44,6 +44,11 @@ from dslc.schedules.cpu.depthwise import (
 )
 from dslc.schedules.cpu.dots import PAIRS, imported, stored
 from dslc.schedules.cpu.matmul import emit_matmul, plan_matmul
+from dslc.schedules.cpu.winograd_weight import (
+    emit_winograd_weight,
+    plan_winograd_weight,
+    suits_winograd,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +262,12 @@ def _plan_weight_gradient(anchor: Eqn, machine: Machine, size: Sizes) -> _Planne
         return _Planned(
             deep, deep.scratch_bytes, deep.tasks,
             lambda e, s: emit_depthwise_backward_weight(deep, image, cotangent, e, given(s)),
+        )  # fmt: skip
+    if suits_winograd(shape, dtype, machine):
+        fast = plan_winograd_weight(shape, dtype, machine)
+        return _Planned(
+            fast, fast.scratch_bytes, fast.tasks,
+            lambda e, s: emit_winograd_weight(fast, image, cotangent, e, given(s)),
         )  # fmt: skip
     plan = plan_conv2d_backward_weight(shape, dtype, machine)
     return _Planned(

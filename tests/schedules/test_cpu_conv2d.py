@@ -24,6 +24,11 @@ from dslc.schedules.cpu.depthwise import (
     plan_depthwise,
     plan_depthwise_backward_weight,
 )
+from dslc.schedules.cpu.winograd_weight import (
+    emit_winograd_weight,
+    plan_winograd_weight,
+    suits_winograd,
+)
 
 
 def shape(batch=2, height=12, width=11, channels=6, out_channels=10, kernel=(3, 3), **rest):
@@ -302,3 +307,68 @@ def test_weights_packed_for_another_tile_are_refused():
 def test_multipliers_are_not_depthwise():
     with pytest.raises(InternalError, match="depthwise"):
         plan_depthwise(shape(channels=4, out_channels=8, groups=4), "float32", MACHINE)
+
+
+WINOGRAD = {
+    "whole tiles": shape(height=8, width=12, channels=16, out_channels=32),
+    "ragged": shape(height=9, width=14, channels=21, out_channels=37),
+    "few channels": shape(batch=3, channels=9, out_channels=10),
+    "uneven padding": shape(channels=16, out_channels=16, padding=((0, 1), (2, 1))),
+    "cropped": shape(channels=16, out_channels=16, padding=((-1, 2), (1, -1))),
+    "small": shape(height=2, width=3, channels=16, out_channels=16),
+    "empty": shape(batch=0, channels=16, out_channels=16),
+}
+
+
+def run_winograd_weight(conv, x, dy, machine=MACHINE, dynamic=False):
+    def emit(plan, live, x_buffer, dy_buffer, epilogue, scratch):
+        inputs = image(x_buffer, "float32", live), gradient(dy_buffer, "float32", live)
+        emit_winograd_weight(plan, *inputs, epilogue, scratch)
+
+    return execute(
+        lambda c, m: plan_winograd_weight(c, "float32", m), emit, conv, x, dy,
+        lambda c: (c.out_channels, c.channels, *c.kernel), machine, dynamic,
+    )  # fmt: skip
+
+
+def close_to_direct(actual, x, dy, conv):
+    """As exact as sums at points are: a few times the error of plain sums."""
+    terms = max(1, conv.batch * conv.out[0] * conv.out[1])
+    np.testing.assert_allclose(actual, weight_gradient(x, dy, conv), atol=3e-5 * terms**0.5)
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("conv", WINOGRAD.values(), ids=WINOGRAD)
+def test_winograd_weight_gradient(conv, dynamic):
+    x, _, dy = arrays(conv)
+    machine = replace(MACHINE, l2_bytes=1 << 10)  # several blocks
+    close_to_direct(run_winograd_weight(conv, x, dy, machine, dynamic), x, dy, conv)
+
+
+@pytest.mark.parametrize("bits", [256, 128])
+def test_winograd_weight_gradient_in_narrower_vectors(bits):
+    conv, machine = WINOGRAD["ragged"], Machine(vector_bits=bits)
+    x, _, dy = arrays(conv)
+    close_to_direct(run_winograd_weight(conv, x, dy, machine), x, dy, conv)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["tiles", "products"])
+def test_winograd_tasks_share_tiles_or_products(whole):
+    size, channels = (12, 64) if whole else (60, 16)
+    conv = shape(height=size, width=size, channels=channels, out_channels=channels)
+    machine = replace(MACHINE, tasks=2)
+    plan = plan_winograd_weight(conv, "float32", machine)
+    assert (plan.tasks, plan.whole) == (2, whole)
+    x, _, dy = arrays(conv)
+    close_to_direct(run_winograd_weight(conv, x, dy, machine), x, dy, conv)
+
+
+def test_winograd_is_for_3x3_in_single_precision():
+    fits = shape(height=28, width=28, channels=32, out_channels=32)
+    assert suits_winograd(fits, "float32", MACHINE)
+    assert not suits_winograd(fits, "float64", MACHINE)
+    for other in (
+        replace(fits, stride=(2, 2)), replace(fits, groups=2), replace(fits, kernel=(5, 3)),
+        replace(fits, channels=3), replace(fits, height=1, width=1),
+    ):  # fmt: skip
+        assert not suits_winograd(other, "float32", MACHINE)
