@@ -1,114 +1,123 @@
-"""Compiled objects by content: equal jobs are compiled once.
+"""What was compiled, by content: equal kernels and equal libraries are compiled once.
 
-Input: a `Job`. Output: its `Report` with object files copied to the job's folder, if the same job
-was compiled before by the same compiler on this machine. The key is a hash of the job (the
-optimised IR, the target), of the sources of dslc, and of the versions of what compiles. An entry is
-a folder that is filled under a temporary name and renamed, and its objects are checked against
-their hashes when read, so an interrupted build or a damaged file costs a compilation, no more.
-Old entries are removed when there are more than `MOST`. `DSLC_CACHE=0` switches it off.
+Input: a key, which is a hash of all that the content depends on. Output: bytes, if they were kept
+under that key on this machine. One file for each, written under another name and renamed, with its
+own hash in front: an interrupted build, a damaged file or two builds at once cost a compilation, no
+more. Those not used for longest are removed when all take more than `MOST` bytes. `DSLC_CACHE=0`
+switches it off.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from dslc import _cache
-from dslc.build.worker import Job, Report
 from dslc_runtime.device import cpu_flags
 
-MOST = 256
-_REPORT = "report.json"
+MOST = 1 << 29
+# How much is left when old content was removed, so that this is not done at each build.
+LEFT = MOST * 3 // 4
+_DIGEST = hashlib.sha256().digest_size
 
 
-def find(job: Job) -> Report | None:
-    """What the job gave before, its objects in the job's folder; None when it must be compiled."""
-    entry = _entry(job)
-    if entry is None or not entry.is_dir():
+def find(key: str) -> bytes | None:
+    """What was kept under a key."""
+    path = _path(key)
+    if path is None:
         return None
     try:
-        data = json.loads((entry / _REPORT).read_text())
-        report = Report.from_json(json.dumps(data["report"]))
-        objects = tuple(
-            _copy(entry / name, digest, job) for name, digest in data["objects"].items()
-        )
-        os.utime(entry)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        shutil.rmtree(entry, ignore_errors=True)
+        content = path.read_bytes()
+        os.utime(path)
+    except OSError:
         return None
-    return replace(report, objects=objects)
+    if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
+        with suppress(OSError):
+            path.unlink()
+        return None
+    return content[_DIGEST:]
 
 
-def _copy(source: Path, digest: str, job: Job) -> str:
-    """Copies one object; ValueError when it is not what was written."""
-    content = source.read_bytes()
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise ValueError(f"{source} is damaged")
-    target = Path(job.folder) / f"{'_'.join(job.entries)}-{source.name}"
-    target.write_bytes(content)
-    return str(target)
-
-
-def keep(job: Job, report: Report) -> None:
-    """Keeps what a job gave; a full disk or a folder that can't be written is no error."""
-    entry = _entry(job)
-    if entry is None or report.error:
+def keep(key: str, content: bytes) -> None:
+    """Keeps content; a full disk or a folder that can't be written is no error."""
+    path = _path(key)
+    if path is None:
         return
     temporary = ""
     with suppress(OSError):
-        temporary = tempfile.mkdtemp(prefix=".new-", dir=entry.parent)
-        objects: dict[str, str] = {}
-        for number, path in enumerate(report.objects):
-            content = Path(path).read_bytes()
-            name = f"{number}.o"
-            (Path(temporary) / name).write_bytes(content)
-            objects[name] = hashlib.sha256(content).hexdigest()
-        data: Mapping[str, Any] = {"report": asdict(report), "objects": objects}
-        (Path(temporary) / _REPORT).write_text(json.dumps(data))
-        os.rename(temporary, entry)
-        _prune(entry.parent)
+        handle, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+        with open(handle, "wb") as stream:
+            stream.write(hashlib.sha256(content).digest())
+            stream.write(content)
+        os.rename(temporary, path)
+        return
     if temporary:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
+            os.unlink(temporary)
 
 
-def _prune(folder: Path) -> None:
-    """Removes the entries that were not used for longest."""
-    entries = sorted(
-        (e for e in folder.iterdir() if not e.name.startswith(".")),
-        key=lambda e: e.stat().st_mtime,
-        reverse=True,
-    )
-    for entry in entries[MOST:]:
-        shutil.rmtree(entry, ignore_errors=True)
-
-
-def _entry(job: Job) -> Path | None:
-    folder = None if os.environ.get("DSLC_CACHE") == "0" else _cache.folder("build")
+def prune() -> None:
+    """Removes what was not used for longest, when there is too much."""
+    folder = _folder()
     if folder is None:
-        return None
-    told = replace(job, folder="").to_json() + compiler_identity()
-    return Path(folder) / hashlib.sha256(told.encode()).hexdigest()[:40]
+        return
+    found: list[tuple[float, int, Path]] = []
+    for path in folder.iterdir():
+        with suppress(OSError):  # another build may have removed it
+            status = path.lstat()
+            found.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in found)
+    if total <= MOST:
+        return
+    for _, size, path in sorted(found):
+        if total <= LEFT:
+            return
+        with suppress(OSError):
+            path.unlink()
+            total -= size
+
+
+def key_of(parts: Sequence[str]) -> str:
+    """The key of content that depends on these texts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:40]
+
+
+def _path(key: str) -> Path | None:
+    folder = _folder()
+    return None if folder is None else folder / key
+
+
+def _folder() -> Path | None:
+    folder = None if os.environ.get("DSLC_CACHE") == "0" else _cache.folder("code")
+    return None if folder is None else Path(folder)
 
 
 @cache
 def compiler_identity() -> str:
-    """Changes with everything, besides the job, that the objects depend on."""
-    digest = hashlib.sha256()
+    """Changes with everything that a library depends on besides its job."""
     package = Path(__file__).parents[1]
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode())
-        digest.update(path.read_bytes())
-    for name in ("apache-tvm", "apache-tvm-ffi"):
-        digest.update(f"{name} {version(name)}".encode())
-    digest.update(" ".join(sorted(cpu_flags())).encode())
-    return digest.hexdigest()
+    sources = [
+        f"{path.relative_to(package).as_posix()} {path.read_text()}"
+        for path in sorted(package.rglob("*.py"))
+    ]
+    return key_of([*sources, back_end_identity(), " ".join(sorted(cpu_flags()))])
+
+
+@cache
+def back_end_identity() -> str:
+    """Changes with everything that the object of a kernel depends on besides its TIR and target."""
+    here = Path(__file__).parent
+    names = ("apache-tvm", "apache-tvm-ffi")
+    versions = [f"{name} {version(name)}" for name in names]
+    return key_of([*versions, (here / "compiler.py").read_text()])

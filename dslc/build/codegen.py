@@ -17,12 +17,14 @@ from dslc.build import cuda, cuda_toolchain
 from dslc.build.compiler import LLVM_OPTIONS, compile_module
 from dslc.build.describe import dim_expr
 from dslc.build.target import Target
-from dslc.build.worker import EntryReport, Job, Report, object_path
+from dslc.build.units import Units
+from dslc.build.worker import EntryReport, Job, Report
 from dslc.ir import text
 from dslc.ir.core import Entry, Program
 from dslc.lowering.cuda import cuda_layout, lower_entry_cuda, with_targets
 from dslc.lowering.listing import listed
-from dslc.lowering.program import Lowered, Shared, layout_of, lower_entry, template_of
+from dslc.lowering.program import Lowered, layout_of, lower_entry, template_of
+from dslc.lowering.shared import Shared
 from dslc.schedules.cpu.contract import Machine
 from dslc_runtime.dims import to_json
 
@@ -31,21 +33,28 @@ OPT_LEVEL = 2
 
 
 def run(job: Job) -> Report:
-    """Compiles the job's entries into one module."""
+    """Compiles the job's entries."""
     if job.wanted == "kernels":
         return _listed(job)
     if job.target.kind == "cuda":
         return _run_cuda(job, [lower_entry_cuda(entry) for entry in _entries(job)])
-    lowered = _lower(job)
+    if job.wanted == "objects":
+        return _run_units(job)
+    lowered = _lower(job, Shared())
     module = join(lowered)
     if job.wanted == "tir":
         return Report(_reports(lowered), (), text=str(module.script()))
     executable = compile_module(module, llvm_target(job.target))
-    if job.wanted == "asm":
-        return Report(_reports(lowered), (), text=str(executable.mod.inspect_source("s")))
-    path = object_path(job.folder, "_".join(job.entries))
-    executable.mod.write_to_file(str(path), "o")
-    return Report(_reports(lowered), (str(path),))
+    return Report(_reports(lowered), (), text=str(executable.mod.inspect_source("s")))
+
+
+def _run_units(job: Job) -> Report:
+    """Each kernel and each entry is an object of its own."""
+    units = Units(llvm_target(job.target), Path(job.folder))
+    lowered = _lower(job, Shared(units.add))
+    for item in lowered:
+        units.add_entry(item.name, item.module)
+    return Report(_reports(lowered), tuple(map(str, units.finish())))
 
 
 def _listed(job: Job) -> Report:
@@ -64,7 +73,7 @@ def _listed(job: Job) -> Report:
 
 def run_here(job: Job) -> tuple[Report, Any]:
     """The job's entries compiled into this process: `module[entry]` is callable. CPU only."""
-    lowered = _lower(job)
+    lowered = _lower(job, Shared())
     return Report(_reports(lowered), ()), compile_module(join(lowered), llvm_target(job.target))
 
 
@@ -76,10 +85,9 @@ def _chosen(job: Job, program: Program) -> list[Entry]:
     return [program.entry(name) for name in job.entries]
 
 
-def _lower(job: Job) -> list[Lowered]:
+def _lower(job: Job, shared: Shared) -> list[Lowered]:
     program = text.parse_program(job.program, ops.BY_NAME)
     machine = _machine(job, program)
-    shared: Shared = {}
     return [lower_entry(entry, machine, shared) for entry in _chosen(job, program)]
 
 

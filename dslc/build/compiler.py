@@ -28,7 +28,6 @@ def _lower(module: Any, _context: Any) -> Any:
         _X.VectorizeLoop(True),
         _X.UnrollLoop(),
         _X.VerifyMemory(),
-        _X.AnnotateEntryFunc(),
         _X.SplitHostDevice(),
         _X.MakePackedAPI(),
         _X.FP8StorageLegalize(),
@@ -42,6 +41,15 @@ def _pipeline() -> tuple[Any, Any, Any]:
 
 
 tirx.register_tir_pipeline("dslc", _pipeline)
+
+
+def exported(function: Any, symbol: str) -> Any:
+    """A private function that other objects call, by C's convention."""
+    return function.with_attr("global_symbol", symbol).with_attr("calling_conv", _AS_IT_IS)
+
+
+# TVM's number for a function whose arguments are what they should be already.
+_AS_IT_IS = 1
 
 
 def compile_module(module: Any, target: Any) -> Any:

@@ -1,19 +1,20 @@
 """A program becomes libraries: passes, worker processes, linker, manifest.
 
 Input: a Program as elaborated, targets, first values of its variables. Output: a `Built`, which is
-written as an artifact or loaded in this process. Kernels are compiled in processes of their own
-(`worker.py`), one per group of entries, side by side; a crash there becomes an InternalError.
+written as an artifact or loaded in this process. Kernels are compiled in a process of its own
+(`worker.py`) and its children; a crash there becomes an InternalError.
 Non-goals: reading source (`session.py`), running code.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -166,8 +167,7 @@ def build_here(
     started = time.perf_counter()
     check_sizes(program, sizes or {})
     program = optimise(program, target, dump, sizes, precision)
-    names = tuple(entry.name for entry in program.entries)
-    report, module = codegen.run_here(Job(_text(program, names), names, target, ""))
+    report, module = codegen.run_here(make_job(program, target, Path()))
     reports = [(target, entry) for entry in report.entries]
     infos = [target_info(program, target, report.entries)]
     manifest = make_manifest(program, infos, reports, source_hash)
@@ -213,74 +213,48 @@ class Compiled:
 
 
 def compile_target(program: Program, target: Target, folder: Path) -> Compiled:
-    """Compiles all entries for one target and links them into one library."""
-    jobs = make_jobs(program, target, folder)
-    reports = run_jobs(jobs)
-    objects = [Path(path) for report in reports for path in report.objects]
-    library = folder / f"{target.name}.so"
-    link(objects, library)
-    return Compiled(
-        library.read_bytes(),
-        tuple(entry for report in reports for entry in report.entries),
-        tuple(kernel for report in reports for kernel in report.kernels),
-    )
+    """All entries for one target as one library, compiled and linked if it was not before."""
+    job = make_job(program, target, folder)
+    key = cache.key_of([replace(job, folder="").to_json(), cache.compiler_identity()])
+    known = cache.find(key)
+    if known is not None:
+        told, _, library = known.partition(b"\n")
+        report = Report.from_json(told.decode())
+    else:
+        report = run_job(job)
+        path = folder / f"{target.name}.so"
+        link([Path(object_path) for object_path in report.objects], path)
+        library = path.read_bytes()
+        told = json.dumps(asdict(replace(report, objects=()))).encode()
+        cache.keep(key, told + b"\n" + library)
+        cache.prune()
+    return Compiled(library, report.entries, report.kernels)
 
 
-def make_jobs(program: Program, target: Target, folder: Path, wanted: str = "objects") -> list[Job]:
-    """The entries in groups of about equal work: one per processor for a CPU target, one in all
-    for a GPU, whose kernels are one compiler run. `prepare` goes with the first."""
-    names = [entry.name for entry in program.entries]
-    groups = [tuple(names)]
-    if target.kind == "cpu" and len(names) > 1:
-        sizes = {entry.name: len(entry.function.eqns) for entry in program.entries}
-        order = sorted(names, key=lambda name: -sizes[name])
-        bins: list[list[str]] = [[], []]
-        for name in order:
-            min(bins, key=lambda b: sum(sizes[n] for n in b)).append(name)
-        groups = [tuple(b) for b in bins if b]
-    return [Job(_text(program, group), group, target, str(folder), wanted) for group in groups]
-
-
-def _text(program: Program, names: Sequence[str]) -> str:
-    """The entries `names` alone; where variables get values from is not the worker's business."""
-    entries = tuple(e for e in program.entries if e.name in names)
+def make_job(program: Program, target: Target, folder: Path, wanted: str = "objects") -> Job:
+    """All entries of a program for one target; where variables get values from is not the
+    worker's business."""
+    names = tuple(entry.name for entry in program.entries)
     variables = tuple(replace(v, init=None, foreign=None) for v in program.variables)
-    alone = replace(program, entries=entries, variables=variables, ignored=())
-    return text.print_program(alone)
+    alone = replace(program, variables=variables, ignored=())
+    return Job(text.print_program(alone), names, target, str(folder), wanted)
 
 
-def run_jobs(jobs: Sequence[Job]) -> list[Report]:
-    """Runs each job in a process of its own, all at once; what was compiled before is not again."""
-    reports: dict[Job, Report] = {}
-    for job in jobs:
-        if job.wanted == "objects" and (found := cache.find(job)) is not None:
-            reports[job] = found
-    left = [job for job in jobs if job not in reports]
-    for job, report in zip(left, _compile(left)):
-        reports[job] = report
-        if job.wanted == "objects":
-            cache.keep(job, report)
-    return [reports[job] for job in jobs]
-
-
-def _compile(jobs: Sequence[Job]) -> list[Report]:
+def run_job(job: Job) -> Report:
+    """Runs a job in a process of its own."""
     command = [sys.executable, "-m", "dslc.build.worker"]
-    running: list[subprocess.Popen[str]] = []
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     try:
-        for job in jobs:
-            pipe = subprocess.PIPE
-            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-            running.append(process)
-            _feed(process, job)
-        return [_collect(process, job) for process, job in zip(running, jobs)]
+        _feed(process, job)
+        return _collect(process, job)
     finally:
-        for process in running:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def _feed(process: subprocess.Popen[str], job: Job) -> None:

@@ -30,13 +30,20 @@ def find_linker() -> tuple[str, ...] | None:
     return None
 
 
+# What the runtime and tvm_ffi look up by name; the kernels are called by address.
+_EXPORTED = "{ global: __tvm_ffi_*; __TVM*; local: *; };"
+
+
 def link(objects: Sequence[Path], output: Path, linker: Sequence[str] | None = None) -> None:
     """Links `objects` into the shared library `output`. BuildError without a linker, or with what
     it said."""
     command = linker or find_linker()
     if command is None:
         raise BuildError(NO_LINKER)
-    words = [*command, "-shared", "-o", str(output), *map(str, objects), "-lm"]
+    script = output.with_suffix(".map")
+    script.write_text(_EXPORTED)
+    small = ("-Wl,--gc-sections", "-Wl,-s", f"-Wl,--version-script={script}")
+    words = [*command, "-shared", *small, "-o", str(output), *map(str, objects), "-lm"]
     done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         told = (done.stderr or done.stdout).strip() or f"exit status {done.returncode}"

@@ -1,7 +1,7 @@
 """The process that compiles: IR text in, object files and their description out.
 
-A build runs one such process per group of entries, so that they run side by side, the user's
-process never loads TVM, and a crash inside TVM or LLVM ends this process alone. Input: a `Job` as
+A build runs one such process per target, so that the user's process never loads TVM, and a crash
+inside TVM or LLVM ends this process, or a child of it (`units.py`), alone. Input: a `Job` as
 JSON on standard input. Output: object files in the job's folder and a `Report` as JSON on standard
 output. Non-goals: linking, deciding anything about the program.
 """
@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from dslc.build import cuda_drivers
@@ -131,10 +130,6 @@ def main() -> int:
     json.dump(asdict(report), out)
     out.close()
     return 0
-
-
-def object_path(folder: str, name: str) -> Path:
-    return Path(folder) / f"{name}.o"
 
 
 if __name__ == "__main__":

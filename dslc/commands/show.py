@@ -71,9 +71,8 @@ def later(program: Program, args: argparse.Namespace) -> str:
         return shown(program, args.entry)
     wanted = "asm" if args.stage == "cuda" else args.stage
     with tempfile.TemporaryDirectory(prefix="dslc-show-") as folder:
-        jobs = driver.make_jobs(program, target, Path(folder), wanted)
-        between = "\n\n" if args.stage == "kernels" else "\n"
-        return between.join(report.text.rstrip() for report in driver.run_jobs(jobs))
+        job = driver.make_job(program, target, Path(folder), wanted)
+        return driver.run_job(job).text.rstrip()
 
 
 def only(program: Program, entry: str | None) -> Program:

@@ -61,7 +61,8 @@ def lower_entry_cuda(entry: Entry) -> Lowered:
     def make(name: str, g: Group, layout: Layout, position: int) -> Kernel:
         return make_kernel(name, g, layout.grouping, layout.plan, position, 1, cuda_math, emit)
 
-    return assemble(entry, cuda_layout(entry), make, make_device_copy)
+    layout = cuda_layout(entry)
+    return assemble(entry, layout, make, make_device_copy, lambda g, note: note)
 
 
 def cuda_layout(entry: Entry) -> Layout:

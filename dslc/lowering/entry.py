@@ -36,10 +36,11 @@ _DECLARED: Mapping[DType, str] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """A kernel called in an entry: `function` names the (maybe shared) kernel that runs."""
+    """A kernel called in an entry: `function`, by its variable or by the symbol of an object of its
+    own, is the (maybe shared) kernel that runs."""
 
     kernel: Kernel
-    function: Any  # GlobalVar
+    function: Any  # GlobalVar or str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +50,7 @@ class CopyCall:
     source: Place
     target: Place
     size: Dim
-    function: Any  # GlobalVar
+    function: Any  # GlobalVar or str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,7 +162,10 @@ class _Emitter:
         turn = next((address.other[0] for address in at if address.other), None)
         if turn is None:
             arguments = [*map(self.pointer, at), *sizes]
-            T.evaluate(T.Call(function, arguments, ret_ty=tvm.ir.PrimType(returned)))
+            if isinstance(function, str):
+                T.evaluate(tirx.call_extern(returned, function, *arguments))
+            else:
+                T.evaluate(T.Call(function, arguments, ret_ty=tvm.ir.PrimType(returned)))
             return
         with T.If(tirx.EQ(turn, i64(0))):
             with T.Then():

@@ -28,16 +28,19 @@ from dslc.lowering.scalar import Math, ScalarKernels
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kernel:
-    """`function(pointers..., scratch?, symbols...)`; `parallel` ones return an int32."""
+    """`function(pointers..., scratch?, symbols...)`; `parallel` ones return an int32. `note`: what
+    a user should know of it (a slow path)."""
 
     name: str
     function: Any
     pointers: tuple[Place, ...]
     symbols: tuple[str, ...]
     parallel: bool
+    note: str | None = None
 
 
-Emit = Callable[[Task, Any], None]  # (task, scratch pointer or None) -> emits the body
+# (task, scratch pointer or None) -> emits the body; the kernel's note
+Emit = Callable[[Task, Any], str | None]
 
 
 def symbols_of(group: Group) -> tuple[str, ...]:
@@ -61,6 +64,13 @@ def pointers_of(
     return found
 
 
+def places_of(group: Group, grouping: Grouping, plan: Plan, position: int) -> tuple[Place, ...]:
+    """What the kernel of the group at `position` is called with, its working memory last."""
+    found = pointers_of(group, grouping, plan.places)
+    scratch = plan.scratch.get(position)
+    return (*found, *([] if scratch is None else [scratch]))
+
+
 def make_kernel(
     name: str, group: Group, grouping: Grouping, plan: Plan, position: int, tasks: int,
     math: Math, emit: Emit,
@@ -69,22 +79,17 @@ def make_kernel(
     found = pointers_of(group, grouping, plan.places)
     scratch = plan.scratch.get(position)
     symbols = symbols_of(group)
-
-    def build(parallel: bool) -> tuple[Any, bool]:
-        with IRBuilder() as builder, T.prim_func(is_private=True):
-            T.func_name(name)
-            T.func_attr({"tirx.noalias": True})
-            if parallel:
-                T.func_ret(tvm.ir.PrimType("int32"))
-            task, extra = _declare_all(found, scratch, symbols, group, tasks, math)
-            emit(task, extra)
-        return builder.get(), task.parallel
-
-    function, parallel = build(parallel=False)
-    if parallel:  # such a function returns a status, which must be said before its body
-        function, _ = build(parallel=True)
-    places = [*found, *([] if scratch is None else [scratch])]
-    return Kernel(name, function, tuple(places), symbols, parallel)
+    with IRBuilder() as builder, T.prim_func(is_private=True):
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True})
+        task, extra = _declare_all(found, scratch, symbols, group, tasks, math)
+        note = emit(task, extra)
+    function = builder.get()
+    if task.parallel:  # such a function returns a status
+        status = tvm.ir.PrimType("int32")
+        function = tirx.PrimFunc(function.params, function.body, status, function.attrs)
+    places = places_of(group, grouping, plan, position)
+    return Kernel(name, function, places, symbols, task.parallel, note)
 
 
 def _declare_all(

@@ -8,11 +8,10 @@ kernels are called in a loop of the host function.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import tvm
-import tvm_ffi
 
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Entry, Eqn, Function, Value
@@ -26,12 +25,13 @@ from dslc.lowering.contract import contraction_template, emit_contraction, scrat
 from dslc.lowering.cost import flops_of
 from dslc.lowering.entry import Call, CopyCall, Loop, Step, entry_dims, make_copy, make_entry
 from dslc.lowering.group import Group, Grouping, group
-from dslc.lowering.kernel import Kernel, make_kernel
+from dslc.lowering.kernel import Kernel, make_kernel, places_of, pointers_of
 from dslc.lowering.loops import Task, emit_loops
 from dslc.lowering.memory import InArena, InCarry, Place, Plan, plan, plan_body
-from dslc.lowering.put import changed, emit_put, in_place
+from dslc.lowering.put import emit_put, in_place, put_into
 from dslc.lowering.ranking import emit_ranking
 from dslc.lowering.rows import join_rows
+from dslc.lowering.shared import Callee, Shared, told
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.contract import Machine
@@ -66,46 +66,50 @@ class Layout:
     bodies: Mapping[int, Layout]
 
 
-# Kernels by the hash of their structure: the name that they are called by, and the function.
-Shared = dict[int, tuple[Any, Any]]
+COPIED = "all of it is copied at each call: its old value is read later"
+
 Scratch = Callable[[Group], Dim]
 Make = Callable[[str, Group, Layout, int], Kernel]
 Grouped = Callable[[Function], Grouping]
+Noted = Callable[[Group, str], str | None]
 
 
 def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) -> Lowered:
     """The whole entry as one TIR module for a CPU. Kernels that are in `shared` already are called
     there: the modules of its entries are to be joined."""
-    notes: list[str] = []
-    params = zip(entry.function.params, entry.arguments)
-    updated = {param: a.name for param, a in params if a.name in entry.updates}
 
-    def emit(task: Task, memory: Any) -> None:
-        if task.group.kind == "contract":
-            note = emit_contraction(task, machine, memory)
-            if note is not None:
-                notes.append(f"{task.group.outputs[0].name}: {note}")
-        elif task.group.kind == "attention":
-            note = emit_attention_group(task, machine, memory)
-            if note is not None:
-                notes.append(f"{task.group.outputs[0].name}: {note}")
-        elif task.group.kind == "rank":
-            emit_ranking(task)
-        elif task.group.kind == "put" and in_place(task):
-            emit_put(task)
-        elif task.group.kind == "put" and changed(task) in updated:
-            emit_loops(task)
-            name = updated[changed(task)]
-            notes.append(f"{name}: all of it is copied at each call: its old value is read later")
-        else:
-            emit_loops(task)
+    def emit(task: Task, memory: Any) -> str | None:
+        match task.group.kind:
+            case "contract":
+                return emit_contraction(task, machine, memory)
+            case "attention":
+                return emit_attention_group(task, machine, memory)
+            case "rank":
+                emit_ranking(task)
+            case "put" if in_place(task):
+                emit_put(task)
+            case "put":
+                emit_loops(task)
+                return COPIED
+            case _:
+                emit_loops(task)
+        return None
 
     def make(name: str, g: Group, layout: Layout, position: int) -> Kernel:
         return make_kernel(
             name, g, layout.grouping, layout.plan, position, machine.tasks, vmath.math, emit
         )
 
-    return assemble(entry, layout_of(entry, machine), make, make_copy, notes, shared)
+    params = zip(entry.function.params, entry.arguments)
+    updated = {param: a.name for param, a in params if a.name in entry.updates}
+
+    def noted(g: Group, note: str) -> str | None:
+        if note != COPIED:
+            return f"{g.outputs[0].name}: {note}"
+        name = updated.get(put_into(g))
+        return None if name is None else f"{name}: {note}"
+
+    return assemble(entry, layout_of(entry, machine), make, make_copy, noted, shared)
 
 
 def layout_of(entry: Entry, machine: Machine) -> Layout:
@@ -141,12 +145,12 @@ def assemble(
     layout: Layout,
     make: Make,
     make_copy: Callable[[str], Any],
-    notes: Sequence[str] = (),
+    noted: Noted,
     shared: Shared | None = None,
 ) -> Lowered:
     """Makes the entry's kernels by `make(name, group, layout, position)`, shares equal ones, and
-    joins them."""
-    joined = _Joined(entry, make, make_copy, {} if shared is None else shared)
+    joins them. `noted` is what a user is told of a group whose kernel has a note."""
+    joined = _Joined(entry, make, make_copy, noted, Shared() if shared is None else shared)
     host = make_entry(entry, joined.steps(layout, entry.name))
     joined.functions[tvm.ir.GlobalVar(entry.name)] = host
     flops: Dim = 0
@@ -155,7 +159,7 @@ def assemble(
     return Lowered(
         entry.name, tvm.IRModule(joined.functions), entry_dims(entry), layout.plan.size,
         tuple(joined.names), len(set(joined.names)), calls_of(layout), flops,
-        tuple(dict.fromkeys(notes)),
+        tuple(dict.fromkeys(joined.notes)),
     )  # fmt: skip
 
 
@@ -202,12 +206,18 @@ class _Joined:
     """The functions of an entry while they are made, equal kernels once."""
 
     def __init__(
-        self, entry: Entry, make: Make, make_copy: Callable[[str], Any], shared: Shared
+        self,
+        entry: Entry,
+        make: Make,
+        make_copy: Callable[[str], Any],
+        noted: Noted,
+        shared: Shared,
     ) -> None:
-        self.entry, self.make, self.make_copy, self.shared = entry, make, make_copy, shared
+        self.entry, self.make, self.make_copy = entry, make, make_copy
+        self.noted, self.shared = noted, shared
         self.functions: dict[Any, Any] = {}
         self.names: list[str] = []
-        self.copier: Any = None
+        self.notes: list[str] = []
 
     def steps(self, layout: Layout, prefix: str) -> list[Step]:
         """What the host function does for the groups of one function, and the copies behind."""
@@ -222,21 +232,32 @@ class _Joined:
         return steps
 
     def call(self, layout: Layout, position: int, name: str) -> Call:
-        kernel = self.make(name, layout.grouping.groups[position], layout, position)
-        key = tvm_ffi.structural_hash(kernel.function)
-        known = self.shared.get(key)
-        if known is None or not tvm_ffi.structural_equal(known[1], kernel.function):
-            variable = tvm.ir.GlobalVar(name)
-            self.functions[variable] = kernel.function
-            known = self.shared[key] = (variable, kernel.function)
-        self.names.append(known[0].name_hint)
-        return Call(kernel, known[0])
+        g, grouping, plan = layout.grouping.groups[position], layout.grouping, layout.plan
+        together = tuple(map(tuple, pointers_of(g, grouping, plan.places).values()))
+        text = told(g, together, position in plan.scratch)
+        known = self.shared.find(text)
+        if known is None:
+            kernel = self.make(name, g, layout, position)
+            callee = self.function(name, kernel.function)
+            self.shared.add(text, kernel, callee)
+        else:
+            kernel, callee = known
+            kernel = replace(kernel, pointers=places_of(g, grouping, plan, position))
+        self.names.append(callee.name)
+        if kernel.note is not None and (note := self.noted(g, kernel.note)) is not None:
+            self.notes.append(note)
+        return Call(kernel, callee.called)
+
+    def function(self, name: str, function: Any) -> Callee:
+        """What calls a function, which is of this entry's module when it is new."""
+        callee, new = self.shared.callee(name, function)
+        if new and isinstance(callee.called, tvm.ir.GlobalVar):
+            self.functions[callee.called] = function
+        return callee
 
     def copy(self, source: Place, target: Place, size: Dim) -> CopyCall:
-        if self.copier is None:
-            self.copier = tvm.ir.GlobalVar(f"{self.entry.name}_copy")
-            self.functions[self.copier] = self.make_copy(self.copier.name_hint)
-        return CopyCall(source, target, size, self.copier)
+        name = f"{self.entry.name}_copy"
+        return CopyCall(source, target, size, self.function(name, self.make_copy(name)).called)
 
     def loop(self, layout: Layout, position: int, prefix: str) -> Loop:
         """A scan: its carries are copied into their slots before the first step, and out of them

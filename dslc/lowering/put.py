@@ -12,6 +12,7 @@ from dslc.diagnostics import InternalError
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim
 from dslc.ir.op import Index
+from dslc.lowering.group import Group
 from dslc.lowering.loops import Task, for_rows
 from dslc.ops.placing import PutAttrs, start_of, within
 
@@ -22,9 +23,11 @@ def in_place(task: Task) -> bool:
     return x in memory and memory[x].buffer.same_as(memory[result].buffer)
 
 
-def changed(task: Task) -> Value:
+def put_into(group: Group) -> Value:
     """What is put into."""
-    return _operands(task)[0]
+    if group.anchor is None:
+        raise InternalError("a group of kind put without its equation")
+    return group.anchor.inputs[0]
 
 
 def emit_put(task: Task) -> None:

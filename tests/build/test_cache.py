@@ -1,7 +1,8 @@
-"""Equal jobs are compiled once; what is damaged in the cache is compiled again."""
+"""Equal kernels and libraries are compiled once; what is damaged in the cache is compiled again."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,71 +16,92 @@ SOURCE = "model M(x: f32[N, 3]) -> f32[N, 3] {\n    return x * 2.0 + 1.0\n}\n"
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    """One small job, with a cache of its own; compiling it is recorded in `calls`."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own, and a folder to build in."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    target = cpu_target("x86-64-v3", 1)
-    program = driver.optimise(api.lower(SOURCE), target)
     folder = tmp_path / "objects"
     folder.mkdir()
-    return driver.make_jobs(program, target, folder)[0]
+    return folder
 
 
 @pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
-    """The jobs that were really compiled."""
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """The jobs that were not found in the cache."""
     seen: list[Job] = []
-    run = driver._compile
+    run = driver.run_job
 
-    def watch(jobs):
-        seen.extend(jobs)
-        return run(jobs)
+    def watch(job: Job):
+        seen.append(job)
+        return run(job)
 
-    monkeypatch.setattr(driver, "_compile", watch)
+    monkeypatch.setattr(driver, "run_job", watch)
     return seen
 
 
-def test_the_second_time_nothing_is_compiled(job: Job, compiled: list[Job]) -> None:
-    (first,) = driver.run_jobs([job])
-    content = [Path(p).read_bytes() for p in first.objects]
-    (second,) = driver.run_jobs([job])
-    assert compiled == [job]
-    assert second.entries == first.entries
-    assert [Path(p).read_bytes() for p in second.objects] == content
+def compiled(folder: Path, source: str = SOURCE, level: str = "x86-64-v3") -> driver.Compiled:
+    target = cpu_target(level, 1)
+    return driver.compile_target(driver.optimise(api.lower(source), target), target, folder)
 
 
-def test_a_damaged_object_is_compiled_again(job: Job, compiled: list[Job]) -> None:
-    driver.run_jobs([job])
-    entry = cache._entry(job)
-    assert entry is not None
-    (entry / "0.o").write_bytes(b"damaged")
-    driver.run_jobs([job])
-    assert compiled == [job, job]
+def kept(folder: Path) -> dict[str, bytes]:
+    """What is in the cache."""
+    where = folder.parent / "cache" / "dslc" / "code"
+    return {path.name: path.read_bytes() for path in where.iterdir()}
 
 
-def test_a_damaged_report_is_compiled_again(job: Job, compiled: list[Job]) -> None:
-    driver.run_jobs([job])
-    entry = cache._entry(job)
-    assert entry is not None
-    (entry / "report.json").write_text("{}")
-    driver.run_jobs([job])
-    assert compiled == [job, job]
+def test_the_second_time_nothing_is_compiled(folder: Path, jobs: list[Job]) -> None:
+    first = compiled(folder)
+    second = compiled(folder)
+    assert len(jobs) == 1
+    assert second == first
 
 
-def test_another_target_is_another_entry(job: Job) -> None:
-    other = Job(job.program, job.entries, cpu_target("x86-64-v2", 1), job.folder)
-    assert cache._entry(job) != cache._entry(other)
+def test_what_is_damaged_is_compiled_again(folder: Path, jobs: list[Job]) -> None:
+    first = compiled(folder)
+    for name in kept(folder):
+        (folder.parent / "cache" / "dslc" / "code" / name).write_bytes(b"damaged")
+    assert compiled(folder) == first
+    assert len(jobs) == 2
+    assert compiled(folder) == first
+    assert len(jobs) == 2
 
 
-def test_it_can_be_switched_off(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_is_taken_from_another_program(folder: Path) -> None:
+    compiled(folder)
+    before = set(kept(folder))
+    compiled(folder, SOURCE.replace("M(", "Other("))  # the same kernel, and the same entry
+    added = set(kept(folder)) - before
+    assert len(before) == 3  # the kernel, the entry, the library
+    assert len(added) == 1
+
+
+def test_another_target_has_other_kernels(folder: Path) -> None:
+    compiled(folder)
+    before = set(kept(folder))
+    compiled(folder, level="x86-64-v2")
+    assert len(set(kept(folder)) - before) == 3
+
+
+def test_it_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSLC_CACHE", "0")
-    assert cache._entry(job) is None
-    assert cache.find(job) is None
+    compiled(folder)
+    assert not (folder.parent / "cache").exists()
 
 
-def test_old_entries_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "MOST", 2)
-    for name in "abc":
-        (tmp_path / name).mkdir()
-    cache._prune(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+def test_a_folder_that_cannot_be_written_costs_nothing_else(folder: Path) -> None:
+    (folder.parent / "cache").write_text("no folder")
+    assert compiled(folder).library
+
+
+def test_what_was_not_used_for_longest_is_removed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "MOST", 300)
+    monkeypatch.setattr(cache, "LEFT", 250)
+    for age, key in enumerate("abc"):
+        cache.keep(key, b"x" * 100)
+        path = folder.parent / "cache" / "dslc" / "code" / key
+        os.utime(path, (100 - age, 100 - age))
+    assert cache.find("c") is not None  # it is new again
+    cache.prune()
+    assert set(kept(folder)) == {"c"}
