@@ -20,6 +20,7 @@ from dslc_runtime.errors import ArgumentError
 from dslc_runtime.manifest import FLOATS, TensorInfo
 
 ALIGNMENT = 64
+SMALL = 4096  # bytes
 _CPU = 1  # DLPack's kDLCPU
 _BFLOAT_CODE = 4  # DLPack's kDLBfloat
 _DTYPE_CODE_OFFSET = 20  # in a DLManagedTensor: data (8), device (8), ndim (4), then the dtype
@@ -37,6 +38,11 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> 
     # NumPy's own ways to the address take several times as long.
     start = -ctypes.addressof(ctypes.c_char.from_buffer(raw)) % ALIGNMENT
     return np.ndarray(shape, dtype, raw, start)
+
+
+def result_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:
+    """An uninitialised array for a result; to align a small one takes longer than it saves."""
+    return np.empty(shape, dtype) if nbytes <= SMALL else aligned_empty(shape, dtype, nbytes)
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:

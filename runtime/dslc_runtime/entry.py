@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dslc_runtime import dims, launcher
-from dslc_runtime.arrays import Slot, aligned_empty, declared, tensor
+from dslc_runtime.arrays import Slot, aligned_empty, declared, result_empty, tensor
 from dslc_runtime.cuda import Device, host_array
 from dslc_runtime.dims import DimError
 from dslc_runtime.dtypes import ITEMSIZE, Array, DType, described, numpy_dtype
@@ -111,7 +111,8 @@ class Entry:
         self._codes = sorted(codes, key=lambda pair: -len(pair[0].sizes))
         self._slots = [Slot(t) for t in info.inputs]
         # Arrays of these dtypes are handed over as they are; NumPy doesn't export bf16.
-        self._direct = [None if s.info.dtype == "bf16" else s.dtype for s in self._slots]
+        self._taking = [(None if s.info.dtype == "bf16" else s.dtype, s) for s in self._slots]
+        self._exports = any(t.dtype == "bf16" for t in info.outputs)
         self._names_out = any(t.name == "out" for t in info.inputs)
         self._positional = all(t.supplied == "caller" for t in info.inputs)
         self._typed_results = [(t, numpy_dtype(t.dtype)) for t in info.outputs]
@@ -134,15 +135,15 @@ class Entry:
             named["out"], out = out, None
         if named or len(args) != len(self._slots) or not self._positional:
             args = self._arrange(args, named)
-        taken: list[Any] = []
-        key: list[tuple[int, ...]] = []
-        for value, direct, slot in zip(args, self._direct, self._slots):
-            if type(value) is np.ndarray and value.dtype == direct and value.flags.carray:
-                taken.append(value)
+        taken = list(args)
+        key = []
+        for i, (direct, slot) in enumerate(self._taking):
+            value = args[i]
+            # Of the ways to ask NumPy, these take the least time.
+            if type(value) is _ndarray and value.dtype is direct and value.flags.carray:
                 key.append(value.shape)
             else:
-                made, shape = slot.take(value)
-                taken.append(made)
+                taken[i], shape = slot.take(value)
                 key.append(shape)
         shapes = tuple(key)
         plan = self._plans.get(shapes)
@@ -153,11 +154,13 @@ class Entry:
         if out is not None:
             outputs = self._check_out(out, plan, args)
         else:
-            outputs = [aligned_empty(*output) for output in plan.outputs]
+            outputs = [result_empty(*output) for output in plan.outputs]
         if self._owner.device is not None:
             self._run_on_device(self._owner.device, plan, taken, outputs)
-        else:
+        elif self._exports:
             self._run(plan, taken, [_exportable(array) for array in outputs])
+        else:
+            self._run(plan, taken, outputs)
         return outputs[0] if self._single else tuple(outputs)
 
     def of(self, owner: Owner) -> Entry:
@@ -176,6 +179,10 @@ class Entry:
 
     def _run(self, plan: Plan, inputs: list[Any], outputs: list[Any]) -> None:
         owner = self._owner
+        launcher.limit_threads(owner.threads or 0)
+        if plan.arena == 0:
+            self._invoke_locked(plan, inputs, outputs, _NO_ARENA)
+            return
         try:
             block = owner.arenas.pop()
         except IndexError:
@@ -183,18 +190,18 @@ class Entry:
         if block.nbytes < plan.arena:
             block = aligned_empty((plan.arena,), _U8, plan.arena)
         arena = block if block.nbytes == plan.arena else block[: plan.arena]
-        if owner.threads is not None:
-            launcher.limit_threads(owner.threads)
         try:
-            if self._locked:
-                with owner.lock:
-                    self._invoke(plan, inputs, outputs, arena)
-            else:
-                self._invoke(plan, inputs, outputs, arena)
+            self._invoke_locked(plan, inputs, outputs, arena)
         finally:
-            if owner.threads is not None:
-                launcher.limit_threads(0)
             owner.arenas.append(block)
+
+    def _invoke_locked(self, plan: Plan, inputs: list[Any], outputs: list[Any], arena: Any) -> None:
+        """With the owner's lock where a call changes what others read."""
+        if self._locked:
+            with self._owner.lock:
+                self._invoke(plan, inputs, outputs, arena)
+        else:
+            self._invoke(plan, inputs, outputs, arena)
 
     def _run_on_device(
         self, device: Device, plan: Plan, inputs: list[Any], outputs: list[Array]
@@ -374,6 +381,8 @@ def _extremes(array: Array) -> tuple[int, int]:
 
 _U8 = np.dtype(np.uint8)
 _NO_BYTES = aligned_empty((0,), _U8, 0)
+_NO_ARENA = tensor(_NO_BYTES)
+_ndarray = np.ndarray
 
 
 def _names(dim: dims.DimExpr) -> list[str]:

@@ -80,10 +80,21 @@ def get_num_threads() -> int:
     return int(pool.native.dslc_get_threads()) if pool.native is not None else 1
 
 
+class _Limit(threading.local):
+    """What the pool was told last for this thread; not 0 at first, because Python may have
+    forgotten a thread that the pool has not."""
+
+    count = -1
+
+
+_limit = _Limit()
+
+
 def limit_threads(count: int) -> None:
     """Threads of the loops that the calling thread starts from now on; 0: as the process."""
-    if _pool is not None and _pool.native is not None:
+    if _limit.count != count and _pool is not None and _pool.native is not None:
         _pool.native.dslc_limit_threads(count)
+        _limit.count = count
 
 
 def default_threads() -> int:

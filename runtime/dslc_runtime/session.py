@@ -186,7 +186,9 @@ class Model:
         Inputs are NumPy arrays or anything with DLPack, of the dtypes and dims of `signature`; they
         are not copied. `out`: arrays that take the results. ArgumentError names what does not fit.
         """
-        return self._main(*args, out=out, **named)
+        return (
+            self._main(*args, out=out, **named) if named or out is not None else self._main(*args)
+        )
 
     def __getattr__(self, name: str) -> Entry:
         entries = self.__dict__.get("entries", {})

@@ -41,6 +41,7 @@ def launch() -> Callable[..., int]:
 @pytest.fixture(autouse=True)
 def two_threads() -> Any:
     launcher.install(tvm_ffi.LIB)
+    launcher.limit_threads(0)  # what a model called on this thread may have left
     before = dslc_runtime.get_num_threads()
     dslc_runtime.set_num_threads(2)
     yield
@@ -138,6 +139,7 @@ def test_workers_stay_off_the_callers_cpu(launch: Any) -> None:
     cpus = os.sched_getaffinity(0)
     barrier = threading.Barrier(2, timeout=30)
     seen: dict[int, set[int]] = {}
+    caller = threading.get_native_id()
 
     def look(task: int) -> int:
         barrier.wait()
@@ -150,9 +152,10 @@ def test_workers_stay_off_the_callers_cpu(launch: Any) -> None:
             os.sched_setaffinity(0, cpus)
             seen.clear()
             assert launch(look, 2) == 0
-            (worker,) = (mask for thread, mask in seen.items() if mask != cpus)
+            # An earlier test's third thread may take a task as well.
+            workers = [mask for thread, mask in seen.items() if thread != caller]
             assert len(seen) == 2
-            assert worker < cpus
+            assert all(mask < cpus for mask in workers)
     finally:
         os.sched_setaffinity(0, cpus)
 
