@@ -156,7 +156,7 @@ class _Sums(ABC):
         with self.k.loop(size) as lane:
             total = sums[lane] if scale is None else sums[lane] * scale
             at = (*index, self.k.binary("add", first, lane, "index"))
-            self.task.store(self.target, at, total)
+            self.s.store(self.target, at, total)
 
     def exp(self, x: Expr) -> Expr:
         return self.k.unary("exp", x, self.s.dtype)
@@ -195,7 +195,7 @@ class _Forward(_Sums):
         self.store(sums, index, first, size, k.bind(tirx.div(s.constant(1.0), safe)))
         with T.If(tirx.EQ(chunk, i64(0))), T.Then(), k.scope():
             sum_ = k.bind(top[0] + k.unary("log", safe, s.dtype))
-            self.task.store(s.eqn.outputs[1], index, k.select(some, sum_, s.constant(0.0)))
+            s.store(s.eqn.outputs[1], index, k.select(some, sum_, s.constant(0.0)))
 
     def weigh(
         self, weights: Any, start: Expr, count: Expr, batch: Index, query: Expr,

@@ -9,7 +9,7 @@ summary. Non-goals: the templates themselves (`schedules/cpu/attention*.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from dslc.diagnostics import InternalError
@@ -17,11 +17,11 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim
 from dslc.ir.op import Expr, Index
 from dslc.lowering.attention import emit_attention as emit_loops
-from dslc.lowering.buffers import strides_of
 from dslc.lowering.contract import Sizes
 from dslc.lowering.group import Group
 from dslc.lowering.kernel import declare
 from dslc.lowering.loops import Task
+from dslc.lowering.moves import Strided, strided
 from dslc.lowering.scores import Scores, anchor_of
 from dslc.ops.attention_formula import AttentionAttrs, by_name
 from dslc.schedules.cpu.attention import AttentionPlan, emit_attention, plan_attention
@@ -109,19 +109,21 @@ class _Emitted:
 
     def operand(self, name: str) -> Operand:
         """Keys or values."""
-        value = self.scores.values[name]
-        strides = strides_of(value.type.dims)
-        return Sizes(self.task).operand(value, strides if len(strides) > 2 else (0, *strides))
+        found = strided(self.task.group, self.scores.values[name])
+        strides = found.strides if len(found.strides) > 2 else (0, *found.strides)
+        return self.at(found, strides)
 
     def by_member(self, name: str) -> Operand:
         """What each query head has, its heads cut into those of keys and their members."""
-        value, group = self.scores.values[name], self.scores.attrs.group
-        rank = len(self.scores.dims)
-        strides = strides_of(value.type.dims)
-        before = rank - 2
-        head = strides[before - 1] if before else 0
-        outer = strides[: max(0, before - 1)]
-        return Sizes(self.task).operand(value, (*outer, head * group, head, *strides[before:]))
+        found, group = strided(self.task.group, self.scores.values[name]), self.scores.attrs.group
+        before = len(self.scores.dims) - 2
+        head = found.strides[before - 1] if before else 0
+        outer = found.strides[: max(0, before - 1)]
+        return self.at(found, (*outer, head * group, head, *found.strides[before:]))
+
+    def at(self, found: Strided, strides: tuple[Dim, ...]) -> Operand:
+        sizes = Sizes(self.task)
+        return replace(sizes.operand(found.base, strides), offset=sizes(found.offset))
 
     # --- elements ---------------------------------------------------------------------------------
 
@@ -145,7 +147,7 @@ class _Emitted:
             with self.task.k.scope():
                 at = self.interned(index)
                 outer = self.batch(at[:-inner]) if by_member else at[: len(batch)]
-                self.task.store(value, (*outer, *at[-inner:]), self.task.k.bind(result))
+                self.scores.store(value, (*outer, *at[-inner:]), self.task.k.bind(result))
 
         return store
 

@@ -28,6 +28,7 @@ from dslc.lowering.group import Group, Grouping, group
 from dslc.lowering.kernel import Kernel, make_kernel, places_of, pointers_of
 from dslc.lowering.loops import Task, emit_loops
 from dslc.lowering.memory import InArena, InCarry, Place, Plan, plan, plan_body
+from dslc.lowering.moves import join_moves
 from dslc.lowering.put import emit_put, in_place, put_into
 from dslc.lowering.ranking import emit_ranking
 from dslc.lowering.rows import join_rows
@@ -121,7 +122,7 @@ def layout_of(entry: Entry, machine: Machine) -> Layout:
         return scratch_of(g, machine) if g.kind == "contract" else 0
 
     def grouped(function: Function) -> Grouping:
-        return join_rows(function, group(function), machine.tasks)
+        return join_rows(function, join_moves(function, group(function)), machine.tasks)
 
     return lay_out(entry, scratch, grouped)
 

@@ -21,6 +21,7 @@ from dslc.ir.op import Expr, Index
 from dslc.ir.types import DType
 from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group
+from dslc.lowering.moves import placed
 from dslc.lowering.operands import scores_of
 from dslc.lowering.scalar import COMPUTED, ScalarKernels
 from dslc.lowering.sizes import i64
@@ -43,7 +44,7 @@ class Scores:
 
     def __init__(self, group: Group, graph: Graph) -> None:
         self.k: ScalarKernels = graph.k
-        self.graph, self.eqn = graph, anchor_of(group)
+        self.group, self.graph, self.eqn = group, graph, anchor_of(group)
         self.attrs = cast(AttentionAttrs, self.eqn.attrs)
         self.values: dict[str, Value] = by_name(self.attrs, self.eqn.inputs)
         self.dtype: DType = accumulator(self.values["q"].type.dtype)
@@ -129,6 +130,11 @@ class Scores:
         zero = self.k.dim(0)
         places = zip(dims, index[len(index) - len(dims) :])
         return self.element(name, tuple(zero if dim == 1 else at for dim, at in places))
+
+    def store(self, value: Value, index: Index, result: Expr) -> None:
+        """Stores an element of a result, wherever the group keeps it."""
+        kept, axes = placed(self.group, value)
+        self.graph.memory[kept].store(self.k, tuple(index[axis] for axis in axes), result)
 
     def constant(self, value: float) -> Expr:
         return tirx.const(value, COMPUTED[self.dtype])
