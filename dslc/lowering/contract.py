@@ -43,7 +43,8 @@ from dslc.schedules.cpu.depthwise import (
     plan_depthwise_backward_weight,
 )
 from dslc.schedules.cpu.dots import PAIRS, imported, stored
-from dslc.schedules.cpu.matmul import emit_matmul, plan_matmul
+from dslc.schedules.cpu.matmul import emit_matmul
+from dslc.schedules.cpu.matmul_plan import plan_matmul
 from dslc.schedules.cpu.winograd_weight import (
     emit_winograd_weight,
     plan_winograd_weight,

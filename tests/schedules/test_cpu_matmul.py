@@ -10,7 +10,8 @@ from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
 from dslc.schedules.cpu.contract import Machine, Operand, Panels, panel_width
-from dslc.schedules.cpu.matmul import emit_matmul, plan_matmul
+from dslc.schedules.cpu.matmul import emit_matmul
+from dslc.schedules.cpu.matmul_plan import plan_matmul
 
 SIZES = [
     (1, 1, 1), (1, 17, 600), (3, 5, 7), (2, 33, 16), (7, 16, 17), (33, 17, 40), (13, 100, 1),
@@ -119,7 +120,9 @@ def test_sources_follow_the_layout():
     assert source((64, 1), Panels(None, "float32", 32), 8, 64, 64) == "panels"
     assert source((64, 1), stored(64, 1), 4, 64, 64) == "place"
     assert source((64, 1), stored(64, 1), 99, 64, 64) == "pack"
-    assert source((4096, 1), stored(1, 4096), 99, 64, 4096) == "dots"
+    assert source((4096, 1), stored(1, 4096), 20, 64, 4096) == "dots"
+    assert source((4096, 1), stored(1, 4096), 99, 64, 4096) == "pack"
+    assert source((4096, 1), stored(1, 4096), 99, 3, 4096) == "dots"
     assert source((64, 1), stored(1, 64), 99, 64, 64) == "pack"
 
 

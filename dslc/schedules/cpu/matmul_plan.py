@@ -1,0 +1,176 @@
+"""How a matmul is run: where its operands are read, the tile, and what tasks share out.
+
+Input: shapes, strides and the machine. Output: a `MatmulPlan`, which `matmul.py` emits. All of it
+is plain arithmetic over the sizes that are known.
+
+Non-goals: TIR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dslc.schedules.cpu.contract import (
+    ITEMSIZE,
+    Machine,
+    Operand,
+    Panels,
+    Size,
+    ceil_div,
+    choose_tasks,
+    is_int,
+    product,
+    require,
+)
+
+FEW = 8  # rows up to which packing b would take longer than the product
+MANY = 64  # rows from which packing columns is cheaper than sums over lanes
+PACKING = 4  # rows of the product that take as long as packing b
+
+
+@dataclass(frozen=True, slots=True)
+class MatmulPlan:
+    """How a matmul is run. `source`: where column vectors come from, "panels" (packed
+    beforehand), "place" (b itself) or "pack" (scratch); "dots" is the other kind of tile.
+    `split`: what the tasks share out: "batch", "rows" or "columns"."""
+
+    m: Size
+    n: Size
+    k: Size
+    batch: tuple[Size, ...]
+    dtype: str
+    source: str
+    rows: int
+    vectors: int
+    lanes: int
+    split: str
+    tasks: int
+    rows_outside: bool
+
+    @property
+    def work(self) -> Size:
+        """Multiply-adds."""
+        return product([*self.batch, self.m, self.n, self.k])
+
+    @property
+    def width(self) -> int:
+        """Columns of a tile."""
+        return self.vectors * self.unit
+
+    @property
+    def unit(self) -> int:
+        """Columns that one accumulator of a row holds."""
+        return 1 if self.source == "dots" else self.lanes
+
+    def scratch_bytes(self, k: Size) -> Size:
+        """Bytes of scratch, given K (in whatever form the caller counts sizes)."""
+        if self.source != "pack":
+            return 0
+        return k * (self.width * ITEMSIZE[self.dtype] * self.tasks)
+
+
+def plan_matmul(
+    a: Operand, b: Operand | Panels, m: Size, n: Size, k: Size, machine: Machine,
+    batch: Sequence[Size] = (), most: int | None = None,
+) -> MatmulPlan:  # fmt: skip
+    """The plan for a [batch.., M, K] and b [batch.., K, N]; strides are all that is looked at.
+    `most`: what M never exceeds, where that is known."""
+    require(a.dtype == b.dtype and a.dtype in ITEMSIZE, f"matmul of {a.dtype} and {b.dtype}")
+    lanes = machine.lanes(a.dtype)
+    most = m if isinstance(m, int) else most
+    source = _source(a, b, most, n, k, lanes)
+    unit = 1 if source == "dots" else lanes
+    height = min(most, 4) if most is not None and not isinstance(m, int) else most
+    rows, vectors = _tile_shape(source, b, height, n, k, machine, a.dtype)
+    tasks = choose_tasks(machine, product([*batch, m, n, k]))
+    split = _split_axis(m, n, batch, rows, vectors * unit, tasks, source)
+    if split == "rows" and isinstance(m, int):
+        rows = _shared_rows(m, rows, tasks)
+    b_bytes = product([n, k]) if source == "panels" or source == "place" else None
+    return MatmulPlan(
+        m, n, k, tuple(batch), a.dtype, source, rows, vectors, lanes, split, tasks,
+        rows_outside=isinstance(b_bytes, int)
+        and b_bytes * ITEMSIZE[a.dtype] <= machine.l2_bytes // 2,
+    )  # fmt: skip
+
+
+def _source(a: Operand, b: Operand | Panels, most: int | None, n: Size, k: Size, lanes: int) -> str:
+    if isinstance(b, Panels):
+        return "panels"
+    few = most is not None and most <= FEW
+    along_n, along_k = is_int(b.strides[-1], 1), is_int(b.strides[-2], 1)
+    narrow = isinstance(n, int) and n < lanes
+    long = isinstance(k, int) and k >= (8 if few or narrow else 32) * lanes
+    if along_k and is_int(a.strides[-1], 1) and long:
+        many = most is None or most >= MANY
+        return "dots" if narrow or not many else "pack"
+    return "place" if along_n and (few or is_int(n, 1)) else "pack"
+
+
+def _tile_shape(
+    source: str, b: Operand | Panels, height: int | None, n: Size, k: Size, machine: Machine,
+    dtype: str,
+) -> tuple[int, int]:  # fmt: skip
+    """Rows and vectors of the tile: as many accumulators as registers allow."""
+    lanes = machine.lanes(dtype)
+    wide = machine.registers == 32
+    if source == "dots":
+        return _dots_shape(height, n, wide)
+    aliased = isinstance(k, int) and k > 0 and k * ITEMSIZE[dtype] % 4096 == 0
+    available = ceil_div(n, lanes) if isinstance(n, int) and n else 8
+    step = b.width // lanes if isinstance(b, Panels) else 1
+    if height is not None and height <= FEW and source != "pack":
+        wanted = min(8, (24 if wide else 12) // max(1, height))
+    elif wide and (source == "pack" or aliased):
+        wanted = 4  # rows that lie a multiple of 4 KiB apart fall into one set of the L1 cache
+    else:
+        wanted = 2
+    vectors = max(step, wanted // step * step)
+    if vectors >= available:
+        vectors = ceil_div(available, step) * step
+    elif step == 1:  # tiles of about equal width
+        vectors = ceil_div(available, ceil_div(available, vectors))
+    rows = (
+        (14 if vectors == 1 else 24 // vectors) if wide else (8 if vectors == 1 else 12 // vectors)
+    )
+    return min(rows, height) if height else rows, vectors
+
+
+def _dots_shape(height: int | None, n: Size, wide: bool) -> tuple[int, int]:
+    rows, vectors = (5, 4) if wide else (3, 4)
+    if height is not None and height < 4:
+        rows, vectors = max(1, height), (8 if wide else 4)
+    return rows, min(vectors, n) if isinstance(n, int) and n else vectors
+
+
+def _split_axis(
+    m: Size, n: Size, batch: Sequence[Size], rows: int, columns: int, tasks: int, source: str
+) -> str:
+    """The axis whose tiles the tasks share out best: so that the busiest has the least to do."""
+    if tasks == 1 or any(not isinstance(extent, int) for extent in batch):
+        return "batch" if batch else "rows"
+    if not isinstance(n, int):
+        return "rows"
+    if not isinstance(m, int):
+        return "rows" if ceil_div(n, columns) < tasks else "columns"
+    again = PACKING / (m + PACKING) if source == "pack" else 0.0  # by each task all of b
+    shares = {
+        "batch": _largest_share(product(batch), tasks),
+        "rows": _largest_share(m, tasks) * (1 - again) + again,
+        "columns": _largest_share(ceil_div(n, columns), tasks),
+    }
+    return min(shares, key=lambda axis: shares[axis])
+
+
+def _largest_share(items: int, tasks: int) -> float:
+    return ceil_div(items, tasks) / items if items else 1.0
+
+
+def _shared_rows(m: int, rows: int, tasks: int) -> int:
+    """The height of tiles of which each task has as many, as far as they don't get much lower."""
+    if not m:
+        return rows
+    tiles = ceil_div(m, rows)
+    even = ceil_div(tiles, tasks) * tasks
+    return ceil_div(m, even) if tiles < 4 * tasks and even <= m else rows
