@@ -19,6 +19,7 @@ from dslc.passes.attention import attention
 from dslc.passes.canonicalize import canonicalize
 from dslc.passes.cse import cse
 from dslc.passes.dce import dce
+from dslc.passes.flatten import flatten
 from dslc.passes.fold import fold
 from dslc.passes.hoist import hoist_weights
 from dslc.passes.layout import layout
@@ -40,6 +41,7 @@ FUNCTION_PASSES: Mapping[str, FunctionPass] = {
     "fold": fold,
     "cse": cse,
     "dce": dce,
+    "flatten": flatten,
     "layout": layout,
     "products": products,
     "quotients": quotients,
@@ -90,7 +92,7 @@ SIMPLIFY: Pipeline = each("canonicalize", "fold", "canonicalize", "cse", "dce")
 BEFORE_LOWERING: Pipeline = (
     *SIMPLIFY,
     *each("products", "quotients", "sums", "yields", "scans"),
-    *each("canonicalize", "layout", "canonicalize"),
+    *each("canonicalize", "layout", "canonicalize", "flatten"),
     ("absorb", absorb_transposes),
     *SIMPLIFY,
 )
