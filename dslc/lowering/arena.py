@@ -117,11 +117,11 @@ def _lay_out_multiples(items: list[_Item], unit: Monomial, base: Dim) -> Dim:
     of the alignment, one more is left free for each block that lies below."""
     height = _pack(items)
     whole = not unit or all(item.count % ALIGNMENT == 0 for item in items)
+    deepest = 0 if whole else _deepen(items)
     size = product(Poly((((atom,), 1),)) for atom in unit)
     for item in items:
         gap = 0 if whole else item.depth * ALIGNMENT
         item.block.offset = base + align(item.start * size) + gap
-    deepest = 0 if whole else max(item.depth for item in items)
     return align(height * size) + (deepest + 1 if deepest else 0) * ALIGNMENT
 
 
@@ -130,7 +130,7 @@ def _pack(items: list[_Item]) -> int:
     put the item first that is on top of all."""
     least = _least(items)
     order = sorted(items, key=lambda i: (-i.count, i.block.first))
-    best, kept = _place(order), {i: (i.start, i.depth) for i in items}
+    best, kept = _place(order), {i: i.start for i in items}
     for _ in range(min(TRIES, _TRIED_BLOCKS // max(1, len(items)))):
         if best <= least:
             break
@@ -139,10 +139,20 @@ def _pack(items: list[_Item]) -> int:
         order.insert(0, top)
         height = _place(order)
         if height < best:
-            best, kept = height, {i: (i.start, i.depth) for i in items}
-    for item, (start, depth) in kept.items():
-        item.start, item.depth = start, depth
+            best, kept = height, {i: i.start for i in items}
+    for item, start in kept.items():
+        item.start = start
     return best
+
+
+def _deepen(items: list[_Item]) -> int:
+    """Sets how many blocks lie below each; returns the most."""
+    lower: list[_Item] = []
+    for item in sorted(items, key=lambda i: i.start):
+        below = (o for o in lower if o.start < item.start and meet(item.block, o.block))
+        item.depth = max((other.depth + 1 for other in below), default=0)
+        lower.append(item)
+    return max(item.depth for item in items)
 
 
 def _least(items: Sequence[_Item]) -> int:
@@ -158,8 +168,6 @@ def _place(order: Sequence[_Item]) -> int:
     for item in order:
         below = [other for other in placed if meet(item.block, other.block)]
         item.start = _first_fit(item.count, below)
-        under = (other.depth + 1 for other in below if other.start < item.start)
-        item.depth = max(under, default=0)
         placed.append(item)
     return max((item.start + item.count for item in placed), default=0)
 

@@ -27,16 +27,19 @@ def f32(*dims: Dim) -> TensorType:
 
 
 @st.composite
-def blocks(draw: st.DrawFn) -> list[Block]:
+def blocks(draw: st.DrawFn, sizes: st.SearchStrategy[Dim] = st.sampled_from(SIZES)) -> list[Block]:
     made = []
     for _ in range(draw(st.integers(0, 12))):
         first = draw(st.integers(0, 9))
         last = first + draw(st.integers(0, 5))
-        made.append(Block(draw(st.sampled_from(SIZES)), first, last))
+        made.append(Block(draw(sizes), first, last))
     return made
 
 
-@given(blocks(), st.integers(0, 50))
+ODD: st.SearchStrategy[Dim] = st.integers(1, 40).map(lambda count: N * (4 * count))
+
+
+@given(blocks() | blocks(ODD), st.integers(0, 50))
 def test_living_blocks_do_not_overlap(made: list[Block], n: int) -> None:
     env: dict[str, Dim] = {"N": n, "T": 3}
     total = substitute(lay_out(made), env)
