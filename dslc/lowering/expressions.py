@@ -64,7 +64,59 @@ def bounds_of(value: Expr, known: Mapping[int, Bounds]) -> Bounds | None:
             if isinstance(value, tirx.Sub):
                 return left[0] - right[1], left[1] - right[0]
             return left[0] + right[0], left[1] + right[1]
+        case tirx.Mul():
+            left, right = bounds_of(value.a, known), bounds_of(value.b, known)
+            if left is None or right is None:
+                return None
+            corners = [a * b for a in left for b in right]
+            return min(corners), max(corners)
     return None
+
+
+Line = tuple[Expr, int, int]  # a variable (None: there is none), its factor, what is added
+
+
+def line_of(value: Expr, known: Mapping[int, Bounds]) -> Line | None:
+    """An expression of at most one of the `known` variables, as factor * variable + constant."""
+    match value:
+        case tirx.IntImm():
+            return None, 0, int(value.value)
+        case tirx.Var() if identity(value) in known:
+            return value, 1, 0
+        case tirx.Add() | tirx.Sub() | tirx.Mul():
+            name = {tirx.Add: "add", tirx.Sub: "sub", tirx.Mul: "mul"}[type(value)]
+            left, right = line_of(value.a, known), line_of(value.b, known)
+            return None if left is None or right is None else joined(name, left, right)
+    return None
+
+
+def joined(name: str, x: Line, y: Line) -> Line | None:
+    """The operation `name` on two lines, where its result is a line."""
+    (a, p, c), (b, q, d) = x, y
+    if name in ("add", "sub"):
+        if a is not None and b is not None and not a.same_as(b):
+            return None
+        sign = 1 if name == "add" else -1
+        factor = p + sign * q
+        return (a if a is not None else b) if factor else None, factor, c + sign * d
+    if name == "mul" and a is None:
+        a, p, b, q, c, d = b, q, a, p, d, c
+    if b is not None or d <= 0:
+        return None
+    if name == "mul":
+        return a, p * d, c * d
+    if p % d == 0 and name in ("floordiv", "mod"):
+        return (a, p // d, c // d) if name == "floordiv" else (None, 0, c % d)
+    return None
+
+
+def of_line(line: Line) -> Expr:
+    """The expression of a line."""
+    variable, factor, constant = line
+    if variable is None or factor == 0:
+        return i64(constant)
+    scaled = variable if factor == 1 else variable * i64(factor)
+    return scaled + i64(constant) if constant else scaled
 
 
 def decided(name: str, x: Bounds, y: Bounds) -> bool | None:

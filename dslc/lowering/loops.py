@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, cast
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -35,9 +35,12 @@ from dslc.lowering.scalar import Reduction, ScalarKernels, local
 from dslc.lowering.sizes import i64
 from dslc.ops.shape import ConcatAttrs
 from dslc.ops.slicing import PadAttrs
+from dslc.ops.windows import PoolAttrs
 
 KEPT_LANES = 64  # neighbouring results that a reduction keeps at a time
 PARALLEL_OPERATIONS = 400_000  # about 50 µs of work: less is not worth waking a thread
+LARGEST_STEP = 4  # of a pool, whose gradient is written out for each position between two steps
+POOL_GRADIENTS = ("max_pool2d_gradient", "avg_pool2d_gradient")
 _MOST_PIECES = 8  # of one axis, each with a loop of its own
 _GUESS = 32  # what an unknown extent counts as when deciding what to cut into tasks
 
@@ -104,8 +107,63 @@ def _emit_points(task: Task, anchor: Eqn | None) -> None:
     dims: tuple[Dim, ...] = group.dims
     if anchor is None and len(dims) > 1 and is_flat(group):
         dims = (product(dims),)
+    steps = _window_steps(group)
+    if steps is not None:
+        _emit_blocks(task, steps)
+        return
     weight = task.weight if anchor is None or group.kind == "put" else task.weight * 64
     for_rows(task, dims[:-1], dims[-1:], weight, lambda index: _points(task, index, dims))
+
+
+def _window_steps(group: Group) -> tuple[int, int] | None:
+    """The stride of the pool whose gradient the group computes, over images of known size."""
+    for eqn in group.eqns:
+        attrs = eqn.attrs
+        if eqn.op.name not in POOL_GRADIENTS or not isinstance(attrs, PoolAttrs):
+            continue
+        dims = eqn.outputs[0].type.dims
+        sizes = [dim for dim in dims[1:3] if isinstance(dim, int)]
+        if attrs.layout != "NHWC" or dims != group.dims or len(sizes) != 2:
+            return None
+        fits = all(step <= min(size, LARGEST_STEP) for step, size in zip(attrs.stride, sizes))
+        return attrs.stride if fits else None
+    return None
+
+
+def _emit_blocks(task: Task, steps: tuple[int, int]) -> None:
+    """Images in blocks of as many rows and columns as a window steps on by: in such a block it is
+    known which windows cover an element, and which of its positions the element is. The blocks'
+    elements are computed together and share what they read; what blocks leave over goes alone."""
+    n, *sizes, channels = task.group.dims
+    (down, across), (height, width) = steps, cast(tuple[int, int], tuple(sizes))
+    count, columns = height // down, width // across
+    weight = task.weight * width * down
+
+    def block(image: Expr, rows: Sequence[Expr]) -> None:
+        """Some rows of an image."""
+        k = task.k
+        with k.span(0, columns) as column, k.nest((channels,)) as last:
+            first = k.binary("mul", column, k.dim(across), "index")
+            for row in rows:
+                for j in range(across):
+                    at = k.binary("add", first, k.dim(j), "index")
+                    task.store_all((image, row, at, *last))
+        if columns * across < width:
+            with k.span(columns * across, width) as at, k.nest((channels,)) as last:
+                for row in rows:
+                    task.store_all((image, row, at, *last))
+
+    def item(index: Index) -> None:
+        k = task.k
+        with k.nest((n, count)[len(index) :]) as rest:
+            at = (*index, *rest)
+            first = k.binary("mul", k.within(at[1], count), k.dim(down), "index")
+            block(at[0], [k.binary("add", first, k.dim(i), "index") for i in range(down)])
+
+    for_rows(task, (n, count), (channels,), weight, item)
+    if count * down < height:
+        with task.k.loop(n) as image, task.k.span(count * down, height) as row:
+            block(image, [row])
 
 
 def _points(task: Task, outer: Index, dims: Sequence[Dim]) -> None:

@@ -35,8 +35,11 @@ from dslc.lowering.expressions import (
     extremum,
     identity,
     index_binary,
+    joined,
+    line_of,
     logic,
     lowest,
+    of_line,
     weight_of,
 )
 from dslc.lowering.sizes import dim_expression, i64
@@ -165,6 +168,12 @@ class ScalarKernels:
             index = self.intern(variable)
             self._bounds[identity(index)] = (first, stop - 1)
             yield index
+
+    def within(self, value: Expr, count: int) -> Expr:
+        """A variable with this value, which is known to lie in `[0, count)`."""
+        variable = self.intern(T.bind(value))
+        self._bounds[identity(variable)] = (0, count - 1)
+        return variable
 
     @contextmanager
     def nest(self, dims: Sequence[Dim]) -> Iterator[Index]:
@@ -328,8 +337,17 @@ class ScalarKernels:
     def _index_binary(self, name: str, x: Expr, y: Expr) -> Expr:
         key = (name, identity(x), identity(y))
         if key not in self._interned:
-            self._interned[key] = self.intern(index_binary(name, x, y))
+            self._interned[key] = self.intern(self._simple_index(name, x, y))
         return self._interned[key]
+
+    def _simple_index(self, name: str, x: Expr, y: Expr) -> Expr:
+        """Where the bounds of variables are known, divisions that leave no rest are done."""
+        if self._bounds:
+            left, right = line_of(x, self._bounds), line_of(y, self._bounds)
+            line = joined(name, left, right) if left is not None and right is not None else None
+            if line is not None:
+                return of_line(line)
+        return index_binary(name, x, y)
 
     def _divide(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
         """NumPy's `//` and `%`: towards minus infinity. Ops keep integer divisors off 0 and -1,
@@ -370,7 +388,7 @@ class ScalarKernels:
     def compare(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
         if dtype == "bool":
             x, y = tirx.Cast("uint8", x), tirx.Cast("uint8", y)
-        elif dtype == "index" and self._bounds:
+        elif dtype == "index":
             left, right = bounds_of(x, self._bounds), bounds_of(y, self._bounds)
             known = decided(name, left, right) if left is not None and right is not None else None
             if known is not None:

@@ -155,37 +155,34 @@ def _coverings(
 def max_gradient_compute(
     k: Kernels, attrs: PoolAttrs, operands: Sequence[Operand], outputs: Sequence[TensorType]
 ) -> Reader:
-    x, _, g = operands
+    x, y, g = operands
     dtype, wide = x.type.dtype, accumulator(x.type.dtype)
     counts = image_dims(g.type, attrs.layout)[2:]
 
+    def wins(element: Expr, largest: Expr) -> Expr:
+        """Whether the element is its window's maximum. When that is NaN, NaNs are."""
+        equal = k.compare("eq", element, largest, wide)
+        return k.binary("or", equal, k.unary("isnan", element, wide), "bool")
+
     def is_first(own: Expr, at: Index, window: tuple[Expr, Expr], tap: tuple[Expr, Expr]) -> Expr:
-        """No element of the window beats this one: earlier ones must be smaller, later ones
-        not greater. A NaN beats all but earlier NaNs."""
+        """Whether the element wins its window, and no earlier one does."""
         n, c, _, _ = at
         top, _, left, _ = attrs.padding
+        largest = k.cast(y(image_index(attrs.layout, n, c, *window)), dtype, wide)
         position = k.binary("add", _times(k, tap[0], attrs.kernel[1]), tap[1], "index")
-        own_nan = k.unary("isnan", own, wide)
-        first: Expr = None
+        first = wins(own, largest)
         for i in range(attrs.kernel[0]):
             for j in range(attrs.kernel[1]):
-                h = _plus(k, _times(k, window[0], attrs.stride[0]), i - top)
-                w = _plus(k, _times(k, window[1], attrs.stride[1]), j - left)
-                other = _pixel(k, attrs, x, (n, c, h, w), float("-inf"), wide)
-                other_nan = k.unary("isnan", other, wide)
+
+                def beaten(i: int = i, j: int = j) -> Expr:
+                    h = _plus(k, _times(k, window[0], attrs.stride[0]), i - top)
+                    w = _plus(k, _times(k, window[1], attrs.stride[1]), j - left)
+                    other = _pixel(k, attrs, x, (n, c, h, w), float("-inf"), wide)
+                    return wins(other, largest)
+
                 earlier = k.compare("lt", k.dim(i * attrs.kernel[1] + j), position, "index")
-                greater = k.compare("gt", other, own, wide)
-                equal = k.compare("eq", other, own, wide)
-                numbers = k.binary("or", greater, k.binary("and", earlier, equal, "bool"), "bool")
-                not_nan = k.unary("not", own_nan, "bool")
-                beaten = k.binary(
-                    "or",
-                    k.binary("and", not_nan, k.binary("or", numbers, other_nan, "bool"), "bool"),
-                    _all(k, own_nan, other_nan, earlier),
-                    "bool",
-                )
-                fine = k.unary("not", beaten, "bool")
-                first = fine if first is None else k.binary("and", first, fine, "bool")
+                lost = k.binary("and", earlier, beaten(), "bool")
+                first = k.binary("and", first, k.unary("not", lost, "bool"), "bool")
         return first
 
     def read(index: Index) -> Expr:

@@ -19,6 +19,7 @@ from dslc.ir.evaluate import evaluate, numpy_dtype
 from dslc.ir.op import Attrs, Op, Sample, TypeRuleError, attrs_symbols, substitute_attrs
 from dslc.ir.types import FLOATS, TensorType, is_float, is_integer
 from dslc.ops import ALL
+from dslc.ops.pool import max_pool2d, max_pool2d_gradient
 
 Array = Any
 ENVIRONMENTS: tuple[Mapping[str, int], ...] = ({"N": 1}, {"N": 3}, {"N": 0})
@@ -107,8 +108,13 @@ def widened(sample: Sample) -> Sample:
 
 
 def random_inputs(op: Op, sample: Sample, rng: np.random.Generator) -> list[Array]:
-    """Arrays of a concrete sample's types, within its bounds."""
-    return [random_array(type, sample, rng) for type in sample.inputs]
+    """Arrays of a concrete sample's types, within its bounds. The second operand of the gradient
+    of max pooling is what pooling makes of the first."""
+    arrays = [random_array(type, sample, rng) for type in sample.inputs]
+    if op is max_pool2d_gradient:
+        pooled = Sample(sample.inputs[:1], sample.attrs)
+        arrays[1] = np.ascontiguousarray(reference(max_pool2d, pooled, arrays[:1])[0])
+    return arrays
 
 
 def random_array(type: TensorType, sample: Sample, rng: np.random.Generator) -> Array:
