@@ -2,7 +2,8 @@
 
 `entry(dims..., inputs..., variables..., outputs..., arena)`: dims are i64, in the order of
 `entry_dims`; inputs and variables are the function's parameters (`argument_order`); outputs are
-written; the arena is a 64-byte aligned u8 array of the planned size. A scan is a loop in it: the
+written; the arena is a 64-byte aligned u8 array of the planned size. Inputs are checked again;
+all others are the runtime's own, and taken as they are. A scan is a loop in it: the
 kernels of its body are called once for each step, with addresses that move along.
 """
 
@@ -96,16 +97,26 @@ def make_entry(entry: Entry, steps: Sequence[Step]) -> Any:
         T.func_name(entry.name)
         T.func_attr({"tirx.noalias": True})
         symbols = {name: T.arg(name, tirx.Var(name, "int64")) for name in entry_dims(entry)}
-        params = {
-            i: T.arg(f"a_{i}", _declare(f"a_{i}", entry.function.params[i].type, symbols))
-            for i in argument_order(entry)
-        }
-        outputs = [
-            T.arg(f"o_{i}", _declare(f"o_{i}", value.type, symbols))
-            for i, value in enumerate(entry.function.results[: len(entry.outputs)])
-        ]
+        given: dict[int, Any] = {}
+        for i in argument_order(entry):
+            if entry.arguments[i].role == "input":
+                checked = _declare(f"a_{i}", entry.function.params[i].type, symbols)
+                given[i] = T.arg(f"a_{i}", checked)
+            else:
+                given[i] = T.arg(f"a_{i}", tirx.Var(f"a_{i}", "handle"))
+        made = [T.arg(f"o_{i}", tirx.Var(f"o_{i}", "handle")) for i in range(len(entry.outputs))]
         bytes_ = tirx.Var("arena_size", "int64")
         arena = T.arg("arena", T.buffer((bytes_,), "uint8", align=1))
+        params = {
+            i: argument
+            if entry.arguments[i].role == "input"
+            else _trusted(argument, entry.function.params[i].type, symbols)
+            for i, argument in given.items()
+        }
+        outputs = [
+            _trusted(argument, result.type, symbols)
+            for argument, result in zip(made, entry.function.results)
+        ]
         _Emitter(symbols, params, outputs, arena).emit(steps)
     return builder.get()
 
@@ -243,6 +254,19 @@ def _declare(name: str, type: TensorType, symbols: Mapping[str, Any]) -> Any:
     shape = tuple(dim_expression(dim, symbols) for dim in type.dims)
     strides = [tirx.Var(f"{name}_s{i}", "int64") for i in range(len(shape))]
     return T.buffer(shape, _DECLARED[type.dtype], strides=strides, align=ITEMSIZE[type.dtype])
+
+
+def _trusted(tensor: Any, type: TensorType, symbols: Mapping[str, Any]) -> Any:
+    """The buffer of an argument that is the runtime's own: its address is taken as it is. To check
+    each of a network's weights at each call takes a function that LLVM compiles for a minute."""
+    dtype = _DECLARED[type.dtype]
+    address = tirx.tvm_struct_get(tensor, 0, _DATA, "handle")
+    data = T.bind(tirx.reinterpret(T.handle(dtype, "global").ty, address))
+    size = dim_expression(type.size, symbols)
+    return T.decl_buffer((size,), dtype, data=data, align=ITEMSIZE[type.dtype], layout=None)
+
+
+_DATA = 1  # TVM's number of the address among the fields of a tensor
 
 
 def _in_turn(count: Expr) -> Any:
