@@ -146,7 +146,8 @@ def compile(
     parameters by name. dims: sizes of dynamic dims that get code of their own, beside the code for
     any size: `{"N": (1, 32)}`; of several dims, each combination. precision: "f32", "bf16" or
     "f16": what products, convolutions and attention are computed in; weights and what a call takes
-    and gives keep their types. weights: a `.safetensors` file (or the `.safetensors.index.json` of
+    and gives keep their types; "bf16-weights" computes in f32, but keeps the weights of products in
+    bf16. weights: a `.safetensors` file (or the `.safetensors.index.json` of
     several) or arrays by name; without them the initialisers' values, drawn from `seed`. missing:
     patterns of weights that may be missing in `weights` and start as without them, such as
     `["head.*"]`; the model's `report` tells of each weight. With `train`, dropout and the like draw

@@ -64,7 +64,7 @@ def build_source(
     `sizes`: of dynamic dims that get code of their own; `weights` that don't fit are refused before
     anything is compiled (see `given.py`); `precision`: what contractions are computed in.
     CompileError, BuildError, ArgumentError."""
-    checked = check_precision(precision)
+    checked = check_precision(precision, training, targets)
     program = program_of(source, model, settings, training=training)
     if dump is not None:
         dump("elaborate", program)
@@ -76,12 +76,25 @@ def build_source(
     return build_program(program, targets, digest, dump, sizes, checked)
 
 
-def check_precision(name: str) -> Precision:
-    """ArgumentError unless it is one that a program can be computed in."""
+def check_precision(name: str, training: bool, targets: Sequence[Target]) -> Precision:
+    """ArgumentError unless it is one that a program can be computed in, for these targets."""
     for known in PRECISIONS:
+        if name == known == "bf16-weights":
+            _check_kept(training, targets)
         if name == known:
             return known
     raise ArgumentError(f"there is no precision {name!r}; there are {', '.join(PRECISIONS)}")
+
+
+def _check_kept(training: bool, targets: Sequence[Target]) -> None:
+    """ArgumentError unless weights may be kept in bf16."""
+    if training:
+        raise ArgumentError(
+            "bf16-weights is for models that are not trained: steps change weights by less than "
+            "bf16 can tell; for products in bf16 there is the precision bf16"
+        )
+    if any(target.kind != "cpu" for target in targets):
+        raise ArgumentError("bf16-weights is for CPUs; on a GPU there is the precision bf16")
 
 
 def _first_values(

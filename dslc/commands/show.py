@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         print(source.text, end="" if source.text.endswith("\n") else "\n")
         return 0
     training = args.train or args.stage == "grad"
+    targets = parse_targets(args.target, args.cpu, args.arch, args.threads)
+    session.check_precision(args.precision, training, targets)
     program = session.program_of(source, args.model, parse_settings(args.set), training=training)
     if args.stage == "ir":
         if args.precision != "f32":

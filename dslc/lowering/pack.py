@@ -3,7 +3,8 @@
     conv2d(x, w)                  becomes   conv2d_packed(x, pack(w))
     conv2d_input_gradient(g, w)   becomes   conv2d_packed(g, pack(w turned round))
     matmul(h, w) in a loop        becomes   matmul_packed(h, pack(w)), if w is the same at each step
-    matmul(x, w)                  becomes   matmul_packed(x, pack(w)), if w never changes
+    matmul(x, w)                  becomes   matmul_packed(x, pack(w)), if w never changes; what w
+                                            is the bf16 of stays that, where x is f32
 
 `pack` is a chain of reshape, pad and transpose: in an inference entry it depends on weights alone,
 so `hoist` moves it to `prepare`, which runs once at load; out of a loop `scans` moves it. bf16 is
@@ -81,7 +82,7 @@ def pack_weights(entry: Entry, cpu: Vectors, fixed: Container[str]) -> Entry:
             return _to_input(eqn, b, cpu)
         if eqn.op is matmul:
             known = _made_of(eqn.inputs[1], context) in weights
-            return _product(eqn, b, cpu) if known else None
+            return _product(eqn, b, cpu, _narrow(eqn.inputs[1], context)) if known else None
         return None
 
     rules: list[Rule] = [rule]
@@ -94,6 +95,13 @@ def _made_of(value: Value, context: Context) -> Value:
     while (eqn := context.producer(value)) is not None and eqn.op in moves:
         (value,) = eqn.inputs
     return value
+
+
+def _narrow(value: Value, context: Context) -> Value:
+    """What of 16 bits the f32 is, if that is what it was widened from; else the value."""
+    eqn = context.producer(value)
+    widened = eqn is not None and eqn.op is cast_op and eqn.inputs[0].type.dtype == "bf16"
+    return eqn.inputs[0] if eqn is not None and widened else value
 
 
 def pack_in_loops(function: Function, cpu: Vectors) -> Function:
@@ -112,13 +120,13 @@ def _product_rule(fixed: set[Value], cpu: Vectors) -> Rule:
     def product(eqn: Eqn, b: Builder, context: Context) -> Value | None:
         if eqn.op is not matmul or eqn.inputs[1] not in fixed:
             return None
-        return _product(eqn, b, cpu)
+        return _product(eqn, b, cpu, eqn.inputs[1])
 
     return product
 
 
-def _product(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
-    """The product with its right side packed."""
+def _product(eqn: Eqn, b: Builder, cpu: Vectors, kept: Value) -> Value | None:
+    """The product with its right side, or what of 16 bits that is, packed."""
     (x, w), attrs = eqn.inputs, cast(MatmulAttrs, eqn.attrs)
     plain = w.type.rank == 2 and w.type.is_static and cpu.takes(w.type.dtype)
     if attrs.transpose_a or not plain or 0 in w.type.dims:
@@ -126,7 +134,7 @@ def _product(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
     columns = cast(int, eqn.outputs[0].type.dims[1])
     if attrs.transpose_b and _is_narrow(w, cpu):
         return None
-    packed = pack_matrix(b, w, attrs.transpose_b, cpu)
+    packed = pack_matrix(b, kept, attrs.transpose_b, cpu)
     return _summed(b, matmul_packed, x, packed, PackedMatmulAttrs(columns))
 
 

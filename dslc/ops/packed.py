@@ -11,6 +11,8 @@ image's pixels (the gradient of a stride), and padding may be negative (cropping
 
 The right side of a product is packed as [ceil(N / width), K, width].
 
+Those of a product may be bf16 beside f32 on the left: they are widened as they are read.
+
 Of bf16, for CPUs that have dot-product instructions, both sides hold pairs of neighbouring channels
 in a last axis of 2 (see `pairs.py`): images [N, H, W, C / 2, 2], weights [.., C / 2, width, 2]. The
 result is f32 then.
@@ -239,7 +241,8 @@ class PackedMatmulAttrs(Attrs):
 
 def _matmul_type(attrs: PackedMatmulAttrs, a: TensorType, w: TensorType) -> TensorType:
     paired = is_paired(a) and is_paired(w)
-    fits = (a.rank, w.rank) == (2 + paired, 3 + paired) and (paired or _is_plain(a, w))
+    plain = _is_plain(a, w) or (a.dtype, w.dtype) == ("f32", "bf16")
+    fits = (a.rank, w.rank) == (2 + paired, 3 + paired) and (paired or plain)
     if not fits or a.dims[1] != w.dims[1]:
         raise TypeRuleError(f"cannot multiply {a} and packed weights {w}")
     width = w.dims[2]
@@ -252,6 +255,7 @@ def _matmul_reference(attrs: PackedMatmulAttrs, a: Any, w: Any) -> Any:
     if w.ndim == 4:
         a, w = flat(a), unpaired(w)
     panels, inner, width = w.shape
+    w = w.astype(a.dtype)
     return a @ w.transpose(1, 0, 2).reshape(inner, panels * width)[:, : attrs.columns]
 
 
@@ -269,7 +273,7 @@ def _matmul_compute(
         def product(r: Index) -> Expr:
             inner, *side = r
             x, y = a((row, inner, *side)), w((panel, inner, lane, *side))
-            return k.binary("mul", k.cast(x, dtype, wide), k.cast(y, dtype, wide), wide)
+            return k.binary("mul", k.cast(x, dtype, wide), k.cast(y, w.type.dtype, wide), wide)
 
         return k.reduce("sum", a.type.dims[1:], product, wide)
 
@@ -277,10 +281,11 @@ def _matmul_compute(
 
 
 def _matmul_sample(
-    rows: Dim, inner: int, panels: int, columns: int, width: int = 8, *sides: int
-) -> Sample:
+    rows: Dim, inner: int, panels: int, columns: int, width: int = 8, *sides: int,
+    kept: DType = "f32",
+) -> Sample:  # fmt: skip
     dtype: DType = "bf16" if sides else "f32"
-    weight = TensorType(dtype, (panels, inner, width, *sides))
+    weight = TensorType("bf16" if sides else kept, (panels, inner, width, *sides))
     return Sample(
         (TensorType(dtype, (rows, inner, *sides)), weight),
         PackedMatmulAttrs(columns),
@@ -301,6 +306,7 @@ matmul_packed = Op(
         _matmul_sample(1, 33, 2, 21, 16),
         _matmul_sample(sym("N"), 7, 3, 17),
         _matmul_sample(sym("N"), 7, 2, 21, 16, 2),
+        _matmul_sample(3, 9, 2, 21, 16, kept="bf16"),
     ),
 )
 

@@ -33,9 +33,10 @@ from dslc.ops.linalg import matmul
 from dslc.ops.pool import max_pool2d
 from dslc.ops.shape import concat, reshape, transpose
 from dslc.ops.slicing import pad, slice_
+from dslc.passes.kept import keep_weights
 
-Precision = Literal["f32", "bf16", "f16"]
-PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16")
+Precision = Literal["f32", "bf16", "f16", "bf16-weights"]
+PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16", "bf16-weights")
 
 # Sums of products. Of attention, the first operands (query, keys, values) are multiplied.
 CONTRACTIONS: tuple[Op, ...] = (matmul, conv2d, attention)
@@ -50,6 +51,8 @@ def with_precision(program: Program, precision: Precision) -> Program:
     """The program computed in `precision`, its training included."""
     if precision == "f32":
         return program
+    if precision == "bf16-weights":
+        return keep_weights(program)
     entries = tuple(
         replace(entry, function=narrowed(entry.function, precision)) for entry in program.entries
     )

@@ -134,10 +134,10 @@ def test_dot_products_are_used_where_the_cpu_has_them() -> None:
         products = [eqn for eqn in eqns if eqn.op.name.startswith("matmul")]
         assert {eqn.op.name for eqn in products} == {"matmul_packed"}
         multiplied = {value.type.dtype for eqn in products for value in eqn.inputs}
-        assert multiplied == {"bf16" if target.has_bf16 else "f32"}
+        assert multiplied == ({"bf16"} if target.has_bf16 else {"f32", "bf16"})
         assert {v.type.dtype for v in optimised.variables if v.kind == "weight"} == {"f32"}
         prepared = {v.type.dtype for v in optimised.variables if v.kind == "prepared"}
-        assert prepared == {"bf16" if target.has_bf16 else "f32"}
+        assert prepared == {"bf16"}
 
 
 NET = """
@@ -156,6 +156,30 @@ train Net {
 }
 """
 )
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
+def test_weights_kept_in_bf16(target: Target) -> None:
+    """Products read them from bf16, and what they give is that of f32 with rounded weights."""
+    program = session.program_of(SourceFile("net.dl", NET))
+    built = driver.build_here(program, target, precision="bf16-weights")
+    assert not built.summary.notes
+    assert {v.type.dtype for v in built.program.variables if v.kind == "prepared"} == {"bf16"}
+    model = session.load_built(built, None, 0)
+    x = np.random.default_rng(0).normal(size=(7, 20)).astype("f4")
+    rounded = with_precision(program, "bf16-weights")
+    expected = run_entry(rounded, "forward", dict(model.weights), {"x": x})[0]["output"]
+    np.testing.assert_allclose(model(x), expected, atol=1e-5)
+    exact = run_entry(program, "forward", dict(model.weights), {"x": x})[0]["output"]
+    assert 1e-4 < np.abs(exact - expected).max() < 3e-2
+
+
+def test_weights_that_are_trained_stay_f32() -> None:
+    with pytest.raises(dslc.ArgumentError, match="for models that are not trained: steps change"):
+        dslc.compile(TRAINED_NET, train=True, precision="bf16-weights")
+    with pytest.raises(dslc.ArgumentError, match="for CPUs; on a GPU there is the precision bf16"):
+        dslc.compile(NET, target="cuda", precision="bf16-weights")
+
 
 # --- models -----------------------------------------------------------------------------------
 

@@ -92,6 +92,30 @@ def test_what_moves_elements_follows() -> None:
     assert (kinds["exp"], kinds["reduce_sum"], kinds["add"]) == ("f32",) * 3
 
 
+def test_weights_of_products_are_rounded_once() -> None:
+    """However often they are read, through whatever moves; what is no product reads all bits."""
+    source = """
+    model M(i: i64[3], x: f32[5, 6]) -> (f32[3, 6], f32[5, 4], f32[6, 4]) {
+        param w: f32[4, 6] ~ normal[0, 1]
+        return take[axis=0](w, i), x @ w.T + x @ reshape[6, 4](w), w.T
+    }
+    """
+    program = program_of(source)
+    (kept,) = with_precision(program, "bf16-weights").entries
+    names = Counter(eqn.op.name for eqn in kept.function.eqns)
+    assert names["cast"] == 2
+    assert {v.type.dtype for eqn in kept.function.eqns for v in eqn.outputs} <= {"f32", "bf16"}
+    variables = initial_variables(program, 0)
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype("f4")
+    inputs = {"i": np.arange(3), "x": x}
+    exact, _ = run_entry(program, "forward", variables, inputs)
+    found, _ = run_entry(with_precision(program, "bf16-weights"), "forward", variables, inputs)
+    (rows, product, turned), (rows_, product_, turned_) = exact.values(), found.values()
+    np.testing.assert_array_equal(rows, rows_)
+    np.testing.assert_array_equal(turned, turned_)
+    assert 0 < np.abs(product - product_).max() < 0.1
+
+
 def test_products_in_loops_too() -> None:
     program = program_of(RECURRENT, training=True)
     narrow = add_train_step(with_precision(program, "f16"))

@@ -10,6 +10,7 @@ from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
 from dslc.schedules.cpu.contract import Machine, Operand, Panels, panel_width
+from dslc.schedules.cpu.dots import HALF
 from dslc.schedules.cpu.matmul import emit_matmul
 from dslc.schedules.cpu.matmul_plan import plan_matmul
 
@@ -28,13 +29,18 @@ def pack(b: np.ndarray, width: int) -> np.ndarray:
 
 
 def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, most=None):
-    """`kind`: how a and b lie in memory: N row-major, T transposed, P packed panels."""
+    """`kind`: how a and b lie in memory: N row-major, T transposed, P packed
+    panels, H panels of bf16."""
     random = np.random.default_rng(0)
     a, b = random.standard_normal((m, k)).astype(dtype), random.standard_normal((k, n))
     b = b.astype(dtype)
+    if kind[1] == "H":
+        b = (b.view("u4") >> 16 << 16).view("f4")
     width = panel_width(n, dtype, machine)
     a_data = np.ascontiguousarray(a.T) if kind[0] == "T" else a
     b_data = {"N": lambda: b, "T": lambda: np.ascontiguousarray(b.T), "P": lambda: pack(b, width)}
+    b_data["H"] = lambda: (pack(b, width).view("u4") >> 16).astype("u2")
+    stored = HALF if kind[1] == "H" else dtype
     added = random.standard_normal(n).astype(dtype)
     plans = []
 
@@ -42,8 +48,8 @@ def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, mos
         rows = dims[0] if dynamic else m
         a_view = Operand(a_buffer, dtype, (1, rows) if kind[0] == "T" else (k, 1))
         b_view = (
-            Panels(b_buffer, dtype, width)
-            if kind[1] == "P"
+            Panels(b_buffer, stored, width)
+            if kind[1] in "PH"
             else Operand(b_buffer, dtype, (1, k) if kind[1] == "T" else (n, 1))
         )
 
@@ -55,7 +61,7 @@ def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, mos
         plans.append(plan)
         emit_matmul(plan, a_view, b_view, epilogue, Operand(scratch, dtype, (1,)))
 
-    run = compile_body(body, [dtype] * 5, int(dynamic), machine.vector_bits)
+    run = compile_body(body, [dtype, stored, *[dtype] * 3], int(dynamic), machine.vector_bits)
     out, whole = guarded(m * n, dtype)
     scratch = np.zeros(plans[0].scratch_bytes(k) // np.dtype(dtype).itemsize + 1, dtype)
     run(a_data.reshape(-1), b_data[kind[1]]().reshape(-1), added, whole, scratch, *[m] * dynamic)
@@ -95,6 +101,12 @@ def test_double_precision(kind):
 @pytest.mark.parametrize("kind", ["NN", "NT", "NP"])
 def test_narrower_vectors(kind, bits):
     check(kind, 19, 21, 300, machine=Machine(vector_bits=bits))
+
+
+@pytest.mark.parametrize("bits", sorted({MACHINE.vector_bits, 256, 128}))
+@pytest.mark.parametrize("m", [1, 19])
+def test_panels_of_bf16(bits, m):
+    check("NH", m, 70, 33, machine=Machine(vector_bits=bits))
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(200, 130, 101), (5, 3000, 301), (3000, 20, 60)])

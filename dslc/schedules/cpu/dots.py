@@ -18,6 +18,7 @@ from tvm.tirx.script import builder as T
 Expr = Any  # a TIR expression
 
 PAIRS = "bf16x2"
+HALF = "uint16"  # one bf16 beside the float32 that it is multiplied by: widened when it is loaded
 _LANES = 16
 _LLVM_IR = """
 declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
@@ -55,6 +56,13 @@ def plus_product(dtype: str, total: Expr, x: Expr, y: Expr) -> Expr:
     if dtype != PAIRS:
         return total + x * y
     return tirx.call_pure_extern(f"float32x{_LANES}", "dslc_dot_bf16", total, x, y)
+
+
+def widened(halves: Expr, lanes: int) -> Expr:
+    """The float32s that a vector of HALF stands for."""
+    sixteen = tirx.Broadcast(tirx.const(16, "uint32"), lanes)
+    bits = tirx.shift_left(tirx.Cast(f"uint32x{lanes}", halves), sixteen)
+    return tirx.reinterpret(f"float32x{lanes}", bits)
 
 
 @contextmanager

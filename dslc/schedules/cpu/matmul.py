@@ -46,6 +46,7 @@ from dslc.schedules.cpu.contract import (
     unflatten,
     vector_at,
 )
+from dslc.schedules.cpu.dots import HALF, widened
 from dslc.schedules.cpu.matmul_plan import MatmulPlan
 from dslc.schedules.cpu.pack import pack_panel
 from dslc.schedules.cpu.register_tile import (
@@ -228,9 +229,13 @@ def _column_reader(run: _Run, where: Index, block: _Block) -> Callable[[int, Exp
         start = T.bind(address(
             b.offset, *zip(where, b.strides), (div(block.step, each), panel)
         ))  # fmt: skip
-        return lambda j, k: vector_at(
-            b.buffer, address(start, (j // each, panel)) + k * b.width + j % each * lanes, lanes
-        )
+
+        def read(j: int, k: Expr) -> Expr:
+            at = address(start, (j // each, panel)) + k * b.width + j % each * lanes
+            vector = vector_at(b.buffer, at, lanes)
+            return widened(vector, lanes) if b.dtype == HALF else vector
+
+        return read
     if plan.source == "pack" and run.scratch is not None:
         buffer, start, width = (
             run.scratch.buffer,

@@ -23,6 +23,7 @@ from dslc.schedules.cpu.contract import (
     product,
     require,
 )
+from dslc.schedules.cpu.dots import HALF
 
 FEW = 8  # rows up to which packing b would take longer than the product
 MANY = 64  # rows from which packing columns is cheaper than sums over lanes
@@ -76,7 +77,9 @@ def plan_matmul(
 ) -> MatmulPlan:  # fmt: skip
     """The plan for a [batch.., M, K] and b [batch.., K, N]; strides are all that is looked at.
     `most`: what M never exceeds, where that is known."""
-    require(a.dtype == b.dtype and a.dtype in ITEMSIZE, f"matmul of {a.dtype} and {b.dtype}")
+    kept = isinstance(b, Panels) and (a.dtype, b.dtype) == ("float32", HALF)
+    known = a.dtype in ITEMSIZE and (a.dtype == b.dtype or kept)
+    require(known, f"matmul of {a.dtype} and {b.dtype}")
     lanes = machine.lanes(a.dtype)
     most = m if isinstance(m, int) else most
     source = _source(a, b, most, n, k, lanes)
