@@ -75,7 +75,9 @@ def _plan(group: Group, machine: Machine, size: Sizes, past: Size) -> Plan | Non
     )  # fmt: skip
     if eqn.op.name == "attention_gradient":
         return plan_backward(shape, machine)
-    return plan_decode(shape, machine) or plan_attention(shape, machine)
+    values = strided(group, by_name(attrs, eqn.inputs)["v"])
+    apart = values.strides[-2] != v.dims[-1]
+    return plan_decode(shape, machine) or plan_attention(shape, machine, apart)
 
 
 @dataclass(frozen=True, slots=True)

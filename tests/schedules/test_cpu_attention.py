@@ -23,7 +23,7 @@ CASES = {
     "small": Case(),
     "ragged": Case(queries=29, keys=37, depth=19, width=21),
     "wide": Case(batch=1, heads=1, queries=13, keys=70, depth=33, width=150),
-    "equal blocks": Case(batch=1, heads=1, queries=24, keys=512, depth=16, width=16),
+    "equal blocks": Case(batch=1, heads=1, queries=24, keys=1024, depth=16, width=16),
     "all at once": Case(group=2, queries=29, keys=45, bias=True, mask=True, low=0, drop=True),
     "no queries": Case(queries=0),
     "no keys": Case(keys=0),
@@ -42,16 +42,16 @@ CAUSAL = Case(low=0, unknown=UNKNOWN)
 WINDOW = Case(unknown=f"{UNKNOWN} low high")
 SIZES = {
     "one of each": replace(PLAIN, batch=1, heads=1, queries=1, keys=1, depth=1, width=1),
-    "several blocks": replace(PLAIN, batch=1, queries=53, keys=600, depth=16, width=16),
+    "several blocks": replace(PLAIN, batch=1, queries=53, keys=1100, depth=16, width=16),
     "many columns": replace(PLAIN, queries=61, keys=290, depth=18, width=137, group=2),
     "group": replace(PLAIN, group=3, queries=7, keys=40, depth=16, width=16),
     "causal": replace(CAUSAL, queries=70, keys=70, depth=16, width=16),
-    "causal blocks": replace(CAUSAL, batch=1, heads=1, queries=300, keys=300),
+    "causal blocks": replace(CAUSAL, batch=1, heads=1, queries=560, keys=560),
     "fewer keys": replace(CAUSAL, queries=50, keys=9),
     "after a past": replace(CAUSAL, queries=9, keys=50, past=41),
     "before the keys": replace(CAUSAL, queries=9, keys=50, past=-4),
     "window": replace(WINDOW, batch=1, queries=70, keys=70, low=0, high=8),
-    "long window": replace(WINDOW, batch=1, queries=350, keys=350, low=0, high=8),
+    "long window": replace(WINDOW, batch=1, queries=560, keys=560, low=0, high=8),
     "window past the keys": replace(WINDOW, queries=40, keys=12, low=0, high=8),
     "window both ways": replace(WINDOW, queries=40, keys=55, low=-5, high=5, past=3),
     "mask": replace(PLAIN, queries=29, keys=45, depth=16, mask=True, bias=True),
@@ -71,15 +71,23 @@ def test_narrower_vectors(name, bits):
 
 
 @pytest.mark.parametrize(
-    ("batch", "unknown", "split"), [(1, "", "blocks"), (5, "", "heads"), (1, "batch", "heads")]
+    ("batch", "unknown"), [(1, ""), (5, ""), (6, ""), (1, "batch"), (8, "batch queries")]
 )
-def test_tasks_cover_all_queries_once(batch, unknown, split):
+def test_tasks_cover_all_queries_once(batch, unknown):
     case = Case(
         batch=batch, heads=1, queries=250, keys=200, depth=64, width=32, low=0, unknown=unknown
     )
     plan = check(case, Machine(MACHINE.vector_bits, tasks=3))
     assert plan.tasks == 3
-    assert plan.split == split
+
+
+@pytest.mark.parametrize("keys", [100, 1100])
+def test_values_that_lie_apart_are_copied(keys):
+    def plan(shape, machine):
+        return plan_attention(shape, machine, values_apart=True)
+
+    case = Case(heads=1, queries=75, keys=keys, width=16, low=-600)
+    assert check_forward(case, MACHINE, plan, emit_attention).packed
 
 
 def test_a_score_that_is_no_number_shows():

@@ -3,8 +3,12 @@
 Turns q, k, v into register-tiled products over blocks of queries x blocks of keys: the scores of a
 block are a tile product with keys packed into panels, their exponentials the rows of another one
 with the values. A row keeps its maximum and its sum from block to block (online softmax), so that
-memory is linear in the number of keys. Blocks of keys that no query of a block sees are not
-computed; in the others, what a query doesn't see is -inf.
+memory is linear in the number of keys. Keys that are one block need none of that: their results
+leave the registers as they are to be. Blocks of keys that no query of a block sees are left out; in
+the others, what a query doesn't see is -inf.
+
+Each task has as many heads for itself as the others; of those that are left, it has every n-th
+block of queries.
 
 The scores are powers of two: queries are multiplied by log2(e) as they are copied.
 
@@ -30,8 +34,11 @@ from dslc.schedules.cpu.attention_blocks import (
     Block,
     Forward,
     Work,
+    clipped,
+    copy_rows,
     f32,
     finite,
+    for_heads,
     hide,
     multiply,
     pack_rows,
@@ -61,32 +68,36 @@ from dslc.schedules.cpu.contract import (
     Size,
     ceil_div,
     choose_tasks,
+    div,
     edge_vector,
     i64,
     is_zero,
+    larger,
     loop,
     product,
     run_tasks,
-    share,
     unflatten,
 )
 from dslc.schedules.cpu.register_tile import (
     Tile,
     allocate,
+    clear,
+    copy_out,
     load,
     reduce_segment,
     save,
 )
 from dslc.schedules.cpu.vector import LN2, LOG2E
 
-KEYS = 256  # of a block: their scores and values stay in the caches while queries pass
+KEYS = 512  # of a block: their scores and values stay in the caches while queries pass
 TILES = 2  # of scores below each other in a block
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
     """How attention is run. `rows` queries and `keys` keys are a block; `score` and `out` are the
-    tiles of the two products. `split`: what the tasks share out, "heads" or "blocks" of queries."""
+    tiles of the two products. `whole`: a block has all keys; `packed`: values are copied to lie
+    side by side, as keys are."""
 
     shape: AttentionShape
     rows: int
@@ -94,7 +105,8 @@ class AttentionPlan:
     score: Tile
     out: Tile
     tasks: int
-    split: str
+    whole: bool
+    packed: bool
 
     @property
     def padded_rows(self) -> int:
@@ -117,7 +129,9 @@ class AttentionPlan:
         return Areas.of(
             [
                 ("keys", panels * shape.depth), ("queries", rows * shape.depth),
-                ("scores", rows * self.score_stride), ("out", rows * self.out_stride),
+                ("values", shape.keys * self.out_stride if self.packed else 0),
+                ("scores", rows * self.score_stride),
+                ("out", 0 if self.whole else rows * self.out_stride),
                 *((name, rows) for name in ("maximum", "sum", "before", "part", "scale")),
             ]
         )  # fmt: skip
@@ -127,19 +141,33 @@ class AttentionPlan:
         return self.areas.size * (4 * self.tasks)
 
 
-def plan_attention(shape: AttentionShape, machine: Machine) -> AttentionPlan:
-    """The plan for attention in float32."""
+def plan_attention(
+    shape: AttentionShape, machine: Machine, values_apart: bool = False
+) -> AttentionPlan:
+    """The plan for attention in float32. `values_apart`: rows of values don't lie side by side."""
     lanes, wide = machine.lanes(DTYPE), machine.registers == 32
-    height = balanced(shape.queries, 12 if wide else 6)
-    rows = height * (TILES if wide else 4)
-    if isinstance(shape.queries, int):
-        rows = height * max(1, min(rows // height, -(-shape.queries // height)))
+    height, rows = _rows_of(shape.queries, 12 if wide else 6, TILES if wide else 2 * TILES)
     score = Tile(height, PANEL, lanes, DTYPE)
     out = columns_tile(shape.width, lanes, 4 if wide else 2, rows)
+    keys = _keys_of(shape, score.columns)
+    whole = isinstance(shape.keys, int) and shape.keys <= keys
+    ragged = not isinstance(shape.width, int) or shape.width % out.columns != 0
+    many = not isinstance(shape.queries, int) or shape.queries > 2 * rows
+    packed = (values_apart or ragged) and many
     tasks = choose_tasks(machine, shape.work)
-    units = product([*shape.batch, shape.heads])
-    split = "blocks" if isinstance(units, int) and units < tasks else "heads"
-    return AttentionPlan(shape, rows, _keys_of(shape, score.columns), score, out, tasks, split)
+    return AttentionPlan(shape, rows, keys, score, out, tasks, whole, packed)
+
+
+def _rows_of(queries: Size, most: int, tiles: int) -> tuple[int, int]:
+    """Rows of a tile, at most `most`, and of a block of up to `tiles` of them: equal blocks."""
+    if not isinstance(queries, int) or queries == 0:
+        return most, most * tiles
+    if queries <= most * tiles:
+        height = balanced(queries, most)
+        return height, -(-queries // height) * height
+    blocks = -(-queries // (most * tiles))
+    height = -(-queries // (blocks * tiles))
+    return height, height * tiles
 
 
 def _keys_of(shape: AttentionShape, width: int) -> int:
@@ -176,17 +204,8 @@ def emit_attention(
         work = Work.of_task(scratch, plan.areas, task, tasks)
         run = _Run(q, v, epilogue, work, registers, modify, drop, row_done, plan)
         heads = (*shape.batch, shape.heads)
-        start, stop = share(product(heads), task, tasks if plan.split == "heads" else 1)
-        stride = tasks if plan.split == "blocks" else 1
-        with loop(start, stop) as unit:
-            where = unflatten(unit, heads)
-            keys, width = rows_from(k, *where, i64(0)), plan.score.columns
-            pack_rows(work, "keys", keys, shape.keys, shape.depth, width, plan.score.lanes)
-            blocks = ceil_div(shape.queries, plan.rows)
-            first = task if stride > 1 else 0
-            turns = ceil_div(blocks - first, stride) if stride > 1 else blocks
-            with loop(0, shape.group) as member, loop(0, turns) as turn:
-                _queries(run, (*where, member), T.bind(i64((turn * stride + first) * plan.rows)))
+        for_heads(product(heads), task, tasks, lambda head, first, step: _head(
+            run, k, unflatten(head, heads), first, step))  # fmt: skip
 
     run_tasks(plan.tasks, shape.work, body)
 
@@ -196,33 +215,94 @@ class _Run(Forward):
     plan: AttentionPlan
 
 
+def _head(run: _Run, k: Operand, where: Index, first: Size, step: Size) -> None:
+    """Every `step`-th block of queries of a head of keys, from block `first` on."""
+    plan, shape, work = run.plan, run.plan.shape, run.work
+    keys, width = rows_from(k, *where, i64(0)), plan.score.columns
+    pack_rows(work, "keys", keys, shape.keys, shape.depth, width, plan.score.lanes)
+    if plan.packed:
+        values = rows_from(run.v, *where, i64(0))
+        copy_rows(work, "values", values, shape.keys, shape.keys, shape.width, plan.out_stride)
+    turns = div(ceil_div(shape.queries, plan.rows) - first + (step - 1), step)
+    with loop(0, shape.group) as member, loop(0, turns) as turn:
+        _queries(run, (*where, member), T.bind(i64((turn * step + first) * plan.rows)))
+
+
 def _queries(run: _Run, where: Index, start: Expr) -> None:
     """Queries [start, start + rows) of head `where`, against all keys that they see."""
     plan, shape = run.plan, run.plan.shape
     count = part(shape.queries, start, plan.rows)
-    _begin(run, where, start, count)
     low, high = 0, shape.keys
     if shape.limited:
         width, first = plan.score.columns, shape.first(start)
         low = 0 if is_zero(first) else T.bind(first // i64(width) * width)
         high = T.bind(i64(shape.stop(start + (count - 1))))
 
-    def against(key: Expr, size: Size) -> None:
-        block = Block(shape, where, start, count, key, size, "scores", plan.score_stride)
-        _keys(run, block)
+    def block(key: Expr, size: Size) -> Block:
+        return Block(shape, where, start, count, key, size, "scores", plan.score_stride)
 
-    pieces(low, high, plan.keys, against)
+    _scale_queries(run, where, start, count)
+    if plan.whole:
+        size = larger(high - low, 0)
+        _all_keys(run, block(i64(low), size if isinstance(size, int) else T.bind(size)))
+        return
+    _begin(run)
+    pieces(low, high, plan.keys, lambda key, size: _keys(run, block(key, size)))
     _end(run, where, start, count)
 
 
-def _begin(run: _Run, where: Index, start: Expr, count: Size) -> None:
-    """Queries times scale to memory, zeros behind the last; sums of nothing."""
+def _scale_queries(run: _Run, where: Index, start: Expr, count: Size) -> None:
+    """Queries times scale to memory, zeros behind the last."""
     plan, shape, work = run.plan, run.plan.shape, run.work
     factor = f32(shape.scale * LOG2E if run.modify is None else 1.0)
-    with loop(0, count) as r, loop(0, shape.depth) as d:
-        work.put("queries", r * shape.depth + d, run.q.load(*where, start + r, d) * factor)
+    queries = rows_from(run.q, *where, start)
+    copy_rows(work, "queries", queries, count, count, shape.depth, shape.depth, factor)
     with loop(count, plan.padded_rows) as r, loop(0, shape.depth) as d:
         work.put("queries", r * shape.depth + d, f32(0.0))
+
+
+def _all_keys(run: _Run, block: Block) -> None:
+    """A block of queries against all the keys that they see."""
+    plan, work = run.plan, run.work
+    _scores(run, block)
+    with loop(0, block.count) as row:
+        scores, panels = _row_of_scores(plan, work, row, block.size)
+        greatest = T.bind(row_maximum(work, scores, panels, plan.score.lanes))
+        less = finite(greatest)
+        total = T.bind(row_powers(work, scores, panels, plan.score.lanes, less))
+        work.put("maximum", row, greatest)
+        work.put("sum", row, total)
+        work.put("scale", row, row_factor(total))
+    if run.row_done is not None:
+        with loop(0, block.count) as row:
+            logarithm = row_logarithm(work.get("maximum", row), work.get("sum", row))
+            run.row_done((*block.where, block.start + row), logarithm)
+    if run.drop is not None:
+        replace(work, block, run.drop)
+    tile, registers = plan.out, run.registers
+
+    def begin(row: Expr, column: Expr) -> None:
+        clear(tile, registers)
+
+    def end(row: Expr, column: Expr) -> None:
+        copy_out(tile, registers)
+        columns = part(plan.shape.width, column, tile.columns)
+        rows = larger(clipped(block.count - row, tile.rows), 0)
+        with loop(0, rows) as i:
+            factor = T.bind(work.get("scale", row + i))
+            with loop(0, columns) as e:
+                value = registers.results[i * tile.columns + e] * factor
+                run.epilogue((*block.where, block.start + row + i, column + e), value)
+
+    _times_values(run, block, begin, end)
+
+
+# --- one block of keys after the other ------------------------------------------------------------
+
+
+def _begin(run: _Run) -> None:
+    """Sums of nothing."""
+    plan, work = run.plan, run.work
     with loop(0, plan.padded_rows * i64(plan.out_stride)) as at:
         work.put("out", at, f32(0.0))
     with loop(0, plan.padded_rows) as r:
@@ -232,35 +312,54 @@ def _begin(run: _Run, where: Index, start: Expr, count: Size) -> None:
 
 def _keys(run: _Run, block: Block) -> None:
     """A block of queries against a block of keys."""
+    plan, work = run.plan, run.work
     _scores(run, block)
-    if run.modify is not None:
-        replace(run.work, block, run.modify, LOG2E)
-    hide(run.work, block, run.plan.rows, run.plan.score.columns)
-    with loop(0, run.plan.rows) as row:
+    with loop(0, block.count) as row:
         _exponentials(run, row, block.size)
-    _rescale(run)
+    _rescale(run, block.count)
     if run.drop is not None:
-        replace(run.work, block, run.drop)
-    _add_values(run, block)
+        replace(work, block, run.drop)
+    tile, registers = plan.out, run.registers
+
+    def at(row: Expr, column: Expr) -> Expr:
+        return T.bind(work.at("out", row * plan.out_stride + column))
+
+    def begin(row: Expr, column: Expr) -> None:
+        load(tile, registers, work.memory, at(row, column), plan.out_stride,
+             lambda i: work.get("scale", row + i))  # fmt: skip
+
+    def end(row: Expr, column: Expr) -> None:
+        save(tile, registers, work.memory, at(row, column), plan.out_stride)
+
+    _times_values(run, block, begin, end)
 
 
 def _scores(run: _Run, block: Block) -> None:
-    """Queries times keys, over whole panels."""
+    """Queries times keys, over whole panels; -inf where a query sees no key."""
     plan, tile, work = run.plan, run.plan.score, run.work
     depth, width = plan.shape.depth, tile.columns
-    with loop(0, ceil_div(block.size, width)) as panel, loop(0, -(-plan.rows // tile.rows)) as t:
+    tiles = ceil_div(block.count, tile.rows)
+    with loop(0, ceil_div(block.size, width)) as panel, loop(0, tiles) as t:
         row = T.bind(t * tile.rows)
         multiply(
             work, run.registers, tile, depth, (work.at("queries", row * depth), depth, 1),
             (work.at("keys", (block.key + panel * width) * depth), width),
             (work.at("scores", row * block.stride + panel * width), block.stride), True,
         )  # fmt: skip
+    if run.modify is not None:
+        replace(work, block, run.modify, LOG2E)
+    hide(work, block, block.count, width)
+
+
+def _row_of_scores(plan: AttentionPlan, work: Work, row: Expr, size: Size) -> tuple[Expr, Size]:
+    """Where a row starts, and its panels."""
+    return work.at("scores", row * plan.score_stride), ceil_div(size, plan.score.columns)
 
 
 def _exponentials(run: _Run, row: Expr, size: Size) -> None:
     """A row of scores as powers of two, less its maximum so far, and their sum."""
     plan, work, lanes = run.plan, run.work, run.plan.score.lanes
-    scores, panels = work.at("scores", row * plan.score_stride), ceil_div(size, PANEL * lanes)
+    scores, panels = _row_of_scores(plan, work, row, size)
     before = T.bind(work.get("maximum", row))
     greatest = T.bind(tirx.max(before, row_maximum(work, scores, panels, lanes)))
     work.put("before", row, before)
@@ -268,39 +367,44 @@ def _exponentials(run: _Run, row: Expr, size: Size) -> None:
     work.put("part", row, row_powers(work, scores, panels, lanes, finite(greatest)))
 
 
-def _rescale(run: _Run) -> None:
+def _rescale(run: _Run, count: Size) -> None:
     """What the sums so far are multiplied by, now that maxima grew."""
     work = run.work
-    with loop(0, run.plan.rows) as row:
+    with loop(0, count) as row:
         less = work.get("before", row) - finite(T.bind(work.get("maximum", row)))
         scale = T.bind(vmath.exp(T.bind(less * f32(LN2))))
         work.put("scale", row, scale)
         work.put("sum", row, work.get("sum", row) * scale + work.get("part", row))
 
 
-def _add_values(run: _Run, block: Block) -> None:
-    """Weights times values, on to what there is."""
+def _times_values(
+    run: _Run, block: Block, begin: Callable[[Expr, Expr], None], end: Callable[[Expr, Expr], None]
+) -> None:
+    """Weights times values, tile by tile: `begin(row, column)`, the sum over keys, `end`."""
     plan, v, tile, work = run.plan, run.v, run.plan.out, run.work
-    memory, lanes, width = work.memory, tile.lanes, plan.shape.width
+    lanes, width = tile.lanes, plan.shape.width
     with loop(0, ceil_div(width, tile.columns)) as panel:
         column = T.bind(panel * tile.columns)
-        values = T.bind(v.at(*block.where[:-1], block.key, column))
-        columns = part(width, column, tile.columns)
-        with loop(0, -(-plan.rows // tile.rows)) as t:
+        if plan.packed:
+            values = Operand(work.memory, DTYPE, (plan.out_stride, 1), work.at("values"))
+            columns: Size = tile.columns
+        else:
+            values = rows_from(v, *block.where[:-1], i64(0))
+            columns = part(width, column, tile.columns)
+        first = T.bind(values.at(block.key, column))
+        with loop(0, ceil_div(block.count, tile.rows)) as t:
             row = T.bind(t * tile.rows)
             weights = T.bind(work.at("scores", row * block.stride))
-            at = T.bind(work.at("out", row * plan.out_stride + column))
-            load(tile, run.registers, memory, at, plan.out_stride,
-                 lambda i: work.get("scale", row + i))  # fmt: skip
+            begin(row, column)
             reduce_segment(
                 tile, run.registers, block.size,
-                lambda i, j: memory[weights + i64(i) * block.stride + j],
+                lambda i, j: work.memory[weights + i64(i) * block.stride + j],
                 lambda n, j: edge_vector(
-                    v.buffer, v.dtype, values + j * i64(v.strides[-2]) + n * lanes, lanes, n,
+                    values.buffer, DTYPE, first + j * i64(values.strides[0]) + n * lanes, lanes, n,
                     columns, tile.columns,
                 ),
             )  # fmt: skip
-            save(tile, run.registers, memory, at, plan.out_stride)
+            end(row, column)
 
 
 def _end(run: _Run, where: Index, start: Expr, count: Size) -> None:

@@ -23,6 +23,7 @@ from dslc.schedules.cpu.contract import (
     Size,
     address,
     ceil_div,
+    div,
     i64,
     is_int,
     is_zero,
@@ -105,6 +106,31 @@ def f32(value: float) -> Expr:
     return tirx.const(value, DTYPE)
 
 
+def for_heads(
+    total: Size, task: Expr, tasks: int, body: Callable[[Expr, Size, Size], None]
+) -> None:
+    """`body(head, first, step)` for the heads that a task works on. It has as many for itself as
+    the others (`first` 0, `step` 1), and a part of each that is left: every `tasks`-th piece, from
+    piece number `task` on."""
+    if tasks == 1:
+        with loop(0, total) as head:
+            body(head, 0, 1)
+        return
+    own = div(total, tasks)
+    begin = T.bind(task * i64(own))
+    if isinstance(total, int) and total % tasks == 0:
+        with loop(0, own) as number:
+            body(T.bind(begin + number), 0, 1)
+        return
+    own = T.bind(i64(own))
+    whole = T.bind(own * i64(tasks))
+    with loop(0, own + (total - whole)) as number:
+        alone = number < own
+        head = T.bind(tirx.Select(alone, begin + number, whole + (number - own)))
+        first = T.bind(tirx.Select(alone, i64(0), task))
+        body(head, first, T.bind(tirx.Select(alone, i64(1), i64(tasks))))
+
+
 def clipped(left: Size, most: int) -> Size:
     """min(left, most), bound where it is not known."""
     size = smaller(left, most)
@@ -138,14 +164,21 @@ def pack_rows(
 
 
 def copy_rows(
-    work: Work, name: str, source: Operand, rows: Size, padded: Size, columns: Size, stride: Size
-) -> None:
-    """A matrix [rows, columns], with zeros up to [padded, stride]."""
+    work: Work, name: str, source: Operand, rows: Size, padded: Size, columns: Size, stride: Size,
+    factor: Expr = None,
+) -> None:  # fmt: skip
+    """A matrix [rows, columns], times `factor`, with zeros up to [padded, stride]."""
+
+    def times(value: Expr) -> Expr:
+        return value if factor is None else value * factor
+
     with loop(0, rows) as i:
+        first, at = T.bind(source.at(i, i64(0))), T.bind(work.at(name, i * stride))
         with loop(0, columns) as j:
-            work.put(name, i * stride + j, source.load(i, j))
+            value = source.buffer[address(first, (j, source.strides[1]))]
+            T.buffer_store(work.memory, times(value), [at + j])
         with loop(columns, stride) as j:
-            work.put(name, i * stride + j, f32(0.0))
+            T.buffer_store(work.memory, f32(0.0), [at + j])
     with loop(rows, padded) as i, loop(0, stride) as j:
         work.put(name, i * stride + j, f32(0.0))
 

@@ -108,9 +108,17 @@ def balanced(length: Size, most: int) -> int:
 
 
 def columns_tile(columns: Size, lanes: int, most: int, rows: int) -> Tile:
-    """The tile of a product as wide as `columns`, of at most `most` vectors: equal panels of
-    columns, equal tiles of `rows`."""
-    vectors = most
-    if isinstance(columns, int) and columns:
-        vectors = balanced(-(-columns // lanes), most)
+    """The tile of a product as wide as `columns`, of at most `most` vectors: that with the fewest
+    steps, those of rows and columns behind the last included."""
+    if not isinstance(columns, int) or not columns:
+        return Tile(balanced(rows, 6), most, lanes, "float32")
+    wanted = -(-columns // lanes)
+
+    def steps(vectors: int) -> float:
+        height = balanced(rows, 6 * most // vectors)
+        products = -(-rows // height) * height * -(-wanted // vectors) * vectors
+        # A step loads so many vectors and scalars, one in the time of a product.
+        return products * max(1.0, (height + vectors) / (height * vectors))
+
+    vectors = min(range(1, most + 1), key=lambda v: (steps(v), abs(v - most // 2)))
     return Tile(balanced(rows, 6 * most // vectors), vectors, lanes, "float32")

@@ -12,13 +12,14 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.schedules.cpu.contract import Expr
+from dslc.schedules.cpu.vmath import ROUND
 
 LOG2E = 1.4426950408889634
 LN2 = 0.6931471805599453
 # 2**r on [-1/2, 1/2], highest power first: relative error 8e-8 when computed in float32.
 EXP2 = (1.5345754218287766e-4, 1.3399997260421515e-3, 9.618490003049374e-3,
         5.550328642129898e-2, 2.4022646248340607e-1, 6.931471824645996e-1, 1.0)  # fmt: skip
-LOWEST = -125.0  # powers of two below this one are taken for 0
+LOWEST = -125.5  # powers of two below this one are 0
 
 
 def constant(value: float, lanes: int) -> Expr:
@@ -27,20 +28,19 @@ def constant(value: float, lanes: int) -> Expr:
 
 
 def exp2_below(x: Expr, lanes: int) -> Expr:
-    """2**x of a float32 vector, none of whose lanes is above 127; below LOWEST it is 0. Maximum
+    """2**x of a float32 vector, none of whose lanes is above 127; below -125.5 it is 0. Maximum
     relative error 1e-7. NaN stays NaN."""
-    low = constant(LOWEST, lanes)
+    # As in `vmath.exp`: 2**n / 2 is made of the bits of n + 126 + ROUND.
+    low, shift = constant(-126.0, lanes), constant(ROUND + 126.0, lanes)
+    integers, floats = f"int32x{lanes}", f"float32x{lanes}"
     bound = T.bind(tirx.Select(x < low, low, x))
-    whole = T.bind(tirx.nearbyint(bound))
-    rest = T.bind(bound - whole)
-    power = constant(EXP2[0], lanes)
+    bits = T.bind(tirx.reinterpret(integers, bound + shift))
+    rest = T.bind(bound - (tirx.reinterpret(floats, bits) - shift))
+    power = constant(2.0 * EXP2[0], lanes)
     for coefficient in EXP2[1:]:
-        power = T.bind(power * rest + constant(coefficient, lanes))
-    integers = f"int32x{lanes}"
-    shift = tirx.Broadcast(tirx.const(23, "int32"), lanes)
-    exponent = tirx.shift_left(tirx.Cast(integers, whole), shift)
-    scaled = tirx.reinterpret(f"float32x{lanes}", tirx.reinterpret(integers, power) + exponent)
-    return T.bind(tirx.Select(x < low, constant(0.0, lanes), scaled))
+        power = T.bind(power * rest + constant(2.0 * coefficient, lanes))
+    exponent = tirx.shift_left(bits, tirx.Broadcast(tirx.const(23, "int32"), lanes))
+    return T.bind(power * tirx.reinterpret(floats, exponent))
 
 
 def lane_sum(vector: Expr, lanes: int) -> Expr:
