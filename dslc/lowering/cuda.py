@@ -67,7 +67,7 @@ def lower_entry_cuda(entry: Entry) -> Lowered:
 
 def cuda_layout(entry: Entry) -> Layout:
     """The entry's groups, and where its values lie, for a GPU."""
-    return lay_out(entry, lambda g: 0)
+    return lay_out(entry, lambda g, repeated: 0)
 
 
 def with_targets(lowered: Lowered, device: Any, host: Any) -> Any:

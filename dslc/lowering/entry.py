@@ -3,14 +3,16 @@
 `entry(dims..., inputs..., variables..., outputs..., arena)`: dims are i64, in the order of
 `entry_dims`; inputs and variables are the function's parameters (`argument_order`); outputs are
 written; the arena is a 64-byte aligned u8 array of the planned size. Inputs are checked again;
-all others are the runtime's own, and taken as they are. A scan is a loop in it: the
-kernels of its body are called once for each step, with addresses that move along.
+all others are the runtime's own, and taken as they are. A scan is a loop in it: the kernels of its
+body are called once for each step, with addresses that move along. Where they are cut into parts,
+and there is enough to do, threads go through the loop together: each calls its part of a kernel,
+and waits for the others before the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -27,6 +29,10 @@ from dslc.ir.types import ITEMSIZE, DType, TensorType
 from dslc.lowering.kernel import Kernel
 from dslc.lowering.memory import InArena, InArgument, InCarry, InOutput, OfScan, Place, Slots
 from dslc.lowering.sizes import dim_expression, i64
+from dslc.schedules.cpu.contract import PARALLEL_WORK
+
+REGION = "pragma_parallel_launch_point"  # what stands in it is run by each thread
+BARRIER = "pragma_parallel_barrier_when_finish"
 
 # What the caller's arrays are declared as (the kernels see what is stored).
 _DECLARED: Mapping[DType, str] = {
@@ -57,7 +63,8 @@ class CopyCall:
 @dataclass(frozen=True, slots=True, eq=False)
 class Loop:
     """A scan: `before` once, `steps` for each slice, `after` once, all in terms of the places of
-    its body. `region`, `inputs` and `outputs` are places of the function around."""
+    its body. `region`, `inputs` and `outputs` are places of the function around; `flops` are those
+    of all steps."""
 
     length: Dim
     reverse: bool
@@ -68,6 +75,13 @@ class Loop:
     before: tuple[CopyCall, ...]
     steps: tuple[Step, ...]
     after: tuple[CopyCall, ...]
+    flops: Dim
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts kernels of its steps are cut, at most."""
+        counts = [s.kernel.parts for s in self.steps if isinstance(s, Call)]
+        return max([1, *counts, *(s.parts for s in self.steps if isinstance(s, Loop))])
 
 
 Step: TypeAlias = Call | CopyCall | Loop
@@ -145,7 +159,7 @@ class Address:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Emitter:
     """Emits steps of an entry, or of the body of a scan, whose `loop` stands in `around`: `turn`
-    counts its steps as they are taken."""
+    counts its steps as they are taken. `together`: by all threads of a parallel region."""
 
     symbols: Mapping[str, Any]
     params: Mapping[int, Any]
@@ -154,19 +168,36 @@ class _Emitter:
     around: _Emitter | None = None
     loop: Loop | None = None
     turn: Expr = None
+    together: bool = False
 
     def emit(self, steps: Sequence[Step]) -> None:
         for step in steps:
             match step:
                 case Call(kernel, function):
-                    at = [self.address(place) for place in kernel.pointers]
-                    returned = "int32" if kernel.parallel else "void"
-                    self.call(function, at, [self.symbols[n] for n in kernel.symbols], returned)
+                    sizes = [self.symbols[n] for n in kernel.symbols]
+                    with self.each_part(kernel.parts) as part:
+                        at = [self.address(place) for place in kernel.pointers]
+                        returned = "int32" if kernel.parallel else "void"
+                        last = [part] if kernel.parts > 1 else []
+                        self.call(function, at, [*sizes, *last], returned)
                 case CopyCall(source, target, size, function):
-                    at = [self.address(source), self.address(target)]
-                    self.call(function, at, [self.dim(size)], "void")
+                    with self.each_part(1):
+                        at = [self.address(source), self.address(target)]
+                        self.call(function, at, [self.dim(size)], "void")
                 case Loop():
                     self.run(step)
+
+    @contextmanager
+    def each_part(self, count: int) -> Iterator[Expr]:
+        """The parts of a kernel: threads share them and wait for all, or one after the other."""
+        if self.together:
+            with T.attr(i64(0), BARRIER, i64(1)), T.parallel(i64(0), i64(count)) as part:
+                yield part
+        elif count == 1:
+            yield i64(0)
+        else:
+            with T.serial(i64(0), i64(count)) as part:
+                yield part
 
     def call(self, function: Any, at: Sequence[Address], sizes: list[Any], returned: str) -> None:
         """Calls a kernel; of addresses that depend on the step, the right ones."""
@@ -187,9 +218,25 @@ class _Emitter:
     def run(self, loop: Loop) -> None:
         """The scan's steps, one after the other."""
         self.inside(loop, i64(0)).emit(loop.before)
-        with T.serial(i64(0), self.dim(loop.length)) as turn:
-            self.inside(loop, turn).emit(loop.steps)
+        enough = 2 * PARALLEL_WORK
+        if self.together or loop.parts == 1:
+            self.turns(loop)
+        elif isinstance(loop.flops, int):
+            self.turns(loop, together=loop.flops >= enough)
+        else:
+            with T.If(self.dim(loop.flops) >= i64(enough)):
+                with T.Then():
+                    self.turns(loop, together=True)
+                with T.Else():
+                    self.turns(loop)
         self.inside(loop, self.dim(loop.length)).emit(loop.after)
+
+    def turns(self, loop: Loop, together: bool = False) -> None:
+        """All steps; `together`: by the threads of a parallel region of its own."""
+        region = T.attr(i64(0), REGION, i64(1)) if together else nullcontext()
+        with region, T.serial(i64(0), self.dim(loop.length)) as turn:
+            inside = self.inside(loop, turn)
+            replace(inside, together=together or self.together).emit(loop.steps)
 
     def inside(self, loop: Loop, turn: Expr) -> _Emitter:
         return replace(self, around=self, loop=loop, turn=turn)

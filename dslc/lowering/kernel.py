@@ -23,13 +23,15 @@ from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group, Grouping
 from dslc.lowering.loops import Task
 from dslc.lowering.memory import InArena, Place, Plan
+from dslc.lowering.parts import cut
 from dslc.lowering.scalar import Math, ScalarKernels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kernel:
-    """`function(pointers..., scratch?, symbols...)`; `parallel` ones return an int32. `note`: what
-    a user should know of it (a slow path)."""
+    """`function(pointers..., scratch?, symbols...)`; `parallel` ones return an int32. One cut into
+    several `parts` is called for each of them, and takes its number last. `note`: what a user
+    should know of it (a slow path)."""
 
     name: str
     function: Any
@@ -37,6 +39,7 @@ class Kernel:
     symbols: tuple[str, ...]
     parallel: bool
     note: str | None = None
+    parts: int = 1
 
 
 # (task, scratch pointer or None) -> emits the body; the kernel's note
@@ -73,9 +76,10 @@ def places_of(group: Group, grouping: Grouping, plan: Plan, position: int) -> tu
 
 def make_kernel(
     name: str, group: Group, grouping: Grouping, plan: Plan, position: int, tasks: int,
-    math: Math, emit: Emit,
+    math: Math, emit: Emit, repeated: bool = False,
 ) -> Kernel:  # fmt: skip
-    """The kernel of the group at `position`."""
+    """The kernel of the group at `position`; one that is `repeated` in a loop is cut into parts
+    that threads go through together (`parts.py`), and runs no parallel loop of its own."""
     found = pointers_of(group, grouping, plan.places)
     scratch = plan.scratch.get(position)
     symbols = symbols_of(group)
@@ -83,12 +87,18 @@ def make_kernel(
         T.func_name(name)
         T.func_attr({"tirx.noalias": True})
         task, extra = _declare_all(found, scratch, symbols, group, tasks, math)
+        task.repeated = repeated
         note = emit(task, extra)
     function = builder.get()
+    places = places_of(group, grouping, plan, position)
+    if task.parallel and repeated:
+        divided = cut(function)
+        if divided is None:
+            return make_kernel(name, group, grouping, plan, position, 1, math, emit)
+        return Kernel(name, divided, places, symbols, False, note, tasks)
     if task.parallel:  # such a function returns a status
         status = tvm.ir.PrimType("int32")
         function = tirx.PrimFunc(function.params, function.body, status, function.attrs)
-    places = places_of(group, grouping, plan, position)
     return Kernel(name, function, places, symbols, task.parallel, note)
 
 

@@ -39,6 +39,7 @@ from dslc.ops.windows import PoolAttrs
 
 KEPT_LANES = 64  # neighbouring results that a reduction keeps at a time
 PARALLEL_OPERATIONS = 400_000  # about 50 µs of work: less is not worth waking a thread
+REPEATED_OPERATIONS = 16_000  # about 2 µs: in a loop that threads go through together
 LARGEST_STEP = 4  # of a pool, whose gradient is written out for each position between two steps
 POOL_GRADIENTS = ("max_pool2d_gradient", "avg_pool2d_gradient")
 _MOST_PIECES = 8  # of one axis, each with a loop of its own
@@ -47,12 +48,14 @@ _GUESS = 32  # what an unknown extent counts as when deciding what to cut into t
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One kernel being emitted. `tasks` is the number of parallel parts; `parallel` tells
-    afterwards whether a parallel loop was emitted."""
+    """One kernel being emitted. `tasks` is the number of parallel parts; `repeated`: threads go
+    together through the loop that it is called in; `parallel` tells afterwards whether a parallel
+    loop was emitted."""
 
     group: Group
     graph: Graph
     tasks: int
+    repeated: bool = False
     parallel: bool = False
     weight: int = field(init=False)
 
@@ -62,6 +65,11 @@ class Task:
     @property
     def k(self) -> ScalarKernels:
         return self.graph.k
+
+    @property
+    def least(self) -> int:
+        """Operations from which there are several parts."""
+        return REPEATED_OPERATIONS if self.repeated else PARALLEL_OPERATIONS
 
     def store(self, value: Value, index: Index, result: Expr) -> None:
         self.graph.memory[value].store(self.k, index, result)
@@ -213,7 +221,7 @@ def for_rows(
     """Runs `body` for every index into a prefix of `outer + inner`: all of `outer` when serial,
     enough of its dims for all tasks when parallel. `weight`: operations per element."""
     total = product([*outer, *inner]) * weight
-    if task.tasks == 1 or (isinstance(total, int) and total < PARALLEL_OPERATIONS):
+    if task.tasks == 1 or (isinstance(total, int) and total < task.least):
         _serial(task, outer, body)
         return
     if not outer:
@@ -225,7 +233,7 @@ def for_rows(
     if isinstance(total, int):
         _parallel(task, outer[:prefix], body)
         return
-    big = tirx.GE(task.k.dim(total), i64(PARALLEL_OPERATIONS))
+    big = tirx.GE(task.k.dim(total), i64(task.least))
     with T.If(big):
         with T.Then(), task.k.scope():
             _parallel(task, outer[:prefix], body)

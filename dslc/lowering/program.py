@@ -60,16 +60,17 @@ class Lowered:
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     """A function's groups, where its values lie, and the same for the bodies of its scans, by the
-    number of their group."""
+    number of their group. One that is `repeated` is such a body."""
 
     grouping: Grouping
     plan: Plan
     bodies: Mapping[int, Layout]
+    repeated: bool = False
 
 
 COPIED = "all of it is copied at each call: its old value is read later"
 
-Scratch = Callable[[Group], Dim]
+Scratch = Callable[[Group, bool], Dim]  # (group, whether it is of a scan's body)
 Make = Callable[[str, Group, Layout, int], Kernel]
 Grouped = Callable[[Function], Grouping]
 Noted = Callable[[Group, str], str | None]
@@ -80,11 +81,12 @@ def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) ->
     there: the modules of its entries are to be joined."""
 
     def emit(task: Task, memory: Any) -> str | None:
+        used = replace(machine, tasks=task.tasks, repeated=task.repeated)
         match task.group.kind:
             case "contract":
-                return emit_contraction(task, machine, memory)
+                return emit_contraction(task, used, memory)
             case "attention":
-                return emit_attention_group(task, machine, memory)
+                return emit_attention_group(task, used, memory)
             case "rank":
                 emit_ranking(task)
             case "put" if in_place(task):
@@ -98,8 +100,9 @@ def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) ->
 
     def make(name: str, g: Group, layout: Layout, position: int) -> Kernel:
         return make_kernel(
-            name, g, layout.grouping, layout.plan, position, machine.tasks, vmath.math, emit
-        )
+            name, g, layout.grouping, layout.plan, position, machine.tasks, vmath.math, emit,
+            layout.repeated and machine.tasks > 1,
+        )  # fmt: skip
 
     params = zip(entry.function.params, entry.arguments)
     updated = {param: a.name for param, a in params if a.name in entry.updates}
@@ -116,10 +119,11 @@ def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) ->
 def layout_of(entry: Entry, machine: Machine) -> Layout:
     """The entry's groups, and where its values lie, for a CPU."""
 
-    def scratch(g: Group) -> Dim:
+    def scratch(g: Group, repeated: bool) -> Dim:
+        used = replace(machine, repeated=repeated and machine.tasks > 1)
         if g.kind == "attention":
-            return attention_scratch(g, machine)
-        return scratch_of(g, machine) if g.kind == "contract" else 0
+            return attention_scratch(g, used)
+        return scratch_of(g, used) if g.kind == "contract" else 0
 
     def grouped(function: Function) -> Grouping:
         return join_rows(function, join_moves(function, group(function)), machine.tasks)
@@ -165,7 +169,7 @@ def assemble(
 
 
 def plan_bodies(
-    grouping: Grouping, scratch: Scratch, grouped: Grouped
+    grouping: Grouping, scratch: Scratch, grouped: Grouped, repeated: bool = False
 ) -> tuple[dict[int, Layout], dict[int, Dim]]:
     """The layouts of the scans' bodies, and what memory each group wants, by its number."""
     bodies: dict[int, Layout] = {}
@@ -175,7 +179,7 @@ def plan_bodies(
             bodies[i] = _body_layout(scan_attrs(g), scratch, grouped)
             wanted[i] = bodies[i].plan.size
         else:
-            wanted[i] = scratch(g)
+            wanted[i] = scratch(g, repeated)
     return bodies, {i: size for i, size in wanted.items() if size != 0}
 
 
@@ -192,8 +196,8 @@ def calls_of(layout: Layout) -> Dim:
 
 def _body_layout(attrs: ScanAttrs, scratch: Scratch, grouped: Grouped) -> Layout:
     grouping = grouped(attrs.body)
-    bodies, wanted = plan_bodies(grouping, scratch, grouped)
-    return Layout(grouping, plan_body(attrs, grouping, wanted), bodies)
+    bodies, wanted = plan_bodies(grouping, scratch, grouped, repeated=True)
+    return Layout(grouping, plan_body(attrs, grouping, wanted), bodies, repeated=True)
 
 
 def scan_attrs(g: Group) -> ScanAttrs:
@@ -235,7 +239,7 @@ class _Joined:
     def call(self, layout: Layout, position: int, name: str) -> Call:
         g, grouping, plan = layout.grouping.groups[position], layout.grouping, layout.plan
         together = tuple(map(tuple, pointers_of(g, grouping, plan.places).values()))
-        text = told(g, together, position in plan.scratch)
+        text = told(g, together, position in plan.scratch, layout.repeated)
         known = self.shared.find(text)
         if known is None:
             kernel = self.make(name, g, layout, position)
@@ -281,7 +285,7 @@ class _Joined:
         return Loop(
             attrs.length, attrs.reverse, layout.plan.scratch.get(position, InArena(0, 0)),
             places(anchor.inputs), places(anchor.outputs), body.plan.carries,
-            tuple(before), tuple(self.steps(body, prefix)), tuple(after),
+            tuple(before), tuple(self.steps(body, prefix)), tuple(after), flops_of(anchor),
         )  # fmt: skip
 
 

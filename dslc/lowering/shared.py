@@ -64,11 +64,11 @@ class Shared:
         return callee, True
 
 
-def told(group: Group, together: Together, scratch: bool) -> str:
+def told(group: Group, together: Together, scratch: bool, repeated: bool) -> str:
     """The group as text, equal for those whose kernels are: all of its fields, whatever they are,
-    with values numbered as they are met."""
+    with values numbered as they are met; and whether it is of a scan's body."""
     teller = _Teller()
-    return " ".join([teller.tell(group), teller.tell(together), str(scratch)])
+    return " ".join([teller.tell(group), teller.tell(together), str(scratch), str(repeated)])
 
 
 class _Teller:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from build.corpus import Model
 from build.lockstep import Lockstep
 
 from dslc.ir.core import body_of
-from dslc.lowering import loops
+from dslc.lowering import entry, loops
 from dslc.schedules.cpu import contract
+from dslc_runtime import launcher
+from dslc_runtime._ffi import tvm_ffi
 
 RNN = """
 layer rnn[hidden](x: float[N, T, I]) -> (float[N, T, hidden], float[N, hidden]) {
@@ -176,6 +179,7 @@ MODELS = [
     Model("attend", ATTEND, sizes=LENGTHS),
 ]  # fmt: skip
 BY_NAME = {model.name: model for model in MODELS}
+TOGETHER = ("rnn", "swaps", "nested", "deep cells")
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +190,23 @@ def serial() -> Lockstep:
 @pytest.fixture(scope="module")
 def parallel() -> Iterator[Lockstep]:
     with pytest.MonkeyPatch.context() as patch:
+        for module in (contract, entry):
+            patch.setattr(module, "PARALLEL_WORK", 1)
         patch.setattr(loops, "PARALLEL_OPERATIONS", 1)
-        patch.setattr(contract, "PARALLEL_WORK", 1)
-        yield Lockstep([BY_NAME["rnn"], BY_NAME["swaps"]], tasks=2)
+        patch.setattr(contract, "REPEATED_WORK", 1)
+        patch.setattr(loops, "REPEATED_OPERATIONS", 1)
+        yield Lockstep([BY_NAME[name] for name in TOGETHER], tasks=2)
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    launcher.install(tvm_ffi.LIB)
+    before = launcher.get_num_threads()
+    launcher.set_num_threads(count)
+    try:
+        yield
+    finally:
+        launcher.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -197,10 +215,25 @@ def test_one_task(serial: Lockstep, name: str) -> None:
         serial.check(BY_NAME[name], sizes)
 
 
-@pytest.mark.parametrize("name", ["rnn", "swaps"])
-def test_kernels_of_a_body_may_run_in_parallel(parallel: Lockstep, name: str) -> None:
+@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_go_through_the_loops_together(parallel: Lockstep, name: str, threads: int) -> None:
+    """Of two tasks; whether there is a thread for each of them or not."""
     for sizes in BY_NAME[name].sizes:
-        parallel.check(BY_NAME[name], sizes)
+        with on_threads(threads):
+            parallel.check(BY_NAME[name], sizes)
+
+
+def test_kernels_that_threads_go_through_together_launch_nothing(parallel: Lockstep) -> None:
+    """In each loop there is one region, and in it a barrier for each kernel."""
+    text = str(parallel.compiled.lowered["rnn_forward"].module)
+    _, host = text.split("def rnn_forward(")
+    regions = host.split("pragma_parallel_launch_point")[1:]
+    assert len(regions) == 2
+    for region in regions:
+        loop, _ = region.split("else:", 1)
+        assert loop.count("pragma_parallel_barrier_when_finish") == 1
+        assert "T.parallel(T.int64(2))" in loop
 
 
 def test_the_loop_of_an_rnn_holds_one_product_with_packed_weights(serial: Lockstep) -> None:

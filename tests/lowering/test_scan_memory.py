@@ -37,7 +37,7 @@ train M {{
     assert program is not None, [d.title for d in found]
     entry = pipeline.run(add_train_step(program), pipeline.OPTIMISE).entry("train_step")
     grouping = group(entry.function)
-    _, wanted = plan_bodies(grouping, lambda g: 0, group)
+    _, wanted = plan_bodies(grouping, lambda g, repeated: 0, group)
     size = substitute(plan(entry, grouping, wanted).size, {"T": steps})
     assert isinstance(size, int)
     return size

@@ -64,6 +64,7 @@ class Machine:
     `vector_bits` 512, 256 or 128; `tasks` is into how many tasks big kernels are cut (the
     launcher runs them on as many threads as it has); caches are bytes per core; `dots`: whether it
     multiplies pairs of bf16. `most`: dims of the program that are never greater than a number.
+    `repeated`: kernels are called in each step of a loop that threads go through together.
     """
 
     vector_bits: int = 512
@@ -72,10 +73,16 @@ class Machine:
     l2_bytes: int = 1 << 20
     dots: bool = False
     most: tuple[tuple[str, int], ...] = ()
+    repeated: bool = False
 
     @property
     def registers(self) -> int:
         return 32 if self.vector_bits == 512 else 16
+
+    @property
+    def least_work(self) -> int:
+        """Multiply-adds from which a kernel is cut into tasks."""
+        return REPEATED_WORK if self.repeated else PARALLEL_WORK
 
     def lanes(self, dtype: str) -> int:
         """Elements of a vector register."""
@@ -106,11 +113,13 @@ def panel_width(columns: Size, dtype: str, machine: Machine) -> int:
 
 # Multiply-adds below which waking other threads costs more than it saves (about 50 µs of work).
 PARALLEL_WORK = 2_500_000
+# The same in a loop of threads that are awake and wait for each other anyway (about 2 µs).
+REPEATED_WORK = 100_000
 
 
 def choose_tasks(machine: Machine, work: Size) -> int:
     """Tasks for `work` multiply-adds; an unknown amount counts as much."""
-    if isinstance(work, int) and work < PARALLEL_WORK:
+    if isinstance(work, int) and work < machine.least_work:
         return 1
     return machine.tasks
 
@@ -183,11 +192,14 @@ def loop(start: Size, stop: Size) -> Iterator[Expr]:
         yield variable
 
 
-def run_tasks(tasks: int, work: Size, body: Callable[[Expr, int], None]) -> None:
+def run_tasks(
+    tasks: int, work: Size, body: Callable[[Expr, int], None], least: int | None = None
+) -> None:
     """Emits `body(task, tasks)` for every task, in parallel when there are several.
 
-    When `work` (multiply-adds) is not known, the kernel itself decides whether it is worth waking
-    threads; its other branch is one task that does everything.
+    When `work` (multiply-adds) is not known, the kernel itself decides whether it is worth several
+    tasks (from `least` on, PARALLEL_WORK if that is None); its other branch is one task that does
+    everything.
     """
     if tasks == 1:
         body(i64(0), 1)
@@ -195,7 +207,7 @@ def run_tasks(tasks: int, work: Size, body: Callable[[Expr, int], None]) -> None
         with T.parallel(i64(0), i64(tasks)) as task:
             body(task, tasks)
     else:
-        with T.If(work >= i64(PARALLEL_WORK)):
+        with T.If(work >= i64(PARALLEL_WORK if least is None else least)):
             with T.Then(), T.parallel(i64(0), i64(tasks)) as task:
                 body(task, tasks)
             with T.Else():

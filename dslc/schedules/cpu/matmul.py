@@ -88,7 +88,7 @@ def emit_matmul(
             order = _rows_outside if plan.rows_outside else _columns_outside
             order(run, where, row_ranges, column_ranges)
 
-    run_tasks(plan.tasks, plan.work, body)
+    run_tasks(plan.tasks, plan.work, body, plan.least)
 
 
 def _column_groups(plan: MatmulPlan) -> list[Group]:

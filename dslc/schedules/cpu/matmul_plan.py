@@ -34,7 +34,8 @@ PACKING = 4  # rows of the product that take as long as packing b
 class MatmulPlan:
     """How a matmul is run. `source`: where column vectors come from, "panels" (packed
     beforehand), "place" (b itself) or "pack" (scratch); "dots" is the other kind of tile.
-    `split`: what the tasks share out: "batch", "rows" or "columns"."""
+    `split`: what the tasks share out: "batch", "rows" or "columns"; `least`: the work from which
+    there are several."""
 
     m: Size
     n: Size
@@ -47,6 +48,7 @@ class MatmulPlan:
     lanes: int
     split: str
     tasks: int
+    least: int
     rows_outside: bool
 
     @property
@@ -87,12 +89,14 @@ def plan_matmul(
     height = min(most, 4) if most is not None and not isinstance(m, int) else most
     rows, vectors = _tile_shape(source, b, height, n, k, machine, a.dtype)
     tasks = choose_tasks(machine, product([*batch, m, n, k]))
-    split = _split_axis(m, n, batch, rows, vectors * unit, tasks, source)
+    shared = machine.repeated and isinstance(n, int) and n >= 2 * tasks * vectors * unit
+    # In a loop b is the same at each step: a thread keeps its columns in its cache.
+    split = "columns" if shared else _split_axis(m, n, batch, rows, vectors * unit, tasks, source)
     if split == "rows" and isinstance(m, int):
         rows = _shared_rows(m, rows, tasks)
     b_bytes = product([n, k]) if source == "panels" or source == "place" else None
     return MatmulPlan(
-        m, n, k, tuple(batch), a.dtype, source, rows, vectors, lanes, split, tasks,
+        m, n, k, tuple(batch), a.dtype, source, rows, vectors, lanes, split, tasks, machine.least_work,
         rows_outside=isinstance(b_bytes, int)
         and b_bytes * ITEMSIZE[a.dtype] <= machine.l2_bytes // 2,
     )  # fmt: skip
