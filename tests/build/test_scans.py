@@ -179,7 +179,7 @@ MODELS = [
     Model("attend", ATTEND, sizes=LENGTHS),
 ]  # fmt: skip
 BY_NAME = {model.name: model for model in MODELS}
-TOGETHER = ("rnn", "swaps", "nested", "deep cells")
+TOGETHER = ("rnn", "swaps", "nested")
 
 
 @pytest.fixture(scope="module")

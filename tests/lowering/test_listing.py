@@ -24,7 +24,7 @@ def f32(*dims: int) -> TensorType:
 
 def told(entry: Entry) -> str:
     """Without templates, which have scratch memory and parameters of their own."""
-    return listed(entry, lay_out(entry, lambda group: 0), lambda group: None)
+    return listed(entry, lay_out(entry, lambda group, repeated: 0), lambda group: None)
 
 
 def _two_layers() -> Function:
