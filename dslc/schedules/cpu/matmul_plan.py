@@ -96,7 +96,8 @@ def plan_matmul(
         rows = _shared_rows(m, rows, tasks)
     b_bytes = product([n, k]) if source == "panels" or source == "place" else None
     return MatmulPlan(
-        m, n, k, tuple(batch), a.dtype, source, rows, vectors, lanes, split, tasks, machine.least_work,
+        m, n, k, tuple(batch), a.dtype, source, rows, vectors, lanes, split, tasks,
+        least=machine.least_work,
         rows_outside=isinstance(b_bytes, int)
         and b_bytes * ITEMSIZE[a.dtype] <= machine.l2_bytes // 2,
     )  # fmt: skip
