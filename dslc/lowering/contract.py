@@ -45,6 +45,7 @@ from dslc.schedules.cpu.depthwise import (
 from dslc.schedules.cpu.dots import PAIRS, imported, stored
 from dslc.schedules.cpu.matmul import emit_matmul
 from dslc.schedules.cpu.matmul_plan import plan_matmul
+from dslc.schedules.cpu.spread import emit_spread, plan_spread
 from dslc.schedules.cpu.winograd_weight import (
     emit_winograd_weight,
     plan_winograd_weight,
@@ -230,6 +231,12 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
             deep.tasks,
             lambda e, s: emit_depthwise(deep, image, panels, e, s),
         )
+    if attrs.spread != (1, 1):
+        wide = plan_spread(shape, dtype, lanes, machine)
+        return _Planned(
+            wide, wide.scratch_bytes, wide.tasks,
+            lambda e, s: emit_spread(wide, image, panels, e, s),
+        )  # fmt: skip
     plan = plan_conv2d(shape, dtype, lanes, machine)
     return _Planned(
         plan, plan.scratch_bytes, plan.tasks, lambda e, s: emit_conv2d(plan, image, panels, e, s)

@@ -24,6 +24,7 @@ from dslc.schedules.cpu.depthwise import (
     plan_depthwise,
     plan_depthwise_backward_weight,
 )
+from dslc.schedules.cpu.spread import emit_spread, plan_spread
 from dslc.schedules.cpu.winograd_weight import (
     emit_winograd_weight,
     plan_winograd_weight,
@@ -159,12 +160,15 @@ def run_forward(conv, x, w, machine=MACHINE, dynamic=False):
     dtype = str(x.dtype)
     width = panel_width(conv.group_out_channels, dtype, machine)
 
-    def emit(plan, live, x_buffer, w_buffer, epilogue, scratch):
-        weights = Panels(w_buffer, dtype, width)
-        emit_conv2d(plan, image(x_buffer, dtype, live), weights, epilogue, scratch)
+    spread = conv.input_dilation != (1, 1)
 
+    def emit(plan, live, x_buffer, w_buffer, epilogue, scratch):
+        weights, run = Panels(w_buffer, dtype, width), emit_spread if spread else emit_conv2d
+        run(plan, image(x_buffer, dtype, live), weights, epilogue, scratch)
+
+    plan = plan_spread if spread else plan_conv2d
     return execute(
-        lambda c, m: plan_conv2d(c, dtype, width, m), emit, conv, x, pack(w, width, conv.groups),
+        lambda c, m: plan(c, dtype, width, m), emit, conv, x, pack(w, width, conv.groups),
         lambda c: (c.batch, *c.out, c.out_channels), machine, dynamic,
     )  # fmt: skip
 

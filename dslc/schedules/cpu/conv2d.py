@@ -43,7 +43,7 @@ from dslc.schedules.cpu.contract import (
     unflatten,
     vector_at,
 )
-from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.conv_shape import ConvShape, Pair
 from dslc.schedules.cpu.image import Strips, View, copy_strip, plan_strips, view_in_place
 from dslc.schedules.cpu.register_tile import (
     Registers,
@@ -59,6 +59,29 @@ UNROLLED = 64  # steps of a whole reduction up to which its kernel positions are
 
 
 @dataclass(frozen=True, slots=True)
+class Positions:
+    """Of a packed `kernel` those positions, along each axis, that a convolution has."""
+
+    kernel: Pair
+    taps: tuple[range, range]
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether positions of a row lie side by side."""
+        return self.taps[1].step == 1 or len(self.taps[1]) == 1
+
+    def at(self, y: Size, z: Size) -> Size:
+        """Number of the kernel's position that is the convolution's (y, z)."""
+        rows, columns = self.taps
+        row, column = y * rows.step + rows.start, z * columns.step + columns.start
+        return row * self.kernel[1] + column
+
+
+def all_positions(kernel: Pair) -> Positions:
+    return Positions(kernel, (range(kernel[0]), range(kernel[1])))
+
+
+@dataclass(frozen=True, slots=True)
 class ConvPlan:
     """How a convolution is run. A tile holds `tile_rows` whole output rows, or when that is 0
     up to `pixels` pixels of one row. Items (image, strip) are shared out to the tasks."""
@@ -71,6 +94,7 @@ class ConvPlan:
     tile_rows: int
     strips: Strips
     tasks: int
+    positions: Positions
 
     @property
     def width(self) -> int:
@@ -90,8 +114,11 @@ class ConvPlan:
         return self.strips.elements * (ITEMSIZE[self.dtype] * self.tasks)
 
 
-def plan_conv2d(shape: ConvShape, dtype: str, width: int, machine: Machine) -> ConvPlan:
-    """The plan for weights in panels of `width` (see `panel_width`)."""
+def plan_conv2d(
+    shape: ConvShape, dtype: str, width: int, machine: Machine, positions: Positions | None = None
+) -> ConvPlan:
+    """The plan for weights in panels of `width` (see `panel_width`); of their positions all, or
+    those given."""
     require(dtype in ITEMSIZE, f"convolution of {dtype}")
     lanes = machine.lanes(dtype)
     vectors = width // lanes
@@ -105,6 +132,7 @@ def plan_conv2d(shape: ConvShape, dtype: str, width: int, machine: Machine) -> C
         tile_rows=pixels // out_width if narrow else 0,
         strips=plan_strips(shape, machine, dtype, tasks, shape.channels),
         tasks=tasks,
+        positions=positions or all_positions(shape.kernel),
     )  # fmt: skip
 
 
@@ -216,13 +244,16 @@ def _reduce(run: _Strip, tile: Tile, panel: Expr, tiling: _Tiling, row: Expr, co
     """The reductions over kernel rows, or kernel positions where those don't lie side by side."""
     plan, shape, view = run.plan, run.plan.shape, run.view
     (kh, kw), (sh, sw), (dh, dw) = shape.kernel, shape.stride, shape.dilation
-    channels = shape.group_channels
-    side_by_side = shape.groups == 1 and (kw == 1 or (dw == 1 and view.pixel == channels))
+    channels, chosen = shape.group_channels, plan.positions
+    side_by_side = shape.groups == 1 and chosen.whole_rows and (
+        kw == 1 or (dw == 1 and view.pixel == channels)
+    )  # fmt: skip
     positions = 1 if side_by_side else kw
     length = kw * channels if side_by_side else channels
     group = div(panel, plan.panels)
     origin = T.bind(view.at(row * sh, column * sw, group * channels if shape.groups > 1 else 0))
-    kernel = T.bind(address(run.weights.offset, (panel, kh * kw * channels * plan.width)))
+    size = chosen.kernel[0] * chosen.kernel[1] * channels * plan.width
+    kernel = T.bind(address(run.weights.offset, (panel, size)))
     pixel = [
         address(0, (y * sh, view.row_stride), (z * sw, view.pixel))
         for y in range(tiling.rows)
@@ -231,7 +262,7 @@ def _reduce(run: _Strip, tile: Tile, panel: Expr, tiling: _Tiling, row: Expr, co
 
     def position(y: Size, z: Size) -> None:
         base = T.bind(address(origin, (y * dh, view.row_stride), (z * dw, view.pixel)))
-        start = T.bind(kernel + (y * positions + z) * (length * plan.width))
+        start = T.bind(kernel + chosen.at(y, z) * (channels * plan.width))
         reduce_segment(
             tile, run.registers, length,
             lambda i, k: view.buffer[base + pixel[i] + k],

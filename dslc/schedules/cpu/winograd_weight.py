@@ -170,12 +170,13 @@ def plan_winograd_weight(shape: ConvShape, dtype: str, machine: Machine) -> Wino
     lanes = machine.lanes(dtype)
     vectors = panel_width(shape.out_channels, dtype, machine) // lanes
     tasks = choose_tasks(machine, shape.work)
-    height, width = shape.out
-    tiles = product([shape.batch, ceil_div(height, PIXELS), ceil_div(width, PIXELS)])
+    sizes = [size for size in (shape.batch, *shape.out) if isinstance(size, int)]
     tile_bytes = POINTS * (shape.channels + shape.out_channels) * ITEMSIZE[dtype]
     block: Size = max(LEAST_BLOCK, machine.l2_bytes * 3 // 8 // tile_bytes)
     whole = False
-    if isinstance(tiles, int):
+    if len(sizes) == 3:
+        batch, height, width = sizes
+        tiles = batch * ceil_div(height, PIXELS) * ceil_div(width, PIXELS)
         # Sums are read and written once for each block; V and Y of all tiles wait elsewhere.
         sums = 2 * POINTS * shape.channels * shape.out_channels * ITEMSIZE[dtype]
         blocks = max(1, -(-tiles // block))
