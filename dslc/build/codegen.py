@@ -16,7 +16,7 @@ from dslc import ops
 from dslc.build import cuda, cuda_toolchain
 from dslc.build.compiler import LLVM_OPTIONS, compile_module
 from dslc.build.describe import dim_expr
-from dslc.build.target import Target
+from dslc.build.target import ARM, Target
 from dslc.build.units import Units
 from dslc.build.worker import EntryReport, Job, Report
 from dslc.ir import text
@@ -95,7 +95,8 @@ def _machine(job: Job, program: Program) -> Machine:
     """What the templates know of the target and the program's dims."""
     most = tuple((dim.name, dim.high) for dim in program.dims if dim.high is not None)
     target = job.target
-    return Machine(target.vector_bits, target.tasks, dots=target.has_bf16, most=most)
+    arm = target.machine == "aarch64"
+    return Machine(target.vector_bits, target.tasks, dots=target.has_bf16, most=most, arm=arm)
 
 
 def join(lowered: list[Lowered]) -> Any:
@@ -109,14 +110,19 @@ def join(lowered: list[Lowered]) -> Any:
 def llvm_target(target: Target) -> Any:
     """TVM's target; `native` becomes the name that LLVM has for this CPU."""
     cpu = target.cpu
+    features: list[str] = []
     if cpu == "native":
         cpu = str(tvm.get_global_func("target.llvm_get_system_cpu")())
+        # LLVM's name for a CPU it does not know may be that of an older one.
+        features = ["+avx512bf16"] if target.has_bf16 else []
+    elif cpu == ARM:
+        cpu, features = "generic", ["+neon"]
     return tvm.target.Target(
         {
             "kind": "llvm",
+            "mtriple": f"{target.machine}-unknown-linux-gnu",
             "mcpu": cpu,
-            # LLVM's name for a CPU it does not know may be that of an older one.
-            "mattr": ["+avx512bf16"] if target.has_bf16 else [],
+            "mattr": features,
             "opt-level": OPT_LEVEL,
             "num-cores": target.tasks,
             "cl-opt": list(LLVM_OPTIONS),

@@ -23,7 +23,7 @@ from typing import Any
 from dslc.autodiff.train_step import add_train_step
 from dslc.build import cache, describe
 from dslc.build.errors import BuildError
-from dslc.build.link import NO_LINKER, find_linker, link
+from dslc.build.link import find_linker, link, no_linker
 from dslc.build.special import Sizes, check_sizes, specialise
 from dslc.build.target import Target
 from dslc.build.worker import EntryReport, Job, Report
@@ -129,8 +129,9 @@ def build_program(
 ) -> Built:
     """Compiles for every target, for any sizes and for the `sizes` of some dims. BuildError when
     the machine lacks something, ArgumentError when a dim can't have such a size."""
-    if find_linker() is None:
-        raise BuildError(NO_LINKER)
+    for target in targets:
+        if find_linker(target.machine) is None:
+            raise BuildError(no_linker(target.machine))
     started = time.perf_counter()
     check_sizes(program, sizes or {})
     optimised = {
@@ -223,7 +224,7 @@ def compile_target(program: Program, target: Target, folder: Path) -> Compiled:
     else:
         report = run_job(job)
         path = folder / f"{target.name}.so"
-        link([Path(object_path) for object_path in report.objects], path)
+        link([Path(object_path) for object_path in report.objects], path, target.machine)
         library = path.read_bytes()
         told = json.dumps(asdict(replace(report, objects=()))).encode()
         cache.keep(key, told + b"\n" + library)

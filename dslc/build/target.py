@@ -1,7 +1,8 @@
 """What a build is for: names of machines become what compiler, templates and loader need.
 
 Input: the texts of `--target`, `--cpu`, `--arch`. Output: frozen targets. `native` is this
-machine; the `x86-64-v*` levels are those of the x86-64 psABI. Non-goals: TVM's target objects
+machine; the `x86-64-v*` levels are those of the x86-64 psABI, `generic-aarch64` is any 64-bit Arm
+(`docs/design/0032`). Non-goals: TVM's target objects
 (`worker.py` makes them).
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
-from dslc_runtime.device import cpu_flags
+from dslc_runtime.device import ARCHITECTURES, Architecture, architecture, cpu_flags
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.numbers import whole
 
@@ -28,6 +29,9 @@ _V2 = ("cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3")
 _V3 = (*_V2, "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave")
 _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 LEVELS = {"x86-64-v2": _V2, "x86-64-v3": _V3, "x86-64-v4": _V4}
+# What each 64-bit Arm has, as Linux names it.
+_ARM = ("asimd", "fp")
+ARM = "generic-aarch64"
 
 # What code for `native` may use beyond the levels, where this machine has it.
 _MORE = (
@@ -40,7 +44,8 @@ _MORE = (
 @dataclass(frozen=True, slots=True)
 class Target:
     """`name` in the artifact; `cpu` for LLVM (`native` or a level); `features`: CPU flags that
-    the code needs; `tasks`: into how many tasks big kernels are cut; `architectures` of a GPU."""
+    the code needs; `tasks`: into how many tasks big kernels are cut; `architectures` of a GPU;
+    `machine`: the CPU's instruction set."""
 
     name: str
     kind: Literal["cpu", "cuda"]
@@ -49,6 +54,7 @@ class Target:
     vector_bits: int
     tasks: int
     architectures: tuple[str, ...] = ()
+    machine: Architecture = "x86_64"
 
     @property
     def file(self) -> str:
@@ -78,21 +84,26 @@ def default_tasks() -> int:
 
 
 def cpu_target(name: str = "native", threads: int | None = None) -> Target:
-    """A CPU by name: `native`, `x86-64-v2`, `x86-64-v3`, `x86-64-v4`. TargetError."""
+    """A CPU by name: `native`, `x86-64-v2`, `x86-64-v3`, `x86-64-v4`, `generic-aarch64`.
+    TargetError."""
     if threads is not None and whole("threads", threads) < 1:
         raise TargetError(f"threads must be at least 1, not {threads}")
+    machine = architecture() if name == "native" else ARCHITECTURES[name == ARM]
     if name == "native":
-        flags = cpu_flags()
-        features = tuple(sorted(flags & {*_V4, *_MORE}))
+        used = {*_V4, *_MORE} if machine == "x86_64" else {*_ARM}
+        features = tuple(sorted(cpu_flags() & used))
     elif name in LEVELS:
         features = tuple(sorted(LEVELS[name]))
+    elif name == ARM:
+        features = _ARM
     else:
-        known = ("native", *LEVELS)
+        known = ("native", *LEVELS, ARM)
         near = get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
         raise TargetError(f"there is no CPU {name!r}{hint}")
     tasks = threads or default_tasks()
-    return Target(f"cpu-{name}", "cpu", name, features, vector_bits(features), tasks)
+    bits = vector_bits(features)
+    return Target(f"cpu-{name}", "cpu", name, features, bits, tasks, machine=machine)
 
 
 def cuda_target(architectures: Sequence[str] = ("sm_80", "sm_90")) -> Target:

@@ -33,7 +33,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--target", default="cpu", help="cpu or cuda")
     parser.add_argument(
-        "--cpu", metavar="LEVELS", help="native, x86-64-v2, x86-64-v3, x86-64-v4; several by commas"
+        "--cpu",
+        metavar="LEVELS",
+        help="native, x86-64-v2, -v3, -v4, generic-aarch64; several by commas",
     )
     parser.add_argument("--arch", metavar="SM", help="GPU architectures, such as sm_80,sm_90")
     add_model(parser)

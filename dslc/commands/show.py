@@ -31,7 +31,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", choices=STAGES, default="ir", help="how far to compile")
     parser.add_argument("--entry", help="only this entry, such as forward or train_step")
     parser.add_argument("--target", default="cpu", help="cpu or cuda, from the stage optimised on")
-    parser.add_argument("--cpu", metavar="LEVEL", help="native, x86-64-v2, x86-64-v3, x86-64-v4")
+    parser.add_argument(
+        "--cpu", metavar="LEVEL", help="native, x86-64-v2, -v3, -v4, generic-aarch64"
+    )
     parser.add_argument("--arch", metavar="SM", help="a GPU architecture, such as sm_80")
     add_model(parser)
     add_dims(parser)

@@ -1,18 +1,34 @@
 """Where an artifact's code can run: the target that fits this machine, or why none does.
 
-Input: the targets of a manifest. Output: the best one. CPU flags come from /proc/cpuinfo; CUDA is
+Input: the targets of a manifest. Output: the best one. Instruction sets are told apart by what code
+for them needs: any 64-bit Arm has `asimd`. CPU flags come from /proc/cpuinfo; CUDA is
 there when the driver's library opens. Non-goals: talking to a GPU (`cuda.py`).
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from dslc_runtime.errors import DeviceError
 from dslc_runtime.manifest import TargetInfo
+
+Architecture = Literal["x86_64", "aarch64"]
+ARCHITECTURES: tuple[Architecture, Architecture] = ("x86_64", "aarch64")
+
+
+def architecture() -> Architecture:
+    """The instruction set of this machine."""
+    return ARCHITECTURES[os.uname().machine == "aarch64"]
+
+
+def architecture_of(target: TargetInfo) -> Architecture:
+    """The instruction set of a target's CPU."""
+    return ARCHITECTURES["asimd" in target.features]
 
 
 @cache
@@ -61,6 +77,9 @@ def choose(targets: Sequence[TargetInfo], device: str | None = None) -> TargetIn
 
 def unfit(target: TargetInfo) -> str:
     """Why a target can't run here; empty when it can."""
+    wanted, here = architecture_of(target), architecture()
+    if wanted != here:
+        return f"it is for {wanted} CPUs and this one is {here}"
     lacking = sorted(set(target.features) - cpu_flags())
     if not lacking:
         return missing_cuda() if target.kind == "cuda" else ""

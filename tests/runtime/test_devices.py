@@ -164,3 +164,15 @@ def test_training_over_device_memory(model: Model, tmp_path: Path) -> None:
     trainer.train_step(x=np.ones((2, 4), np.float32))
     trainer.load_checkpoint(tmp_path / "c.safetensors")
     np.testing.assert_array_equal(trainer.weights["weight"], WEIGHT - 2)
+
+
+def test_code_for_another_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = [target("x86", "avx"), target("arm", "asimd", "fp")]
+    monkeypatch.setattr(device, "architecture", lambda: "aarch64")
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"fp", "asimd"}))
+    assert device.choose(targets).name == "arm"
+    with pytest.raises(DeviceError, match="x86 can't run because it is for x86_64 CPUs"):
+        device.choose(targets[:1])
+    monkeypatch.setattr(device, "architecture", lambda: "x86_64")
+    with pytest.raises(DeviceError, match="it is for aarch64 CPUs and this one is x86_64"):
+        device.choose(targets[1:])

@@ -63,7 +63,8 @@ class Machine:
 
     `vector_bits` 512, 256 or 128; `tasks` is into how many tasks big kernels are cut (the
     launcher runs them on as many threads as it has); caches are bytes per core; `dots`: whether it
-    multiplies pairs of bf16. `most`: dims of the program that are never greater than a number.
+    multiplies pairs of bf16; `arm`: whether it is a 64-bit Arm, which has 32 registers of 128 bits.
+    `most`: dims of the program that are never greater than a number.
     `repeated`: kernels are called in each step of a loop that threads go through together.
     """
 
@@ -74,10 +75,11 @@ class Machine:
     dots: bool = False
     most: tuple[tuple[str, int], ...] = ()
     repeated: bool = False
+    arm: bool = False
 
     @property
     def registers(self) -> int:
-        return 32 if self.vector_bits == 512 else 16
+        return 32 if self.vector_bits == 512 or self.arm else 16
 
     @property
     def least_work(self) -> int:
