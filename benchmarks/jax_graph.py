@@ -232,6 +232,7 @@ OPS: dict[str, Callable[..., Any]] = {
     "aten.rnn_tanh.input": recurrence(lambda gates, carry: (jnp.tanh(gates),)),
     "aten.embedding.default": lambda w, at, *_: w[at],
     "aten.relu.default": jax.nn.relu,
+    "aten.relu6.default": jax.nn.relu6,
     "aten.hardtanh.default": lambda x, low=-1.0, high=1.0: jnp.clip(x, low, high),
     "aten.gelu.default": _gelu,
     "aten.softmax.int": lambda x, dim, *_: jax.nn.softmax(x, dim),

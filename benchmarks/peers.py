@@ -108,7 +108,13 @@ def _onnxruntime(net: torch.nn.Module, inputs: Tensors, threads: int) -> Call:
 def _openvino(net: torch.nn.Module, inputs: Tensors, threads: int) -> Call:
     import openvino
 
-    model = openvino.convert_model(net, example_input=tuple(inputs))
+    try:
+        model = openvino.convert_model(net, example_input=tuple(inputs))
+    except RuntimeError:  # what it can't trace it reads as ONNX
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "net.onnx")
+            torch.onnx.export(net, tuple(inputs), path, dynamo=True)
+            model = openvino.convert_model(path)
     model.reshape({i: list(x.shape) for i, x in enumerate(inputs)})
     settings = {
         "INFERENCE_NUM_THREADS": threads,

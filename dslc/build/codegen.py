@@ -28,6 +28,8 @@ from dslc.lowering.shared import Shared
 from dslc.schedules.cpu.contract import Machine
 from dslc_runtime.dims import to_json
 
+# What LLVM reads the time by: on Arm, programs may not read the counter of cycles.
+CLOCKS = {"x86": "llvm.readcyclecounter", "arm": "llvm.readsteadycounter"}
 # LLVM's level; 3 takes longer for the same kernels (they are scheduled already).
 OPT_LEVEL = 2
 
@@ -88,7 +90,8 @@ def _chosen(job: Job, program: Program) -> list[Entry]:
 def _lower(job: Job, shared: Shared) -> list[Lowered]:
     program = text.parse_program(job.program, ops.BY_NAME)
     machine = _machine(job, program)
-    return [lower_entry(entry, machine, shared) for entry in _chosen(job, program)]
+    clock = CLOCKS["x86"] if job.wanted == "objects" else None
+    return [lower_entry(entry, machine, shared, clock) for entry in _chosen(job, program)]
 
 
 def _machine(job: Job, program: Program) -> Machine:
@@ -141,6 +144,10 @@ def _reports(lowered: list[Lowered]) -> tuple[EntryReport, ...]:
             item.distinct,
             to_json(dim_expr(item.calls)),
             tuple(item.notes),
+            tuple(
+                (step.name, to_json(dim_expr(step.flops)), to_json(dim_expr(step.moved)))
+                for step in item.steps
+            ),
         )
         for item in lowered
     )

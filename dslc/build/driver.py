@@ -37,7 +37,7 @@ from dslc.passes.hoist import fixed_variables
 from dslc.passes.precision import Precision, with_precision
 from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
-from dslc_runtime.manifest import DimSize, EntryCode, Manifest, TargetInfo
+from dslc_runtime.manifest import DimSize, EntryCode, Manifest, StepInfo, TargetInfo
 
 Dump = Callable[[str, Program], None]
 PREPARE = "prepare"
@@ -311,7 +311,11 @@ def _code(entry: Entry, report: EntryReport) -> EntryCode:
     arena: DimExpr = dims.from_json(report.arena)
     sizes = tuple(DimSize(name, size) for name, size in entry.sizes)
     called = entry.special_of or entry.name
-    return EntryCode(called, entry.name, variables, arena, report.dims, sizes)
+    steps = tuple(
+        StepInfo(name, dims.from_json(flops), dims.from_json(moved))
+        for name, flops, moved in report.steps
+    )
+    return EntryCode(called, entry.name, variables, arena, report.dims, sizes, steps)
 
 
 def make_manifest(

@@ -58,7 +58,7 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class EntryReport:
     """What was compiled of an entry. `arena` (bytes), `flops` and `calls` (of kernels) are sizes in
-    the manifest's JSON form."""
+    the manifest's JSON form, and so are those of `steps`: (name, flops, bytes moved)."""
 
     name: str
     dims: tuple[str, ...]
@@ -68,6 +68,7 @@ class EntryReport:
     distinct: int
     calls: Any
     notes: tuple[str, ...]
+    steps: tuple[tuple[str, Any, Any], ...]
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> EntryReport:
@@ -80,6 +81,7 @@ class EntryReport:
             data["distinct"],
             data["calls"],
             tuple(data["notes"]),
+            tuple((name, flops, moved) for name, flops, moved in data["steps"]),
         )
 
 

@@ -55,14 +55,17 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_dims(parser: argparse.ArgumentParser) -> None:
-    """`--dim`: sizes that get code of their own."""
+def add_dims(
+    parser: argparse.ArgumentParser,
+    told: str = "code of its own for these sizes of a dynamic dim; may be given again",
+) -> None:
+    """`--dim`: sizes of dynamic dims."""
     parser.add_argument(
         "--dim",
         action="append",
         default=[],
         metavar="N=1,32",
-        help="code of its own for these sizes of a dynamic dim; may be given again",
+        help=told,
     )
 
 

@@ -86,6 +86,18 @@ class Loop:
 
 Step: TypeAlias = Call | CopyCall | Loop
 
+COUNTED = "__counted"  # behind the name of an entry's other function
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What the steps of an entry take: an i64 for each in the arena, from byte `start` on, and one
+    behind them for the time now. `clock` is LLVM's intrinsic that reads it, in ticks of any length.
+    """
+
+    clock: str
+    start: Dim
+
 
 def entry_dims(entry: Entry) -> tuple[str, ...]:
     """The dim variables of an entry, sorted: they are its first arguments."""
@@ -105,10 +117,11 @@ def argument_order(entry: Entry) -> tuple[int, ...]:
     return tuple(sorted(places, key=lambda i: (entry.arguments[i].role != "input", i)))
 
 
-def make_entry(entry: Entry, steps: Sequence[Step]) -> Any:
-    """The public PrimFunc named after the entry."""
+def make_entry(entry: Entry, steps: Sequence[Step], counters: Counters | None = None) -> Any:
+    """The public PrimFunc named after the entry; with `counters`, one that also counts what each of
+    the steps takes."""
     with IRBuilder() as builder, T.prim_func():
-        T.func_name(entry.name)
+        T.func_name(entry.name if counters is None else entry.name + COUNTED)
         T.func_attr({"tirx.noalias": True})
         symbols = {name: T.arg(name, tirx.Var(name, "int64")) for name in entry_dims(entry)}
         given: dict[int, Any] = {}
@@ -131,8 +144,28 @@ def make_entry(entry: Entry, steps: Sequence[Step]) -> Any:
             _trusted(argument, result.type, symbols)
             for argument, result in zip(made, entry.function.results)
         ]
-        _Emitter(symbols, params, outputs, arena).emit(steps)
+        emitter = _Emitter(symbols, params, outputs, arena)
+        if counters is None:
+            emitter.emit(steps)
+        else:
+            _emit_counted(emitter, steps, counters)
     return builder.get()
+
+
+def _emit_counted(emitter: _Emitter, steps: Sequence[Step], counters: Counters) -> None:
+    """The steps, and behind each the time since the one before."""
+    ticks = T.decl_buffer((i64(1),), "int64", data=emitter.arena.data, layout=None)
+    start = tirx.floordiv(emitter.dim(counters.start), i64(8))
+
+    def now() -> Expr:
+        return tirx.call_llvm_intrin("int64", counters.clock)
+
+    before = start + i64(len(steps))
+    T.buffer_store(ticks, now(), [before])
+    for i, step in enumerate(steps):
+        emitter.emit([step])
+        T.buffer_store(ticks, now() - ticks[before], [start + i64(i)])
+        T.buffer_store(ticks, now(), [before])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

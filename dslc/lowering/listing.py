@@ -23,9 +23,9 @@ from dslc.ir.core import Entry, Eqn, Value
 from dslc.ir.dims import Dim, Poly
 from dslc.lowering.arena import largest_live_set
 from dslc.lowering.cost import cost_of, flops_of
-from dslc.lowering.group import Group
+from dslc.lowering.group import Group, Grouping
 from dslc.lowering.memory import InArena, InArgument, InCarry, InOutput, OfScan, Place
-from dslc.lowering.program import Layout, calls_of, kernel_name, scan_attrs
+from dslc.lowering.program import Layout, calls_of, kernel_name, moved, read_by, scan_attrs
 
 Template = Callable[[Group], object | None]
 
@@ -77,7 +77,8 @@ class _List:
             yield f"{i} {prefix}_{i}: a loop of {scan_attrs(group).length} steps"
         else:
             yield f"{i} {kernel_name(prefix, i, group)}: {group.kind}{self.by(group)}"
-        yield from _field("reads", [self.value(v) for v in self.read(group)])
+        grouping = self.layout.grouping
+        yield from _field("reads", [self.value(v) for v in read_by(group, grouping)])
         yield from _field("writes", [f"{self.value(v)}{self.why(v)}" for v in group.outputs])
         yield from _field("fused", list(_fused(group)))
         yield from _field(
@@ -85,16 +86,11 @@ class _List:
         )
         yield from _field("repeats", list(_repeated(group, computed)))
         yield from _field("scratch", self.scratch(i))
-        yield from _field("work", [_work(group.eqns, [*self.read(group), *group.outputs])])
+        yield from _field("work", [_work(group, grouping)])
         body = self.layout.bodies.get(i)
         if body is not None:
             for line in _List(self.entry, body, self.template).lines(f"{prefix}_{i}"):
                 yield f"  {line}"
-
-    def read(self, group: Group) -> list[Value]:
-        """What the group reads and does not make."""
-        base = self.layout.grouping.base
-        return [value for value in group.inputs if base(value) not in group.outputs]
 
     def by(self, group: Group) -> str:
         plan = self.template(group)
@@ -191,11 +187,8 @@ def _repeated(group: Group, computed: Mapping[Eqn, int]) -> Iterator[str]:
             yield f"{eqn.op.name} {eqn.outputs[0].name}: {each}, in {computed[eqn]} kernels"
 
 
-def _work(eqns: Sequence[Eqn], values: Sequence[Value]) -> str:
+def _work(group: Group, grouping: Grouping) -> str:
     flops: Dim = 0
-    for eqn in eqns:
+    for eqn in group.eqns:
         flops = flops + flops_of(eqn)
-    moved: Dim = 0
-    for value in values:
-        moved = moved + value.type.nbytes
-    return f"{number(flops)} FLOPs, {number(moved)} bytes moved"
+    return f"{number(flops)} FLOPs, {number(moved(group, grouping))} bytes moved"

@@ -23,7 +23,17 @@ from dslc.lowering.attention_tiles import (
 )
 from dslc.lowering.contract import contraction_template, emit_contraction, scratch_of
 from dslc.lowering.cost import flops_of
-from dslc.lowering.entry import Call, CopyCall, Loop, Step, entry_dims, make_copy, make_entry
+from dslc.lowering.entry import (
+    COUNTED,
+    Call,
+    CopyCall,
+    Counters,
+    Loop,
+    Step,
+    entry_dims,
+    make_copy,
+    make_entry,
+)
 from dslc.lowering.group import Group, Grouping, group
 from dslc.lowering.kernel import Kernel, make_kernel, places_of, pointers_of
 from dslc.lowering.loops import Task, emit_loops
@@ -40,7 +50,8 @@ from dslc.schedules.cpu.contract import Machine
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lowered:
-    """An entry as a TIR module whose one public function is called like the entry.
+    """An entry as a TIR module whose one public function is called like the entry; with `steps`,
+    there is another, which counts what each of them takes.
 
     `kernels` names them in the order in which they are called, `calls` counts the calls, those of
     each step of a scan; `notes` are things a user should know (slow paths).
@@ -55,6 +66,17 @@ class Lowered:
     calls: Dim
     flops: Dim
     notes: tuple[str, ...]
+    steps: tuple[Work, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A step of an entry: a kernel, a loop of kernels or a copy. `moved`: bytes of what it reads
+    and writes, each once."""
+
+    name: str
+    flops: Dim
+    moved: Dim
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,9 +98,12 @@ Grouped = Callable[[Function], Grouping]
 Noted = Callable[[Group, str], str | None]
 
 
-def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) -> Lowered:
+def lower_entry(
+    entry: Entry, machine: Machine, shared: Shared | None = None, clock: str | None = None
+) -> Lowered:
     """The whole entry as one TIR module for a CPU. Kernels that are in `shared` already are called
-    there: the modules of its entries are to be joined."""
+    there: the modules of its entries are to be joined. `clock`: of `Counters`, if steps are to be
+    counted."""
 
     def emit(task: Task, memory: Any) -> str | None:
         used = replace(machine, tasks=task.tasks, repeated=task.repeated)
@@ -113,7 +138,7 @@ def lower_entry(entry: Entry, machine: Machine, shared: Shared | None = None) ->
         name = updated.get(put_into(g))
         return None if name is None else f"{name}: {note}"
 
-    return assemble(entry, layout_of(entry, machine), make, make_copy, noted, shared)
+    return assemble(entry, layout_of(entry, machine), make, make_copy, noted, shared, clock)
 
 
 def layout_of(entry: Entry, machine: Machine) -> Layout:
@@ -152,12 +177,16 @@ def assemble(
     make_copy: Callable[[str], Any],
     noted: Noted,
     shared: Shared | None = None,
+    clock: str | None = None,
 ) -> Lowered:
     """Makes the entry's kernels by `make(name, group, layout, position)`, shares equal ones, and
     joins them. `noted` is what a user is told of a group whose kernel has a note."""
     joined = _Joined(entry, make, make_copy, noted, Shared() if shared is None else shared)
-    host = make_entry(entry, joined.steps(layout, entry.name))
-    joined.functions[tvm.ir.GlobalVar(entry.name)] = host
+    steps = joined.steps(layout, entry.name)
+    joined.functions[tvm.ir.GlobalVar(entry.name)] = make_entry(entry, steps)
+    if clock is not None:
+        counted = make_entry(entry, steps, Counters(clock, layout.plan.size))
+        joined.functions[tvm.ir.GlobalVar(entry.name + COUNTED)] = counted
     flops: Dim = 0
     for eqn in entry.function.eqns:
         flops = flops + flops_of(eqn)
@@ -165,7 +194,34 @@ def assemble(
         entry.name, tvm.IRModule(joined.functions), entry_dims(entry), layout.plan.size,
         tuple(joined.names), len(set(joined.names)), calls_of(layout), flops,
         tuple(dict.fromkeys(joined.notes)),
+        works_of(layout, entry.name) if clock is not None else (),
     )  # fmt: skip
+
+
+def works_of(layout: Layout, prefix: str) -> tuple[Work, ...]:
+    """What there is to do in each step of a function, in their order."""
+    works = []
+    for i, g in enumerate(layout.grouping.groups):
+        name = f"{prefix}_{i}_scan" if g.kind == "scan" else kernel_name(prefix, i, g)
+        flops: Dim = 0
+        for eqn in g.eqns:
+            flops = flops + flops_of(eqn)
+        works.append(Work(name, flops, moved(g, layout.grouping)))
+    works += [Work(f"{prefix}_copy", 0, 2 * copy.size) for copy in layout.plan.copies]
+    return tuple(works)
+
+
+def read_by(g: Group, grouping: Grouping) -> list[Value]:
+    """What the group reads and does not make."""
+    return [value for value in g.inputs if grouping.base(value) not in g.outputs]
+
+
+def moved(g: Group, grouping: Grouping) -> Dim:
+    """Bytes of what the group reads and writes, each once."""
+    total: Dim = 0
+    for value in [*read_by(g, grouping), *g.outputs]:
+        total = total + value.type.nbytes
+    return total
 
 
 def plan_bodies(

@@ -12,8 +12,9 @@ import difflib
 import math
 import operator
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -84,6 +85,17 @@ class Plan:
     limits: tuple[tuple[int, int, Limit], ...] = ()  # low and high of each, and what it is
 
 
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """What one step of an entry took in one call, and what it had to do: floating-point operations,
+    and bytes of what it reads and writes, each once."""
+
+    name: str
+    seconds: float
+    flops: int
+    moved: int
+
+
 class Owner(Protocol):
     """What an entry needs of its model."""
 
@@ -93,6 +105,7 @@ class Owner(Protocol):
 
     def acquire(self, code: EntryCode) -> Store: ...
     def locked(self, code: EntryCode) -> bool: ...
+    def counted(self, code: EntryCode) -> Any: ...
     def outdates(self, info: EntryInfo) -> bool: ...
     @property
     def lock(self) -> Any: ...
@@ -171,6 +184,37 @@ class Entry:
         """Bytes of working memory that a call with inputs of these shapes takes."""
         values, _ = self._bind(shapes)
         return dims.evaluate(self._choose(values)[0].arena, values)
+
+    def times(self, /, *args: Any, **named: Any) -> tuple[StepTime, ...]:
+        """Calls the entry on a CPU and tells what each of its steps took: kernels in the order in
+        which they run, a loop of kernels as one. Takes what a call takes. ArgumentError where code
+        that counts was not compiled."""
+        args = self._arrange(args, named)
+        pairs = [slot.take(value) for slot, value in zip(self._slots, args)]
+        plan = self._make_plan(args, tuple(shape for _, shape in pairs))
+        for low, high, limit in plan.limits:
+            self._check_limit(args, plan, low, high, limit)
+        if not plan.code.steps:
+            raise ArgumentError(f"the code of {self.info.name} does not count what its steps take")
+        counting = replace(plan, function=self._owner.counted(plan.code))
+        arena = aligned_empty((size := plan.arena + 8 * len(plan.code.steps) + 8,), _U8, size)
+        outputs = [_exportable(aligned_empty(*output)) for output in plan.outputs]
+        launcher.limit_threads(self._owner.threads or 0)
+        began = time.perf_counter()
+        self._invoke_locked(counting, [value for value, _ in pairs], outputs, arena)
+        seconds = time.perf_counter() - began
+        ticks = arena[plan.arena : -8].view(np.int64)
+        values = dict(zip(plan.code.dims, plan.dims))
+        each = seconds / max(int(ticks.sum()), 1)
+        return tuple(
+            StepTime(
+                step.name,
+                float(count) * each,
+                dims.evaluate(step.flops, values),
+                dims.evaluate(step.moved, values),
+            )
+            for step, count in zip(plan.code.steps, ticks)
+        )
 
     def _choose(self, values: Mapping[str, int]) -> tuple[EntryCode, Any]:
         """The code that was made for these sizes, else the one for any."""

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
 
-FORMAT = 4
+FORMAT = 5
 
 DTypeName = Literal["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool"]
 FLOATS: tuple[DTypeName, ...] = ("f64", "f32", "f16", "bf16")
@@ -125,11 +125,23 @@ class DimSize:
 
 
 @dataclass(frozen=True, slots=True)
+class StepInfo:
+    """A kernel (or a loop of them) of an entry. `moved`: bytes of what it reads and writes, each
+    once."""
+
+    name: str
+    flops: DimExpr
+    moved: DimExpr
+
+
+@dataclass(frozen=True, slots=True)
 class EntryCode:
     """An entry's compiled function on one target:
     `symbol(*dims, *inputs, *variables, *outputs, arena)`, dims as integers, they and variables in
     the order given here; arena: u8, 1-d, exactly `arena` bytes, 64-byte aligned. An entry has one
-    code for any sizes, and others where dims have these `sizes`."""
+    code for any sizes, and others where dims have these `sizes`. With `steps`, `symbol__counted` is
+    called alike, with room behind the arena for an i64 for each step and one more: it leaves there
+    what each step took, in ticks of any length."""
 
     entry: str
     symbol: str
@@ -137,6 +149,7 @@ class EntryCode:
     arena: DimExpr = 0
     dims: tuple[str, ...] = ()
     sizes: tuple[DimSize, ...] = ()
+    steps: tuple[StepInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

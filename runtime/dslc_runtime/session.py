@@ -315,6 +315,10 @@ class Model:
         """Whether the entry changes what prepared variables are made from."""
         return not self._sources.isdisjoint(info.updates)
 
+    def counted(self, code: EntryCode) -> Any:
+        """The function of an entry that counts what its steps take."""
+        return self._module[f"{code.symbol}__counted"]
+
     def acquire(self, code: EntryCode) -> Store:
         """The variables for one call, prepared ones up to date."""
         store = self.store

@@ -1,21 +1,23 @@
 """This machine's limits, measured: the fused multiply-adds of one core, and how fast it reads.
 
-    python -m benchmarks.peaks
-
-Both are small programs in C, compiled with the machine's own instructions: a loop of independent
-multiply-adds on as many vector registers as hide their latency, and a sum over more memory than any
-cache holds.
+Input: nothing but the machine. Output: `Peaks`. Two small loops in C, compiled with the machine's
+own instructions: independent multiply-adds on as many vector registers as hide their latency, and a
+sum over more memory than caches hold.
 """
 
 from __future__ import annotations
 
 import ctypes
-import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from dslc.build.errors import BuildError
+from dslc.build.link import NO_LINKER, find_linker
+
+MEMORY = 256 << 20  # bytes: several times the largest caches
 
 SOURCE = r"""
 #include <stdint.h>
@@ -92,21 +94,19 @@ class Peaks:
 
 @cache
 def measure() -> Peaks:
-    """Takes about two seconds. RuntimeError without a C compiler."""
-    compiler = shutil.which("gcc") or shutil.which("clang")
+    """Takes about a second. BuildError without a C compiler."""
+    compiler = find_linker()
     if compiler is None:
-        raise RuntimeError("the machine's peaks are measured by a C program: install gcc")
-    with tempfile.TemporaryDirectory() as folder:
+        raise BuildError(NO_LINKER)
+    with tempfile.TemporaryDirectory(prefix="dslc-peaks-") as folder:
         source, library = Path(folder) / "peaks.c", Path(folder) / "peaks.so"
         source.write_text(SOURCE)
         flags = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC"]
-        subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
+        words = [*compiler, *flags, str(source), "-o", str(library)]
+        done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode != 0:
+            raise BuildError(f"compiling the peak measurements failed: {done.stderr.strip()}")
         code = ctypes.CDLL(str(library))
     code.flops.restype = code.bytes.restype = ctypes.c_double
     code.bytes.argtypes = [ctypes.c_long]
-    return Peaks(code.flops(), code.bytes(256 << 20))
-
-
-if __name__ == "__main__":
-    peaks = measure()
-    print(f"{peaks.flops / 1e9:.1f} GFLOP/s, {peaks.bytes / 1e9:.1f} GB/s from memory, of one core")
+    return Peaks(code.flops(), code.bytes(MEMORY))
