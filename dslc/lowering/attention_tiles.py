@@ -101,7 +101,9 @@ class _Emitted:
             results = self.into(dq, True), self.into(dk, False), self.into(dv, False)
             emit_backward(plan, q, k, v, g, lse, delta, results, self.scratch, modify, drop, moved)
             return
-        out, rows = (self.into(value, True) for value in self.scores.eqn.outputs)
+        result, logarithms = self.scores.eqn.outputs
+        out = self.members(self.scores.kept(result))
+        rows = self.into(logarithms, True) if logarithms in self.task.group.outputs else None
         if isinstance(plan, DecodePlan):
             emit_decode(plan, q, k, v, out, self.scratch, modify, drop, rows)
         else:
@@ -117,7 +119,10 @@ class _Emitted:
 
     def by_member(self, name: str) -> Operand:
         """What each query head has, its heads cut into those of keys and their members."""
-        found, group = strided(self.task.group, self.scores.values[name]), self.scores.attrs.group
+        return self.members(strided(self.task.group, self.scores.values[name]))
+
+    def members(self, found: Strided) -> Operand:
+        group = self.scores.attrs.group
         before = len(self.scores.dims) - 2
         head = found.strides[before - 1] if before else 0
         outer = found.strides[: max(0, before - 1)]

@@ -7,7 +7,7 @@ Input: a Grouping. Output: a Grouping in which a group that does nothing but mov
 last axis (turned heads, slices of a wider product) stands inside of the attention (or its gradient)
 and the loops that read what it made, and one that moves a result inside of the attention that made
 that. Loops that read the result as well read it through the inverse. The templates take strides,
-and `strided` says which.
+and `strided` says which. What only gradients need of attention is not stored where there are none.
 
 Non-goals: contractions, which read rows that lie side by side.
 """
@@ -121,7 +121,17 @@ def join_moves(function: Function, grouping: Grouping) -> Grouping:
                     for g in groups
                     if g is not move
                 ]
-    return replace(grouping, groups=tuple(groups))
+    read = kept.union(grouping.base(value) for group in groups for value in group.inputs)
+    return replace(grouping, groups=tuple(_without_unread(group, read) for group in groups))
+
+
+def _without_unread(group: Group, read: set[Value]) -> Group:
+    """Attention without the logarithms of its sums, where no gradient needs them."""
+    if group.anchor is None or group.anchor.op.name != "attention":
+        return group
+    _, logarithms = group.anchor.outputs
+    outputs = (v for v in group.outputs if v is not logarithms or v in read)
+    return replace(group, outputs=tuple(outputs))
 
 
 def _is_moving(group: Group) -> bool:

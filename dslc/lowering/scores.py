@@ -19,9 +19,10 @@ from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim
 from dslc.ir.op import Expr, Index
 from dslc.ir.types import DType
+from dslc.lowering.buffers import strides_of
 from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group
-from dslc.lowering.moves import placed
+from dslc.lowering.moves import Strided, placed
 from dslc.lowering.operands import scores_of
 from dslc.lowering.scalar import COMPUTED, ScalarKernels
 from dslc.lowering.sizes import i64
@@ -132,9 +133,16 @@ class Scores:
         return self.element(name, tuple(zero if dim == 1 else at for dim, at in places))
 
     def store(self, value: Value, index: Index, result: Expr) -> None:
-        """Stores an element of a result, wherever the group keeps it."""
+        """Stores an element of a result, wherever the group keeps it, if it does."""
         kept, axes = placed(self.group, value)
-        self.graph.memory[kept].store(self.k, tuple(index[axis] for axis in axes), result)
+        if kept in self.graph.memory:
+            self.graph.memory[kept].store(self.k, tuple(index[axis] for axis in axes), result)
+
+    def kept(self, value: Value) -> Strided:
+        """Where the group keeps a result."""
+        kept, axes = placed(self.group, value)
+        strides = strides_of(kept.type.dims)
+        return Strided(kept, tuple(strides[axes.index(axis)] for axis in range(len(axes))), 0)
 
     def constant(self, value: float) -> Expr:
         return tirx.const(value, COMPUTED[self.dtype])

@@ -156,8 +156,7 @@ def compiled(case, machine, plan, emit):
         shape = case.shape(dict(zip(unknown, parameters[8:])))
         q, k, v, added, kept, out, rows = views(shape, *parameters)
         emit(
-            plan(shape, machine), q, k, v,
-            lambda index, value: T.buffer_store(out.buffer, value, [out.at(*index)]),
+            plan(shape, machine), q, k, v, out,
             Operand(parameters[7], "float32", (1,)),
             (lambda i, x: x * SCALE + added.load(*i)) if case.bias or case.mask else None,
             (lambda i, x: x * kept.load(*i)) if case.drop else None,

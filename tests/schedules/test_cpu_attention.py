@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from attention_case import SCALE, Case, check_forward, views
 from harness import MACHINE, compile_body
-from tvm.tirx.script import builder as T
 
 from dslc.schedules.cpu.attention import emit_attention, plan_attention
 from dslc.schedules.cpu.attention_shape import AttentionShape
@@ -99,8 +98,7 @@ def test_a_score_that_is_no_number_shows():
         shape = case.shape({})
         left, right, values, scores, _, out, _ = views(shape, *parameters)
         emit_attention(
-            plan_attention(shape, MACHINE), left, right, values,
-            lambda index, x: T.buffer_store(out.buffer, x, [out.at(*index)]),
+            plan_attention(shape, MACHINE), left, right, values, out,
             Operand(parameters[7], "float32", (1,)), lambda i, x: x * SCALE + scores.load(*i),
         )  # fmt: skip
 
@@ -126,8 +124,7 @@ def test_keys_read_where_they_lie():
 
         emit_attention(
             plan_attention(shape, MACHINE), beside(left, 5), beside(right, 4), beside(values, 4),
-            lambda i, x: T.buffer_store(out, x, [i[1] * 24 + i[3] * 72 + i[4]]),
-            Operand(scratch, "float32", (1,)),
+            beside(out, 5), Operand(scratch, "float32", (1,)),
         )  # fmt: skip
 
     def flat(array):

@@ -50,6 +50,7 @@ from dslc.schedules.cpu.attention_blocks import (
     row_maximum,
     row_powers,
     rows_from,
+    store_row,
 )
 from dslc.schedules.cpu.attention_shape import (
     Areas,
@@ -60,7 +61,6 @@ from dslc.schedules.cpu.attention_shape import (
     round_up,
 )
 from dslc.schedules.cpu.contract import (
-    Epilogue,
     Expr,
     Index,
     Machine,
@@ -77,6 +77,7 @@ from dslc.schedules.cpu.contract import (
     product,
     run_tasks,
     unflatten,
+    vector_at,
 )
 from dslc.schedules.cpu.register_tile import (
     Tile,
@@ -123,12 +124,17 @@ class AttentionPlan:
         return round_up(self.shape.width, self.out.columns)
 
     @property
+    def query_stride(self) -> Size:
+        depth = self.shape.depth
+        return round_up(depth, self.score.lanes) if isinstance(depth, int) else depth
+
+    @property
     def areas(self) -> Areas:
         shape, rows = self.shape, self.padded_rows
         panels = round_up(shape.keys, self.score.columns)
         return Areas.of(
             [
-                ("keys", panels * shape.depth), ("queries", rows * shape.depth),
+                ("keys", panels * shape.depth), ("queries", rows * self.query_stride),
                 ("values", shape.keys * self.out_stride if self.packed else 0),
                 ("scores", rows * self.score_stride),
                 ("out", 0 if self.whole else rows * self.out_stride),
@@ -147,8 +153,11 @@ def plan_attention(
     """The plan for attention in float32. `values_apart`: rows of values don't lie side by side."""
     lanes, wide = machine.lanes(DTYPE), machine.registers == 32
     height, rows = _rows_of(shape.queries, 12 if wide else 6, TILES if wide else 2 * TILES)
+    most = 4 if wide else 2
     score = Tile(height, PANEL, lanes, DTYPE)
-    out = columns_tile(shape.width, lanes, 4 if wide else 2, rows)
+    if isinstance(shape.keys, int) and 0 < shape.keys <= KEYS:
+        score = columns_tile(shape.keys, lanes, most, rows)
+    out = columns_tile(shape.width, lanes, most, rows)
     keys = _keys_of(shape, score.columns)
     whole = isinstance(shape.keys, int) and shape.keys <= keys
     ragged = not isinstance(shape.width, int) or shape.width % out.columns != 0
@@ -181,17 +190,18 @@ def emit_attention(
     q: Operand,
     k: Operand,
     v: Operand,
-    epilogue: Epilogue,
+    out: Operand,
     scratch: Operand,
     modify: Modify | None = None,
     drop: Modify | None = None,
     row_done: Callable[[Index, Expr], None] | None = None,
 ) -> None:
     """Emits the kernel's body. Strides of q are those of (batch.., head, member, i, d), of k and v
-    of (batch.., head, j, d); v is contiguous along its last.
+    of (batch.., head, j, d), of the result `out` of (batch.., head, member, i, e); v and out are
+    contiguous along their last.
 
     `modify` gives a score, from the product of query and key, `drop` what takes a weight's place
-    (after the sum of the weights is taken); the epilogue's index is (batch.., head, member, i, e).
+    (after the sum of the weights is taken).
     `row_done` gets the logarithm of the sum of exponentials at (batch.., head, member, i), 0 where
     no key is seen.
     """
@@ -202,7 +212,7 @@ def emit_attention(
     def body(task: Expr, tasks: int) -> None:
         registers = allocate([plan.score, plan.out])
         work = Work.of_task(scratch, plan.areas, task, tasks)
-        run = _Run(q, v, epilogue, work, registers, modify, drop, row_done, plan)
+        run = _Run(q, v, out, work, registers, modify, drop, row_done, plan)
         heads = (*shape.batch, shape.heads)
         for_heads(product(heads), task, tasks, lambda head, first, step: _head(
             run, k, unflatten(head, heads), first, step))  # fmt: skip
@@ -222,7 +232,10 @@ def _head(run: _Run, k: Operand, where: Index, first: Size, step: Size) -> None:
     pack_rows(work, "keys", keys, shape.keys, shape.depth, width, plan.score.lanes)
     if plan.packed:
         values = rows_from(run.v, *where, i64(0))
-        copy_rows(work, "values", values, shape.keys, shape.keys, shape.width, plan.out_stride)
+        copy_rows(
+            work, "values", values, shape.keys, shape.keys, shape.width, plan.out_stride,
+            plan.out.lanes,
+        )  # fmt: skip
     turns = div(ceil_div(shape.queries, plan.rows) - first + (step - 1), step)
     with loop(0, shape.group) as member, loop(0, turns) as turn:
         _queries(run, (*where, member), T.bind(i64((turn * step + first) * plan.rows)))
@@ -255,10 +268,10 @@ def _scale_queries(run: _Run, where: Index, start: Expr, count: Size) -> None:
     """Queries times scale to memory, zeros behind the last."""
     plan, shape, work = run.plan, run.plan.shape, run.work
     factor = f32(shape.scale * LOG2E if run.modify is None else 1.0)
-    queries = rows_from(run.q, *where, start)
-    copy_rows(work, "queries", queries, count, count, shape.depth, shape.depth, factor)
-    with loop(count, plan.padded_rows) as r, loop(0, shape.depth) as d:
-        work.put("queries", r * shape.depth + d, f32(0.0))
+    queries, stride = rows_from(run.q, *where, start), plan.query_stride
+    copy_rows(work, "queries", queries, count, count, shape.depth, stride, plan.score.lanes, factor)
+    with loop(count, plan.padded_rows) as r, loop(0, stride) as d:
+        work.put("queries", r * stride + d, f32(0.0))
 
 
 def _all_keys(run: _Run, block: Block) -> None:
@@ -267,9 +280,10 @@ def _all_keys(run: _Run, block: Block) -> None:
     _scores(run, block)
     with loop(0, block.count) as row:
         scores, panels = _row_of_scores(plan, work, row, block.size)
-        greatest = T.bind(row_maximum(work, scores, panels, plan.score.lanes))
+        sizes = plan.score.lanes, plan.score.vectors
+        greatest = T.bind(row_maximum(work, scores, panels, *sizes))
         less = finite(greatest)
-        total = T.bind(row_powers(work, scores, panels, plan.score.lanes, less))
+        total = T.bind(row_powers(work, scores, panels, sizes[0], less, sizes[1]))
         work.put("maximum", row, greatest)
         work.put("sum", row, total)
         work.put("scale", row, row_factor(total))
@@ -289,10 +303,11 @@ def _all_keys(run: _Run, block: Block) -> None:
         columns = part(plan.shape.width, column, tile.columns)
         rows = larger(clipped(block.count - row, tile.rows), 0)
         with loop(0, rows) as i:
-            factor = T.bind(work.get("scale", row + i))
-            with loop(0, columns) as e:
-                value = registers.results[i * tile.columns + e] * factor
-                run.epilogue((*block.where, block.start + row + i, column + e), value)
+            at = T.bind(run.out.at(*block.where, block.start + row + i, column))
+            factor = T.bind(tirx.Broadcast(work.get("scale", row + i), tile.lanes))
+            start = T.bind(i * tile.columns)
+            store_row(run.out, at, columns, tile, lambda n: vector_at(
+                registers.results, start + n * tile.lanes, tile.lanes) * factor)  # fmt: skip
 
     _times_values(run, block, begin, end)
 
@@ -342,7 +357,8 @@ def _scores(run: _Run, block: Block) -> None:
     with loop(0, ceil_div(block.size, width)) as panel, loop(0, tiles) as t:
         row = T.bind(t * tile.rows)
         multiply(
-            work, run.registers, tile, depth, (work.at("queries", row * depth), depth, 1),
+            work, run.registers, tile, depth,
+            (work.at("queries", row * plan.query_stride), plan.query_stride, 1),
             (work.at("keys", (block.key + panel * width) * depth), width),
             (work.at("scores", row * block.stride + panel * width), block.stride), True,
         )  # fmt: skip
@@ -358,13 +374,14 @@ def _row_of_scores(plan: AttentionPlan, work: Work, row: Expr, size: Size) -> tu
 
 def _exponentials(run: _Run, row: Expr, size: Size) -> None:
     """A row of scores as powers of two, less its maximum so far, and their sum."""
-    plan, work, lanes = run.plan, run.work, run.plan.score.lanes
+    plan, work, lanes, vectors = run.plan, run.work, run.plan.score.lanes, run.plan.score.vectors
     scores, panels = _row_of_scores(plan, work, row, size)
     before = T.bind(work.get("maximum", row))
-    greatest = T.bind(tirx.max(before, row_maximum(work, scores, panels, lanes)))
+    greatest = T.bind(tirx.max(before, row_maximum(work, scores, panels, lanes, vectors)))
     work.put("before", row, before)
     work.put("maximum", row, greatest)
-    work.put("part", row, row_powers(work, scores, panels, lanes, finite(greatest)))
+    total = row_powers(work, scores, panels, lanes, finite(greatest), vectors)
+    work.put("part", row, total)
 
 
 def _rescale(run: _Run, count: Size) -> None:
@@ -414,7 +431,11 @@ def _end(run: _Run, where: Index, start: Expr, count: Size) -> None:
         total = T.bind(work.get("sum", row))
         if run.row_done is not None:
             run.row_done((*where, start + row), row_logarithm(work.get("maximum", row), total))
-        factor = row_factor(total)
-        with loop(0, plan.shape.width) as e:
-            value = work.get("out", row * plan.out_stride + e) * factor
-            run.epilogue((*where, start + row, e), value)
+        tile, width = plan.out, plan.shape.width
+        factor = T.bind(tirx.Broadcast(row_factor(total), tile.lanes))
+        with loop(0, ceil_div(width, tile.columns)) as panel:
+            column = T.bind(panel * tile.columns)
+            sums = T.bind(work.at("out", row * plan.out_stride + column))
+            at = T.bind(run.out.at(*where, start + row, column))
+            store_row(run.out, at, part(width, column, tile.columns), tile, lambda n: vector_at(
+                work.memory, sums + n * tile.lanes, tile.lanes) * factor)  # fmt: skip

@@ -212,7 +212,7 @@ def _keys(run: _Run, where: Index, key: Expr, size: Size) -> None:
     keys, values = rows_from(run.k, *where, key), rows_from(run.v, *where, key)
     pack_rows(work, "keys^T", keys, size, shape.depth, width, lanes)
     pack_rows(work, "values^T", values, size, shape.width, width, lanes)
-    copy_rows(work, "keys", keys, size, size, shape.depth, plan.depth)
+    copy_rows(work, "keys", keys, size, size, shape.depth, plan.depth, lanes)
     for name, stride in (("dk", plan.depth), ("dv", plan.width)):
         with loop(0, i64(plan.keys + plan.deep.rows + plan.wide.rows) * i64(stride)) as at:
             work.put(name, at, f32(0.0))
@@ -238,7 +238,7 @@ def _block(run: _Run, block: Block) -> None:
         ("cotangents", run.g, shape.width, plan.width),
     ):
         rows = rows_from(source, *block.where, block.start)
-        copy_rows(work, name, rows, block.count, plan.rows, width, padded)
+        copy_rows(work, name, rows, block.count, plan.rows, width, padded, plan.score.lanes)
     _scores(run, block, ("queries", plan.depth), ("keys^T", shape.depth), "weights")
     _scores(run, block, ("cotangents", plan.width), ("values^T", shape.width), "moved")
     if run.modify is not None:

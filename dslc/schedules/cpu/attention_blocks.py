@@ -16,7 +16,6 @@ from tvm.tirx.script import builder as T
 from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.attention_shape import Areas, AttentionShape, Modify, between, round_up
 from dslc.schedules.cpu.contract import (
-    Epilogue,
     Expr,
     Index,
     Operand,
@@ -24,6 +23,7 @@ from dslc.schedules.cpu.contract import (
     address,
     ceil_div,
     div,
+    edge_vector,
     i64,
     is_int,
     is_zero,
@@ -41,6 +41,7 @@ from dslc.schedules.cpu.vector import LN2, constant, exp2_below, lane_max, lane_
 DTYPE = "float32"
 BESIDE = 16  # elements between rows of scores, which would else share sets of the L1 cache
 PANEL = 2  # vectors of a panel of keys
+MOST_VECTORS = 16  # of a row that is copied by as many instructions
 MINUS_INFINITY = float("-inf")
 
 
@@ -75,7 +76,7 @@ class Forward:
 
     q: Operand
     v: Operand
-    epilogue: Epilogue
+    out: Operand
     work: Work
     registers: Registers
     modify: Modify | None
@@ -165,22 +166,47 @@ def pack_rows(
 
 def copy_rows(
     work: Work, name: str, source: Operand, rows: Size, padded: Size, columns: Size, stride: Size,
-    factor: Expr = None,
+    lanes: int, factor: Expr = None,
 ) -> None:  # fmt: skip
     """A matrix [rows, columns], times `factor`, with zeros up to [padded, stride]."""
 
-    def times(value: Expr) -> Expr:
-        return value if factor is None else value * factor
-
+    factors = None if factor is None else tirx.Broadcast(factor, lanes)
+    known = isinstance(columns, int) and isinstance(stride, int)
+    vectors = known and stride % lanes == 0 and stride <= MOST_VECTORS * lanes
     with loop(0, rows) as i:
         first, at = T.bind(source.at(i, i64(0))), T.bind(work.at(name, i * stride))
-        with loop(0, columns) as j:
-            value = source.buffer[address(first, (j, source.strides[1]))]
-            T.buffer_store(work.memory, times(value), [at + j])
-        with loop(columns, stride) as j:
-            T.buffer_store(work.memory, f32(0.0), [at + j])
+        if vectors and is_int(source.strides[1], 1):
+            for n in range(stride // lanes):
+                value = edge_vector(
+                    source.buffer, DTYPE, first + n * lanes, lanes, n, columns, stride
+                )
+                value = value if factors is None else value * factors
+                store_vector(work.memory, value, at + n * lanes, lanes)
+        else:
+            with loop(0, columns) as j:
+                value = source.buffer[address(first, (j, source.strides[1]))]
+                T.buffer_store(work.memory, value if factor is None else value * factor, [at + j])
+            with loop(columns, stride) as j:
+                T.buffer_store(work.memory, f32(0.0), [at + j])
     with loop(rows, padded) as i, loop(0, stride) as j:
         work.put(name, i * stride + j, f32(0.0))
+
+
+def store_row(
+    out: Operand, at: Expr, columns: Size, tile: Tile, value: Callable[[int], Expr]
+) -> None:
+    """The first `columns` elements of a row of a tile at `at`, from its vectors."""
+    for n in range(tile.vectors):
+        where = T.bind(at + n * tile.lanes)
+        if isinstance(columns, int) and columns <= n * tile.lanes:
+            return
+        if isinstance(columns, int) and columns >= (n + 1) * tile.lanes:
+            store_vector(out.buffer, value(n), where, tile.lanes)
+            continue
+        lane = tirx.Ramp(i64(n * tile.lanes), i64(1), tile.lanes)
+        mask = lane < tirx.Broadcast(i64(columns), tile.lanes)
+        place = tirx.Ramp(where, i64(1), tile.lanes)
+        T.evaluate(tirx.op.masked_store(out.buffer, value(n), place, mask))
 
 
 def multiply(
@@ -243,17 +269,21 @@ def pieces(low: Size, high: Size, step: int, body: Callable[[Expr, Size], None])
 # --- rows of scores, whole panels -----------------------------------------------------------------
 
 
-def row_maximum(work: Work, start: Expr, panels: Size, lanes: int) -> Expr:
-    """The greatest score of a row."""
+def row_maximum(work: Work, start: Expr, panels: Size, lanes: int, vectors: int = PANEL) -> Expr:
+    """The greatest score of a row of panels of `vectors` each."""
     memory = work.memory
-    left, right = _over_row(
-        start, panels, lanes, MINUS_INFINITY,
+    (first, *more) = _over_row(
+        start, panels, lanes, vectors, MINUS_INFINITY,
         lambda most, at: tirx.max(most, vector_at(memory, at, lanes)),
     )  # fmt: skip
-    return lane_max(T.bind(tirx.max(left, right)), lanes)
+    for other in more:
+        first = tirx.max(first, other)
+    return lane_max(T.bind(first), lanes)
 
 
-def row_powers(work: Work, start: Expr, panels: Size, lanes: int, less: Expr) -> Expr:
+def row_powers(
+    work: Work, start: Expr, panels: Size, lanes: int, less: Expr, vectors: int = PANEL
+) -> Expr:
     """Each score x of a row becomes 2**(x - less); their sum."""
     memory, bound = work.memory, T.bind(tirx.Broadcast(less, lanes))
 
@@ -262,22 +292,25 @@ def row_powers(work: Work, start: Expr, panels: Size, lanes: int, less: Expr) ->
         store_vector(memory, value, at, lanes)
         return total + value
 
-    left, right = _over_row(start, panels, lanes, 0.0, power)
-    return lane_sum(left + right, lanes)
+    (first, *more) = _over_row(start, panels, lanes, vectors, 0.0, power)
+    for other in more:
+        first = first + other
+    return lane_sum(first, lanes)
 
 
 def _over_row(
-    start: Expr, panels: Size, lanes: int, first: float, combine: Callable[[Expr, Expr], Expr]
-) -> list[Expr]:
+    start: Expr, panels: Size, lanes: int, vectors: int, first: float,
+    combine: Callable[[Expr, Expr], Expr],
+) -> list[Expr]:  # fmt: skip
     """The row combined, lane by lane, one vector for each of a panel."""
-    start, cells = T.bind(start), local(PANEL * lanes, DTYPE)
-    for vector in range(PANEL):
+    start, cells = T.bind(start), local(vectors * lanes, DTYPE)
+    for vector in range(vectors):
         store_vector(cells, constant(first, lanes), i64(vector * lanes), lanes)
     with loop(0, panels) as panel:
-        for vector in range(PANEL):
-            position, at = i64(vector * lanes), start + panel * (PANEL * lanes) + vector * lanes
+        for vector in range(vectors):
+            position, at = i64(vector * lanes), start + panel * (vectors * lanes) + vector * lanes
             store_vector(cells, combine(vector_at(cells, position, lanes), at), position, lanes)
-    return [T.bind(vector_at(cells, i64(v * lanes), lanes)) for v in range(PANEL)]
+    return [T.bind(vector_at(cells, i64(v * lanes), lanes)) for v in range(vectors)]
 
 
 def finite(maximum: Expr) -> Expr:

@@ -32,6 +32,7 @@ from dslc.schedules.cpu.attention_blocks import (
     row_logarithm,
     row_maximum,
     row_powers,
+    store_row,
 )
 from dslc.schedules.cpu.attention_shape import (
     Areas,
@@ -41,7 +42,6 @@ from dslc.schedules.cpu.attention_shape import (
     round_up,
 )
 from dslc.schedules.cpu.contract import (
-    Epilogue,
     Expr,
     Index,
     Machine,
@@ -132,7 +132,7 @@ def emit_decode(
     q: Operand,
     k: Operand,
     v: Operand,
-    epilogue: Epilogue,
+    out: Operand,
     scratch: Operand,
     modify: Modify | None = None,
     drop: Modify | None = None,
@@ -145,7 +145,7 @@ def emit_decode(
     def body(task: Expr, tasks: int) -> None:
         registers = allocate([plan.out])
         work = Work.of_task(scratch, plan.areas, task, tasks)
-        run = _Run(q, v, epilogue, work, registers, modify, drop, row_done, k, plan)
+        run = _Run(q, v, out, work, registers, modify, drop, row_done, k, plan)
         heads = (*shape.batch, shape.heads)
         start, stop = share(product(heads), task, tasks)
         with loop(start, stop) as unit:
@@ -203,10 +203,13 @@ def _scores(run: _Run, where: Index, first: Size, size: Size) -> None:
         row = member * plan.queries + i
         source = run.q.at(*where, member, i, i64(0))
         query = Operand(run.q.buffer, run.q.dtype, (0, run.q.strides[-1]), T.bind(source))
-        with loop(0, plan.depth) as d:
-            work.put("queries", row * plan.query_stride + d, query.load(i64(0), d) * scale)
-        with loop(plan.depth, plan.query_stride) as d:
-            work.put("queries", row * plan.query_stride + d, f32(0.0))
+        for n in range(plan.query_stride // lanes):
+            vector = edge_vector(
+                query.buffer, DTYPE, query.at(i64(0), i64(n * lanes)), lanes, n, plan.depth,
+                plan.query_stride,
+            )  # fmt: skip
+            at = work.at("queries", row * plan.query_stride + n * lanes)
+            store_vector(work.memory, vector * tirx.Broadcast(scale, lanes), at, lanes)
     keys = T.bind(k.at(*where, i64(first), i64(0)))
     whole = div(size, lanes)
 
@@ -254,7 +257,8 @@ def _values(run: _Run, where: Index, first: Size, size: Size) -> None:
             save(tile, run.registers, memory, work.at("out", row * tile.columns), tile.columns)
         with loop(0, plan.group) as member, loop(0, plan.queries) as i:
             row = T.bind(member * plan.queries + i)
-            factor = T.bind(work.get("factor", row))
-            with loop(0, columns) as e:
-                value = work.get("out", row * tile.columns + e) * factor
-                run.epilogue((*where, member, i, column + e), value)
+            factor = T.bind(tirx.Broadcast(work.get("factor", row), lanes))
+            at = T.bind(run.out.at(*where, member, i, column))
+            start = T.bind(work.at("out", row * tile.columns))
+            store_row(run.out, at, columns, tile, lambda n: vector_at(
+                memory, start + n * lanes, lanes) * factor)  # fmt: skip
