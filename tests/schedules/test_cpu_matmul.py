@@ -92,6 +92,14 @@ def test_few_rows_known_at_run_time(kind, source, m, most):
         assert check(kind, m, n, 200, dynamic=True, most=most).source == source
 
 
+@pytest.mark.parametrize("bits", sorted({MACHINE.vector_bits, 128}))
+@pytest.mark.parametrize(("kind", "m", "k"), [("NN", 1, 21), ("NN", 3, 16), ("TN", 8, 7)])
+def test_few_rows_by_a_matrix_behind_the_cache(kind, m, k, bits):
+    """Its rows are read from end to end, in strips of columns."""
+    machine = Machine(vector_bits=bits, tasks=2, l2_bytes=4096)
+    assert check(kind, m, 6001 // m, k, machine=machine).source == "stream"
+
+
 @pytest.mark.parametrize("kind", ["NN", "NT", "NP"])
 def test_double_precision(kind):
     check(kind, 19, 21, 300, dtype="float64")

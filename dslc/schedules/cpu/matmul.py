@@ -1,9 +1,10 @@
 """Matrix multiplication, batched: the sum over k of a[.., i, k] * b[.., k, j].
 
-Two ways to fill the registers:
+Three ways to fill the registers:
 - *rows*: lanes run along N, elements of `a` are broadcast. `b` is read in place when it is
   contiguous along N, from panels packed beforehand (`Panels`), or from a panel packed into scratch
   by the kernel itself. Any strides are right.
+- *streams*: a few rows times a large b in place (`row_stream.py`): rows of b from end to end.
 - *dots*: lanes run along K, for `a` and `b` both contiguous along K (dense layers with weights as
   stored, [N, K]) and long: nothing is packed, sums over lanes come last.
 
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 
 from tvm.tirx.script import builder as T
 
-from dslc.schedules.cpu import dot_tile
+from dslc.schedules.cpu import dot_tile, row_stream
 from dslc.schedules.cpu.contract import (
     Epilogue,
     Expr,
@@ -209,6 +210,15 @@ def _tile(run: _Run, where: Index, row: Expr, height: int, block: _Block) -> Non
         )  # fmt: skip
         dot_tile.finish(tile, run.registers, block.columns,
                         lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
+        return
+    if plan.source == "stream" and isinstance(run.b, Operand):
+        row_stream.emit(
+            tile, run.registers, plan.k, block.columns,
+            Operand(a.buffer, a.dtype, a.strides[-2:], base),
+            Operand(run.b.buffer, a.dtype, run.b.strides[-2:], run.b.at(*where, i64(0), first)),
+        )  # fmt: skip
+        row_stream.finish(tile, run.registers, block.columns,
+                          lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
         return
     clear(tile, run.registers)
     reduce_segment(

@@ -27,13 +27,17 @@ from dslc.schedules.cpu.dots import HALF
 
 FEW = 8  # rows up to which packing b would take longer than the product
 MANY = 64  # rows from which packing columns is cheaper than sums over lanes
+SHORT = 64  # steps up to which storing rows takes as long as the product: longer runs are better
+LONG = 256  # columns from which rows of b are read side by side
+STRIP = 4096  # sums of such a strip of columns
 PACKING = 4  # rows of the product that take as long as packing b
 
 
 @dataclass(frozen=True, slots=True)
 class MatmulPlan:
     """How a matmul is run. `source`: where column vectors come from, "panels" (packed
-    beforehand), "place" (b itself) or "pack" (scratch); "dots" is the other kind of tile.
+    beforehand), "place" (b itself) or "pack" (scratch); "dots" and "stream" are other kinds of
+    tiles.
     `split`: what the tasks share out: "batch", "rows" or "columns"; `least`: the work from which
     there are several."""
 
@@ -85,10 +89,14 @@ def plan_matmul(
     lanes = machine.lanes(a.dtype)
     most = m if isinstance(m, int) else most
     source = _source(a, b, most, n, k, lanes)
+    tasks = choose_tasks(machine, product([*batch, m, n, k]))
+    if source == "place" and _is_stream(m, n, k, machine, a.dtype):
+        source = "stream"
     unit = 1 if source == "dots" else lanes
     height = min(most, 4) if most is not None and not isinstance(m, int) else most
     rows, vectors = _tile_shape(source, b, height, n, k, machine, a.dtype)
-    tasks = choose_tasks(machine, product([*batch, m, n, k]))
+    if source == "stream":
+        rows, vectors = m, max(1, min(ceil_div(n, lanes * tasks), STRIP // (m * lanes)))
     shared = machine.repeated and isinstance(n, int) and n >= 2 * tasks * vectors * unit
     # In a loop b is the same at each step: a thread keeps its columns in its cache.
     split = "columns" if shared else _split_axis(m, n, batch, rows, vectors * unit, tasks, source)
@@ -116,6 +124,14 @@ def _source(a: Operand, b: Operand | Panels, most: int | None, n: Size, k: Size,
     return "place" if along_n and (few or is_int(n, 1)) else "pack"
 
 
+def _is_stream(m: Size, n: Size, k: Size, machine: Machine, dtype: str) -> bool:
+    """Whether b comes from behind the L2 cache, in rows that are worth reading to their ends."""
+    if not isinstance(m, int) or not isinstance(n, int) or not isinstance(k, int):
+        return False
+    size = n * k * ITEMSIZE[dtype]
+    return dtype in ("float32", "float64") and size > machine.l2_bytes and n >= LONG and m > 0
+
+
 def _tile_shape(
     source: str, b: Operand | Panels, height: int | None, n: Size, k: Size, machine: Machine,
     dtype: str,
@@ -128,9 +144,10 @@ def _tile_shape(
     aliased = isinstance(k, int) and k > 0 and k * ITEMSIZE[dtype] % 4096 == 0
     available = ceil_div(n, lanes) if isinstance(n, int) and n else 8
     step = b.width // lanes if isinstance(b, Panels) else 1
+    short = isinstance(k, int) and k <= SHORT
     if height is not None and height <= FEW and source != "pack":
-        wanted = min(8, (24 if wide else 12) // max(1, height))
-    elif wide and (source == "pack" or aliased):
+        wanted = min(8, (machine.registers - 1) // (max(1, height) + 1))
+    elif wide and (source == "pack" or aliased or short):
         wanted = 4  # rows that lie a multiple of 4 KiB apart fall into one set of the L1 cache
     else:
         wanted = 2
