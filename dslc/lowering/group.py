@@ -26,9 +26,11 @@ from typing import Literal
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim, product
+from dslc.ir.types import ITEMSIZE
 from dslc.lowering.cost import Cost, cost_of
 from dslc.lowering.operands import (
     CONTRACTIONS,
+    epilogues,
     is_beginning,
     is_put_into,
     reads_from_memory,
@@ -37,6 +39,7 @@ from dslc.lowering.operands import (
     stores,
     turns,
 )
+from dslc.lowering.traffic import CHEAP, FEW_ELEMENTS, Reading
 
 Kind = Literal["loop", "reduce", "scatter", "contract", "rank", "scan", "put", "attention", "rows"]
 Rows = tuple[Dim, ...]
@@ -50,7 +53,6 @@ ALONE: dict[str, Kind] = {
     "attention": "attention",
     "attention_gradient": "attention",
 }
-CHEAP = 4  # operations that may be repeated rather than stored
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +137,9 @@ class _Grouper:
         self.reasons: dict[Value, str] = {}
         self.drafts: list[_Draft] = []
         self.inside: dict[Eqn, list[_Draft]] = {}
+        self.repeated: dict[Eqn, int] = {}  # operations on the way to what is stored
         self.anchored = self._find_anchored()
+        self.contracted = epilogues(function)
 
     def is_anchor(self, eqn: Eqn) -> bool:
         cost = self.costs[eqn]
@@ -262,9 +266,47 @@ class _Grouper:
             return f"{weight} operations, read more often than it has elements"
         if self.costs[eqn].window is not None and any(map(turns, users)):
             return "a window, read across"
-        if len(drafts) > 1 and weight > CHEAP:
-            return f"{weight} operations, read by {len(drafts)} kernels"
+        return self.why_not_repeated(eqn, drafts) if len(drafts) > 1 else None
+
+    def why_not_repeated(self, eqn: Eqn, drafts: list[_Draft]) -> str | None:
+        """Why `eqn` may not be computed by each of its users' groups, if it may not."""
+        (out,) = eqn.outputs
+        if out in self.contracted and any(
+            self.users[v] == [eqn] for v in eqn.inputs if v in self.contracted
+        ):
+            return f"behind a product, read by {len(drafts)} kernels"
+        users = (user for user in self.users[out] if user in self.repeated)
+        behind = max((self.repeated[user] for user in users), default=0)
+        operations = self.costs[eqn].weight + behind
+        if isinstance(out.type.size, int) and out.type.size <= FEW_ELEMENTS:
+            return f"{operations} operations" if operations > CHEAP else None
+        operands = tuple(self.bytes_read(eqn, draft) for draft in drafts)
+        reading = Reading(ITEMSIZE[out.type.dtype], operations, operands)
+        if not reading.pays:
+            return reading.why
+        self.repeated[eqn] = operations
         return None
+
+    def bytes_read(self, eqn: Eqn, draft: _Draft) -> float:
+        """Bytes that the draft reads more for each element of `eqn`'s result if it computes it."""
+        (out,) = eqn.outputs
+        total = 0.0
+        for value in dict.fromkeys(eqn.inputs):
+            if not any(user in draft.eqns for user in self.users[value]):
+                total += self.bytes_for_each(value, out)
+        return total
+
+    def bytes_for_each(self, value: Value, out: Value) -> float:
+        """Bytes of an operand for each element of the result."""
+        maker = self.producer.get(value)
+        while maker is not None and maker.op.view and maker.inputs:
+            value = maker.inputs[0]
+            maker = self.producer.get(value)
+        item = ITEMSIZE[value.type.dtype]
+        size, elements = value.type.size, out.type.size
+        if isinstance(size, int) and isinstance(elements, int):
+            return item * min(size / max(1, elements), 1.0)
+        return item if size == elements else 0.0
 
     def is_of_scores(self, eqn: Eqn, drafts: list[_Draft]) -> bool:
         """Whether `eqn` makes something as big as the scores of the attention that uses it."""
@@ -327,7 +369,9 @@ class _Grouper:
         for draft in drafts:
             if draft.kind == "scatter" or not self.is_identity(eqn, draft):
                 continue
-            if self.is_anchor(eqn) and draft.anchor is not None:
+            # What is behind a product keeps the place for it.
+            anchored = self.is_anchor(eqn) or eqn.outputs[0] in self.contracted
+            if anchored and draft.anchor is not None:
                 continue
             others = [other for other in drafts if other is not draft]
             if not any(other.reaches(draft) for other in others):

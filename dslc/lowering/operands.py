@@ -6,7 +6,7 @@ what is stored. Non-goals: which group computes it.
 
 from __future__ import annotations
 
-from dslc.ir.core import Eqn, Value
+from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim
 from dslc.lowering.cost import Cost
 from dslc.ops.attention_formula import AttentionAttrs, by_name, score_dims
@@ -51,6 +51,28 @@ def stores(user: Eqn, value: Value) -> bool:
 def is_put_into(user: Eqn, value: Value) -> bool:
     """Whether `user` puts something into the value, which it needs only where it does not."""
     return user.op.name == "put" and user.inputs[0] is value and value not in user.inputs[1:]
+
+
+def epilogues(function: Function) -> set[Value]:
+    """Results of contractions, and what can be computed from one of them element by element while
+    it is made: what else is read does not wait for it."""
+    needs: dict[Value, int] = {}  # the contractions before each value, as bits
+    root: dict[Value, int] = {}
+    for i, eqn in enumerate(function.eqns):
+        before = 0
+        for value in eqn.inputs:
+            before |= needs.get(value, 0)
+        (out, *_) = eqn.outputs
+        if eqn.op.name in CONTRACTIONS:
+            root[out] = 1 << i
+            before |= 1 << i
+        elif eqn.op.elementwise:
+            chain = max(root.get(v, 0) for v in eqn.inputs if v.type.dims == out.type.dims)
+            others = (v for v in eqn.inputs if root.get(v) != chain)
+            if chain and not any(needs.get(v, 0) & chain for v in others):
+                root[out] = chain
+        needs.update(dict.fromkeys(eqn.outputs, before))
+    return set(root)
 
 
 def scores_of(anchor: Eqn) -> tuple[Dim, ...]:
