@@ -106,6 +106,7 @@ def compile(
     set: Mapping[str, Setting] | None = ...,
     dims: Sizes | None = ...,
     precision: str = ...,
+    exact: bool = ...,
     weights: Weights | None = ...,
     missing: Sequence[str] = ...,
     seed: int = ...,
@@ -121,6 +122,7 @@ def compile(
     set: Mapping[str, Setting] | None = ...,
     dims: Sizes | None = ...,
     precision: str = ...,
+    exact: bool = ...,
     weights: Weights | None = ...,
     missing: Sequence[str] = ...,
     seed: int = ...,
@@ -135,6 +137,7 @@ def compile(
     set: Mapping[str, Setting] | None = None,
     dims: Sizes | None = None,
     precision: str = "f32",
+    exact: bool = False,
     weights: Weights | None = None,
     missing: Sequence[str] = (),
     seed: int = 0,
@@ -147,7 +150,9 @@ def compile(
     any size: `{"N": (1, 32)}`; of several dims, each combination. precision: "f32", "bf16" or
     "f16": what products, convolutions and attention are computed in; weights and what a call takes
     and gives keep their types; "bf16-weights" computes in f32, but keeps the weights of products in
-    bf16. weights: a `.safetensors` file (or the `.safetensors.index.json` of
+    bf16. exact: sums of convolutions as they are written; without, those with 3x3 kernels may be
+    done by Winograd's way where that is quicker, which is up to ten times less precise. weights: a
+    `.safetensors` file (or the `.safetensors.index.json` of
     several) or arrays by name; without them the initialisers' values, drawn from `seed`. missing:
     patterns of weights that may be missing in `weights` and start as without them, such as
     `["head.*"]`; the model's `report` tells of each weight. With `train`, dropout and the like draw
@@ -158,7 +163,7 @@ def compile(
     """
     file = source_file(source)
     seed = whole("seed", seed)
-    targets = parse_targets(target, None, None, threads)
+    targets = parse_targets(target, None, None, threads, exact)
     built = session.build_source(
         file,
         targets,

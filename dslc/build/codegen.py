@@ -99,7 +99,10 @@ def _machine(job: Job, program: Program) -> Machine:
     most = tuple((dim.name, dim.high) for dim in program.dims if dim.high is not None)
     target = job.target
     arm = target.machine == "aarch64"
-    return Machine(target.vector_bits, target.tasks, dots=target.has_bf16, most=most, arm=arm)
+    return Machine(
+        target.vector_bits, target.tasks, dots=target.has_bf16, most=most, arm=arm,
+        exact=target.exact,
+    )  # fmt: skip
 
 
 def join(lowered: list[Lowered]) -> Any:

@@ -32,6 +32,7 @@ from dslc.ir import text
 from dslc.ir.core import Entry, Program
 from dslc.lowering.halves import halves
 from dslc.lowering.pack import Vectors, pack_weights
+from dslc.ops.winograd import conv2d_winograd
 from dslc.passes import pipeline
 from dslc.passes.hoist import fixed_variables
 from dslc.passes.precision import Precision, with_precision
@@ -46,13 +47,15 @@ PREPARE = "prepare"
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What a build tells: parameters, kernels, and per entry floating-point operations and peak
-    arena bytes (of sizes known at each call as text). `gpu_kernels`: facts of the cubin's."""
+    arena bytes (of sizes known at each call as text). `gpu_kernels`: facts of the cubin's;
+    `winograd`: the convolutions that are not done as plain sums."""
 
     parameters: int
     entries: tuple[EntrySummary, ...]
     seconds: float
     notes: tuple[str, ...]
     gpu_kernels: tuple[Mapping[str, Any], ...] = ()
+    winograd: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def optimise(
             dump("special", program)
     program = pipeline.run(program, pipeline.BEFORE_LOWERING, dump)
     if target.kind == "cpu":
-        cpu = Vectors(target.vector_bits, target.has_bf16)
+        cpu = Vectors(target.vector_bits, target.has_bf16, target.exact)
         pack = partial(pack_weights, cpu=cpu, fixed=fixed_variables(program))
         kernels = (
             ("pack", pipeline.each_entry(pack)),
@@ -194,7 +197,19 @@ def _summarised(
         time.perf_counter() - started,
         tuple(dict.fromkeys(note for _, entry in reports for note in entry.notes)),
         tuple(gpu),
+        winograd_names(program),
     )
+
+
+def winograd_names(program: Program) -> tuple[str, ...]:
+    """The convolutions that are done by Winograd's way, by their layers."""
+    found = (
+        eqn.origin.path or eqn.outputs[0].name
+        for entry in program.entries
+        for eqn in entry.function.eqns
+        if eqn.op is conv2d_winograd
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def parameter_count(program: Program) -> int:

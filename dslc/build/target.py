@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
 
@@ -45,7 +45,8 @@ _MORE = (
 class Target:
     """`name` in the artifact; `cpu` for LLVM (`native` or a level); `features`: CPU flags that
     the code needs; `tasks`: into how many tasks big kernels are cut; `architectures` of a GPU;
-    `machine`: the CPU's instruction set."""
+    `machine`: the CPU's instruction set;
+    `exact`: whether convolutions may not be done by Winograd's way."""
 
     name: str
     kind: Literal["cpu", "cuda"]
@@ -55,6 +56,7 @@ class Target:
     tasks: int
     architectures: tuple[str, ...] = ()
     machine: Architecture = "x86_64"
+    exact: bool = False
 
     @property
     def file(self) -> str:
@@ -119,14 +121,18 @@ def cuda_target(architectures: Sequence[str] = ("sm_80", "sm_90")) -> Target:
 
 
 def parse_targets(
-    kind: str, cpus: str | None, architectures: str | None, threads: int | None
+    kind: str,
+    cpus: str | None,
+    architectures: str | None,
+    threads: int | None,
+    exact: bool = False,
 ) -> tuple[Target, ...]:
-    """The targets of `--target KIND --cpu A,B --arch C,D`. TargetError."""
+    """The targets of `--target KIND --cpu A,B --arch C,D --exact`. TargetError."""
     if kind == "cpu":
         if architectures:
             raise TargetError("--arch is for --target cuda")
         names = tuple(dict.fromkeys((cpus or "native").split(",")))
-        return tuple(cpu_target(name, threads) for name in names)
+        return tuple(replace(cpu_target(name, threads), exact=exact) for name in names)
     if kind == "cuda":
         if cpus:
             raise TargetError("--cpu is for --target cpu")

@@ -14,6 +14,7 @@ from dslc.build.target import parse_targets
 from dslc.cli import EXIT_USAGE, UserError
 from dslc.commands.source import (
     add_dims,
+    add_exact,
     add_model,
     add_precision,
     parse_dims,
@@ -42,6 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_dims(parser)
     add_weights(parser)
     add_precision(parser)
+    add_exact(parser)
     parser.add_argument("--seed", type=int, default=0, help="of first weights without --weights")
     parser.add_argument("--train", action="store_true", help="the training step too")
     parser.add_argument("--threads", type=int, help="how many big kernels are cut for")
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"-o {output} would overwrite the source", EXIT_USAGE)
     if not output.parent.is_dir():
         raise UserError(f"there is no folder {output.parent} to write {output.name} to")
-    targets = parse_targets(args.target, args.cpu, args.arch, args.threads)
+    targets = parse_targets(args.target, args.cpu, args.arch, args.threads, args.exact)
     dump = Dumper(args.dump_ir) if args.dump_ir else None
     built = session.build_source(
         source,
@@ -96,6 +98,8 @@ def told(summary: Summary) -> None:
         )
     for line in kernel_table(summary.gpu_kernels):
         print(line)
+    if summary.winograd:
+        print(f"by Winograd, unless --exact: {', '.join(summary.winograd)}")
     tell_notes(summary.notes)
 
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import dslc
 from dslc.cli import EXIT_USAGE, UserError
-from dslc.commands.source import add_model, add_precision, parse_settings, read_source, tell_notes
+from dslc.commands.source import (
+    add_exact,
+    add_model,
+    add_precision,
+    parse_settings,
+    read_source,
+    tell_notes,
+)
 from dslc.training.data import load
 from dslc.training.loop import evaluate
 
@@ -21,6 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=256, help="examples in one call")
     add_model(parser)
     add_precision(parser)
+    add_exact(parser)
     parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
 
 
@@ -28,10 +36,9 @@ def run(args: argparse.Namespace) -> int:
     if args.batch < 1:
         raise UserError("--batch must be at least 1", EXIT_USAGE)
     if args.file.suffix == ".dlc":
-        if args.precision != "f32":
-            raise UserError(
-                "--precision is for a source file: a built model has its own", EXIT_USAGE
-            )
+        if args.precision != "f32" or args.exact:
+            option = "--exact" if args.exact else "--precision"
+            raise UserError(f"{option} is for a source file: a built model has its own", EXIT_USAGE)
         model = dslc.Trainer(dslc.load(args.file, threads=args.threads))
         if args.weights is not None:
             model.load_weights(args.weights)
@@ -46,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
             set=parse_settings(args.set),
             threads=args.threads,
             precision=args.precision,
+            exact=args.exact,
         )
     report = model.model.report
     tell_notes(() if report is None else report.notes)

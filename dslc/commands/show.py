@@ -14,6 +14,7 @@ from dslc.build.target import parse_targets
 from dslc.cli import EXIT_USAGE, UserError
 from dslc.commands.source import (
     add_dims,
+    add_exact,
     add_model,
     add_precision,
     parse_dims,
@@ -38,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_dims(parser)
     add_precision(parser)
+    add_exact(parser)
     parser.add_argument("--train", action="store_true", help="the training step too")
     parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
 
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 def later(program: Program, args: argparse.Namespace) -> str:
     """The stages after the optimiser, for one target."""
     kind = "cuda" if args.stage == "cuda" else args.target
-    target = parse_targets(kind, args.cpu, args.arch, args.threads)[0]
+    target = parse_targets(kind, args.cpu, args.arch, args.threads, args.exact)[0]
     sizes = parse_dims(args.dim)
     check_sizes(program, sizes)
     optimised = driver.optimise(program, target, sizes=sizes, precision=args.precision)

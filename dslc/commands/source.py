@@ -55,6 +55,15 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_exact(parser: argparse.ArgumentParser) -> None:
+    """`--exact`: no Winograd."""
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="sums of convolutions as they are written: slower, and up to ten times more precise",
+    )
+
+
 def add_dims(
     parser: argparse.ArgumentParser,
     told: str = "code of its own for these sizes of a dynamic dim; may be given again",

@@ -20,7 +20,7 @@ from pathlib import Path
 import dslc
 from dslc.cli import EXIT_INTERRUPTED, EXIT_USAGE, UserError
 from dslc.commands.progress import Display
-from dslc.commands.source import add_model, add_precision, parse_settings, read_source
+from dslc.commands.source import add_exact, add_model, add_precision, parse_settings, read_source
 from dslc.commands.weights import add_weights, tell_weights
 from dslc.training import curve
 from dslc.training.data import load
@@ -41,6 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_weights(parser)
     add_model(parser)
     add_precision(parser)
+    add_exact(parser)
     parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
 
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         set=parse_settings(args.set),
         threads=args.threads,
         precision=args.precision,
+        exact=args.exact,
     )
     compiled = time.perf_counter() - started
     if not args.quiet:

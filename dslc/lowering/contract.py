@@ -28,6 +28,7 @@ from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.pairs import is_paired
 from dslc.ops.windows import ConvWeightGradientAttrs
+from dslc.ops.winograd import WinogradAttrs
 from dslc.schedules.cpu.contract import ITEMSIZE, Epilogue, Machine, Operand, Panels, Size
 from dslc.schedules.cpu.conv2d import emit_conv2d, plan_conv2d
 from dslc.schedules.cpu.conv2d_weight import (
@@ -46,6 +47,7 @@ from dslc.schedules.cpu.dots import PAIRS, imported, stored
 from dslc.schedules.cpu.matmul import emit_matmul
 from dslc.schedules.cpu.matmul_plan import plan_matmul
 from dslc.schedules.cpu.spread import emit_spread, plan_spread
+from dslc.schedules.cpu.winograd import emit_winograd, plan_winograd
 from dslc.schedules.cpu.winograd_weight import (
     emit_winograd_weight,
     plan_winograd_weight,
@@ -160,6 +162,8 @@ def _plan(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
             return _plan_packed_matmul(anchor, machine, size)
         case "conv2d_packed":
             return _plan_packed(anchor, machine, size)
+        case "conv2d_winograd":
+            return _plan_winograd(anchor, machine, size)
         case "conv2d_weight_gradient":
             return _plan_weight_gradient(anchor, machine, size)
     return None
@@ -243,6 +247,32 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     )
 
 
+def _plan_winograd(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
+    x, w = anchor.inputs
+    attrs = cast(WinogradAttrs, anchor.attrs)
+    n, *known = x.type.dims
+    padding = attrs.padding
+    if not all(isinstance(d, int) for d in (*known, *padding)):
+        return None
+    height, width, channels = cast(tuple[int, ...], tuple(known))
+    top, bottom, left, right = cast(tuple[int, ...], padding)
+    shape = ConvShape(
+        size(n), height, width, channels, attrs.channels, (3, 3),
+        padding=((top, bottom), (left, right)),
+    )  # fmt: skip
+    lanes = cast(int, w.type.dims[4])
+    if lanes % machine.lanes("float32"):
+        return None
+    image, panels = size.operand(x), Panels(size.buffer(w), "float32", lanes)
+    plan = plan_winograd(shape, attrs.tile, lanes, machine)
+    return _Planned(
+        plan,
+        plan.scratch_bytes,
+        plan.tasks,
+        lambda e, s: emit_winograd(plan, image, panels, e, s),
+    )
+
+
 def _plan_weight_gradient(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
     x, g = anchor.inputs
     attrs = cast(ConvWeightGradientAttrs, anchor.attrs)
@@ -271,7 +301,7 @@ def _plan_weight_gradient(anchor: Eqn, machine: Machine, size: Sizes) -> _Planne
             deep, deep.scratch_bytes, deep.tasks,
             lambda e, s: emit_depthwise_backward_weight(deep, image, cotangent, e, given(s)),
         )  # fmt: skip
-    if suits_winograd(shape, dtype, machine):
+    if not machine.exact and suits_winograd(shape, dtype, machine):
         fast = plan_winograd_weight(shape, dtype, machine)
         return _Planned(
             fast, fast.scratch_bytes, fast.tasks,

@@ -18,6 +18,7 @@ CONTRACTIONS = (
     "matmul_pairs",
     "conv2d",
     "conv2d_packed",
+    "conv2d_winograd",
     "conv2d_input_gradient",
     "conv2d_weight_gradient",
 )

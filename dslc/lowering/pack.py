@@ -2,6 +2,7 @@
 
     conv2d(x, w)                  becomes   conv2d_packed(x, pack(w))
     conv2d_input_gradient(g, w)   becomes   conv2d_packed(g, pack(w turned round))
+    either, of 3x3 kernels        becomes   conv2d_winograd(.., transformed(pack(w))), where it pays
     matmul(h, w) in a loop        becomes   matmul_packed(h, pack(w)), if w is the same at each step
     matmul(x, w)                  becomes   matmul_packed(x, pack(w)), if w never changes; what w
                                             is the bf16 of stays that, where x is f32
@@ -27,6 +28,7 @@ from dslc.ir.op import Attrs, Op
 from dslc.ir.rewrite import Context, Rule, rewrite
 from dslc.ir.types import ITEMSIZE, DType
 from dslc.lowering.halves import pairs_along
+from dslc.lowering.winograd import Convolution, choose_tile, transformed
 from dslc.ops.constants import cast as cast_op
 from dslc.ops.conv import conv2d, conv2d_input_gradient
 from dslc.ops.linalg import MatmulAttrs, matmul
@@ -40,6 +42,7 @@ from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.shape import reshape, transpose
 from dslc.ops.slicing import pad, slice_
 from dslc.ops.windows import ConvAttrs, ConvInputGradientAttrs
+from dslc.ops.winograd import WinogradAttrs, conv2d_winograd
 
 Pair = tuple[int, int]
 LONG = 8  # vectors in a column that is worth a sum over lanes
@@ -48,10 +51,12 @@ LARGEST_DEPTHWISE = 25  # kernel positions that the depthwise template keeps in 
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """A CPU's vector registers, and whether it has dot products of bf16."""
+    """A CPU's vector registers, whether it has dot products of bf16, and whether sums have to be
+    `exact`: no Winograd."""
 
     bits: int
     dots: bool = False
+    exact: bool = False
 
     def takes(self, dtype: DType) -> bool:
         """Whether there are kernels for the dtype."""
@@ -77,9 +82,9 @@ def pack_weights(entry: Entry, cpu: Vectors, fixed: Container[str]) -> Entry:
 
     def rule(eqn: Eqn, b: Builder, context: Context) -> Value | None:
         if eqn.op is conv2d:
-            return _forward(eqn, b, cpu)
+            return _forward(eqn, b, cpu, bool(weights))
         if eqn.op is conv2d_input_gradient:
-            return _to_input(eqn, b, cpu)
+            return _to_input(eqn, b, cpu, bool(weights))
         if eqn.op is matmul:
             known = _made_of(eqn.inputs[1], context) in weights
             return _product(eqn, b, cpu, _narrow(eqn.inputs[1], context)) if known else None
@@ -181,7 +186,7 @@ def _packable(eqn: Eqn, cpu: Vectors) -> bool:
     return known and attrs.layout == "NHWC" and cpu.takes(weight.dtype)
 
 
-def _forward(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
+def _forward(eqn: Eqn, b: Builder, cpu: Vectors, fixed: bool) -> Value | None:
     attrs, (x, w) = cast(ConvAttrs, eqn.attrs), eqn.inputs
     if not _packable(eqn, cpu) or not cpu.sums(w.type.dtype, cast(int, w.type.dims[1])):
         return None
@@ -190,10 +195,35 @@ def _forward(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
         cast(int, w.type.dims[0]), attrs.stride, attrs.padding, attrs.dilation,
         groups=attrs.groups, depthwise=depthwise,
     )  # fmt: skip
-    return _summed(b, conv2d_packed, x, packed, made)
+    return _convolved(b, x, packed, made, cpu, fixed)
 
 
-def _to_input(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
+def _convolved(
+    b: Builder, x: Value, packed: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool
+) -> Value:
+    """The convolution with packed weights, by Winograd's way where that is quicker."""
+    if (tile := _tile(x, packed, attrs, cpu, fixed)) == 0:
+        return _summed(b, conv2d_packed, x, packed, attrs)
+    made = WinogradAttrs(attrs.channels, tile, attrs.padding)
+    return b.emit(conv2d_winograd, (x, transformed(b, packed, tile)), made)[0]
+
+
+def _tile(x: Value, packed: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool) -> int:
+    """The size of Winograd's tiles; 0 for the plain sum."""
+    plain = PackedConvAttrs(attrs.channels, padding=attrs.padding)
+    channels, kernel = x.type.dims[-1], packed.type.dims[1:3]
+    if cpu.exact or x.type.dtype != "f32" or attrs != plain or kernel != (3, 3):
+        return 0
+    if not isinstance(channels, int) or not all(isinstance(p, int) for p in attrs.padding):
+        return 0
+    n, height, width, _ = x.type.dims
+    top, bottom, left, right = attrs.padding
+    down, across = height + top + bottom - 2, width + left + right - 2
+    conv = Convolution(n, down, across, channels, attrs.channels)
+    return choose_tile(conv, cpu.lanes("f32"), fixed)
+
+
+def _to_input(eqn: Eqn, b: Builder, cpu: Vectors, fixed: bool) -> Value | None:
     """The gradient as a convolution of the cotangent, spread by the stride."""
     if not _packable(eqn, cpu):
         return None
@@ -213,7 +243,7 @@ def _to_input(eqn: Eqn, b: Builder, cpu: Vectors) -> Value | None:
         per_group * attrs.groups, padding=(above, below, before, behind),
         dilation=attrs.dilation, spread=attrs.stride, groups=attrs.groups, depthwise=depthwise,
     )  # fmt: skip
-    return _summed(b, conv2d_packed, g, packed, made)
+    return _convolved(b, g, packed, made, cpu, fixed)
 
 
 def turned_round(b: Builder, w: Value, groups: int) -> Value:

@@ -30,6 +30,7 @@ from dslc.ops import (
     surface_math,
     surface_primitives,
     surface_tensor,
+    winograd,
 )
 
 ALL: tuple[Op, ...] = (
@@ -43,6 +44,7 @@ ALL: tuple[Op, ...] = (
     *linalg.OPS,
     *conv.OPS,
     *packed.OPS,
+    *winograd.OPS,
     *pairs.OPS,
     *pool.OPS,
     *index.OPS,

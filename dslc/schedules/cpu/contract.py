@@ -66,6 +66,7 @@ class Machine:
     multiplies pairs of bf16; `arm`: whether it is a 64-bit Arm, which has 32 registers of 128 bits.
     `most`: dims of the program that are never greater than a number.
     `repeated`: kernels are called in each step of a loop that threads go through together.
+    `exact`: convolutions are plain sums, none by Winograd's way.
     """
 
     vector_bits: int = 512
@@ -76,6 +77,7 @@ class Machine:
     most: tuple[tuple[str, int], ...] = ()
     repeated: bool = False
     arm: bool = False
+    exact: bool = False
 
     @property
     def registers(self) -> int:

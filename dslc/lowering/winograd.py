@@ -1,0 +1,107 @@
+"""Decides which 3x3 convolutions a CPU does by Winograd's way, and transforms their weights.
+
+Input: the sizes of a convolution; packed weights. Output: the size of its tile, 2 or 4, or 0 for
+the plain sum; the panels of transformed weights, by ordinary equations.
+
+The decision counts cycles: multiply-adds, the transforms of images and results, weights that come
+from memory (16/9 or 4 times as many), and where weights change with each call, their transform.
+
+Non-goals: packing (`pack.py`), how it runs (`schedules/cpu/winograd.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from dslc.ir.builder import Builder
+from dslc.ir.core import Value
+from dslc.ir.dims import Dim
+from dslc.ops.constants import fill
+from dslc.ops.elementwise import add, mul, neg
+from dslc.ops.shape import concat, reshape
+from dslc.ops.slicing import slice_axis
+from dslc.ops.winograd import TILES, G
+
+FEWEST_CHANNELS = 16  # below, transforms cost more than products
+# Cycles: of a vector's multiply-add, and what a vector of one tile's frequencies costs each way.
+PRODUCT = 0.5
+INTO = {2: 60, 4: 200}
+BACK = {2: 50, 4: 160}
+# Bytes a cycle that weights come with, when there are more of them than a cache holds.
+FROM_MEMORY = 12
+CACHED = 1 << 20
+TRANSFORMED = 40  # cycles for the weights of a vector, from one input to one output channel
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """A convolution with a 3x3 kernel and a stride of 1; sizes are those of the results."""
+
+    batch: Dim
+    height: Dim
+    width: Dim
+    channels: int
+    out_channels: int
+
+
+def choose_tile(conv: Convolution, lanes: int, fixed: bool) -> int:
+    """The size of the tile; `fixed`: weights stay the same from call to call. A batch that is known
+    only at each call counts as one image."""
+    height, width = conv.height, conv.width
+    if not isinstance(height, int) or not isinstance(width, int):
+        return 0
+    batch = conv.batch if isinstance(conv.batch, int) else 1
+    if min(conv.channels, conv.out_channels) < FEWEST_CHANNELS or min(batch, height, width) < 1:
+        return 0
+    inputs, outputs = (-(-c // lanes) for c in (conv.channels, conv.out_channels))
+    products = PRODUCT * conv.channels * outputs
+    costs = {0: batch * height * width * 9 * products + _memory(conv, 9)}
+    for m in TILES:
+        tiles, frequencies = batch * -(-height // m) * -(-width // m), (m + 2) ** 2
+        each = frequencies * products + inputs * INTO[m] + outputs * BACK[m]
+        weights = 0 if fixed else conv.channels * outputs * TRANSFORMED
+        costs[m] = tiles * each + _memory(conv, frequencies) + weights
+    return min(costs, key=lambda m: costs[m])
+
+
+def _memory(conv: Convolution, positions: int) -> float:
+    """Cycles that weights take to come from memory."""
+    size = 4 * positions * conv.channels * conv.out_channels
+    return max(0, size - CACHED) / FROM_MEMORY
+
+
+def transformed(b: Builder, packed: Value, tile: int) -> Value:
+    """Panels of transformed weights from panels of 3x3 ones: G w G', one axis at a time.
+
+    The axis in question is laid into the last one, so that what a frequency is made of lies side by
+    side.
+    """
+    panels, _, _, channels, width = cast(tuple[int, ...], packed.type.dims)
+    side, run = tile + 2, channels * width
+    value = cast(Value, reshape(b, packed, dims=(panels * 3, 3 * run)))
+    value = _times_g(b, value, tile, run)
+    value = cast(Value, reshape(b, value, dims=(panels, 3 * side * run)))
+    value = _times_g(b, value, tile, side * run)
+    return cast(Value, reshape(b, value, dims=(panels, side, side, channels, width)))
+
+
+def _times_g(b: Builder, value: Value, tile: int, run: int) -> Value:
+    """Each row, three pieces of `run` numbers, becomes one piece for each row of G."""
+    pieces = [slice_axis(b, value, 1, i * run, (i + 1) * run) for i in range(3)]
+    made = []
+    for factors in G[tile]:
+        terms = [_scaled(b, x, factor) for x, factor in zip(pieces, factors) if factor]
+        total = terms[0]
+        for term in terms[1:]:
+            total = cast(Value, add(b, total, term))
+        made.append(total)
+    return cast(Value, concat(b, *made, axis=1))
+
+
+def _scaled(b: Builder, x: Value, factor: float) -> Value:
+    if factor == 1:
+        return x
+    if factor == -1:
+        return cast(Value, neg(b, x))
+    return cast(Value, mul(b, x, fill(b, factor, x.type)))

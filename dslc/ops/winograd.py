@@ -1,0 +1,203 @@
+"""Winograd's way to convolve with 3x3 kernels: for the CPU; made by the lowering alone.
+
+F(m, 3) makes m x m results from (m + 2) x (m + 2) pixels d by as many products, where the sum over
+the kernel needs 9 m m (Lavin and Gray 2016, arXiv:1509.09308):
+
+    y = A ((G w G') * (B d B')) A'
+
+The product in the middle is element by element, over m + 2 frequencies each way; it is what is
+summed over channels. What it costs is precision: F(2, 3) is as good as the plain sum, F(4, 3) up to
+ten times less precise, since its numbers grow on the way. `docs/design/0024` has the bounds.
+
+Images are NHWC, the transformed weights lie in panels like those of `packed.py`:
+
+    [panels, m + 2, m + 2, C, width],    zeros beyond the last channel.
+
+Non-goals: when it pays (`lowering/winograd.py`), how it runs (`schedules/cpu/winograd.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from dslc._frozen import dataclass
+from dslc._lazy import lazy
+from dslc.ir.dims import Dim, sym
+from dslc.ir.op import (
+    Attrs,
+    Expr,
+    Index,
+    Kernels,
+    NoFacet,
+    Op,
+    Operand,
+    Reader,
+    Sample,
+    TypeRuleError,
+)
+from dslc.ir.types import TensorType
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = lazy("numpy")
+
+Matrix = tuple[tuple[float, ...], ...]
+
+TILES = (2, 4)  # results of a tile along one side: m
+# By the size of the tile: what takes weights, images, and products back.
+G: Mapping[int, Matrix] = {
+    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    4: (
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
+}
+B: Mapping[int, Matrix] = {
+    2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+    4: (
+        (4, 0, -5, 0, 1, 0),
+        (0, -4, -4, 1, 1, 0),
+        (0, 4, -4, -1, 1, 0),
+        (0, -2, -1, 2, 1, 0),
+        (0, 2, -1, -2, 1, 0),
+        (0, 4, 0, -5, 0, 1),
+    ),
+}
+A: Mapping[int, Matrix] = {
+    2: ((1, 1, 1, 0), (0, 1, -1, -1)),
+    4: ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradAttrs(Attrs):
+    """`channels` of the result, `tile` is m, `padding` is (top, bottom, left, right)."""
+
+    channels: int
+    tile: int
+    padding: tuple[Dim, Dim, Dim, Dim] = (0, 0, 0, 0)
+
+
+def _type(attrs: WinogradAttrs, x: TensorType, w: TensorType) -> TensorType:
+    if (x.rank, w.rank) != (4, 5) or {x.dtype, w.dtype} != {"f32"} or attrs.tile not in TILES:
+        raise TypeRuleError(f"cannot convolve {x} with transformed weights {w}")
+    n, height, width, channels = x.dims
+    top, bottom, left, right = attrs.padding
+    a, lanes = attrs.tile + 2, w.dims[4]
+    if not isinstance(lanes, int):
+        raise TypeRuleError(f"transformed weights need known dims: {w}")
+    expected = (-(-attrs.channels // lanes), a, a, channels, lanes)
+    if w.dims != expected:
+        raise TypeRuleError(f"transformed weights {w} should have dims {expected}")
+    return x.with_dims((n, height + top + bottom - 2, width + left + right - 2, attrs.channels))
+
+
+def _reference(attrs: WinogradAttrs, x: Any, w: Any) -> Any:
+    m, (top, bottom, left, right) = attrs.tile, cast(tuple[int, ...], attrs.padding)
+    n, height, width, channels = x.shape
+    oh, ow = height + top + bottom - 2, width + left + right - 2
+    panels, a, _, _, lanes = w.shape
+    weight = w.transpose(1, 2, 3, 0, 4).reshape(a, a, channels, panels * lanes)
+    back, into = np.array(A[m], x.dtype), np.array(B[m], x.dtype)
+    # Cropped or padded, and by whole tiles.
+    spare = (-(-oh // m) * m - oh, -(-ow // m) * m - ow)
+    sides = ((0, 0), (top, bottom + spare[0]), (left, right + spare[1]), (0, 0))
+    image = np.pad(x, [(max(0, low), max(0, high)) for low, high in sides])
+    image = image[:, max(0, -top) :, max(0, -left) :]
+    result = np.zeros((n, oh + spare[0], ow + spare[1], panels * lanes), x.dtype)
+    for i in range(0, oh, m):
+        for j in range(0, ow, m):
+            seen = np.einsum("pr,qs,nrsc->npqc", into, into, image[:, i : i + a, j : j + a])
+            products = np.einsum("npqc,pqco->npqo", seen, weight)
+            made = np.einsum("ip,jq,npqo->nijo", back, back, products)
+            result[:, i : i + m, j : j + m] = made
+    return result[:, :oh, :ow, : attrs.channels]
+
+
+def _compute(
+    k: Kernels, attrs: WinogradAttrs, operands: Sequence[Operand], outputs: Sequence[TensorType]
+) -> Reader:
+    """The whole sum over frequencies, pixels and channels; its template has a better way."""
+    (x, w), m = operands, attrs.tile
+    _, a, _, channels, width = w.type.dims
+    dtype = x.type.dtype
+
+    def entry(matrix: Matrix, row: Expr, column: Expr) -> Expr:
+        """An element of a matrix of numbers."""
+        found = k.const(0, dtype)
+        for i, numbers in enumerate(matrix):
+            for j, number in enumerate(numbers):
+                if number:
+                    here = k.binary(
+                        "and", k.compare("eq", row, k.dim(i), "index"),
+                        k.compare("eq", column, k.dim(j), "index"), "bool",
+                    )  # fmt: skip
+                    found = k.select(here, k.const(number, dtype), found)
+        return found
+
+    def side(at: Expr, frequency: Expr, step: Expr, axis: int) -> tuple[Expr, Expr, Expr]:
+        """Along one axis: the factor of a pixel, which it is, and whether there is one."""
+        within = k.binary("mod", at, k.dim(m), "index")
+        first = k.binary("sub", at, within, "index")
+        pixel = k.binary("add", first, step, "index")
+        pixel = k.binary("sub", pixel, k.dim(attrs.padding[2 * axis]), "index")
+        above = k.compare("ge", pixel, k.dim(0), "index")
+        below = k.compare("lt", pixel, k.dim(x.type.dims[1 + axis]), "index")
+        factors = entry(A[m], within, frequency), entry(B[m], frequency, step)
+        return k.binary("mul", *factors, dtype), pixel, k.binary("and", above, below, "bool")
+
+    def read(index: Index) -> Expr:
+        n, row, column, o = index
+        panel = k.binary("floordiv", o, k.dim(width), "index")
+        lane = k.binary("mod", o, k.dim(width), "index")
+
+        def product(r: Index) -> Expr:
+            p, q, i, j, c = r
+            (down, h, inside_h), (across, v, inside_v) = side(row, p, i, 0), side(column, q, j, 1)
+            inside = k.binary("and", inside_h, inside_v, "bool")
+            seen = k.guarded(inside, lambda: x((n, h, v, c)), k.const(0, dtype))
+            weight = k.binary("mul", w((panel, p, q, c, lane)), seen, dtype)
+            return k.binary("mul", k.binary("mul", down, across, dtype), weight, dtype)
+
+        return k.reduce("sum", (a, a, a, a, channels), product, dtype)
+
+    return read
+
+
+def _sample(
+    image: tuple[Dim, ...], panels: int, channels: int, tile: int, *padding: int, width: int = 8
+) -> Sample:
+    a = tile + 2
+    weight = TensorType("f32", (panels, a, a, image[3], width))
+    top, bottom, left, right = padding or (1, 1, 1, 1)
+    return Sample(
+        (TensorType("f32", image), weight),
+        WinogradAttrs(channels, tile, (top, bottom, left, right)),
+        rtol=2e-5 if tile == 2 else 2e-4,
+        why="sums of numbers that grow on the way",
+    )
+
+
+conv2d_winograd = Op(
+    "conv2d_winograd",
+    attrs=WinogradAttrs,
+    type_rule=_type,
+    reference=_reference,
+    gradient=NoFacet("the lowering makes it, after gradients are taken"),
+    compute=_compute,
+    samples=(
+        _sample((2, 5, 6, 3), 1, 4, 2),
+        _sample((1, 9, 6, 16), 2, 21, 4, 0, 1, 1, 2, width=16),
+        _sample((1, 7, 7, 2), 3, 20, 4, -1, 0, 2, 1),
+        _sample((sym("N"), 8, 5, 3), 1, 8, 2),
+        _sample((0, 5, 5, 3), 1, 8, 4),
+    ),
+)
+
+OPS: tuple[Op, ...] = (conv2d_winograd,)

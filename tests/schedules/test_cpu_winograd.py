@@ -1,0 +1,96 @@
+"""Winograd's convolutions are the sums NumPy gives, within the bounds that docs/design/0024 states,
+and write nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tvm
+from harness import MACHINE, compile_body, guarded
+from test_cpu_conv2d import SHAPES, arrays, dense, forward, image, pack, shape
+from tvm.tirx.script import builder as T
+
+from dslc.diagnostics import InternalError
+from dslc.ops.winograd import TILES, G
+from dslc.schedules.cpu.contract import Machine, Operand, Panels, panel_width
+from dslc.schedules.cpu.winograd import emit_winograd, plan_winograd
+
+# Times 2**-24, of the norms of what a result is summed from: pixels by weights.
+BOUND = {2: 2, 4: 20}
+CASES = {
+    name: SHAPES[name]
+    for name in ("plain", "ragged", "one channel", "narrow", "no padding", "cropped", "one pixel")
+} | {
+    "whole vectors": shape(batch=1, height=14, width=16, channels=32, out_channels=64),
+    "several blocks": shape(batch=3, height=20, width=20, channels=512, out_channels=8),
+    "empty": shape(batch=0, channels=16),
+}
+
+
+def run(conv, m, x, w, machine=MACHINE, dynamic=False):
+    """`dynamic`: the batch is not known."""
+    width = panel_width(conv.out_channels, "float32", machine)
+    dims = (conv.batch, *conv.out, conv.out_channels)
+
+    def body(x_buffer, w_buffer, out, scratch, *sizes):
+        live = replace(conv, batch=sizes[0]) if dynamic else conv
+        target = dense(out, "float32", *dims)
+        emit_winograd(
+            plan_winograd(live, m, width, machine), image(x_buffer, "float32", live),
+            Panels(w_buffer, "float32", width),
+            lambda index, value: T.buffer_store(out, value, [target.at(*index)]),
+            Operand(scratch, "float32", (1,)),
+        )  # fmt: skip
+
+    kernel = compile_body(body, ["float32"] * 4, 1 * dynamic, machine.vector_bits)
+    unknown = replace(conv, batch=tvm.tirx.Var("n", "int64"))
+    plan = plan_winograd(unknown if dynamic else conv, m, width, machine)
+    out, whole = guarded(int(np.prod(dims)), "float32")
+    scratch, spare = guarded(plan.scratch_bytes // 4, "float32")
+    g = np.array(G[m])
+    transformed = np.einsum("pi,qj,ocij->ocpq", g, g, w.astype("f8")).astype("float32")
+    kernel(x.reshape(-1), pack(transformed, width, 1), whole, spare, *[conv.batch] * dynamic)
+    assert np.isnan(whole[out.size :]).all()
+    assert np.isnan(spare[scratch.size :]).all()
+    return out.reshape(dims)
+
+
+def check(conv, m, machine=MACHINE, dynamic=False):
+    x, w, _ = arrays(conv)
+    wanted = forward(x.astype("f8"), w.astype("f8"), conv)
+    pixels = forward(x.astype("f8") ** 2, np.ones_like(w, "f8"), conv) ** 0.5
+    weights = (w.astype("f8") ** 2).sum((1, 2, 3)) ** 0.5
+    error = np.abs(run(conv, m, x, w, machine, dynamic) - wanted)
+    # Beside what a tile sees of other pixels than the result's own: twice as many.
+    assert (error <= BOUND[m] * 2**-24 * (2 * pixels.max(initial=0)) * weights).all()
+
+
+@pytest.mark.parametrize("m", TILES)
+@pytest.mark.parametrize("conv", CASES.values(), ids=CASES)
+def test_as_the_plain_sum(conv, m):
+    check(conv, m)
+
+
+@pytest.mark.parametrize(("name", "m"), [("ragged", 2), ("plain", 4), ("several blocks", 4)])
+def test_any_batch(name, m):
+    check(CASES[name], m, dynamic=True)
+
+
+@pytest.mark.parametrize("bits", [256, 128])
+def test_narrower_vectors(bits):
+    check(CASES["ragged"], 4, Machine(vector_bits=bits))
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_tasks_share_blocks(dynamic):
+    conv = shape(3, 20, 20, 32, 64)
+    machine = Machine(MACHINE.vector_bits, tasks=3)
+    assert plan_winograd(conv, 4, 32, machine).tasks == 3
+    check(conv, 4, machine, dynamic)
+
+
+def test_other_kernels_are_refused():
+    with pytest.raises(InternalError, match="not by Winograd"):
+        plan_winograd(shape(stride=(2, 2)), 4, 32, MACHINE)
