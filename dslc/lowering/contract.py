@@ -78,6 +78,11 @@ class Sizes:
             return self.task.k.dim(dim)
         return dim
 
+    @property
+    def turn(self) -> Expr | None:
+        """The step of the loop that the kernel is called in."""
+        return None if self.task is None else self.task.turn
+
     def buffer(self, value: Value) -> Any:
         if self.task is None:
             return None
@@ -203,7 +208,10 @@ def _plan_packed_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     panels = Panels(size.buffer(w), _dtype(w), cast(int, w.type.dims[2]))
     plan = plan_matmul(left, panels, size(m), size(n), inner, machine)
     scratch = plan.scratch_bytes(inner)
-    return _Planned(plan, scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, panels, e, s))
+    turn = size.turn
+    return _Planned(
+        plan, scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, panels, e, s, turn)
+    )
 
 
 def _matrix_strides(value: Value, transposed: bool) -> tuple[Dim, ...]:

@@ -211,8 +211,9 @@ class _Emitter:
                     with self.each_part(kernel.parts) as part:
                         at = [self.address(place) for place in kernel.pointers]
                         returned = "int32" if kernel.parallel else "void"
+                        turn = [self.turn] if kernel.repeated else []
                         last = [part] if kernel.parts > 1 else []
-                        self.call(function, at, [*sizes, *last], returned)
+                        self.call(function, at, [*sizes, *turn, *last], returned)
                 case CopyCall(source, target, size, function):
                     with self.each_part(1):
                         at = [self.address(source), self.address(target)]

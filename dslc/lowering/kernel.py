@@ -29,9 +29,9 @@ from dslc.lowering.scalar import Math, ScalarKernels
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kernel:
-    """`function(pointers..., scratch?, symbols...)`; `parallel` ones return an int32. One cut into
-    several `parts` is called for each of them, and takes its number last. `note`: what a user
-    should know of it (a slow path)."""
+    """`function(pointers..., scratch?, symbols...)`; `parallel` ones return an int32. `note`: what
+    a user should know of it (a slow path). One that is `repeated` in a loop takes the number of the
+    step, too; cut into several `parts` it is called for each of them, and takes its number last."""
 
     name: str
     function: Any
@@ -39,6 +39,7 @@ class Kernel:
     symbols: tuple[str, ...]
     parallel: bool
     note: str | None = None
+    repeated: bool = False
     parts: int = 1
 
 
@@ -86,25 +87,24 @@ def make_kernel(
     with IRBuilder() as builder, T.prim_func(is_private=True):
         T.func_name(name)
         T.func_attr({"tirx.noalias": True})
-        task, extra = _declare_all(found, scratch, symbols, group, tasks, math)
-        task.repeated = repeated
+        task, extra = _declare_all(found, scratch, symbols, group, tasks, math, repeated)
         note = emit(task, extra)
     function = builder.get()
     places = places_of(group, grouping, plan, position)
     if task.parallel and repeated:
         divided = cut(function)
         if divided is None:
-            return make_kernel(name, group, grouping, plan, position, 1, math, emit)
-        return Kernel(name, divided, places, symbols, False, note, tasks)
+            return make_kernel(name, group, grouping, plan, position, 1, math, emit, repeated)
+        return Kernel(name, divided, places, symbols, False, note, repeated, tasks)
     if task.parallel:  # such a function returns a status
         status = tvm.ir.PrimType("int32")
         function = tirx.PrimFunc(function.params, function.body, status, function.attrs)
-    return Kernel(name, function, places, symbols, task.parallel, note)
+    return Kernel(name, function, places, symbols, task.parallel, note, repeated)
 
 
 def _declare_all(
     found: Mapping[Place, list[Value]], scratch: InArena | None, symbols: Sequence[str],
-    group: Group, tasks: int, math: Math,
+    group: Group, tasks: int, math: Math, repeated: bool,
 ) -> tuple[Task, Any]:  # fmt: skip
     """Parameters and buffers of the function being built; the task, and the scratch buffer."""
     types = [STORED[values[0].type.dtype] for values in found.values()]
@@ -112,12 +112,13 @@ def _declare_all(
         types.append("float32")
     handles = [T.arg(f"p{i}", T.handle(t, "global")) for i, t in enumerate(types)]
     k = ScalarKernels({s: T.arg(s, tirx.Var(s, "int64")) for s in symbols}, math)
+    turn = T.arg("turn", tirx.Var("turn", "int64")) if repeated else None
     memory = {
         value: Memory(buffer, value.type)
         for values, buffer in zip(found.values(), _buffers(k, found, handles))
         for value in values
     }
-    task = Task(group, Graph(k, group.eqns, memory), tasks)
+    task = Task(group, Graph(k, group.eqns, memory), tasks, turn)
     if scratch is None:
         return task, None
     return task, handles[-1]

@@ -48,14 +48,14 @@ _GUESS = 32  # what an unknown extent counts as when deciding what to cut into t
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One kernel being emitted. `tasks` is the number of parallel parts; `repeated`: threads go
-    together through the loop that it is called in; `parallel` tells afterwards whether a parallel
-    loop was emitted."""
+    """One kernel being emitted. `tasks` is the number of parallel parts; `turn` the step of the
+    loop that it is called in, if it is, which threads go through together; `parallel` tells
+    afterwards whether a parallel loop was emitted."""
 
     group: Group
     graph: Graph
     tasks: int
-    repeated: bool = False
+    turn: Expr | None = None
     parallel: bool = False
     weight: int = field(init=False)
 
@@ -69,7 +69,7 @@ class Task:
     @property
     def least(self) -> int:
         """Operations from which there are several parts."""
-        return REPEATED_OPERATIONS if self.repeated else PARALLEL_OPERATIONS
+        return PARALLEL_OPERATIONS if self.turn is None else REPEATED_OPERATIONS
 
     def store(self, value: Value, index: Index, result: Expr) -> None:
         self.graph.memory[value].store(self.k, index, result)

@@ -106,7 +106,7 @@ def lower_entry(
     counted."""
 
     def emit(task: Task, memory: Any) -> str | None:
-        used = replace(machine, tasks=task.tasks, repeated=task.repeated)
+        used = replace(machine, tasks=task.tasks, repeated=task.turn is not None)
         match task.group.kind:
             case "contract":
                 return emit_contraction(task, used, memory)
@@ -126,7 +126,7 @@ def lower_entry(
     def make(name: str, g: Group, layout: Layout, position: int) -> Kernel:
         return make_kernel(
             name, g, layout.grouping, layout.plan, position, machine.tasks, vmath.math, emit,
-            layout.repeated and machine.tasks > 1,
+            layout.repeated,
         )  # fmt: skip
 
     params = zip(entry.function.params, entry.arguments)
@@ -145,7 +145,7 @@ def layout_of(entry: Entry, machine: Machine) -> Layout:
     """The entry's groups, and where its values lie, for a CPU."""
 
     def scratch(g: Group, repeated: bool) -> Dim:
-        used = replace(machine, repeated=repeated and machine.tasks > 1)
+        used = replace(machine, repeated=repeated)
         if g.kind == "attention":
             return attention_scratch(g, used)
         return scratch_of(g, used) if g.kind == "contract" else 0

@@ -65,7 +65,7 @@ class Machine:
     launcher runs them on as many threads as it has); caches are bytes per core; `dots`: whether it
     multiplies pairs of bf16; `arm`: whether it is a 64-bit Arm, which has 32 registers of 128 bits.
     `most`: dims of the program that are never greater than a number.
-    `repeated`: kernels are called in each step of a loop that threads go through together.
+    `repeated`: kernels are called in each step of a loop, which threads go through together.
     `exact`: convolutions are plain sums, none by Winograd's way.
     """
 

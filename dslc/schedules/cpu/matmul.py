@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.schedules.cpu import dot_tile, row_stream
@@ -67,10 +68,13 @@ def emit_matmul(
     b: Operand | Panels,
     epilogue: Epilogue,
     scratch: Operand | None = None,
+    turn: Expr | None = None,
 ) -> None:
     """Emits the kernel's body. The epilogue's index is (batch.., i, j).
 
-    `scratch` (rank 1) holds `plan.scratch_bytes` bytes; its stride is 1.
+    `scratch` (rank 1) holds `plan.scratch_bytes` bytes; its stride is 1. `turn`: of a kernel in a
+    loop, the number of the step. Every other one goes through the columns backwards: it begins
+    with what the step before has left in the cache, which all of b may be too large for.
     """
     rows, columns = split(plan.m, plan.rows), _column_groups(plan)
     tiles = [Tile(r.height, c.height, plan.lanes, plan.dtype) for r in rows for c in columns]
@@ -80,7 +84,7 @@ def emit_matmul(
     def body(task: Expr, tasks: int) -> None:
         shares = {axis: tasks if plan.split == axis else 1 for axis in ("batch", "rows", "columns")}
         registers = dot_tile.allocate(tiles) if plan.source == "dots" else allocate(tiles)
-        run = _Run(plan, a, b, epilogue, scratch, task, tasks, registers)
+        run = _Run(plan, a, b, epilogue, scratch, task, tasks, registers, turn)
         start, stop = share(product(plan.batch), task, shares["batch"])
         with loop(start, stop) as flat:
             where = unflatten(flat, plan.batch)
@@ -111,6 +115,7 @@ class _Run:
     task: Expr
     tasks: int
     registers: Registers
+    turn: Expr | None
 
     @property
     def scratch_base(self) -> Size:
@@ -153,7 +158,7 @@ def _rows_outside(run: _Run, where: Index, rows: list[_Range], columns: list[_Ra
 def _columns_outside(run: _Run, where: Index, rows: list[_Range], columns: list[_Range]) -> None:
     for vectors, first, last in columns:
         with loop(first, last) as c:
-            block = _block(run, vectors, c)
+            block = _block(run, vectors, _to_and_fro(run.turn, c, first, last))
             if run.plan.source == "pack":
                 require(run.scratch is not None, "a matmul that packs needs scratch")
                 _pack(run, where, block)
@@ -161,6 +166,14 @@ def _columns_outside(run: _Run, where: Index, rows: list[_Range], columns: list[
                 with loop(start, stop) as t:
                     row = T.bind(i64(t * group.height + group.start))
                     _tile(run, where, row, group.height, block)
+
+
+def _to_and_fro(turn: Expr | None, item: Expr, first: Size, last: Size) -> Expr:
+    """The item in turns of even number, else as far from the end of the range."""
+    if turn is None:
+        return item
+    other = i64(first) + i64(last) - i64(1) - item
+    return T.bind(tirx.Select(tirx.EQ(tirx.floormod(turn, i64(2)), i64(0)), item, other))
 
 
 @dataclass(frozen=True, slots=True)
