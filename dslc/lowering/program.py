@@ -43,6 +43,7 @@ from dslc.lowering.put import emit_put, in_place, put_into
 from dslc.lowering.ranking import emit_ranking
 from dslc.lowering.rows import join_rows
 from dslc.lowering.shared import Callee, Shared, told
+from dslc.lowering.turns import emit_turn, is_turn
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.contract import Machine
@@ -114,6 +115,8 @@ def lower_entry(
                 return emit_attention_group(task, used, memory)
             case "rank":
                 emit_ranking(task)
+            case "loop" if is_turn(task.group):
+                emit_turn(task, machine)
             case "put" if in_place(task):
                 emit_put(task)
             case "put":

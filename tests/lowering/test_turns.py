@@ -1,0 +1,56 @@
+"""Transposes across the last axis are turned in blocks, at every size and width of vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from lowering.native import compile_all, entry_of
+
+from dslc.ir.builder import Builder
+from dslc.ir.core import Function
+from dslc.ir.dims import Dim, sym
+from dslc.ir.types import DType, TensorType
+from dslc.lowering.group import group
+from dslc.lowering.turns import is_turn
+from dslc.ops import BY_NAME as OPS
+
+N = sym("N")
+
+
+def turned(dims: tuple[Dim, ...], perm: tuple[int, ...], dtype: DType = "f32") -> Function:
+    b = Builder()
+    return b.function("f", [OPS["transpose"](b, b.param("x", TensorType(dtype, dims)), perm=perm)])
+
+
+FUNCTIONS = {
+    "matrix": turned((40, 53), (1, 0)),
+    "batched": turned((3, 16, 5, 32), (2, 3, 0, 1)),
+    "unknown": turned((N, 2, N), (2, 1, 0)),
+    "integers": turned((17, 64), (1, 0), "i32"),
+}
+
+
+def is_in_blocks(function: Function) -> bool:
+    (only,) = group(function).groups
+    return is_turn(only)
+
+
+def test_which_are_turned():
+    assert all(is_in_blocks(function) for function in FUNCTIONS.values())
+    assert not is_in_blocks(turned((4, 6, 32), (1, 0, 2)))  # rows stay as they are
+    assert not is_in_blocks(turned((), ()))
+    assert not is_in_blocks(turned((400, 6), (1, 0)))  # no block
+    assert not is_in_blocks(turned((40, 40), (1, 0), "f64"))
+
+
+@pytest.mark.parametrize(("bits", "tasks"), [(256, 1), (128, 2)])
+def test_they_are_transposes(bits, tasks):
+    entries = [entry_of(function, name) for name, function in FUNCTIONS.items()]
+    compiled = compile_all(entries, tasks, bits, level=0)
+    for name, function in FUNCTIONS.items():
+        for size in (3, 16, 45):
+            dims = [size if d == N else d for d in function.params[0].type.dims]
+            dtype = "i4" if name == "integers" else "f4"
+            x = np.arange(np.prod(dims)).reshape(dims).astype(dtype)
+            (found,) = compiled.call(name, [x])
+            np.testing.assert_array_equal(found, x.transpose(function.eqns[0].attrs.perm))
