@@ -190,28 +190,37 @@ def _forward(eqn: Eqn, b: Builder, cpu: Vectors, fixed: bool) -> Value | None:
     attrs, (x, w) = cast(ConvAttrs, eqn.attrs), eqn.inputs
     if not _packable(eqn, cpu) or not cpu.sums(w.type.dtype, cast(int, w.type.dims[1])):
         return None
-    packed, depthwise = pack(b, w, attrs.groups, cpu)
     made = PackedConvAttrs(
         cast(int, w.type.dims[0]), attrs.stride, attrs.padding, attrs.dilation,
-        groups=attrs.groups, depthwise=depthwise,
+        groups=attrs.groups, depthwise=is_depthwise(w, attrs.groups),
     )  # fmt: skip
-    return _convolved(b, x, packed, made, cpu, fixed)
+    return _convolved(b, x, w, made, cpu, fixed)
 
 
 def _convolved(
-    b: Builder, x: Value, packed: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool
+    b: Builder, x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool
 ) -> Value:
-    """The convolution with packed weights, by Winograd's way where that is quicker."""
-    if (tile := _tile(x, packed, attrs, cpu, fixed)) == 0:
+    """The convolution with its weights packed, by Winograd's way where that is quicker."""
+    if (tile := _tile(x, w, attrs, cpu, fixed)) == 0:
+        packed = pack(b, w, attrs.groups, cpu, aliases=_aliases(x, attrs, cpu))
         return _summed(b, conv2d_packed, x, packed, attrs)
     made = WinogradAttrs(attrs.channels, tile, attrs.padding)
-    return b.emit(conv2d_winograd, (x, transformed(b, packed, tile)), made)[0]
+    return b.emit(conv2d_winograd, (x, transformed(b, pack(b, w, 1, cpu), tile)), made)[0]
 
 
-def _tile(x: Value, packed: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool) -> int:
+def _aliases(x: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:
+    """Whether the pixels of a tile lie in the same few lines of the L1 cache: it has 8 of them for
+    addresses that are a multiple of 4 KB apart, and tall tiles have more pixels."""
+    channels = x.type.dims[-1]
+    if cpu.bits != 512 or x.type.dtype != "f32" or attrs.spread != (1, 1) or attrs.groups != 1:
+        return False
+    return isinstance(channels, int) and channels * attrs.stride[1] * 4 % 4096 == 0
+
+
+def _tile(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool) -> int:
     """The size of Winograd's tiles; 0 for the plain sum."""
     plain = PackedConvAttrs(attrs.channels, padding=attrs.padding)
-    channels, kernel = x.type.dims[-1], packed.type.dims[1:3]
+    channels, kernel = x.type.dims[-1], w.type.dims[2:]
     if cpu.exact or x.type.dtype != "f32" or attrs != plain or kernel != (3, 3):
         return 0
     if not isinstance(channels, int) or not all(isinstance(p, int) for p in attrs.padding):
@@ -231,7 +240,7 @@ def _to_input(eqn: Eqn, b: Builder, cpu: Vectors, fixed: bool) -> Value | None:
     out, per_group, kh, kw = cast(tuple[int, ...], w.type.dims)
     if not cpu.sums(w.type.dtype, out // attrs.groups):
         return None
-    packed, depthwise = pack(b, turned_round(b, w, attrs.groups), attrs.groups, cpu)
+    turned = turned_round(b, w, attrs.groups)
     top, left = attrs.padding[0], attrs.padding[2]
     padding: list[Dim] = []
     for axis, low in ((0, top), (1, left)):
@@ -241,9 +250,10 @@ def _to_input(eqn: Eqn, b: Builder, cpu: Vectors, fixed: bool) -> Value | None:
     above, below, before, behind = padding
     made = PackedConvAttrs(
         per_group * attrs.groups, padding=(above, below, before, behind),
-        dilation=attrs.dilation, spread=attrs.stride, groups=attrs.groups, depthwise=depthwise,
+        dilation=attrs.dilation, spread=attrs.stride, groups=attrs.groups,
+        depthwise=is_depthwise(turned, attrs.groups),
     )  # fmt: skip
-    return _convolved(b, g, packed, made, cpu, fixed)
+    return _convolved(b, g, turned, made, cpu, fixed)
 
 
 def turned_round(b: Builder, w: Value, groups: int) -> Value:
@@ -257,13 +267,19 @@ def turned_round(b: Builder, w: Value, groups: int) -> Value:
     return cast(Value, reshape(b, value, dims=(groups * per_group, out // groups, kh, kw)))
 
 
-def pack(b: Builder, w: Value, groups: int, cpu: Vectors) -> tuple[Value, bool]:
-    """The panels of OIHW weights, and whether they are packed for the depthwise template."""
+def is_depthwise(w: Value, groups: int) -> bool:
+    """Whether OIHW weights are for the depthwise template."""
     out, per_group, kh, kw = cast(tuple[int, ...], w.type.dims)
-    lanes = cpu.lanes(w.type.dtype)
-    depthwise = groups == out and per_group == 1 and groups > 1 and kh * kw <= LARGEST_DEPTHWISE
+    return groups == out and per_group == 1 and groups > 1 and kh * kw <= LARGEST_DEPTHWISE
+
+
+def pack(b: Builder, w: Value, groups: int, cpu: Vectors, aliases: bool = False) -> Value:
+    """The panels of OIHW weights; `aliases`: for tiles that are low and wide."""
+    out, per_group, kh, kw = cast(tuple[int, ...], w.type.dims)
+    lanes, depthwise = cpu.lanes(w.type.dtype), is_depthwise(w, groups)
     count = 1 if depthwise else groups
     width = lanes if depthwise else panel_width(out // groups, lanes)
+    width = 4 * lanes if aliases and out >= 4 * lanes else width
     panels = -(-(out // count) // width)
     missing = panels * width - out // count
     value = reshape(b, w, dims=(count, out // count, per_group, kh, kw))
@@ -271,6 +287,4 @@ def pack(b: Builder, w: Value, groups: int, cpu: Vectors) -> tuple[Value, bool]:
         value = pad(b, value, low=(0,) * 5, high=(0, missing, 0, 0, 0))
     value = reshape(b, value, dims=(count, panels, width, per_group, kh, kw))
     value = transpose(b, value, perm=(0, 1, 4, 5, 3, 2))
-    return cast(
-        Value, reshape(b, value, dims=(count * panels, kh, kw, per_group, width))
-    ), depthwise
+    return cast(Value, reshape(b, value, dims=(count * panels, kh, kw, per_group, width)))

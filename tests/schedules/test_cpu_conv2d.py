@@ -156,9 +156,10 @@ def execute(make_plan, emit: Emit, conv, x, second, result_dims, machine=MACHINE
     return out.reshape(dims)
 
 
-def run_forward(conv, x, w, machine=MACHINE, dynamic=False):
+def run_forward(conv, x, w, machine=MACHINE, dynamic=False, vectors=0):
     dtype = str(x.dtype)
     width = panel_width(conv.group_out_channels, dtype, machine)
+    width = vectors * machine.lanes(dtype) if vectors else width
 
     spread = conv.input_dilation != (1, 1)
 
@@ -239,6 +240,15 @@ def test_double_precision(conv):
     x, w, dy = arrays(conv, "float64")
     close(run_forward(conv, x, w), forward(x, w, conv), terms(conv))
     close(run_weight(conv, x, dy), weight_gradient(x, dy, conv), dy.size)
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", ["ragged", "pointwise"])
+def test_wide_panels(name, dynamic):
+    """As they are for pixels that alias in the L1 cache."""
+    x, w, _ = arrays(SHAPES[name])
+    y = run_forward(SHAPES[name], x, w, dynamic=dynamic, vectors=4)
+    close(y, forward(x, w, SHAPES[name]), terms(SHAPES[name]))
 
 
 @pytest.mark.parametrize("bits", [256, 128])

@@ -122,8 +122,8 @@ def plan_conv2d(
     require(dtype in ITEMSIZE, f"convolution of {dtype}")
     lanes = machine.lanes(dtype)
     vectors = width // lanes
-    narrow_tile = 6 if vectors > 1 else 12
-    pixels = 14 if machine.registers == 32 else narrow_tile
+    many = machine.registers == 32
+    pixels = (14 if vectors <= 2 else 7) if many else (6 if vectors > 1 else 12)
     out_width = shape.out[1]
     narrow = isinstance(out_width, int) and 0 < out_width <= pixels // 2
     tasks = choose_tasks(machine, shape.work)
