@@ -148,16 +148,29 @@ class _Grouper:
         return cost.reduction is not None and cost.window is None
 
     def _find_anchored(self) -> set[Value]:
-        """Results of anchors and what is computed from them element by element."""
+        """Results of anchors and what is computed from them element by element. What starts from
+        a result that is in memory anyway, another anchor reducing it, doesn't count."""
         anchored: set[Value] = set()
         for eqn in self.function.eqns:
             dims = eqn.outputs[0].type.dims
             if self.is_anchor(eqn) or (
                 eqn.op.elementwise
-                and any(v in anchored and v.type.dims == dims for v in eqn.inputs)
+                and any(
+                    v in anchored and v.type.dims == dims and not self.is_reduced(v)
+                    for v in eqn.inputs
+                )
             ):
                 anchored.update(eqn.outputs)
         return anchored
+
+    def is_reduced(self, value: Value) -> bool:
+        """Whether an anchor takes sums (or the like) over the value, which is in memory for it."""
+        return any(
+            self.costs[user].reduction is not None
+            and self.costs[user].window is None
+            and not user.op.elementwise
+            for user in self.users.get(value, ())
+        )
 
     # --- views ---------------------------------------------------------------------------------
 

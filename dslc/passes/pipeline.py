@@ -28,6 +28,7 @@ from dslc.passes.products import products
 from dslc.passes.quotients import quotients
 from dslc.passes.scans import scans
 from dslc.passes.sums import sums
+from dslc.passes.totals import totals
 from dslc.passes.yields import yields
 
 FunctionPass = Callable[[Function], Function]
@@ -47,6 +48,7 @@ FUNCTION_PASSES: Mapping[str, FunctionPass] = {
     "quotients": quotients,
     "scans": scans,
     "sums": sums,
+    "totals": totals,
     "bf16": partial(narrowed, dtype="bf16"),
     "f16": partial(narrowed, dtype="f16"),
     "yields": yields,
@@ -91,7 +93,7 @@ SIMPLIFY: Pipeline = each("canonicalize", "fold", "canonicalize", "cse", "dce")
 # Before the lowering replaces ops by those that its kernels offer.
 BEFORE_LOWERING: Pipeline = (
     *SIMPLIFY,
-    *each("products", "quotients", "sums", "yields", "scans"),
+    *each("totals", "products", "quotients", "sums", "yields", "scans"),
     *each("canonicalize", "layout", "canonicalize", "flatten"),
     ("absorb", absorb_transposes),
     *SIMPLIFY,
