@@ -23,6 +23,7 @@ COMMANDS = {
     "build": "compile a .dl file into one artifact (.dlc)",
     "run": "call an artifact on arrays from files",
     "bench": "what a call takes, kernel by kernel, beside the machine's peaks",
+    "tune": "measure kernels with other parameters, for later builds",
     "train": "train a model on an .npz file",
     "eval": "loss and metrics on an .npz file",
     "merge": "weights of low rank (LoRA) merged into the plain model's",

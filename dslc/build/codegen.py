@@ -62,7 +62,7 @@ def _run_units(job: Job) -> Report:
 def _listed(job: Job) -> Report:
     """The kernels as text; nothing is compiled."""
     program = text.parse_program(job.program, ops.BY_NAME)
-    machine = _machine(job, program)
+    machine = machine_of(job, program)
     told = []
     for entry in _chosen(job, program):
         if job.target.kind == "cuda":
@@ -89,19 +89,19 @@ def _chosen(job: Job, program: Program) -> list[Entry]:
 
 def _lower(job: Job, shared: Shared) -> list[Lowered]:
     program = text.parse_program(job.program, ops.BY_NAME)
-    machine = _machine(job, program)
+    machine = machine_of(job, program)
     clock = CLOCKS["x86"] if job.wanted == "objects" else None
     return [lower_entry(entry, machine, shared, clock) for entry in _chosen(job, program)]
 
 
-def _machine(job: Job, program: Program) -> Machine:
+def machine_of(job: Job, program: Program) -> Machine:
     """What the templates know of the target and the program's dims."""
     most = tuple((dim.name, dim.high) for dim in program.dims if dim.high is not None)
     target = job.target
     arm = target.machine == "aarch64"
     return Machine(
         target.vector_bits, target.tasks, dots=target.has_bf16, most=most, arm=arm,
-        exact=target.exact,
+        exact=target.exact, choices=dict(job.choices),
     )  # fmt: skip
 
 

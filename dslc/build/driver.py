@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dslc.autodiff.train_step import add_train_step
-from dslc.build import cache, describe
+from dslc.build import cache, describe, tuned
 from dslc.build.errors import BuildError
 from dslc.build.link import find_linker, link, no_linker
 from dslc.build.special import Sizes, check_sizes, specialise
@@ -153,7 +153,9 @@ def build_program(
             gpu += made.gpu_kernels
     main = optimised[targets[0].name]
     manifest = make_manifest(main, infos, reports, source_hash)
-    return Built(manifest, libraries, main, _summarised(main, reports, gpu, started))
+    return Built(
+        manifest, libraries, main, _summarised(main, reports, gpu, started, _notes(targets))
+    )
 
 
 def build_here(
@@ -175,7 +177,14 @@ def build_here(
     reports = [(target, entry) for entry in report.entries]
     infos = [target_info(program, target, report.entries)]
     manifest = make_manifest(program, infos, reports, source_hash)
-    return Built(manifest, {}, program, _summarised(program, reports, (), started), module)
+    return Built(
+        manifest, {}, program, _summarised(program, reports, (), started, _notes([target])), module
+    )
+
+
+def _notes(targets: Sequence[Target]) -> list[str]:
+    """What is wrong with what was measured for the targets."""
+    return [note for target in targets if (note := tuned.read(target).note)]
 
 
 def _summarised(
@@ -183,6 +192,7 @@ def _summarised(
     reports: Sequence[tuple[Target, EntryReport]],
     gpu: Sequence[Mapping[str, Any]],
     started: float,
+    notes: Sequence[str],
 ) -> Summary:
     order = {entry.name: position for position, entry in enumerate(program.entries)}
     special = {entry.name: entry for entry in program.entries if entry.special_of is not None}
@@ -195,7 +205,7 @@ def _summarised(
         parameter_count(program),
         tuple(_summary(target, special.get(entry.name), entry) for target, entry in made),
         time.perf_counter() - started,
-        tuple(dict.fromkeys(note for _, entry in reports for note in entry.notes)),
+        tuple(dict.fromkeys([*notes, *(note for _, entry in reports for note in entry.notes)])),
         tuple(gpu),
         winograd_names(program),
     )
@@ -253,7 +263,8 @@ def make_job(program: Program, target: Target, folder: Path, wanted: str = "obje
     names = tuple(entry.name for entry in program.entries)
     variables = tuple(replace(v, init=None, foreign=None) for v in program.variables)
     alone = replace(program, variables=variables, ignored=())
-    return Job(text.print_program(alone), names, target, str(folder), wanted)
+    choices = tuple(tuned.read(target).choices.items())
+    return Job(text.print_program(alone), names, target, str(folder), wanted, choices)
 
 
 def run_job(job: Job) -> Report:

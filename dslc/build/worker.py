@@ -19,6 +19,7 @@ from dslc.build import cuda_drivers
 from dslc.build.errors import BuildError
 from dslc.build.link import find_linker
 from dslc.build.target import Target
+from dslc.build.tuned import Choice
 
 # Where TVM's messages go; standard output carries the report alone.
 REPORT_FD = 1
@@ -28,7 +29,8 @@ REPORT_FD = 1
 class Job:
     """Compile these entries of a program (IR text) for a target, into `folder`.
 
-    `wanted`: "objects", or the text of the "kernels", "tir" or "asm" instead.
+    `wanted`: "objects", or the text of the "kernels", "tir" or "asm" instead. `choices`: what was
+    measured of kernels (`tuned.py`).
     """
 
     program: str
@@ -36,6 +38,7 @@ class Job:
     target: Target
     folder: str
     wanted: str = "objects"
+    choices: tuple[tuple[str, Choice], ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -52,6 +55,7 @@ class Job:
             Target(**target),
             data["folder"],
             data["wanted"],
+            tuple((key, tuple((name, value) for name, value in c)) for key, c in data["choices"]),
         )
 
 

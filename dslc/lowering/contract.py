@@ -29,6 +29,7 @@ from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.pairs import is_paired
 from dslc.ops.windows import ConvWeightGradientAttrs
 from dslc.ops.winograd import WinogradAttrs
+from dslc.schedules.cpu.choices import chosen
 from dslc.schedules.cpu.contract import ITEMSIZE, Epilogue, Machine, Operand, Panels, Size
 from dslc.schedules.cpu.conv2d import emit_conv2d, plan_conv2d
 from dslc.schedules.cpu.conv2d_weight import (
@@ -184,10 +185,11 @@ def _plan_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     inner = _dims(a)[-2 if attrs.transpose_a else -1]
     left = size.operand(a, _matrix_strides(a, attrs.transpose_a))
     right = size.operand(b, _matrix_strides(b, attrs.transpose_b))
-    plan = plan_matmul(
+    planned = plan_matmul(
         left, right, size(m), size(n), size(inner), machine, tuple(map(size, batch)),
         most=_most(m, machine),
     )  # fmt: skip
+    plan = chosen(planned, machine)
     scratch = plan.scratch_bytes(size(inner))
     return _Planned(plan, scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, right, e, s))
 
@@ -206,7 +208,7 @@ def _plan_packed_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     m, n = anchor.outputs[0].type.dims
     left, inner = size.operand(a), size(a.type.dims[1])
     panels = Panels(size.buffer(w), _dtype(w), cast(int, w.type.dims[2]))
-    plan = plan_matmul(left, panels, size(m), size(n), inner, machine)
+    plan = chosen(plan_matmul(left, panels, size(m), size(n), inner, machine), machine)
     scratch = plan.scratch_bytes(inner)
     turn = size.turn
     return _Planned(
@@ -249,7 +251,7 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
             wide, wide.scratch_bytes, wide.tasks,
             lambda e, s: emit_spread(wide, image, panels, e, s),
         )  # fmt: skip
-    plan = plan_conv2d(shape, dtype, lanes, machine)
+    plan = chosen(plan_conv2d(shape, dtype, lanes, machine), machine)
     return _Planned(
         plan, plan.scratch_bytes, plan.tasks, lambda e, s: emit_conv2d(plan, image, panels, e, s)
     )

@@ -37,6 +37,7 @@ from dslc.lowering.entry import (
 from dslc.lowering.group import Group, Grouping, group
 from dslc.lowering.kernel import Kernel, make_kernel, places_of, pointers_of
 from dslc.lowering.loops import Task, emit_loops
+from dslc.lowering.measured import for_group
 from dslc.lowering.memory import InArena, InCarry, Place, Plan, plan, plan_body
 from dslc.lowering.moves import join_moves
 from dslc.lowering.put import emit_put, in_place, put_into
@@ -108,6 +109,7 @@ def lower_entry(
 
     def emit(task: Task, memory: Any) -> str | None:
         used = replace(machine, tasks=task.tasks, repeated=task.turn is not None)
+        used = for_group(task.group, used)
         match task.group.kind:
             case "contract":
                 return emit_contraction(task, used, memory)
@@ -148,7 +150,7 @@ def layout_of(entry: Entry, machine: Machine) -> Layout:
     """The entry's groups, and where its values lie, for a CPU."""
 
     def scratch(g: Group, repeated: bool) -> Dim:
-        used = replace(machine, repeated=repeated)
+        used = for_group(g, replace(machine, repeated=repeated))
         if g.kind == "attention":
             return attention_scratch(g, used)
         return scratch_of(g, used) if g.kind == "contract" else 0
@@ -163,7 +165,9 @@ def template_of(group: Group, machine: Machine) -> object | None:
     """The plan of the CPU template that runs the group, if one does."""
     if group.kind == "attention":
         return attention_template(group, machine)
-    return contraction_template(group, machine) if group.kind == "contract" else None
+    return (
+        contraction_template(group, for_group(group, machine)) if group.kind == "contract" else None
+    )
 
 
 def lay_out(entry: Entry, scratch: Scratch, grouped: Grouped = group) -> Layout:

@@ -15,9 +15,9 @@ the lowering widens them first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tvm import tirx
@@ -32,6 +32,9 @@ Index = tuple[Expr, ...]
 
 # (logical index of an output element, its accumulated value) -> None: emits the store itself.
 Epilogue = Callable[[Index, Expr], None]
+
+# Fields of a template's plan and what they are instead of what the cost model says.
+Choice = tuple[tuple[str, int], ...]
 
 ITEMSIZE = {"float32": 4, "float64": 8, PAIRS: 4}
 
@@ -66,7 +69,8 @@ class Machine:
     multiplies pairs of bf16; `arm`: whether it is a 64-bit Arm, which has 32 registers of 128 bits.
     `most`: dims of the program that are never greater than a number.
     `repeated`: kernels are called in each step of a loop, which threads go through together.
-    `exact`: convolutions are plain sums, none by Winograd's way.
+    `exact`: convolutions are plain sums, none by Winograd's way. `choices` were measured on it for
+    some kernels (`lowering/measured.py`), `choice` for this one.
     """
 
     vector_bits: int = 512
@@ -78,6 +82,8 @@ class Machine:
     repeated: bool = False
     arm: bool = False
     exact: bool = False
+    choices: Mapping[str, Choice] = field(default_factory=dict, compare=False)
+    choice: Choice = ()
 
     @property
     def registers(self) -> int:
