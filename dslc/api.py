@@ -17,7 +17,7 @@ from typing import Any, Literal, overload
 from dslc.build import merging, session
 from dslc.build.given import Weights
 from dslc.build.special import Sizes
-from dslc.build.target import parse_targets
+from dslc.build.target import parse_targets, with_memory
 from dslc.diagnostics import CompileError, Diagnostic
 from dslc.ir.core import Program
 from dslc.semantics import check as checking
@@ -107,6 +107,7 @@ def compile(
     dims: Sizes | None = ...,
     precision: str = ...,
     exact: bool = ...,
+    memory: int | str | None = ...,
     weights: Weights | None = ...,
     missing: Sequence[str] = ...,
     seed: int = ...,
@@ -123,6 +124,7 @@ def compile(
     dims: Sizes | None = ...,
     precision: str = ...,
     exact: bool = ...,
+    memory: int | str | None = ...,
     weights: Weights | None = ...,
     missing: Sequence[str] = ...,
     seed: int = ...,
@@ -138,6 +140,7 @@ def compile(
     dims: Sizes | None = None,
     precision: str = "f32",
     exact: bool = False,
+    memory: int | str | None = None,
     weights: Weights | None = None,
     missing: Sequence[str] = (),
     seed: int = 0,
@@ -151,12 +154,14 @@ def compile(
     "f16": what products, convolutions and attention are computed in; weights and what a call takes
     and gives keep their types; "bf16-weights" computes in f32, but keeps the weights of products in
     bf16. exact: sums of convolutions as they are written; without, those with 3x3 kernels may be
-    done by Winograd's way where that is quicker, which is up to ten times less precise. weights: a
-    `.safetensors` file (or the `.safetensors.index.json` of
-    several) or arrays by name; without them the initialisers' values, drawn from `seed`. missing:
-    patterns of weights that may be missing in `weights` and start as without them, such as
-    `["head.*"]`; the model's `report` tells of each weight. With `train`, dropout and the like draw
-    from `seed` too. threads: of its calls; by default all CPUs that this process may use.
+    done by Winograd's way where that is quicker, which is up to ten times less precise. memory: the
+    most bytes that values between kernels may take (or "200MiB"), where each dim has the largest of
+    its sizes in `dims`: what does not fit is computed again. weights: a `.safetensors` file (or the
+    `.safetensors.index.json` of several) or arrays by name; without them the initialisers' values,
+    drawn from `seed`. missing: patterns of weights that may be missing in `weights` and start as
+    without them, such as `["head.*"]`; the model's `report` tells of each weight. With `train`,
+    dropout and the like draw from `seed` too. threads: of its calls; by default all CPUs that this
+    process may use.
 
     Raises CompileError (the program is wrong), ArgumentError (the weights or dims are), BuildError
     or DeviceError (the machine lacks something).
@@ -164,6 +169,7 @@ def compile(
     file = source_file(source)
     seed = whole("seed", seed)
     targets = parse_targets(target, None, None, threads, exact)
+    targets = with_memory(targets, memory, dims)
     built = session.build_source(
         file,
         targets,

@@ -16,6 +16,7 @@ from dslc import ops
 from dslc.build import cuda, cuda_toolchain
 from dslc.build.compiler import LLVM_OPTIONS, compile_module
 from dslc.build.describe import dim_expr
+from dslc.build.errors import BuildError
 from dslc.build.target import ARM, Target
 from dslc.build.units import Units
 from dslc.build.worker import EntryReport, Job, Report
@@ -24,6 +25,7 @@ from dslc.ir.core import Entry, Program
 from dslc.lowering.cuda import cuda_layout, lower_entry_cuda, with_targets
 from dslc.lowering.listing import listed
 from dslc.lowering.program import Lowered, layout_of, lower_entry, template_of
+from dslc.lowering.recompute import TooLittleMemory, within
 from dslc.lowering.shared import Shared
 from dslc.schedules.cpu.contract import Machine
 from dslc_runtime.dims import to_json
@@ -84,7 +86,18 @@ def _entries(job: Job) -> list[Entry]:
 
 
 def _chosen(job: Job, program: Program) -> list[Entry]:
-    return [program.entry(name) for name in job.entries]
+    """The entries, with what must be computed again to fit into memory. BuildError."""
+    entries = [program.entry(name) for name in job.entries]
+    if job.target.memory is None:
+        return entries
+    on_cpu = partial(layout_of, machine=_machine(job, program))
+    lay_out = cuda_layout if job.target.kind == "cuda" else on_cpu
+    try:
+        return [
+            within(entry, job.target.memory, lay_out, dict(job.target.sizes)) for entry in entries
+        ]
+    except TooLittleMemory as error:
+        raise BuildError(str(error)) from None
 
 
 def _lower(job: Job, shared: Shared) -> list[Lowered]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
@@ -18,6 +18,9 @@ from typing import Literal
 from dslc_runtime.device import ARCHITECTURES, Architecture, architecture, cpu_flags
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.numbers import whole
+
+# Sizes of dims, by their names.
+Sizes = Mapping[str, Sequence[int]]
 
 
 class TargetError(ArgumentError):
@@ -45,8 +48,8 @@ _MORE = (
 class Target:
     """`name` in the artifact; `cpu` for LLVM (`native` or a level); `features`: CPU flags that
     the code needs; `tasks`: into how many tasks big kernels are cut; `architectures` of a GPU;
-    `machine`: the CPU's instruction set;
-    `exact`: whether convolutions may not be done by Winograd's way."""
+    `machine`: the CPU's instruction set; `exact`: whether convolutions may not be done by
+    Winograd's way; `memory`: the most bytes of an arena, where unknown dims have these `sizes`."""
 
     name: str
     kind: Literal["cpu", "cuda"]
@@ -57,6 +60,8 @@ class Target:
     architectures: tuple[str, ...] = ()
     machine: Architecture = "x86_64"
     exact: bool = False
+    memory: int | None = None
+    sizes: tuple[tuple[str, int], ...] = ()
 
     @property
     def file(self) -> str:
@@ -118,6 +123,30 @@ def cuda_target(architectures: Sequence[str] = ("sm_80", "sm_90")) -> Target:
     names = tuple(dict.fromkeys(architectures))
     host = tuple(sorted(LEVELS["x86-64-v2"]))
     return Target(f"cuda-{'-'.join(names)}", "cuda", "x86-64-v2", host, 128, 1, names)
+
+
+def with_memory(
+    targets: Sequence[Target], memory: int | str | None, sizes: Sizes | None
+) -> tuple[Target, ...]:
+    """The targets with at most `memory` for an arena (bytes, or text such as "200MiB"); dims known
+    at a call count as the largest of their `sizes`. TargetError."""
+    if memory is None:
+        return tuple(targets)
+    limit = parse_bytes(memory)
+    largest = tuple((name, max(each)) for name, each in sorted((sizes or {}).items()) if each)
+    return tuple(replace(target, memory=limit, sizes=largest) for target in targets)
+
+
+def parse_bytes(text: int | str) -> int:
+    """Bytes of `200MiB`, `1.5GiB`, `64kB` or `4096`. TargetError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMG]?)(i?)B?", str(text).strip())
+    size = 0
+    if found is not None and not isinstance(text, bool):
+        base = 1024 if found[3] else 1000
+        size = int(float(found[1]) * base ** " kMG".index(found[2].replace("K", "k") or " "))
+    if size < 1:
+        raise TargetError(f"{text!r} is no amount of memory; they look like 200MiB, 1.5GiB, 65536")
+    return size
 
 
 def parse_targets(

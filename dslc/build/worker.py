@@ -49,6 +49,7 @@ class Job:
         target = data["target"]
         for name in ("features", "architectures"):
             target[name] = tuple(target[name])
+        target["sizes"] = tuple((name, size) for name, size in target["sizes"])
         return Job(
             data["program"],
             tuple(data["entries"]),

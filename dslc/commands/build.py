@@ -10,11 +10,12 @@ from typing import Any
 
 from dslc.build import session
 from dslc.build.driver import Summary
-from dslc.build.target import parse_targets
+from dslc.build.target import parse_targets, with_memory
 from dslc.cli import EXIT_USAGE, UserError
 from dslc.commands.source import (
     add_dims,
     add_exact,
+    add_memory,
     add_model,
     add_precision,
     parse_dims,
@@ -44,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_weights(parser)
     add_precision(parser)
     add_exact(parser)
+    add_memory(parser)
     parser.add_argument("--seed", type=int, default=0, help="of first weights without --weights")
     parser.add_argument("--train", action="store_true", help="the training step too")
     parser.add_argument("--threads", type=int, help="how many big kernels are cut for")
@@ -60,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if not output.parent.is_dir():
         raise UserError(f"there is no folder {output.parent} to write {output.name} to")
     targets = parse_targets(args.target, args.cpu, args.arch, args.threads, args.exact)
+    targets = with_memory(targets, args.memory, parse_dims(args.dim))
     dump = Dumper(args.dump_ir) if args.dump_ir else None
     built = session.build_source(
         source,

@@ -10,11 +10,12 @@ from pathlib import Path
 from dslc.autodiff.train_step import add_train_step
 from dslc.build import driver, session
 from dslc.build.special import check_sizes
-from dslc.build.target import parse_targets
+from dslc.build.target import parse_targets, with_memory
 from dslc.cli import EXIT_USAGE, UserError
 from dslc.commands.source import (
     add_dims,
     add_exact,
+    add_memory,
     add_model,
     add_precision,
     parse_dims,
@@ -40,6 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_dims(parser)
     add_precision(parser)
     add_exact(parser)
+    add_memory(parser)
     parser.add_argument("--train", action="store_true", help="the training step too")
     parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
 
@@ -68,8 +70,9 @@ def run(args: argparse.Namespace) -> int:
 def later(program: Program, args: argparse.Namespace) -> str:
     """The stages after the optimiser, for one target."""
     kind = "cuda" if args.stage == "cuda" else args.target
-    target = parse_targets(kind, args.cpu, args.arch, args.threads, args.exact)[0]
     sizes = parse_dims(args.dim)
+    targets = parse_targets(kind, args.cpu, args.arch, args.threads, args.exact)
+    (target, *_) = with_memory(targets, args.memory, sizes)
     check_sizes(program, sizes)
     optimised = driver.optimise(program, target, sizes=sizes, precision=args.precision)
     program = only(optimised, args.entry)

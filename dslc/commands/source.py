@@ -78,6 +78,15 @@ def add_dims(
     )
 
 
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """`--memory`: what the arena may take."""
+    parser.add_argument(
+        "--memory",
+        metavar="BYTES",
+        help="the most memory between kernels, such as 200MiB: what does not fit is computed again",
+    )
+
+
 def parse_settings(settings: Sequence[str]) -> dict[str, int | float | bool | str]:
     """`name=value` pairs of `--set`; values are integers, floats, true, false or text."""
     out: dict[str, int | float | bool | str] = {}

@@ -18,10 +18,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dslc
+from dslc.build import session
 from dslc.cli import EXIT_INTERRUPTED, EXIT_USAGE, UserError
 from dslc.commands.progress import Display
-from dslc.commands.source import add_exact, add_model, add_precision, parse_settings, read_source
+from dslc.commands.source import (
+    add_dims,
+    add_exact,
+    add_memory,
+    add_model,
+    add_precision,
+    parse_dims,
+    parse_settings,
+    read_source,
+)
 from dslc.commands.weights import add_weights, tell_weights
+from dslc.source import SourceFile
 from dslc.training import curve
 from dslc.training.data import load
 from dslc.training.loop import Outcome, Plan, fit
@@ -42,8 +53,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_precision(parser)
     add_exact(parser)
+    add_memory(parser)
+    add_dims(parser)
     parser.add_argument("--threads", type=int, help="of the compiled code (default: all CPUs)")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def sizes(args: argparse.Namespace, source: SourceFile) -> dict[str, tuple[int, ...]]:
+    """Sizes that get code of their own; with `--memory` the batch's, which is fitted into it."""
+    given = parse_dims(args.dim)
+    if args.memory is None:
+        return given
+    program = session.program_of(source, args.model, parse_settings(args.set))
+    dims = program.entries[0].function.params[0].type.dims
+    if not dims or isinstance(dims[0], int):
+        return given
+    return {str(dims[0]): (args.batch,), **given}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         precision=args.precision,
         exact=args.exact,
+        memory=args.memory,
+        dims=sizes(args, source),
     )
     compiled = time.perf_counter() - started
     if not args.quiet:

@@ -83,6 +83,11 @@ def test_check_as_json(tmp_path, dslc) -> None:
         (("run", "tiny.dl"), 1, "not a whole .dlc artifact"),
         (("train", "tiny.dl", "--data", "none.npz", "-o", "out"), 1, "no file none.npz"),
         (("explain", "E9999"), 2, "there is no code 'E9999'"),
+        (
+            ("show", "tiny.dl", "--stage", "kernels", "--memory", "lots"),
+            2,
+            "is no amount of memory",
+        ),
         (("show", "tiny.dl", "--entry", "back"), 2, "there is no entry 'back'"),
         (("opt", "tiny.dl", "-p", "nonsense"), 2, "there is no pass 'nonsense'"),
     ],
@@ -91,6 +96,12 @@ def test_a_wrong_command_line_is_one_clear_message(tiny, dslc, args, status, tol
     done = dslc(*args, cwd=tiny, status=status)
     assert told in done.stderr
     assert done.stderr.startswith("error")
+
+
+def test_memory_that_does_not_do_is_told_with_the_least(tiny, dslc) -> None:
+    args = ("show", "tiny.dl", "--stage", "kernels", "--train", "--dim", "N=64", "--memory", "1kB")
+    told = dslc(*args, cwd=tiny, status=3).stderr
+    assert "bytes of arena, however much is computed again; 1,000 are too few" in told
 
 
 def test_explain_prints_the_page(dslc) -> None:
