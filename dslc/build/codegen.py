@@ -90,7 +90,7 @@ def _chosen(job: Job, program: Program) -> list[Entry]:
     entries = [program.entry(name) for name in job.entries]
     if job.target.memory is None:
         return entries
-    on_cpu = partial(layout_of, machine=_machine(job, program))
+    on_cpu = partial(layout_of, machine=machine_of(job, program))
     lay_out = cuda_layout if job.target.kind == "cuda" else on_cpu
     try:
         return [
