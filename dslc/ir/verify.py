@@ -107,8 +107,12 @@ def _fail(after: str, function: Function, why: str, eqn: Eqn | None = None) -> N
 # --- programs ---------------------------------------------------------------------------------
 
 
-def verify_program(program: Program, after: str = "construction") -> None:
-    """Everything `verify` checks of each function, and that entries fit the variables."""
+def verify_program(
+    program: Program, after: str = "construction", before: Program | None = None
+) -> None:
+    """Everything `verify` checks of each function, and that entries fit the variables. Functions
+    for first values that were verified in the program `before` are not once more."""
+    verified = set() if before is None else {variable.init for variable in before.variables}
     _unique(program, after, "dim", [dim.name for dim in program.dims])
     _unique(program, after, "variable", [variable.name for variable in program.variables])
     _unique(program, after, "entry", [entry.name for entry in program.entries])
@@ -120,7 +124,8 @@ def verify_program(program: Program, after: str = "construction") -> None:
         if not variable.type.is_static:
             _fail_program(program, after, f"{variable.name} has dynamic dims: {variable.type}")
         if variable.init is not None:
-            verify(variable.init, after)
+            if variable.init not in verified:
+                verify(variable.init, after)
             if [p.type for p in variable.init.params] != [SEED] or [
                 r.type for r in variable.init.results
             ] != [variable.type]:

@@ -38,6 +38,7 @@ MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 MASK = 0xFFFFFFFF
+CHUNK = 1 << 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +67,31 @@ def philox_rounds(words: list[Any], key: tuple[int, int]) -> list[Any]:
 
 def philox(key: int, stream: int, step: int, counters: Any) -> Any:
     """The numbers `counters` (u64 array) of a stream, as a u64 array of values below 2**32."""
-    block = counters // np.uint64(4)
-    words = [
-        block & np.uint64(MASK),
-        block >> np.uint64(32),
-        np.full(block.shape, stream & MASK, np.uint64),
-        np.full(block.shape, step & MASK, np.uint64),
-    ]
-    words = philox_rounds(words, (key & MASK, (key >> 32) & MASK))
+    words = _of_blocks(key, stream, step, counters // np.uint64(4))
     return np.choose((counters % np.uint64(4)).astype(np.int64), words)
+
+
+def first_numbers(key: int, stream: int, step: int, count: int) -> Any:
+    """`philox` of the counters below `count`: each block of four numbers once, and so many blocks
+    at a time that they lie in the cache."""
+    numbers = np.empty((-(-count // 4), 4), np.uint64)
+    for start in range(0, len(numbers), CHUNK):
+        part = numbers[start : start + CHUNK]
+        blocks = np.arange(start, start + len(part), dtype=np.uint64)
+        for i, word in enumerate(_of_blocks(key, stream, step, blocks)):
+            part[:, i] = word
+    return numbers.reshape(-1)[:count]
+
+
+def _of_blocks(key: int, stream: int, step: int, blocks: Any) -> list[Any]:
+    """The four numbers of each block."""
+    words = [
+        blocks & np.uint64(MASK),
+        blocks >> np.uint64(32),
+        np.full(blocks.shape, stream & MASK, np.uint64),
+        np.full(blocks.shape, step & MASK, np.uint64),
+    ]
+    return philox_rounds(words, (key & MASK, (key >> 32) & MASK))
 
 
 def _random_type(attrs: RandomAttrs, seed: TensorType, step: TensorType) -> TensorType:
@@ -87,8 +104,7 @@ def _random_type(attrs: RandomAttrs, seed: TensorType, step: TensorType) -> Tens
 def _numbers(attrs: RandomAttrs, seed: Any, step: Any, per_element: int) -> Any:
     shape = cast(tuple[int, ...], attrs.dims)
     count = int(np.prod(shape, dtype=np.int64)) * per_element
-    counters = np.arange(count, dtype=np.uint64)
-    return philox(int(seed), attrs.stream, int(step), counters).reshape(*shape, per_element)
+    return first_numbers(int(seed), attrs.stream, int(step), count).reshape(*shape, per_element)
 
 
 def _unit(numbers: Any) -> Any:

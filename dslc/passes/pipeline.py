@@ -116,7 +116,7 @@ def run(
     verify_program(program)
     for name, apply in pipeline:
         after = apply(program)
-        verify_program(after, name)
+        verify_program(after, name, program)
         check_interface(program, after, name)
         if dump is not None:
             dump(name, after)

@@ -11,7 +11,15 @@ from dslc.ir.builder import Builder
 from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
-from dslc.ops.random import RandomAttrs, philox, philox_rounds, random_normal, random_uniform
+from dslc.ops.random import (
+    CHUNK,
+    RandomAttrs,
+    first_numbers,
+    philox,
+    philox_rounds,
+    random_normal,
+    random_uniform,
+)
 
 PI = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0)
 ONES = (0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2
@@ -34,6 +42,13 @@ def test_known_answers(
     counter, key = given
     words = philox_rounds([np.asarray([word], np.uint64) for word in counter], key)
     assert tuple(int(word[0]) for word in words) == wanted
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 4 * CHUNK + 5])
+def test_the_first_numbers_are_those_of_their_counters(count: int) -> None:
+    key, stream, step = 123_456_789_012, 7, 3
+    wanted = philox(key, stream, step, np.arange(count, dtype=np.uint64))
+    np.testing.assert_array_equal(first_numbers(key, stream, step, count), wanted)
 
 
 def test_words_of_a_block_follow_each_other() -> None:
