@@ -85,7 +85,7 @@ def test_another_target_has_other_kernels(folder: Path) -> None:
 def test_it_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSLC_CACHE", "0")
     compiled(folder)
-    assert not (folder.parent / "cache").exists()
+    assert not (folder.parent / "cache" / "dslc" / "code").exists()
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing_else(folder: Path) -> None:
