@@ -28,6 +28,7 @@ from dslc.schedules.cpu.dots import HALF
 FEW = 8  # rows up to which packing b would take longer than the product
 MANY = 64  # rows from which packing columns is cheaper than sums over lanes
 SHORT = 64  # steps up to which storing rows takes as long as the product: longer runs are better
+PLACED_ROWS, ALIASED_ROWS = 128, 48  # rows up to which b may be read in place by all tiles
 LONG = 256  # columns from which rows of b are read side by side
 STRIP = 4096  # sums of such a strip of columns
 PACKING = 4  # rows of the product that take as long as packing b
@@ -88,7 +89,7 @@ def plan_matmul(
     require(known, f"matmul of {a.dtype} and {b.dtype}")
     lanes = machine.lanes(a.dtype)
     most = m if isinstance(m, int) else most
-    source = _source(a, b, most, n, k, lanes)
+    source = _source(a, b, most, n, k, machine)
     tasks = choose_tasks(machine, product([*batch, m, n, k]))
     if source == "place" and _is_stream(m, n, k, machine, a.dtype):
         source = "stream"
@@ -111,9 +112,12 @@ def plan_matmul(
     )  # fmt: skip
 
 
-def _source(a: Operand, b: Operand | Panels, most: int | None, n: Size, k: Size, lanes: int) -> str:
+def _source(
+    a: Operand, b: Operand | Panels, most: int | None, n: Size, k: Size, machine: Machine
+) -> str:
     if isinstance(b, Panels):
         return "panels"
+    lanes = machine.lanes(a.dtype)
     few = most is not None and most <= FEW
     along_n, along_k = is_int(b.strides[-1], 1), is_int(b.strides[-2], 1)
     narrow = isinstance(n, int) and n < lanes
@@ -121,15 +125,27 @@ def _source(a: Operand, b: Operand | Panels, most: int | None, n: Size, k: Size,
     if along_k and is_int(a.strides[-1], 1) and long:
         many = most is None or most >= MANY
         return "dots" if narrow or not many else "pack"
-    return "place" if along_n and (few or is_int(n, 1)) else "pack"
+    near = few or is_int(n, 1) or _is_near(b, most, n, k, machine)
+    return "place" if along_n and near else "pack"
+
+
+def _is_near(b: Operand, most: int | None, n: Size, k: Size, machine: Machine) -> bool:
+    """Whether strips of b are read faster where they lie, by each tile again, than packed: b is not
+    far behind the L2 cache, and there are few tiles, fewer if rows fall into one set of the L1."""
+    stride, itemsize = b.strides[-2], ITEMSIZE[b.dtype]
+    known = isinstance(n, int) and isinstance(k, int) and isinstance(stride, int)
+    if machine.registers < 32 or most is None or not known:
+        return False
+    rows = ALIASED_ROWS if stride * itemsize % 4096 == 0 else PLACED_ROWS
+    return bool(most <= rows and n * k * itemsize <= 4 * machine.l2_bytes)
 
 
 def _is_stream(m: Size, n: Size, k: Size, machine: Machine, dtype: str) -> bool:
     """Whether b comes from behind the L2 cache, in rows that are worth reading to their ends."""
     if not isinstance(m, int) or not isinstance(n, int) or not isinstance(k, int):
         return False
-    size = n * k * ITEMSIZE[dtype]
-    return dtype in ("float32", "float64") and size > machine.l2_bytes and n >= LONG and m > 0
+    far = n * k * ITEMSIZE[dtype] > machine.l2_bytes and n >= LONG
+    return dtype in ("float32", "float64") and far and 0 < m <= FEW
 
 
 def _tile_shape(
@@ -147,7 +163,7 @@ def _tile_shape(
     short = isinstance(k, int) and k <= SHORT
     if height is not None and height <= FEW and source != "pack":
         wanted = min(8, (machine.registers - 1) // (max(1, height) + 1))
-    elif wide and (source == "pack" or aliased or short):
+    elif wide and (source != "panels" or aliased or short):
         wanted = 4  # rows that lie a multiple of 4 KiB apart fall into one set of the L1 cache
     else:
         wanted = 2
