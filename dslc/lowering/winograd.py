@@ -24,10 +24,12 @@ from dslc.ops.slicing import slice_axis
 from dslc.ops.winograd import TILES, G
 
 FEWEST_CHANNELS = 16  # below, transforms cost more than products
-# Cycles: of a vector's multiply-add, and what a vector of one tile's frequencies costs each way.
-PRODUCT = 0.5
-INTO = {2: 60, 4: 200}
-BACK = {2: 50, 4: 160}
+# Cycles of a vector's multiply-add, and what a vector of one tile's frequencies costs each way
+# (measured with vectors of 512 bits that take two cycles of each of two units).
+PRODUCT = 1
+INTO = {2: 100, 4: 300}
+BACK = {2: 80, 4: 240}
+FEWEST_TILES = 8  # the products of fewer take as long
 # Bytes a cycle that weights come with, when there are more of them than a cache holds.
 FROM_MEMORY = 12
 CACHED = 1 << 20
@@ -59,9 +61,10 @@ def choose_tile(conv: Convolution, lanes: int, fixed: bool) -> int:
     costs = {0: batch * height * width * 9 * products + _memory(conv, 9)}
     for m in TILES:
         tiles, frequencies = batch * -(-height // m) * -(-width // m), (m + 2) ** 2
-        each = frequencies * products + inputs * INTO[m] + outputs * BACK[m]
+        moved = tiles * (inputs * INTO[m] + outputs * BACK[m])
         weights = 0 if fixed else conv.channels * outputs * TRANSFORMED
-        costs[m] = tiles * each + _memory(conv, frequencies) + weights
+        costs[m] = max(tiles, FEWEST_TILES) * frequencies * products + moved + weights
+        costs[m] += _memory(conv, frequencies)
     return min(costs, key=lambda m: costs[m])
 
 
