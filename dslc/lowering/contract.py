@@ -23,7 +23,7 @@ from dslc.ir.prove import Prover
 from dslc.lowering.buffers import STORED, strides_of
 from dslc.lowering.group import Group
 from dslc.lowering.kernel import declare
-from dslc.lowering.loops import Task, emit_loops
+from dslc.lowering.loops import Task, emit_loops, is_flat
 from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.pairs import is_paired
@@ -299,6 +299,7 @@ def _plan_weight_gradient(anchor: Eqn, machine: Machine, size: Sizes) -> _Planne
     )  # fmt: skip
     dtype = STORED[x.type.dtype]
     image, cotangent = size.operand(x), size.operand(g)
+    flat = size.task is not None and is_flat(size.task.group)
 
     def given(scratch: Operand | None) -> Operand:
         if scratch is None:
@@ -315,10 +316,10 @@ def _plan_weight_gradient(anchor: Eqn, machine: Machine, size: Sizes) -> _Planne
         fast = plan_winograd_weight(shape, dtype, machine)
         return _Planned(
             fast, fast.scratch_bytes, fast.tasks,
-            lambda e, s: emit_winograd_weight(fast, image, cotangent, e, given(s)),
+            lambda e, s: emit_winograd_weight(fast, image, cotangent, e, given(s), flat),
         )  # fmt: skip
     plan = plan_conv2d_backward_weight(shape, dtype, machine)
     return _Planned(
         plan, plan.scratch_bytes, plan.tasks,
-        lambda e, s: emit_conv2d_backward_weight(plan, image, cotangent, e, given(s)),
+        lambda e, s: emit_conv2d_backward_weight(plan, image, cotangent, e, given(s), flat),
     )  # fmt: skip

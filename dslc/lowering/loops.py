@@ -98,9 +98,11 @@ def emit_loops(task: Task) -> None:
 
 
 def is_flat(group: Group) -> bool:
-    """Whether every equation maps position to position (or takes scalars only)."""
+    """Whether every equation, but for the anchor of a contraction, maps position to position (or
+    takes scalars only)."""
     sizes = {str(product(output.type.dims)) for output in group.outputs}
-    return len(sizes) == 1 and all(_keeps_position(eqn) for eqn in group.eqns)
+    anchor = group.anchor if group.kind == "contract" else None
+    return len(sizes) == 1 and all(e is anchor or _keeps_position(e) for e in group.eqns)
 
 
 def _keeps_position(eqn: Eqn) -> bool:

@@ -12,7 +12,9 @@ Non-goals: as in `conv2d.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -29,6 +31,7 @@ from dslc.schedules.cpu.contract import (
     div,
     edge_vector,
     i64,
+    local,
     loop,
     panel_width,
     rem,
@@ -76,10 +79,14 @@ class ConvWeightPlan:
         return -(-self.shape.group_out_channels // self.width)
 
     @property
+    def positions(self) -> int:
+        """Of the kernel."""
+        return self.shape.kernel[0] * self.shape.kernel[1]
+
+    @property
     def kernel_rows(self) -> int:
         """Rows of one group's sums: KH * KW * C / groups."""
-        kh, kw = self.shape.kernel
-        return kh * kw * self.shape.group_channels
+        return self.positions * self.shape.group_channels
 
     @property
     def sums(self) -> int:
@@ -115,10 +122,12 @@ def plan_conv2d_backward_weight(shape: ConvShape, dtype: str, machine: Machine) 
 
 
 def emit_conv2d_backward_weight(
-    plan: ConvWeightPlan, x: Operand, dy: Operand, epilogue: Epilogue, scratch: Operand
-) -> None:
+    plan: ConvWeightPlan, x: Operand, dy: Operand, epilogue: Epilogue, scratch: Operand,
+    flat: bool = False,
+) -> None:  # fmt: skip
     """Emits the kernel's body; x is [batch, height, width, channels], dy [batch, out.., out
-    channels]. The epilogue's index is (o, c, kh, kw), c counted within o's group.
+    channels]. The epilogue's index is (o, c, kh, kw), c counted within o's group; for `flat` see
+    `hand_over`.
 
     `scratch` (rank 1) holds `plan.scratch_bytes` bytes.
     """
@@ -141,7 +150,7 @@ def emit_conv2d_backward_weight(
             _strip(_Strip(plan, view, dy, scratch, sums, registers, image, strip))
 
     run_tasks(plan.tasks, shape.work, body)
-    _add_up(plan, epilogue, scratch)
+    _add_up(plan, epilogue, scratch, flat)
 
 
 def clear_sums(
@@ -234,23 +243,73 @@ def _tile(
     save(tile, run.registers, run.scratch.buffer, sums, plan.width)
 
 
-def _add_up(plan: ConvWeightPlan, epilogue: Epilogue, scratch: Operand) -> None:
+def _add_up(plan: ConvWeightPlan, epilogue: Epilogue, scratch: Operand, flat: bool) -> None:
     """Hands every weight, the tasks' sums added up in order, to the epilogue."""
-    shape = plan.shape
-    outputs, width = shape.group_out_channels, plan.width
-    extents = (shape.groups, plan.panels, *shape.kernel, shape.group_channels)
+    shape, width = plan.shape, plan.width
+    outputs, channels, positions = shape.group_out_channels, shape.group_channels, plan.positions
+    most = channels_of_run(channels, positions)
+    extents = (shape.groups, plan.panels, -(-channels // most))
 
     def body(task: Expr, tasks: int) -> None:
-        start, stop = share(shape.groups * plan.panels * plan.kernel_rows, task, tasks)
-        with loop(start, stop) as flat:
-            group, panel, y, z, c = unflatten(flat, extents)
-            row = T.bind(i64(scratch.offset) + flat * width)
-            first = T.bind(group * outputs + panel * width)
-            with loop(0, smaller(outputs - panel * width, width)) as j:
-                total = add_sums(scratch, row + j, plan.tasks, plan.task_elements)
-                epilogue((first + j, c, y, z), total)
+        turned = local(width * most * positions, plan.dtype)
+        with loop(*share(shape.groups * plan.panels * extents[2], task, tasks)) as item:
+            group, panel, block = unflatten(item, extents)
+            channel = T.bind(i64(block * most))
+            row = T.bind((group * plan.panels + panel) * plan.kernel_rows + channel)
+            base = T.bind(i64(scratch.offset) + row * width)
+
+            def total(c: Expr, position: Expr, j: Expr) -> Expr:
+                at = base + (position * channels + c) * width + j
+                return add_sums(scratch, at, plan.tasks, plan.task_elements)
+
+            run = Run(
+                T.bind(group * outputs + panel * width), smaller(outputs - panel * width, width),
+                width, channel, T.bind(i64(smaller(channels - channel, most))), shape.kernel,
+            )  # fmt: skip
+            hand_over(run, total, turned, epilogue, flat)
 
     run_tasks(plan.tasks, shape.work, body)
+
+
+RUN = 144  # weights of an output channel that are handed over together
+
+
+def channels_of_run(channels: int, positions: int) -> int:
+    """Input channels whose weights are handed over together."""
+    return max(1, min(channels, RUN // positions))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Weights of output channels [first, first + exist) of a panel, and of `count` input channels
+    from `channel` on."""
+
+    first: Expr
+    exist: Size
+    width: int
+    channel: Expr
+    count: Expr
+    kernel: tuple[int, int]
+
+
+def hand_over(
+    run: Run, total: Callable[[Expr, Expr, Expr], Expr], turned: Any, epilogue: Epilogue,
+    flat: bool,
+) -> None:  # fmt: skip
+    """Hands weights to the epilogue; total(c, position, j) is one. Where that is `flat` (it treats
+    all elements alike), input channels and positions come as one last index, in the order in which
+    they lie in memory, so that vectors can follow."""
+    (kh, kw), width = run.kernel, run.width
+    if not flat:
+        with loop(0, run.count) as c, loop(0, kh) as y, loop(0, kw) as z, loop(0, run.exist) as j:
+            epilogue((run.first + j, run.channel + c, y, z), total(c, y * kw + z, j))
+        return
+    length = int(turned.shape[0]) // width
+    with loop(0, run.count) as c, loop(0, kh * kw) as position, loop(0, width) as j:
+        at = j * length + c * (kh * kw) + position
+        T.buffer_store(turned, total(c, position, j), [at])
+    with loop(0, run.exist) as j, loop(0, run.count * (kh * kw)) as r:
+        epilogue((run.first + j, run.channel, i64(0), r), turned[j * length + r])
 
 
 def add_sums(scratch: Operand, at: Expr, tasks: int, part: Size) -> Expr:

@@ -49,7 +49,7 @@ from dslc.schedules.cpu.contract import (
     vector_at,
     zeros,
 )
-from dslc.schedules.cpu.conv2d_weight import clear_sums
+from dslc.schedules.cpu.conv2d_weight import Run, channels_of_run, clear_sums, hand_over
 from dslc.schedules.cpu.conv_shape import ConvShape
 from dslc.schedules.cpu.register_tile import (
     Registers,
@@ -190,10 +190,11 @@ def plan_winograd_weight(shape: ConvShape, dtype: str, machine: Machine) -> Wino
 
 
 def emit_winograd_weight(
-    plan: WinogradWeightPlan, x: Operand, dy: Operand, epilogue: Epilogue, scratch: Operand
-) -> None:
+    plan: WinogradWeightPlan, x: Operand, dy: Operand, epilogue: Epilogue, scratch: Operand,
+    flat: bool = False,
+) -> None:  # fmt: skip
     """Emits the kernel's body; x is [batch, height, width, channels], dy [batch, out.., out
-    channels]. The epilogue's index is (o, c, kh, kw).
+    channels]. The epilogue's index is (o, c, kh, kw); for `flat` see `hand_over`.
 
     `scratch` (rank 1) holds `plan.scratch_bytes` bytes.
     """
@@ -224,7 +225,7 @@ def emit_winograd_weight(
         run_tasks(plan.tasks, plan.shape.work, products)
     else:
         run_tasks(plan.tasks, plan.shape.work, blocks)
-    _finish(plan, epilogue, scratch)
+    _finish(plan, epilogue, scratch, flat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,31 +385,38 @@ def _product(
 # --- the result -----------------------------------------------------------------------------------
 
 
-def _finish(plan: WinogradWeightPlan, epilogue: Epilogue, scratch: Operand) -> None:
+def _finish(plan: WinogradWeightPlan, epilogue: Epilogue, scratch: Operand, flat: bool) -> None:
     """Hands every weight, the tasks' sums added up in order, to the epilogue."""
     shape, lanes, width = plan.shape, plan.lanes, plan.width
     parts = 1 if plan.whole else plan.tasks
+    most = channels_of_run(shape.channels, 9)
+    extents = (plan.panels, -(-shape.channels // most))
 
     def body(task: Expr, tasks: int) -> None:
         cells = local(3 * SEEN * lanes, plan.dtype)
-        results = local(9 * width, plan.dtype)
-        with loop(*share(plan.panels * shape.channels, task, tasks)) as item:
-            panel, channel = unflatten(item, (plan.panels, shape.channels))
+        results = local(9 * most * width, plan.dtype)
+        turned = local(9 * most * width, plan.dtype)
+        with loop(*share(product(extents), task, tasks)) as item:
+            panel, block = unflatten(item, extents)
+            channel = T.bind(i64(block * most))
             first = T.bind(panel * width)
-            at = T.bind(i64(scratch.offset) + item * (POINTS * width))
-            with loop(0, plan.vectors) as j:
-                _kernel(plan, scratch, T.bind(at + j * lanes), parts, cells, results, j)
-            exist = smaller(shape.out_channels - first, width) if (
-                shape.out_channels % width) else width  # fmt: skip
-            with loop(0, 3) as y, loop(0, 3) as z, loop(0, exist) as j:
-                epilogue((first + j, channel, y, z), results[(y * 3 + z) * width + j])
+            run = Run(
+                first, smaller(shape.out_channels - first, width), width,
+                channel, T.bind(i64(smaller(shape.channels - channel, most))), (3, 3),
+            )  # fmt: skip
+            row = T.bind(panel * shape.channels + channel)
+            with loop(0, run.count) as c, loop(0, plan.vectors) as j:
+                at = T.bind(i64(scratch.offset) + (row + c) * (POINTS * width) + j * lanes)
+                target = T.bind(c * (9 * width) + j * lanes)
+                _kernel(plan, scratch, at, parts, cells, results, target)
+            hand_over(run, lambda c, p, j: results[(c * 9 + p) * width + j], turned, epilogue, flat)
 
     run_tasks(plan.tasks, shape.work, body)
 
 
 def _kernel(
     plan: WinogradWeightPlan, scratch: Operand, at: Expr, parts: int, cells: Any, results: Any,
-    j: Expr,
+    target: Expr,
 ) -> None:  # fmt: skip
     """The 3x3 weights of an input channel and a vector of output channels, from their sums."""
     lanes, dtype, width = plan.lanes, plan.dtype, plan.width
@@ -427,4 +435,4 @@ def _kernel(
     with loop(0, 3) as i:
         values = [vector_at(cells, (i * SEEN + c) * lanes, lanes) for c in range(SEEN)]
         for z, value in enumerate(transform(FROM_POINTS, values, dtype, lanes)):
-            store_vector(results, value, (i * 3 + z) * width + j * lanes, lanes)
+            store_vector(results, value, target + (i * 3 + z) * width, lanes)
