@@ -30,6 +30,9 @@
 #define MAX_THREADS 256
 #define SPIN_NANOSECONDS 50000    /* with the CPU kept */
 #define YIELD_NANOSECONDS 1000000 /* with the CPU offered to others */
+#define SMALL_NANOSECONDS 70000   /* a job that is over before a sleeping worker has come */
+#define QUIET_NANOSECONDS 200000  /* without a job, after which one may be all there is */
+#define REMEMBERED 256
 
 typedef struct {
   void *sync_handle;
@@ -57,6 +60,11 @@ static int workers;                  /* threads started */
 static pthread_t started[MAX_THREADS];
 static cpu_set_t given[MAX_THREADS]; /* CPUs of each worker */
 static int placed_from = -1;         /* the CPU that the caller was on then */
+static int64_t last;                 /* when the last job ended */
+static struct {
+  Body body;
+  int64_t took;
+} seen[REMEMBERED]; /* jobs that met sleeping workers, and how long they took */
 static _Atomic int threads = 1; /* of a job, by default */
 static _Thread_local int limit; /* of this thread's jobs; 0: no limit of its own */
 static _Thread_local int inside;
@@ -208,11 +216,33 @@ static int run_alone(Body body, void *data, int tasks) {
   return report(failure);
 }
 
+/* Runs a job without a number of tasks as one, if waking workers for it would take as long: it was
+ * small when it was last met so, and does not seem to be one of many. The caller owns the pool,
+ * whose workers sleep. */
+static int run_if_small(Body body, void *data, int *result) {
+  size_t place = (uintptr_t)body / 16 % REMEMBERED;
+  int64_t begin = now();
+  int small = seen[place].body == body && seen[place].took < SMALL_NANOSECONDS;
+  if (!small || begin - last < QUIET_NANOSECONDS) return 0;
+  *result = run_alone(body, data, 1);
+  last = now();
+  seen[place].took = last - begin;
+  return 1;
+}
+
+static void remember(Body body, int64_t took) {
+  size_t place = (uintptr_t)body / 16 % REMEMBERED;
+  seen[place].body = body;
+  seen[place].took = took;
+}
+
 /* Runs the job on the pool, which the caller owns. Without a number of tasks each thread that there
  * is gets one, so that they may wait for each other (`dslc_barrier`). */
 static int run_together(Body body, void *data, int tasks, int most) {
-  int fresh = workers < most - 1;
+  int fresh = workers < most - 1, asleep = atomic_load(&sleepers) > 0, result;
+  if (asleep && !fresh && tasks == 0 && run_if_small(body, data, &result)) return result;
   if (fresh) start_workers(most - 1);
+  int64_t begin = asleep ? now() : 0;
   if (tasks == 0) tasks = workers < most - 1 ? workers + 1 : most;
   job.body = body;
   job.data = data;
@@ -222,13 +252,16 @@ static int run_together(Body body, void *data, int tasks, int most) {
   uint32_t epoch = atomic_load(&wake) + 1;
   atomic_store(&state, (uint64_t)epoch << 32 | (uint64_t)tasks << 16);
   atomic_store(&wake, epoch);
-  int here = sched_getcpu(), asleep = atomic_load(&sleepers) > 0;
+  int here = sched_getcpu();
+  asleep |= atomic_load(&sleepers) > 0;
   if (fresh || asleep || here != placed_from) place_workers(here);
   if (asleep) wake_up(&wake, most - 1);
   inside = 1;
   run_tasks();
   inside = 0;
   wait_for((uint32_t)tasks);
+  last = now();
+  if (begin) remember(body, last - begin);
   return report(atomic_load(&failed));
 }
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,30 @@ def test_tasks_wait_for_each_other_at_a_barrier(launch: Any) -> None:
         assert native.dslc_launch(BODY(body), None, 0) == 0
         assert counts == [50] * threads + [0] * (3 - threads)
     assert not wrong
+
+
+def test_a_small_job_does_not_wake_sleeping_workers(launch: Any) -> None:
+    """Once it is known to be small; a long one wakes them each time."""
+    native = ctypes.CDLL(str(launcher.library()))
+    tasks: list[int] = []
+
+    def short(task: int, env: int, data: int | None) -> int:
+        tasks.append(ctypes.c_int32.from_address(env + ctypes.sizeof(ctypes.c_void_p)).value)
+        return 0
+
+    def long(task: int, env: int, data: int | None) -> int:
+        time.sleep(0.001)
+        return short(task, env, data)
+
+    for body, fewest in ((BODY(short), 1), (BODY(long), 2)):
+        counts = set()
+        for _ in range(40):
+            tasks.clear()
+            time.sleep(0.005)
+            assert native.dslc_launch(body, None, 0) == 0
+            counts.add(len(tasks))
+            assert tasks == [len(tasks)] * len(tasks)
+        assert min(counts) == fewest
 
 
 def test_a_barrier_of_a_job_that_runs_alone_waits_for_nobody(launch: Any) -> None:
