@@ -121,8 +121,8 @@ def panel_width(columns: Size, dtype: str, machine: Machine) -> int:
     return lanes if isinstance(columns, int) and columns <= lanes else 2 * lanes
 
 
-# Multiply-adds from which several threads are worth it: 20 µs of work. The launch costs 0.4 µs while
-# workers are awake; asleep, 7 µs, and they come when a kernel of that size is done (0002).
+# Multiply-adds from which several threads are worth it: 20 µs of work. The launch costs 0.4 µs
+# while workers are awake; asleep, 7 µs, and they come when a kernel of that size is done (0002).
 PARALLEL_WORK = 1_000_000
 # The same in a loop of threads that are awake and wait for each other anyway (about 2 µs).
 REPEATED_WORK = 100_000
