@@ -45,12 +45,10 @@ _X = tirx.transform
 def _lower(module: Any, _context: Any) -> Any:
     """As the CPU's pipeline (`compiler.py`), without TVM's simplifier, which writes every variable
     out where it is used: a kernel's text would grow exponentially, and NVIDIA's compiler
-    simplifies anyway. Indices that provably fit become 32-bit."""
+    simplifies anyway; loops that are to be unrolled it unrolls, too. Indices that provably fit become
+    32-bit."""
     passes = [
-        _X.FlattenBuffer(),
         _X.NarrowDataType(32),
-        _X.UnrollLoop(),
-        _X.VerifyMemory(),
         _X.AnnotateEntryFunc(),
         _X.SplitHostDevice(),
         _X.MakePackedAPI(),

@@ -30,6 +30,7 @@ from dslc.build.worker import EntryReport, Job, Report
 from dslc.diagnostics import InternalError
 from dslc.ir import text
 from dslc.ir.core import Entry, Program
+from dslc.lowering.cuda_pack import pack_for_cuda
 from dslc.lowering.halves import halves
 from dslc.lowering.pack import Vectors, pack_weights
 from dslc.ops.winograd import conv2d_winograd
@@ -119,6 +120,8 @@ def optimise(
             ("pack", pipeline.each_entry(pack)),  # what was widened
         )
         program = pipeline.run(program, kernels, dump)
+    else:
+        program = pipeline.run(program, (("pack", pipeline.each_entry(pack_for_cuda)),), dump)
     return pipeline.run(program, pipeline.AFTER_PACKING, dump)
 
 

@@ -2,21 +2,24 @@
 
 Input: an optimised Entry. Output: a `Lowered` whose private functions are kernels that hold their
 own thread bindings and whose public function launches them. The schedules are plain:
+- matrix products and convolutions by tiles in shared memory (`cuda_contract.py`);
 - one thread for one element of the outputs, with serial loops for what that element reduces;
 - one block for one element where the reduction is long: each thread takes every 256th step, then
-  they meet in shared memory;
-- attention has a schedule of its own (`cuda_attention.py`);
+  they meet; one block for a row where groups are joined (`rows.py`), of which it keeps what the
+  parts hand on in shared memory;
+- attention has schedules of its own (`cuda_flash.py`, `cuda_attention.py`);
 - one thread for one element that is ranked: it counts those that come before it, which is more
   work than sorting, but all of it at once;
 - a scatter's threads own disjoint columns of the result and add in order, so runs repeat exactly.
 
-Non-goals: tensor cores, tiles in shared memory, CUDA graphs; compiling (`build/cuda.py`).
+Non-goals: CUDA graphs; compiling (`build/cuda.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from typing import Any, cast
 
@@ -26,20 +29,32 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
-from dslc.ir.core import Entry, Eqn, Value
+from dslc.ir.core import Entry, Eqn, Function, Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index, Scatter
+from dslc.lowering.buffers import STORED, Memory
 from dslc.lowering.cost import passed_through
 from dslc.lowering.cuda_attention import emit_device_attention
+from dslc.lowering.cuda_contract import emit_sums, emit_tiled, is_tiled, scratch_bytes
+from dslc.lowering.cuda_flash import emit_flash, tiling_of
 from dslc.lowering.cuda_math import cuda_math
-from dslc.lowering.cuda_threads import THREADS, each_block, each_thread, meet
+from dslc.lowering.cuda_threads import (
+    THREADS,
+    barrier,
+    each_block,
+    each_thread,
+    meet,
+    shared_array,
+)
 from dslc.lowering.entry import make_copy
-from dslc.lowering.group import Group
-from dslc.lowering.kernel import Kernel, make_kernel
+from dslc.lowering.graph import Graph
+from dslc.lowering.group import Group, Grouping, group
+from dslc.lowering.kernel import Emit, Kernel, make_kernel
 from dslc.lowering.loops import Task, is_flat, unflatten
 from dslc.lowering.program import Layout, Lowered, assemble, lay_out
 from dslc.lowering.put import in_place, put_dims, put_row
 from dslc.lowering.ranking import ranking_of
+from dslc.lowering.rows import join_rows
 from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, local
 from dslc.lowering.sizes import i64
 
@@ -50,16 +65,20 @@ LONG = 256
 GUESS = 64
 MANY = 1 << 17
 FEW = 1 << 10
+SHARED_ROW = 24 << 10  # bytes of a row that a block keeps in shared memory
 
 
 def lower_entry_cuda(entry: Entry) -> Lowered:
     """The whole entry as one TIR module for a GPU; its functions carry no targets yet."""
 
-    def emit(task: Task, _: Any) -> None:
-        emit_device(task)
-
     def make(name: str, g: Group, layout: Layout, position: int) -> Kernel:
-        return make_kernel(name, g, layout.grouping, layout.plan, position, 1, cuda_math, emit)
+        def kernel(name: str, emit: Emit) -> Kernel:
+            return make_kernel(name, g, layout.grouping, layout.plan, position, 1, cuda_math, emit)
+
+        first = kernel(name, emit_device)
+        if position not in layout.plan.scratch:
+            return first
+        return replace(first, after=(kernel(f"{name}_sums", emit_sums),))
 
     layout = cuda_layout(entry)
     return assemble(entry, layout, make, make_device_copy, lambda g, note: note)
@@ -67,7 +86,11 @@ def lower_entry_cuda(entry: Entry) -> Lowered:
 
 def cuda_layout(entry: Entry) -> Layout:
     """The entry's groups, and where its values lie, for a GPU."""
-    return lay_out(entry, lambda g, repeated: 0)
+
+    def grouped(function: Function) -> Grouping:
+        return join_rows(function, group(function), 1, SHARED_ROW)
+
+    return lay_out(entry, lambda g, _repeated: scratch_bytes(g), grouped)
 
 
 def with_targets(lowered: Lowered, device: Any, host: Any) -> Any:
@@ -82,21 +105,28 @@ def with_targets(lowered: Lowered, device: Any, host: Any) -> Any:
     return tvm.IRModule(functions)
 
 
-def emit_device(task: Task) -> None:
-    """The body of a group's kernel, thread bindings included."""
+def emit_device(task: Task, scratch: Any) -> None:
+    """The body of a group's kernel, or of its first one, thread bindings included."""
     g = task.group
     if g.kind == "attention":
-        emit_device_attention(task)
+        tiling = tiling_of(g)
+        emit_device_attention(task) if tiling is None else emit_flash(task, tiling)
         return
     if product(g.dims) == 0:
         with T.launch_thread("threadIdx.x", i64(1)):
             T.evaluate(i64(0))
+        return
+    if is_tiled(g):
+        emit_tiled(task, scratch)
         return
     if g.kind == "scatter":
         _emit_scatter(task)
         return
     if g.kind == "rank":
         _emit_ranking(task)
+        return
+    if g.kind == "rows":
+        _emit_rows(task)
         return
     if g.kind == "put":
         _emit_put(task) if in_place(task) else _emit_threads(task)
@@ -158,13 +188,58 @@ def _stride(k: ScalarKernels, asked: Reduction, thread: Expr) -> Expr:
     """What this thread makes of steps `thread`, `thread + THREADS`, ..."""
     cell = local(1, COMPUTED[asked.dtype])
     T.buffer_store(cell, k.identity(asked.kind, asked.dtype), [0])
-    steps = k.dim(product(asked.dims))
-    rounds = tirx.floordiv(steps - thread + i64(THREADS - 1), i64(THREADS))
-    with k.loop(rounds) as round_:
-        step = k.intern(T.bind(round_ * i64(THREADS) + thread))
+    with _each_step(k, product(asked.dims), thread) as step:
         value = asked.body(unflatten(k, step, asked.dims))
         T.buffer_store(cell, k.combine(asked.kind, cell[0], value, asked.dtype), [0])
     return cell[0]
+
+
+@contextmanager
+def _each_step(k: ScalarKernels, count: Dim, thread: Expr) -> Iterator[Expr]:
+    """Steps `thread`, `thread + THREADS`, ... below `count`."""
+    rounds = tirx.floordiv(k.dim(count) - thread + i64(THREADS - 1), i64(THREADS))
+    with k.loop(rounds) as round_:
+        yield k.intern(T.bind(round_ * i64(THREADS) + thread))
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+def _emit_rows(task: Task) -> None:
+    """One block for a row: the parts one after the other, each with all threads."""
+    group, k = task.group, task.k
+    count = len(group.rows)
+    with each_block(k, product(group.rows)) as (item, thread):
+        row = unflatten(k, item, group.rows)
+        memory = {**task.graph.memory}
+        for value, *views in group.kept:
+            size = cast(int, product(value.type.dims[count:]))
+            buffer = shared_array(max(1, size), STORED[value.type.dtype])
+            memory.update((v, Memory(buffer, v.type, count)) for v in (value, *views))
+        for number, part in enumerate(group.parts):
+            if number:
+                barrier()
+            _emit_row(Task(part, Graph(k, part.eqns, memory), 1), row, thread)
+
+
+def _emit_row(task: Task, row: Index, thread: Expr) -> None:
+    """One row of a part."""
+    k, anchor = task.k, task.group.anchor
+    if anchor is None:
+        inner = task.group.dims[len(row) :]
+        with _each_step(k, product(inner), thread) as step:
+            task.store_all((*row, *(unflatten(k, step, inner) if inner else ())))
+        return
+    value = anchor.outputs[0]
+    reader = task.graph.reader(value)
+    asked = k.reduction(lambda: reader(row))
+    if asked is None:
+        raise InternalError(f"{value} reduces at some indices only")
+    total = meet(k, asked.kind, asked.dtype, _stride(k, asked, thread), thread)
+    with T.If(tirx.EQ(thread, i64(0))), T.Then(), k.scope():
+        result = k.finish(lambda: reader(row), total)
+        task.graph.pin(value, row, k.bind(result))
+        task.store_all(row)
 
 
 # --- puts ---------------------------------------------------------------------------------------

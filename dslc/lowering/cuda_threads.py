@@ -20,6 +20,7 @@ from dslc.lowering.scalar import COMPUTED, ScalarKernels
 from dslc.lowering.sizes import i64
 
 THREADS = 256  # of a block
+WARP = 32  # threads that run in step
 
 
 def at_least_one(k: ScalarKernels, count: Dim) -> Expr:
@@ -60,20 +61,44 @@ def barrier() -> None:
 
 def shared(dtype: DType) -> Any:
     """Memory of the block, an element for each thread."""
-    return T.alloc_buffer((THREADS,), COMPUTED[dtype], scope="shared", layout=None)
+    return shared_array(THREADS, COMPUTED[dtype])
+
+
+def shared_array(elements: int, dtype: str) -> Any:
+    return T.alloc_buffer((elements,), dtype, scope="shared", layout=None)
 
 
 def meet(k: ScalarKernels, kind: str, dtype: DType, mine: Expr, thread: Expr) -> Expr:
-    """The results of all threads of the block as one, a reduction of that kind, by halves."""
-    cells = shared(dtype)
-    T.buffer_store(cells, mine, [thread])
+    """The results of all threads of the block as one, a reduction of that kind; every thread gets
+    it. In registers within a warp, then through shared memory."""
+    computed = COMPUTED[dtype]
+    passed = "int32" if computed == "bool" else computed
+    total = T.bind(mine if computed == passed else tirx.Cast(passed, mine))
+
+    def combined(x: Expr, y: Expr) -> Expr:
+        if computed == passed:
+            return T.bind(k.combine(kind, x, y, dtype))
+        both = k.combine(kind, *(tirx.NE(v, tirx.const(0, passed)) for v in (x, y)), dtype)
+        return T.bind(tirx.Cast(passed, both))
+
+    for distance in (16, 8, 4, 2, 1):
+        total = combined(total, shuffled(total, distance))
+    cells = shared_array(THREADS // WARP, passed)
+    lane = tirx.floormod(thread, i64(WARP))
+    with T.If(tirx.EQ(lane, i64(0))), T.Then():
+        T.buffer_store(cells, total, [tirx.floordiv(thread, i64(WARP))])
     barrier()
-    half = THREADS // 2
-    while half:
-        with T.If(tirx.LT(thread, i64(half))), T.Then():
-            other = cells[thread + i64(half)]
-            both = k.combine(kind, cells[thread], other, dtype)
-            T.buffer_store(cells, both, [thread])
-        barrier()
-        half //= 2
-    return cells[0]
+    total = cells[0]
+    for warp in range(1, THREADS // WARP):
+        total = combined(total, cells[warp])
+    barrier()  # the next meeting writes there again
+    return total if computed == passed else tirx.NE(total, tirx.const(0, passed))
+
+
+def shuffled(value: Expr, distance: int) -> Expr:
+    """What the lane has whose number differs by one bit; all lanes take part."""
+    dtype = str(value.ty.dtype)
+    mask = tirx.const(0xFFFFFFFF, "uint32")
+    return T.bind(
+        tirx.call_pure_extern(dtype, "__shfl_xor_sync", mask, value, tirx.const(distance, "int32"))
+    )

@@ -31,7 +31,8 @@ from dslc.lowering.scalar import Math, ScalarKernels
 class Kernel:
     """`function(pointers..., scratch?, symbols...)`; `parallel` ones return an int32. `note`: what
     a user should know of it (a slow path). One that is `repeated` in a loop takes the number of the
-    step, too; cut into several `parts` it is called for each of them, and takes its number last."""
+    step, too; cut into several `parts` it is called for each of them, and takes its number last.
+    `after`: what is called behind it, with the same pointers, to finish its work."""
 
     name: str
     function: Any
@@ -41,6 +42,7 @@ class Kernel:
     note: str | None = None
     repeated: bool = False
     parts: int = 1
+    after: tuple[Kernel, ...] = ()
 
 
 # (task, scratch pointer or None) -> emits the body; the kernel's note

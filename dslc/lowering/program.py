@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, cast
 
 import tvm
@@ -294,7 +295,8 @@ class _Joined:
             if g.kind == "scan":
                 steps.append(self.loop(layout, i, f"{prefix}_{i}"))
             else:
-                steps.append(self.call(layout, i, kernel_name(prefix, i, g)))
+                first = self.call(layout, i, kernel_name(prefix, i, g))
+                steps += [first, *map(self.behind, first.kernel.after, repeat(first.kernel))]
         for copy in layout.plan.copies:
             steps.append(self.copy(copy.source, copy.target, copy.size))
         return steps
@@ -315,6 +317,12 @@ class _Joined:
         if kernel.note is not None and (note := self.noted(g, kernel.note)) is not None:
             self.notes.append(note)
         return Call(kernel, callee.called)
+
+    def behind(self, kernel: Kernel, first: Kernel) -> Call:
+        """What finishes the work of the kernel before it."""
+        callee = self.function(kernel.name, kernel.function)
+        self.names.append(callee.name)
+        return Call(replace(kernel, pointers=first.pointers), callee.called)
 
     def function(self, name: str, function: Any) -> Callee:
         """What calls a function, which is of this entry's module when it is new."""

@@ -29,8 +29,11 @@ ALL_KEPT_BYTES = 64 << 10
 FEW_ROWS = 4  # for each task: of fewer, each is better cut into pieces
 
 
-def join_rows(function: Function, grouping: Grouping, tasks: int) -> Grouping:
-    """The grouping with rows joined, for a machine with `tasks` tasks."""
+def join_rows(
+    function: Function, grouping: Grouping, tasks: int, room: int = ALL_KEPT_BYTES
+) -> Grouping:
+    """The grouping with rows joined, for a machine with `tasks` tasks, which keeps up to `room`
+    bytes of a row."""
     items: list[_Item] = []
     for group in grouping.groups:
         joined = _Search(grouping, items, tasks).joined(group)
@@ -43,7 +46,7 @@ def join_rows(function: Function, grouping: Grouping, tasks: int) -> Grouping:
     if len(items) == len(grouping.groups):
         return grouping
     outside = [_read_outside(function, grouping, items, item) for item in items]
-    groups = tuple(_join(item, read, grouping) for item, read in zip(items, outside))
+    groups = tuple(_join(item, read, grouping, room) for item, read in zip(items, outside))
     return Grouping(groups, grouping.views, grouping.reasons)
 
 
@@ -158,7 +161,7 @@ def _read_outside(
     return read
 
 
-def _join(item: _Item, outside: set[Value], grouping: Grouping) -> Group:
+def _join(item: _Item, outside: set[Value], grouping: Grouping, room: int) -> Group:
     if len(item.parts) == 1:
         return item.parts[0]
     rows = cast(Rows, item.rows)
@@ -167,7 +170,7 @@ def _join(item: _Item, outside: set[Value], grouping: Grouping) -> Group:
     for value in item.outputs:
         row = product(value.type.dims[len(rows) :])
         nbytes = row * ITEMSIZE[value.type.dtype] if isinstance(row, int) else KEPT_BYTES + 1
-        if value not in outside and nbytes <= KEPT_BYTES and size + nbytes <= ALL_KEPT_BYTES:
+        if value not in outside and nbytes <= KEPT_BYTES and size + nbytes <= room:
             kept.append(value)
             size += nbytes
     outputs = tuple(value for value in item.outputs if value not in kept)

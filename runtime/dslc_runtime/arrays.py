@@ -1,7 +1,7 @@
 """What is handed to a call: checked against what the model declares, without copies.
 
-Input: NumPy arrays, anything with `__dlpack__` in CPU memory (PyTorch, JAX, CuPy), Python numbers
-for scalars. Output: what tvm_ffi takes, or an `ArgumentError` that names the argument, what it is
+Input: NumPy arrays, anything with `__dlpack__` in CPU memory (PyTorch, JAX, CuPy), or on the GPU
+that the model runs on, Python numbers for scalars. Output: what tvm_ffi takes, or an `ArgumentError` that names the argument, what it is
 and what it must be. Also memory for results. Non-goals: equations between dims (`session.py`).
 """
 
@@ -21,7 +21,8 @@ from dslc_runtime.manifest import FLOATS, TensorInfo
 
 ALIGNMENT = 64
 SMALL = 4096  # bytes
-_CPU = 1  # DLPack's kDLCPU
+_CPU, _CUDA = 1, 2  # DLPack's kDLCPU and kDLCUDA
+_CUDA_ALIGNMENT = 16  # of what kernels read as vectors
 _BFLOAT_CODE = 4  # DLPack's kDLBfloat
 _DTYPE_CODE_OFFSET = 20  # in a DLManagedTensor: data (8), device (8), ndim (4), then the dtype
 
@@ -81,6 +82,18 @@ def writable(array: Array) -> Array:
     return np.ndarray(array.shape, array.dtype, memory)
 
 
+def is_on_cuda(value: Any) -> bool:
+    """Whether an array or tensor lies in a GPU's memory."""
+    return not isinstance(value, np.ndarray) and value.__dlpack_device__()[0] == _CUDA
+
+
+def takes(info: TensorInfo, tensor: Any) -> bool:
+    """Whether a tensor on a GPU has the dtype, and memory that kernels can write to."""
+    dtype = _SHORT.get(str(tensor.dtype), str(tensor.dtype))
+    aligned = tensor.data_ptr() % _CUDA_ALIGNMENT == 0 or not tensor.numel()
+    return dtype == info.dtype and tensor.is_contiguous() and aligned
+
+
 class _BFloat:
     """Exports a u16 array as bf16 through DLPack."""
 
@@ -106,10 +119,11 @@ class Slot:
     that are numbers; the others are left to who binds them.
     """
 
-    __slots__ = ("dtype", "info", "rank")
+    __slots__ = ("dtype", "info", "on_cuda", "rank")
 
-    def __init__(self, info: TensorInfo) -> None:
+    def __init__(self, info: TensorInfo, on_cuda: bool = False) -> None:
         self.info = info
+        self.on_cuda = on_cuda  # whether it may lie in a GPU's memory
         self.dtype = numpy_dtype(info.dtype)
         self.rank = len(info.dims)
 
@@ -152,8 +166,9 @@ class Slot:
     def _foreign(self, value: Any) -> tuple[Any, tuple[int, ...]]:
         kind = f"a {type(value).__module__.partition('.')[0]} {type(value).__name__}"
         try:
-            on_cpu = value.__dlpack_device__()[0] == _CPU
-            made = tvm_ffi.from_dlpack(value) if on_cpu else None
+            where = value.__dlpack_device__()[0]
+            reached = where == _CPU or (where == _CUDA and self.on_cuda)
+            made = tvm_ffi.from_dlpack(value) if reached else None
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise self.error(kind, f"its memory can't be read: {reason}") from None
@@ -165,7 +180,8 @@ class Slot:
         self._check(given, shape, dtype == self.info.dtype, dtype)
         if not made.is_contiguous():
             raise self.error(given, "it is not contiguous in memory")
-        if math.prod(shape) and made.data_ptr() % self.dtype.itemsize:
+        alignment = _CUDA_ALIGNMENT if where == _CUDA else self.dtype.itemsize
+        if math.prod(shape) and made.data_ptr() % alignment:
             raise self.error(given, "its memory is not aligned")
         return made, shape
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from dslc_runtime.dtypes import Array
 from dslc_runtime.errors import DeviceError
 
 _CUDART = "libcudart.so.13"
+_MOST_KINDS = 64  # shapes of which memory is kept between calls
 _COMPUTE_VERSION = 4  # TVM's kComputeVersion
 
 
@@ -34,6 +36,9 @@ class Device:
         self._empty = tvm_ffi.get_global_func("runtime.TVMTensorAllocWithScope")
         self._from_bytes = tvm_ffi.get_global_func("runtime.TVMTensorCopyFromBytes")
         self._to_bytes = tvm_ffi.get_global_func("runtime.TVMTensorCopyToBytes")
+        self._synchronize = tvm_ffi.get_global_func("runtime.Device_StreamSync")
+        self._free: dict[tuple[tuple[int, ...], str], list[Any]] = {}
+        self._lock = threading.Lock()
 
     def capability(self) -> str:
         """Compute capability of a GPU: "9.0"."""
@@ -45,6 +50,27 @@ class Device:
         """An uninitialised tensor on the device."""
         name = "bfloat16" if dtype.name == "bfloat16" else dtype.name
         return self._empty(tvm_ffi.Shape(shape), tvm_ffi.dtype(name), self.device, None)
+
+    def borrow(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """The same, kept from an earlier use where there is one: asking the driver for memory
+        takes as long as a small model, and freeing it waits for the GPU."""
+        with self._lock:
+            free = self._free.get((shape, dtype.name))
+            if free:
+                return free.pop()
+        return self.empty(shape, dtype)
+
+    def give_back(self, tensor: Any) -> None:
+        """Keeps what was borrowed for a later use."""
+        key = tuple(tensor.shape), str(tensor.dtype)
+        with self._lock:
+            if len(self._free) >= _MOST_KINDS and key not in self._free:
+                self._free.pop(next(iter(self._free)))
+            self._free.setdefault(key, []).append(tensor)
+
+    def synchronize(self) -> None:
+        """Waits until the GPU has done what it was given."""
+        self._synchronize(self.device, 0)
 
     def upload(self, array: Array) -> Any:
         """A copy of a C-contiguous array on the device."""

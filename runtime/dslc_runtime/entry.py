@@ -19,9 +19,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dslc_runtime import dims, launcher
+from dslc_runtime import device_call, dims, launcher
 from dslc_runtime.arrays import Slot, aligned_empty, declared, result_empty, tensor
-from dslc_runtime.cuda import Device, host_array
+from dslc_runtime.cuda import Device
+from dslc_runtime.device_call import on_host
 from dslc_runtime.dims import DimError
 from dslc_runtime.dtypes import ITEMSIZE, Array, DType, described, numpy_dtype
 from dslc_runtime.errors import ArgumentError
@@ -122,7 +123,7 @@ class Entry:
         self._owner = owner
         # Those for the most sizes first, the one for any sizes last.
         self._codes = sorted(codes, key=lambda pair: -len(pair[0].sizes))
-        self._slots = [Slot(t) for t in info.inputs]
+        self._slots = [Slot(t, owner.device is not None) for t in info.inputs]
         # Arrays of these dtypes are handed over as they are; NumPy doesn't export bf16.
         self._taking = [(None if s.info.dtype == "bf16" else s.dtype, s) for s in self._slots]
         self._exports = any(t.dtype == "bf16" for t in info.outputs)
@@ -164,16 +165,15 @@ class Entry:
             plan = self._make_plan(args, shapes)
         for low, high, limit in plan.limits:
             self._check_limit(args, plan, low, high, limit)
+        if self._owner.device is not None:
+            outputs = self._run_on_device(self._owner.device, plan, args, taken, out)
+            return outputs[0] if self._single else tuple(outputs)
         if out is not None:
             outputs = self._check_out(out, plan, args)
         else:
             outputs = [result_empty(*output) for output in plan.outputs]
-        if self._owner.device is not None:
-            self._run_on_device(self._owner.device, plan, taken, outputs)
-        elif self._exports:
-            self._run(plan, taken, [_exportable(array) for array in outputs])
-        else:
-            self._run(plan, taken, outputs)
+        exported = [_exportable(array) for array in outputs] if self._exports else outputs
+        self._run(plan, taken, exported)
         return outputs[0] if self._single else tuple(outputs)
 
     def of(self, owner: Owner) -> Entry:
@@ -248,19 +248,18 @@ class Entry:
             self._invoke(plan, inputs, outputs, arena)
 
     def _run_on_device(
-        self, device: Device, plan: Plan, inputs: list[Any], outputs: list[Array]
-    ) -> None:
-        """The same with copies to and from the GPU; one call at a time."""
-        made = [device.empty(shape, dtype) for shape, dtype, _ in plan.outputs]
-        arena = device.empty((plan.arena,), _U8)
-        with self._owner.lock:
-            given = [
-                device.upload(host_array(value, slot.dtype))
-                for value, slot in zip(inputs, self._slots)
-            ]
-            self._invoke(plan, given, made, arena)
-            for source, output in zip(made, outputs):
-                device.download(source, output)
+        self, device: Device, plan: Plan, args: tuple[Any, ...], inputs: list[Any], out: Any
+    ) -> list[Any]:
+        if out is None:
+            results = device_call.fresh(device, inputs, plan.outputs)
+        else:
+            found = device_call.check_out(out, self.info.outputs, plan.outputs)
+            results = self._check_out(out, plan, args) if found is None else found
+        device_call.run(
+            device, self._owner.lock, self._slots, inputs, results, plan.arena,
+            lambda given, made, arena: self._invoke(plan, given, made, arena),
+        )  # fmt: skip
+        return results
 
     def _invoke(self, plan: Plan, inputs: list[Any], outputs: list[Any], arena: Any) -> None:
         store = self._owner.acquire(plan.code)
@@ -328,7 +327,8 @@ class Entry:
         """ArgumentError when a number of an input is not within its limits."""
         position = next(i for i, t in enumerate(self.info.inputs) if t.name == limit.input)
         value = args[position]
-        given = value if isinstance(value, int) else _on_host(value)
+        device, dtype = self._owner.device, self._slots[position].dtype
+        given = value if isinstance(value, int) else on_host(device, value, dtype)
         least, most = (given, given) if isinstance(given, int) else _extremes(given)
         if least >= low and most <= high:
             return
@@ -409,11 +409,6 @@ class Entry:
 def _exportable(array: Array) -> Any:
     """What tvm_ffi takes for a result: NumPy doesn't export bf16 by itself."""
     return array if array.dtype.kind != "V" else tensor(array)
-
-
-def _on_host(value: Any) -> Array:
-    """An input of integers as an array: it was checked and is in CPU memory."""
-    return np.asarray(value if isinstance(value, np.ndarray) else np.from_dlpack(value))
 
 
 def _extremes(array: Array) -> tuple[int, int]:

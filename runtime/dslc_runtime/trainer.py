@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dslc_runtime import safetensors
-from dslc_runtime.dtypes import Array, described, show_type
+from dslc_runtime.device_call import on_host
+from dslc_runtime.dtypes import Array, described, numpy_dtype, show_type
 from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.manifest import AVERAGE
@@ -171,7 +172,9 @@ class Trainer:
             raise ArgumentError(f"{name} is what the trainer itself hands over: leave it out")
         results = entry(*args, **inputs, **own)
         values = results if isinstance(results, tuple) else (results,)
-        numbers = [float(value) for value in values]
+        dtypes = [numpy_dtype(output.dtype) for output in entry.info.outputs]
+        device = self.model.device
+        numbers = [float(on_host(device, value, d)) for value, d in zip(values, dtypes)]
         names = [output.name for output in entry.info.outputs]
         return StepResult(numbers[0], dict(zip(names[1:], numbers[1:])))
 

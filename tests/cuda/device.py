@@ -1,90 +1,104 @@
-"""Compiles entries for CUDA and calls them with NumPy arrays: on a GPU, or emulated.
+"""Entries compiled for CUDA, and called with NumPy arrays: on a GPU, or emulated.
 
-Only for processes of their own (`ops_on_device.py`, `model_on_device.py`): drivers are loaded
-before TVM, and the fake one must not stay in the process of other tests.
+`build` compiles them in a process of its own: drivers are loaded before TVM, and the fake one must
+not stay in the process of other tests. `Library` calls what was built, without the compiler: on
+another machine, if need be.
 """
 
 from __future__ import annotations
 
 import os
-import sys
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from emulator import compile_kernels, load_fake_driver
 
 from dslc.build.cuda_drivers import load_drivers
-
-GPU = "--gpu" in sys.argv
-FOLDER = Path(sys.argv[1])
-if GPU:
-    if not load_drivers(["cc"]):
-        raise SystemExit("no driver")
-else:
-    load_fake_driver(FOLDER)
-
-import numpy as np  # noqa: E402
-import tvm  # noqa: E402
-
-from dslc.build import cuda  # noqa: E402
-from dslc.build.cuda_toolchain import Nvrtc, find_toolchain  # noqa: E402
-from dslc.build.link import link  # noqa: E402
-from dslc.ir.core import Entry  # noqa: E402
-from dslc.ir.dims import substitute  # noqa: E402
-from dslc.ir.evaluate import bind_dims, numpy_dtype  # noqa: E402
-from dslc.lowering.cuda import lower_entry_cuda, with_targets  # noqa: E402
-from dslc.lowering.entry import argument_order  # noqa: E402
-from dslc.lowering.program import Lowered  # noqa: E402
+from dslc.ir.core import Entry
+from dslc.ir.dims import Dim, substitute
+from dslc.ir.evaluate import bind_dims, numpy_dtype
 
 HOST = {"kind": "llvm", "mcpu": "x86-64-v2", "opt-level": 0}
+ARCHITECTURES = ("sm_80", "sm_90")
+
+# Of each entry: its dim variables in order, the positions of its parameters in the order in which
+# they are handed over, the bytes of its arena.
+Facts = dict[str, tuple[tuple[str, ...], tuple[int, ...], Dim]]
+
+
+def build(entries: Sequence[Entry], folder: Path, gpu: bool) -> None:
+    """Leaves `entries.so` and `facts` in the folder; where kernels are emulated `kernels.so`."""
+    load_drivers(["cc"]) if gpu else load_fake_driver(folder)
+    # After the drivers.
+    import tvm
+
+    from dslc.build import cuda
+    from dslc.build.cuda_toolchain import Nvrtc, find_toolchain
+    from dslc.build.link import link
+    from dslc.lowering.cuda import lower_entry_cuda, with_targets
+    from dslc.lowering.entry import argument_order
+
+    host = tvm.target.Target(HOST)
+    device = tvm.target.Target({"kind": "cuda", "arch": ARCHITECTURES[0]})
+    functions: dict[Any, Any] = {}
+    facts: Facts = {}
+    for entry in entries:
+        lowered = lower_entry_cuda(entry)
+        facts[entry.name] = lowered.dims, argument_order(entry), lowered.arena
+        functions.update(with_targets(lowered, device, host).functions.items())
+    toolchain = find_toolchain() if gpu else Nvrtc(Path(), ())
+    if not gpu:
+        cuda.compile_source = lambda *_: b"emulated"  # type: ignore[assignment]
+    module = tvm.IRModule(functions)
+    made = cuda.write_objects(module, host, ARCHITECTURES, toolchain, folder)
+    link(made.objects, folder / "entries.so")
+    (folder / "facts").write_bytes(pickle.dumps(facts))
+    (folder / "kernels.cu").write_text(made.source, encoding="utf-8")
+    if not gpu:
+        compile_kernels(made.source, folder / "kernels.so")
 
 
 class Library:
-    """Compiled entries on the device. `real` asks for machine code where kernels are emulated."""
+    """What `build` left in a folder, on the device."""
 
-    def __init__(self, entries: Sequence[Entry], real: bool = GPU) -> None:
+    def __init__(self, entries: Sequence[Entry], folder: Path, gpu: bool) -> None:
+        if not gpu:
+            load_fake_driver(folder)
+            os.environ["FAKE_CUDA_KERNELS"] = str(folder / "kernels.so")
+        # After the driver.
+        from dslc_runtime import _ffi, cuda
+
         self.entries = {entry.name: entry for entry in entries}
-        self.lowered: dict[str, Lowered] = {e.name: lower_entry_cuda(e) for e in entries}
-        host, arch = tvm.target.Target(HOST), _architecture()
-        device = tvm.target.Target({"kind": "cuda", "arch": arch})
-        functions: dict[Any, Any] = {}
-        for lowered in self.lowered.values():
-            functions.update(with_targets(lowered, device, host).functions.items())
-        toolchain = find_toolchain() if real else Nvrtc(Path(), ())
-        if not real:
-            cuda.compile_source = lambda *_: b"emulated"  # type: ignore[assignment]
-        made = cuda.write_objects(tvm.IRModule(functions), host, [arch], toolchain, FOLDER)
-        self.source, self.kernels = made.source, made.kernels
-        link(made.objects, FOLDER / "entries.so")
-        if not GPU:
-            compile_kernels(made.source, FOLDER / "kernels.so")
-            os.environ["FAKE_CUDA_KERNELS"] = str(FOLDER / "kernels.so")
-        self.module = tvm.runtime.load_module(str(FOLDER / "entries.so"))
+        self.facts: Facts = pickle.loads((folder / "facts").read_bytes())
+        self.device = cuda.open_device()
+        self.module = _ffi.load_library((folder / "entries.so").read_bytes(), "entries")
 
     def call(
         self, name: str, arrays: Sequence[Any], dims: Mapping[str, int] | None = None
     ) -> list[Any]:
         """The entry's outputs, then the new values of what it updates."""
-        entry, lowered = self.entries[name], self.lowered[name]
+        entry, (names, order, size) = self.entries[name], self.facts[name]
         env = bind_dims(entry.function.params, list(arrays), dims or {})
-        types = [r.type for r in entry.function.results[: len(entry.outputs)]]
-        shapes = [tuple(int(substitute(d, env)) for d in t.dims) for t in types]
-        poison = [np.full(s, 77, numpy_dtype(t.dtype)) for s, t in zip(shapes, types)]
-        arena = np.full(max(64, int(substitute(lowered.arena, env))), 255, np.uint8)
-        held, outputs = [_up(a) for a in arrays], [_up(a) for a in poison]
-        ordered = [held[i] for i in argument_order(entry)]
-        self.module[name](*[int(env[d]) for d in lowered.dims], *ordered, *outputs, _up(arena))
+        results = entry.function.results[: len(entry.outputs)]
+        shapes = [tuple(int(substitute(d, env)) for d in r.type.dims) for r in results]
+        made = [np.full(s, 77, numpy_dtype(r.type.dtype)) for s, r in zip(shapes, results)]
+        arena = np.full(max(64, int(substitute(size, env))), 255, np.uint8)
+        given = [np.require(array, requirements="C") for array in arrays]
+        held, outputs = [self.device.upload(a) for a in given], [self.device.upload(a) for a in made]
+        ordered = [held[i] for i in order]
+        sizes = [int(env[d]) for d in names]
+        self.module[name](*sizes, *ordered, *outputs, self.device.upload(arena))
         position = {a.name: i for i, a in enumerate(entry.arguments)}
-        return [t.numpy() for t in [*outputs, *(held[position[n]] for n in entry.updates)]]
-
-
-def _architecture() -> str:
-    return "sm_" + tvm.cuda(0).compute_version.replace(".", "") if GPU else "sm_80"
-
-
-def _up(array: Any) -> Any:
-    return tvm.runtime.tensor(np.require(array, requirements="C"), tvm.cuda(0))
+        for tensor, array in zip(outputs, made):
+            self.device.download(tensor, array)
+        updated = [position[n] for n in entry.updates]
+        new = [np.empty_like(given[i]) for i in updated]
+        for i, array in zip(updated, new):
+            self.device.download(held[i], array)
+        return [*made, *new]
 
 
 def difference(found: Any, wanted: Any, rtol: float) -> str:

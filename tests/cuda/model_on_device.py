@@ -37,8 +37,23 @@ def main() -> None:
     told["forward"] = apart(*[model(image) for model in models])
     for name in models[0].weights:
         told[f"weight {name}"] = apart(*[model.weights[name] for model in models])
+    told |= stays_there(models[1], image)
     told["no compiler"] = "tvm was imported" if "tvm" in sys.modules else ""
     print(json.dumps(told))
+
+
+def stays_there(model: Any, image: Any) -> dict[str, str]:
+    """Tensors on the device: inputs, results, and `out`."""
+    device, wanted = model.device, model(image)
+    there = device.upload(image)
+    results = [model(there), device.upload(np.zeros_like(wanted))]
+    model(there, out=results[1])
+    told = {}
+    for name, result in zip(("result there", "out there"), results):
+        found = np.empty_like(wanted)
+        device.download(result, found)
+        told[name] = apart(wanted, found)
+    return told
 
 
 def apart(cpu: Any, cuda: Any) -> str:

@@ -1,13 +1,17 @@
-"""`python ops_on_device.py FOLDER [--gpu]`: every sample of every op on the device against its
-reference, and entries that `put`; prints a JSON object from case to what is wrong (or nothing)."""
+"""`python ops_on_device.py build|run FOLDER [--gpu]`: every sample of every op on the device against
+its reference, entries that `put`, and contractions of odd sizes. `run` prints a JSON object from case to what is wrong (or
+nothing)."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
-import device  # loads the driver; first
+import device
 import numpy as np
+from contractions import CASES, Case
 from lowering.puts import ENTRIES, arguments
 from ops.cases import accepts, cases, concrete, environments, function_of, random_inputs, reference
 
@@ -23,13 +27,26 @@ def entry_of(op: Op, sample: Sample, number: int) -> Entry:
     return Entry(name, function, arguments, tuple(f"y{i}" for i in range(len(function.results))))
 
 
-def main() -> None:
+def main(what: str, folder: Path, gpu: bool) -> None:
     chosen = cases()
     entries = [entry_of(op, sample, i) for i, (op, sample) in enumerate(chosen)]
-    library = device.Library([*entries, *ENTRIES])
+    everything = [*entries, *ENTRIES, *(case.entry for case in CASES)]
+    if what == "build":
+        device.build(everything, folder, gpu)
+        print("{}")
+        return
+    library = device.Library(everything, folder, gpu)
     told = {e.name: check(library, e, *case) for e, case in zip(entries, chosen)}
     told |= {f"in_place_case_{entry.name}": check_put(library, entry) for entry in ENTRIES}
+    told |= {f"tiles_case_{c.entry.name}": check_tiles(library, c) for c in CASES}
     print(json.dumps(told))
+
+
+def check_tiles(library: device.Library, case: Case) -> str:
+    arrays = case.arrays()
+    (found,) = library.call(case.entry.name, arrays, {"N": case.n})
+    (wanted,) = evaluate(case.entry.function, arrays)
+    return device.difference(found, wanted, 1e-5)
 
 
 def check_put(library: device.Library, entry: Entry) -> str:
@@ -53,4 +70,4 @@ def check(library: device.Library, entry: Entry, op: Op, sample: Sample) -> str:
     return "; ".join(filter(None, wrong))
 
 
-main()
+main(sys.argv[1], Path(sys.argv[2]), "--gpu" in sys.argv)

@@ -4,7 +4,7 @@ source of the GPU's), and on a GPU where there is one."""
 from __future__ import annotations
 
 import pytest
-from device_process import run
+from device_process import prebuilt, run
 from emulator import MISSING, gpu_missing
 
 from dslc.ops import ALL
@@ -14,14 +14,20 @@ from dslc.ops import ALL
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     if MISSING:
         pytest.skip(MISSING)
-    return run("ops_on_device.py", tmp_path_factory.mktemp("ops"))
+    folder = tmp_path_factory.mktemp("ops")
+    run("ops_on_device.py", "build", folder)
+    return run("ops_on_device.py", "run", folder)
 
 
 @pytest.fixture(scope="module")
 def on_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     if missing := gpu_missing():
         pytest.skip(missing)
-    return run("ops_on_device.py", tmp_path_factory.mktemp("ops"), "--gpu")
+    folder = prebuilt("ops")
+    if folder is None:
+        folder = tmp_path_factory.mktemp("ops")
+        run("ops_on_device.py", "build", folder, "--gpu")
+    return run("ops_on_device.py", "run", folder, "--gpu")
 
 
 def wrong(told: dict[str, str], op: str) -> dict[str, str]:
@@ -37,6 +43,15 @@ def test_emulated_kernels_give_the_reference(emulated: dict[str, str], op: str) 
 
 def test_emulated_kernels_put_in_place(emulated: dict[str, str]) -> None:
     assert not wrong(emulated, "in_place")
+
+
+def test_emulated_tiles_of_any_size(emulated: dict[str, str]) -> None:
+    assert not wrong(emulated, "tiles")
+
+
+@pytest.mark.cuda
+def test_the_gpu_runs_tiles_of_any_size(on_gpu: dict[str, str]) -> None:
+    assert not wrong(on_gpu, "tiles")
 
 
 @pytest.mark.cuda

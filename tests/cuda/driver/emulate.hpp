@@ -22,6 +22,17 @@ typedef unsigned int uint;
 typedef unsigned short ushort;
 typedef unsigned char uchar;
 
+struct float4 { float x, y, z, w; };
+struct float2 { float x, y; };
+struct double2 { double x, y; };
+struct uint4 { unsigned x, y, z, w; };
+struct uint2 { unsigned x, y; };
+static float2 make_float2(float x, float y) { return {x, y}; }
+static float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+static double2 make_double2(double x, double y) { return {x, y}; }
+static uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+static uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
 struct Index3 { unsigned x, y, z; };
 static Index3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -108,6 +119,22 @@ static void run(const unsigned *grid, const unsigned *block, bool barriers,
       }
 }
 
+// What threads of a warp exchange; all threads of the block do so at the same places.
+static unsigned char exchanged[1024][16];
+
+template <class T> static T exchange(T value, unsigned source) {
+  memcpy(exchanged[threadIdx.x], &value, sizeof value);
+  barrier();
+  T found;
+  memcpy(&found, exchanged[source], sizeof found);
+  barrier();
+  return found;
+}
+
 }  // namespace emulation
+
+template <class T> static T __shfl_xor_sync(unsigned, T value, int distance) {
+  return emulation::exchange(value, threadIdx.x ^ distance);
+}
 
 #define __syncthreads() emulation::barrier()

@@ -1,0 +1,1 @@
+"""How contractions run on a GPU."""

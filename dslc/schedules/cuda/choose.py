@@ -1,0 +1,68 @@
+"""Which tile a product gets: the one whose blocks end first, by plain arithmetic.
+
+A block takes the time of its multiply-adds, or of the lines that it brings, whichever is more, and
+as many run at once as there are multiprocessors (and fit on one). Unknown sizes count as GUESS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dslc.schedules.cuda.fma import Tile
+from dslc.schedules.cuda.product import ITEMSIZE, Size
+
+GUESS = 256
+PROCESSORS = 128
+LATENCY = 700  # clocks until what is loaded is there
+SPLITS = (1, 2, 4, 8, 16, 32, 64)
+
+# In f32; in f64 a tile takes twice the shared memory, so it has half the depth.
+TILES = (
+    Tile(128, 128, 16, 8, 8),
+    Tile(128, 64, 16, 8, 8, 2),
+    Tile(64, 128, 16, 8, 8, 2),
+    Tile(64, 64, 32, 8, 8, 4),
+    Tile(64, 32, 32, 4, 8, 4),
+    Tile(32, 64, 32, 8, 4, 4),
+    Tile(32, 32, 32, 4, 4, 4),
+    Tile(16, 32, 32, 4, 4, 8),
+    Tile(16, 64, 32, 4, 8, 8),
+)
+
+
+LAUNCH = 4000  # clocks that a second kernel takes at least
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A tile, and into how many parts the steps are cut."""
+
+    tile: Tile
+    splits: int
+
+
+def choose(batch: Size, rows: Size, columns: Size, steps: Size, dtype: str) -> Plan:
+    known = [x if isinstance(x, int) else GUESS for x in (batch, rows, columns, steps)]
+    plans = [Plan(tile, splits) for tile in TILES for splits in SPLITS]
+    best = min(plans, key=lambda plan: _time(plan, *known))
+    if ITEMSIZE[dtype] == 8:
+        return replace(best, tile=replace(best.tile, depth=best.tile.depth // 2))
+    return best
+
+
+def _time(plan: Plan, batch: int, rows: int, columns: int, steps: int) -> float:
+    """Clocks of the product, about."""
+    tile, splits = plan.tile, plan.splits
+    blocks = splits * batch * -(-rows // tile.rows) * -(-columns // tile.columns)
+    work = tile.rows * tile.columns / 128  # multiply-adds of a step, 128 at a clock
+    reads = (tile.rows + tile.columns) / 8  # elements, 32 bytes at a clock
+    shared = tile.threads * (tile.row + tile.column) / tile.slices / 128
+    turns = -(-steps // (tile.depth * splits)) + 2
+    # Blocks on one multiprocessor hide each other's waits.
+    waits = LATENCY / max(1, min(blocks / PROCESSORS, 2048 // (8 * tile.threads // 4)))
+    waves = -(-blocks // PROCESSORS)
+    time = waves * turns * (tile.depth * max(work, reads, shared)) + turns * waits
+    if splits > 1:
+        results = batch * rows * columns
+        time += LAUNCH + results * splits / (PROCESSORS * 4)
+    return time
