@@ -19,7 +19,7 @@ import math
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,186 +27,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import dslc_runtime
-from benchmarks import networks, peers, workloads
-from benchmarks.peers import Optimizer
-from benchmarks.workloads import normal, weights_of
+from benchmarks import peers, workloads
+from benchmarks.cuda_cases import Case, cases
+from benchmarks.workloads import weights_of
 from dslc_runtime import _ffi, cuda, manifest
 
 RESULTS = Path(__file__).parent / "results"
 OURS, EAGER, TF32, COMPILED, JAX = "dslc", "PyTorch eager", "eager, TF32", "torch.compile", "JAX"
 SAMPLE = 0.004  # seconds, at least
 Call = Callable[[], Any]
-Names = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network in both languages, on the same inputs."""
-
-    name: str
-    source: Any  # text, or the path of a file
-    net: Callable[[], nn.Module]
-    inputs: tuple[torch.Tensor, ...]
-    names: Names | None = None
-    dims: dict[str, tuple[int, ...]] | None = None
-    settings: dict[str, Any] | None = None
-    entry: str = "forward"
-    precision: str = "f32"
-    loss: Callable[..., torch.Tensor] | None = None
-    how: Optimizer | None = None
-    ours: tuple[torch.Tensor, ...] | None = None  # where they are not the peers' inputs
-
-    @property
-    def training(self) -> bool:
-        return self.loss is not None
-
-    @property
-    def key(self) -> str:
-        """Of the compiled model: cases of one model share it."""
-        text = self.source if isinstance(self.source, str) else self.source.name
-        parts = (text, self.dims, self.settings, self.training, self.precision)
-        return f"{abs(hash_of(repr(parts))):016x}"
-
-
-def hash_of(text: str) -> int:
-    import hashlib
-
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-
-
-# --- the cases ------------------------------------------------------------------------------------
-
-
-def _batch(*sizes: int) -> dict[str, tuple[int, ...]]:
-    return {"N": sizes}
-
-
-def _images(n: int) -> tuple[torch.Tensor, ...]:
-    return (normal(n, 3, 224, 224),)
-
-
-def _labelled(*dims: int) -> tuple[torch.Tensor, ...]:
-    return normal(*dims), workloads.labels(dims[0])
-
-
-def _gpt2(prompt: int | None) -> Case:
-    past = workloads.PAST
-    tokens = torch.randint(0, 50257, (1, past + 1), generator=torch.Generator().manual_seed(0))
-
-    def net() -> nn.Module:
-        torch.manual_seed(0)
-        whole = networks.GPT2(12, 768, 12, 50257)
-        return networks.Prefill(whole) if prompt else networks.Decode(whole, past)
-
-    if prompt:
-        inputs: tuple[torch.Tensor, ...] = (tokens[:, :prompt].contiguous(),)
-        ours = (inputs[0], torch.zeros(1, dtype=torch.int64))
-        name = f"GPT-2 small, first {prompt} tokens"
-    else:
-        cache = normal(12, 12, past, 64)
-        inputs = (tokens[:, past:].contiguous(), cache, normal(12, 12, past, 64, seed=1))
-        ours = (inputs[0], torch.full((1,), past, dtype=torch.int64))
-        name = f"GPT-2 small, one token behind {past}"
-    return Case(
-        name, workloads.GPT2, net, inputs, None, {"B": (1,), "T": (workloads.PROMPT,)},
-        {"drop": 0.0}, "prefill" if prompt else "decode", ours=ours,
-    )  # fmt: skip
-
-
-def _attention(queries: int, keys: int, causal: bool = False) -> Case:
-    source = workloads.ATTENTION.format(queries=queries, keys=keys, causal=str(causal).lower())
-    qkv = tuple(normal(1, 12, n, 64, seed=i) for i, n in enumerate((queries, keys, keys)))
-    name = f"attention of {queries} to {keys}{', causal' * causal}"
-    return Case(name, source, lambda: networks.Attention(causal), qkv)
-
-
-def _rows(name: str, layer: str, net: Callable[[int], nn.Module], rows: int, width: int) -> Case:
-    source = f"model Rows(x: f32[R, {width}]) -> f32[R, {width}] {{\n    return x |> {layer}\n}}\n"
-    names = {"": "layer_norm."} if name == "layer norm" else None
-    return Case(
-        f"{name}, {rows} x {width}", source, lambda: net(width), (normal(rows, width),), names,
-        {"R": (rows,)},
-    )  # fmt: skip
-
-
-PRODUCT = """
-model Product(x: {dtype}[N, {size}]) -> {dtype}[N, {size}] {{
-    return x |> fc: dense[{size}, bias=false]
-}}
-"""
-
-
-def _product(size: int, precision: str = "f32") -> Case:
-    source = PRODUCT.format(dtype="f32", size=size)
-    return Case(
-        f"matrix product {size}", source, lambda: nn.Linear(size, size, bias=False),
-        (normal(size, size),), {"": "fc."}, _batch(size), precision=precision,
-    )  # fmt: skip
-
-
-def cases() -> Iterator[Case]:
-    for n in (1, 32):
-        yield Case(
-            f"article CNN, batch {n}", workloads.ARTICLE, networks.article,
-            (normal(n, 3, 112, 112),), workloads.ARTICLE_NAMES, _batch(1, 32),
-        )  # fmt: skip
-    for n in (1, 64):
-        yield Case(
-            f"MLP 784-512-512-10, batch {n}", workloads.MLP, networks.mlp, (normal(n, 784),),
-            workloads.MLP_NAMES, _batch(1, 64),
-        )  # fmt: skip
-    for kind, sizes in ((workloads.ARTICLE_RNN, (1, 64)), (workloads.LSTM, (1, 16))):
-        for n in sizes:
-            yield Case(
-                f"{kind.title}, batch {n}", kind.source, kind.net,
-                (normal(n, kind.steps, kind.width),), kind.weights(kind.net()), _batch(*sizes),
-            )  # fmt: skip
-    for n in (1, 8):
-        yield Case(
-            f"encoder 6 x 384, 128 positions, batch {n}", workloads.ENCODER,
-            lambda: networks.Encoder(6, 384, 12, 1536), (normal(n, 128, 384),), None,
-            _batch(1, 8),
-        )  # fmt: skip
-    yield from (_gpt2(None), _gpt2(workloads.PROMPT))
-    for n in (1, 8):
-        yield Case(
-            f"ResNet-18, batch {n}", workloads.MODELS / "resnet18.dl", workloads.resnet18,
-            _images(n), None, _batch(1, 8),
-        )  # fmt: skip
-    yield from (_attention(128, 128), _attention(1024, 1024), _attention(1024, 1024, True))
-    for size in workloads.SIZES:
-        yield _rows("layer norm", "layer_norm[]", nn.LayerNorm, *size)
-        yield _rows("softmax", "softmax", lambda _: nn.Softmax(-1), *size)
-        yield _rows("GELU", "gelu", lambda _: nn.GELU(), *size)
-    yield from (_product(1024), _product(4096))
-    yield from _trainings()
-
-
-def _trainings() -> Iterator[Case]:
-    yield Case(
-        "article CNN, training step of 32", workloads.ARTICLE, networks.article,
-        _labelled(32, 3, 112, 112), workloads.ARTICLE_NAMES, _batch(32), entry="train_step",
-        loss=F.cross_entropy, how=workloads.SGD,
-    )  # fmt: skip
-    yield Case(
-        "MLP 784-512-512-10, training step of 64", workloads.MLP, networks.mlp,
-        _labelled(64, 784), workloads.MLP_NAMES, _batch(64), entry="train_step",
-        loss=F.cross_entropy, how=workloads.SGD,
-    )  # fmt: skip
-    lstm = workloads.LSTM
-    yield Case(
-        f"{lstm.title}, training step of 16", lstm.source, lstm.net,
-        (normal(16, lstm.steps, lstm.width), normal(16, 10, seed=1)), lstm.weights(lstm.net()),
-        _batch(16), entry="train_step", loss=F.mse_loss, how=Optimizer("adam", 0.01),
-    )  # fmt: skip
-    yield Case(
-        "encoder 6 x 384, training step of 4, AdamW", workloads.ENCODER,
-        lambda: networks.Encoder(6, 384, 12, 1536), _labelled(4, 128, 384), None, _batch(4),
-        entry="train_step", loss=F.cross_entropy, how=Optimizer("adamw", 0.0001, 0.01),
-    )  # fmt: skip
 
 
 # --- ours -----------------------------------------------------------------------------------------
@@ -232,7 +63,10 @@ def build(folder: Path, only: Sequence[str], architectures: Sequence[str]) -> No
         (library,) = made.libraries.values()
         (folder / f"{case.key}.so").write_bytes(library)
         (folder / f"{case.key}.json").write_text(json.dumps(manifest.to_json(made.manifest)))
-        print(f"{case.name}: {time.perf_counter() - started:.1f} s, {len(library) >> 10} KiB", flush=True)
+        print(
+            f"{case.name}: {time.perf_counter() - started:.1f} s, {len(library) >> 10} KiB",
+            flush=True,
+        )
 
 
 def load(folder: Path, case: Case, net: nn.Module) -> dslc_runtime.Model:
@@ -275,7 +109,9 @@ class Peers:
                 torch.cuda.synchronize()
             self.calls[name] = call
         except Exception as error:  # a peer that can't run a network is told in the table
-            self.missing[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
+            self.missing[name] = (
+                f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
+            )
 
 
 def _tf32(on: bool) -> None:
@@ -404,7 +240,11 @@ def measure(folder: Path, case: Case, seconds: float, compiled: bool) -> dict[st
         found.missing[COMPILED] = "left out: it would not have fitted the time that there was"
     found.add(JAX, lambda: _jax(copy.deepcopy(net), case))
     errors = {}
-    if OURS in found.calls and EAGER in found.calls and not case.name.startswith("GPT-2 small, one"):
+    if (
+        OURS in found.calls
+        and EAGER in found.calls
+        and not case.name.startswith("GPT-2 small, one")
+    ):
         ours, theirs = (found.calls[name]() for name in (OURS, EAGER))
         errors[EAGER] = (
             abs(ours / theirs - 1) if case.training
@@ -424,7 +264,10 @@ def measure(folder: Path, case: Case, seconds: float, compiled: bool) -> dict[st
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     names = [OURS, EAGER, TF32, COMPILED, JAX]
     out = ["Microseconds, minimum / median. Ratio: the fastest peer in f32 to ours.", ""]
-    out += ["| workload | " + " | ".join(names) + " | ratio |", "|---|" + "---:|" * (len(names) + 1)]
+    out += [
+        "| workload | " + " | ".join(names) + " | ratio |",
+        "|---|" + "---:|" * (len(names) + 1),
+    ]
     for row in rows:
         cells = [_cell(row["seconds"].get(name)) for name in names]
         out.append(f"| {row['workload']} | " + " | ".join(cells) + f" | {_ratio(row)} |")

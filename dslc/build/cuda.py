@@ -45,7 +45,7 @@ _X = tirx.transform
 def _lower(module: Any, _context: Any) -> Any:
     """As the CPU's pipeline (`compiler.py`), without TVM's simplifier, which writes every variable
     out where it is used: a kernel's text would grow exponentially, and NVIDIA's compiler
-    simplifies anyway; loops that are to be unrolled it unrolls, too. Indices that provably fit become
+    simplifies anyway. It unrolls what is to be unrolled, too. Indices that provably fit become
     32-bit."""
     passes = [
         _X.NarrowDataType(32),

@@ -108,7 +108,7 @@ def _dtype(eqn: Eqn) -> str:
 
 
 def _plan(eqn: Eqn) -> Plan:
-    return choose(*shape_of(eqn).dims, _dtype(eqn))
+    return choose(shape_of(eqn).dims, _dtype(eqn))
 
 
 def _partial_sums(task: Task, eqn: Eqn, scratch: Any, parts: int) -> Any:

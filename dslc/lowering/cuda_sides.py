@@ -62,9 +62,9 @@ def shape_of(eqn: Eqn) -> Shape:
         case MatmulAttrs(transpose_a):
             inner = eqn.inputs[0].type.dims[-2 if transpose_a else -1]
             return Shape(product(dims[:-2]), dims[-2], dims[-1], inner)
-        case PackedConvAttrs() as attrs:
+        case PackedConvAttrs(channels=channels, groups=groups):
             steps = product(eqn.inputs[1].type.dims[1:4])
-            return Shape(attrs.groups, product(dims[:3]), attrs.channels // attrs.groups, steps)
+            return Shape(groups, product(dims[:3]), channels // groups, steps)
     attrs = cast(ConvWeightGradientAttrs, eqn.attrs)
     out, pixels = cast(int, dims[0]) // attrs.groups, product(eqn.inputs[1].type.dims[:3])
     return Shape(attrs.groups, out, product(dims[1:]), pixels)
@@ -185,9 +185,7 @@ def _convolution(size: Sizes, eqn: Eqn, attrs: PackedConvAttrs) -> Contraction:
     return Contraction(_pixels(size, x, w, attrs, pixels), _panel(size, w, count), index)
 
 
-def _pixels(
-    size: Sizes, x: Value, w: Value, attrs: PackedConvAttrs, pixels: list[Size]
-) -> Side:
+def _pixels(size: Sizes, x: Value, w: Value, attrs: PackedConvAttrs, pixels: list[Size]) -> Side:
     """The image by pixel of the result, and by kernel position and channel."""
     _, kh, kw, per_group, _ = cast(tuple[int, ...], w.type.dims)
     _, height, width, channels = map(size, x.type.dims)
@@ -215,9 +213,7 @@ def _pixels(
         row, column, channel = _split(number, [kh, kw, per_group])
         return channel, times(row, attrs.dilation[0]), times(column, attrs.dilation[1])
 
-    return Side(
-        *size.buffer(x), lines, "step", wide, line, step, image.offset, image.inside
-    )
+    return Side(*size.buffer(x), lines, "step", wide, line, step, image.offset, image.inside)
 
 
 def _panel(size: Sizes, w: Value, count: int) -> Side:

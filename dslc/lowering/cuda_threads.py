@@ -78,7 +78,8 @@ def meet(k: ScalarKernels, kind: str, dtype: DType, mine: Expr, thread: Expr) ->
     def combined(x: Expr, y: Expr) -> Expr:
         if computed == passed:
             return T.bind(k.combine(kind, x, y, dtype))
-        both = k.combine(kind, *(tirx.NE(v, tirx.const(0, passed)) for v in (x, y)), dtype)
+        left, right = (tirx.NE(v, tirx.const(0, passed)) for v in (x, y))
+        both = k.combine(kind, left, right, dtype)
         return T.bind(tirx.Cast(passed, both))
 
     for distance in (16, 8, 4, 2, 1):

@@ -1,8 +1,9 @@
 """What is handed to a call: checked against what the model declares, without copies.
 
-Input: NumPy arrays, anything with `__dlpack__` in CPU memory (PyTorch, JAX, CuPy), or on the GPU
-that the model runs on, Python numbers for scalars. Output: what tvm_ffi takes, or an `ArgumentError` that names the argument, what it is
-and what it must be. Also memory for results. Non-goals: equations between dims (`session.py`).
+Input: NumPy arrays, anything with `__dlpack__` in CPU memory (PyTorch, JAX, CuPy) or in that of the
+GPU the model runs on, Python numbers for scalars. Output: what tvm_ffi takes, or an `ArgumentError`
+that names the argument, what it is and what it must be. Also memory for results. Non-goals:
+equations between dims (`session.py`).
 """
 
 from __future__ import annotations

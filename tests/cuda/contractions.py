@@ -1,4 +1,4 @@
-"""Matrix products and convolutions of sizes that fit no tile: all that the templates distinguish."""
+"""Matrix products and convolutions of sizes that fit no tile: all that templates distinguish."""
 
 from __future__ import annotations
 

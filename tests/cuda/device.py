@@ -87,7 +87,10 @@ class Library:
         made = [np.full(s, 77, numpy_dtype(r.type.dtype)) for s, r in zip(shapes, results)]
         arena = np.full(max(64, int(substitute(size, env))), 255, np.uint8)
         given = [np.require(array, requirements="C") for array in arrays]
-        held, outputs = [self.device.upload(a) for a in given], [self.device.upload(a) for a in made]
+        held, outputs = (
+            [self.device.upload(a) for a in given],
+            [self.device.upload(a) for a in made],
+        )
         ordered = [held[i] for i in order]
         sizes = [int(env[d]) for d in names]
         self.module[name](*sizes, *ordered, *outputs, self.device.upload(arena))

@@ -1,6 +1,8 @@
-"""`python ops_on_device.py build|run FOLDER [--gpu]`: every sample of every op on the device against
-its reference, entries that `put`, and contractions of odd sizes. `run` prints a JSON object from case to what is wrong (or
-nothing)."""
+"""`python ops_on_device.py build|run FOLDER [--gpu]`: every sample of every op on the device
+against its reference, entries that `put`, and contractions of odd sizes.
+
+`run` prints a JSON object from case to what is wrong (or nothing).
+"""
 
 from __future__ import annotations
 

@@ -24,12 +24,12 @@ from dslc.schedules.cuda.product import (
     Size,
     add,
     all_of,
+    below,
     ceil_divide,
     divide,
     divides,
     named,
     number,
-    below,
     times,
 )
 
@@ -77,7 +77,9 @@ def _part(p: Product, part: Expr, depth: int) -> tuple[Expr, Expr]:
     each = times(ceil_divide(p.steps, depth * p.splits), depth)
     first = named(times(part, each))
     stop = add(first, each)
-    return first, T.bind(tirx.min(stop, p.steps if not isinstance(p.steps, int) else number(p.steps, stop)))
+    return first, T.bind(
+        tirx.min(stop, p.steps if not isinstance(p.steps, int) else number(p.steps, stop))
+    )
 
 
 @contextmanager
@@ -141,9 +143,7 @@ class Loader:
         xs = [named(times(x, side.width)) for x in xs]
         self._lines, self._steps = (ys, xs) if along_step else (xs, ys)
         self.places = [
-            (line, step)
-            for i, line in enumerate(self._lines)
-            for j, step in enumerate(self._steps)
+            (line, step) for i, line in enumerate(self._lines) for j, step in enumerate(self._steps)
         ]
         self.idle = None if near * far >= threads else below(at.thread, near * far)
         self.stage = local(len(self.places) * side.width, side.dtype)

@@ -6,6 +6,7 @@ as many run at once as there are multiprocessors (and fit on one). Unknown sizes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dslc.schedules.cuda.fma import Tile
@@ -41,17 +42,19 @@ class Plan:
     splits: int
 
 
-def choose(batch: Size, rows: Size, columns: Size, steps: Size, dtype: str) -> Plan:
-    known = [x if isinstance(x, int) else GUESS for x in (batch, rows, columns, steps)]
+def choose(sizes: Sequence[Size], dtype: str) -> Plan:
+    """The plan for a batch of so many rows, columns and steps."""
+    known = [x if isinstance(x, int) else GUESS for x in sizes]
     plans = [Plan(tile, splits) for tile in TILES for splits in SPLITS]
-    best = min(plans, key=lambda plan: _time(plan, *known))
+    best = min(plans, key=lambda plan: _time(plan, known))
     if ITEMSIZE[dtype] == 8:
         return replace(best, tile=replace(best.tile, depth=best.tile.depth // 2))
     return best
 
 
-def _time(plan: Plan, batch: int, rows: int, columns: int, steps: int) -> float:
+def _time(plan: Plan, sizes: Sequence[int]) -> float:
     """Clocks of the product, about."""
+    batch, rows, columns, steps = sizes
     tile, splits = plan.tile, plan.splits
     blocks = splits * batch * -(-rows // tile.rows) * -(-columns // tile.columns)
     work = tile.rows * tile.columns / 128  # multiply-adds of a step, 128 at a clock

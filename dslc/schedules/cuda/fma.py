@@ -211,5 +211,3 @@ class _Emitter:
             self.p, self.at, tile.threads, tile.slices, tile.columns, self.memory,
             tile.row // height, height * tile.down, spill, row_of,
         )  # fmt: skip
-
-
