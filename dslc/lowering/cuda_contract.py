@@ -19,6 +19,7 @@ from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr
+from dslc.ir.types import FLOATS
 from dslc.lowering.buffers import STORED
 from dslc.lowering.cuda_sides import Sizes, shape_of, sides_of
 from dslc.lowering.cuda_threads import each_thread
@@ -26,11 +27,13 @@ from dslc.lowering.group import Group
 from dslc.lowering.kernel import declare
 from dslc.lowering.loops import Task, unflatten
 from dslc.lowering.sizes import i64
+from dslc.ops.linalg import accumulator
 from dslc.ops.packed import PackedConvAttrs
+from dslc.ops.pairs import is_paired
 from dslc.ops.windows import ConvWeightGradientAttrs
 from dslc.schedules.cuda.choose import Plan, choose
 from dslc.schedules.cuda.fma import emit_product
-from dslc.schedules.cuda.product import ITEMSIZE, Product, Size, add, times
+from dslc.schedules.cuda.product import ITEMSIZE, Product, Size, add, summed, times
 
 KNOWN = ("matmul", "conv2d_packed", "conv2d_weight_gradient")
 
@@ -38,11 +41,13 @@ KNOWN = ("matmul", "conv2d_packed", "conv2d_weight_gradient")
 def is_tiled(group: Group) -> bool:
     """Whether a template takes the group's contraction."""
     eqn = group.anchor
-    if eqn is None or eqn.op.name not in KNOWN or eqn.inputs[0].type.dtype not in ("f32", "f64"):
+    if eqn is None or eqn.op.name not in KNOWN or eqn.inputs[0].type.dtype not in FLOATS:
         return False
     if isinstance(eqn.attrs, ConvWeightGradientAttrs):
         return eqn.attrs.layout == "NHWC" and eqn.outputs[0].type.is_static
-    return not (isinstance(eqn.attrs, PackedConvAttrs) and eqn.attrs.depthwise)
+    if isinstance(eqn.attrs, PackedConvAttrs):
+        return not eqn.attrs.depthwise and not is_paired(eqn.inputs[0].type)
+    return True
 
 
 def scratch_bytes(group: Group) -> Dim:
@@ -104,7 +109,8 @@ def _anchor(group: Group) -> Eqn:
 
 
 def _dtype(eqn: Eqn) -> str:
-    return STORED[eqn.inputs[0].type.dtype]
+    """What sums are kept in."""
+    return summed(STORED[eqn.inputs[0].type.dtype])
 
 
 def _plan(eqn: Eqn) -> Plan:
@@ -131,7 +137,9 @@ def wide(index: Size) -> Expr:
 
 def _store(task: Task, eqn: Eqn, index: tuple[Expr, ...], total: Expr) -> None:
     """Stores the group's outputs at an index, given the contraction's sum there."""
-    value = eqn.outputs[0]
-    with task.k.scope():
-        task.graph.pin(value, index, task.k.bind(total))
+    value, k = eqn.outputs[0], task.k
+    dtype = value.type.dtype
+    with k.scope():
+        result = k.cast(k.bind(total), accumulator(dtype), dtype)
+        task.graph.pin(value, index, k.bind(result))
         task.store_all(index)

@@ -19,7 +19,6 @@ from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.windows import ConvWeightGradientAttrs
 from dslc.schedules.cuda.product import (
-    ITEMSIZE,
     Half,
     Side,
     Size,
@@ -30,6 +29,9 @@ from dslc.schedules.cuda.product import (
     divide,
     times,
 )
+
+# Elements that a thread reads at once.
+_WIDEST = {"float32": 4, "float64": 2, "uint16": 4, "float16": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Sizes:
 
 def vector(value: Value, *pitches: Dim) -> int:
     """Neighbours that can be read at once: all distances between rows of them are multiples."""
-    widest = 16 // ITEMSIZE[STORED[value.type.dtype]]
+    widest = _WIDEST[STORED[value.type.dtype]]
     return widest if all(isinstance(p, int) and p % widest == 0 for p in pitches) else 1
 
 

@@ -36,7 +36,9 @@ from dslc.schedules.cuda.product import (
     divide,
     named,
     number,
+    summed,
     times,
+    widened,
 )
 
 _UNROLLED = 8  # steps whose multiply-adds are written out
@@ -83,7 +85,7 @@ class _Emitter:
     """One block's tile."""
 
     def __init__(self, p: Product, tile: Tile, at: Place) -> None:
-        self.p, self.tile, self.at, self.dtype = p, tile, at, p.left.dtype
+        self.p, self.tile, self.at, self.dtype = p, tile, at, summed(p.left.dtype)
         self.lanes = 16 // ITEMSIZE[self.dtype]
         self.slice, self.y, self.x = self._position()
         self.left = Loader(p.left, at, tile.rows, tile.depth, tile.threads, at.row)
@@ -129,17 +131,22 @@ class _Emitter:
     def _put(self, half: Expr) -> None:
         """What was loaded into one half of the shared memory."""
         for loader, base, stride in self._parts(half):
-            width = loader.side.width
             for i, (line, step) in enumerate(loader.places):
                 with maybe(loader.idle):
-                    if loader.side.along == "line":
-                        target = add(base, add(times(step, stride), line))
-                        value = loader.stage[ramp(i * width, width)]
-                        T.buffer_store(self.memory, value, [ramp(target, width)])
-                        continue
-                    for j in range(width):
-                        target = add(base, add(times(add(step, j), stride), line))
-                        T.buffer_store(self.memory, loader.stage[i * width + j], [ramp(target, 1)])
+                    self._put_group(loader, i, add(base, line), step, stride)
+
+    def _put_group(self, loader: Loader, i: int, line: Expr, step: Expr, stride: int) -> None:
+        """One group of neighbours."""
+        width, along_line = loader.side.width, loader.side.along == "line"
+        if along_line and loader.side.dtype == self.dtype:
+            target = ramp(add(line, times(step, stride)), width)
+            T.buffer_store(self.memory, loader.stage[ramp(i * width, width)], [target])
+            return
+        for j in range(width):
+            beside, behind = (j, 0) if along_line else (0, j)
+            target = add(add(line, beside), times(add(step, behind), stride))
+            value = widened(loader.stage[i * width + j], loader.side.dtype)
+            T.buffer_store(self.memory, value, [ramp(target, 1)])
 
     def _parts(self, half: Expr) -> list[tuple[Loader, Expr, int]]:
         """Of each side: its loader, where its tile begins, and what lies between its steps."""

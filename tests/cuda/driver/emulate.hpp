@@ -26,10 +26,12 @@ struct float4 { float x, y, z, w; };
 struct float2 { float x, y; };
 struct double2 { double x, y; };
 struct uint4 { unsigned x, y, z, w; };
+struct ushort4 { ushort x, y, z, w; };
 struct uint2 { unsigned x, y; };
 static float2 make_float2(float x, float y) { return {x, y}; }
 static float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static double2 make_double2(double x, double y) { return {x, y}; }
+static ushort4 make_ushort4(ushort x, ushort y, ushort z, ushort w) { return {x, y, z, w}; }
 static uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 static uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
@@ -41,6 +43,7 @@ template <class T> static T max(T a, T b) { return a < b ? b : a; }
 static float min(float a, float b) { return fminf(a, b); }
 static float max(float a, float b) { return fmaxf(a, b); }
 static float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+static half __float2half_rn(float x) { return (half)x; }
 static double rsqrt(double x) { return 1.0 / sqrt(x); }
 static float __int_as_float(int x) { float y; memcpy(&y, &x, 4); return y; }
 static int __float_as_int(float x) { int y; memcpy(&y, &x, 4); return y; }
