@@ -317,6 +317,9 @@ def run(folder: Path, wanted: Sequence[Case], args: argparse.Namespace) -> None:
     for case in wanted:
         if time.perf_counter() > end:
             break
+        if not (folder / f"{case.key}.json").exists():
+            print(f"{case.name}: not compiled", flush=True)
+            continue
         compiled = any(part in case.name for part in slow) or args.compiled == "all"
         rows.append(measure(folder, case, args.seconds, compiled))
         print(json.dumps(rows[-1]), flush=True)
