@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -133,6 +134,9 @@ def versions() -> dict[str, str]:
 def start(args: argparse.Namespace, threads: int) -> list[Row]:
     """The rows of one thread count; those that were measured, if its process dies."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TVM_NUM_THREADS": str(threads)}
+    # As PyTorch and ours do by themselves: what was compiled once is kept for the next run.
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / "dslc-bench-jax")
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     if threads == 1:
         environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     command = [sys.executable, "-m", "benchmarks.run", "--worker", str(threads)]
