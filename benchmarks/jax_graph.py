@@ -272,5 +272,6 @@ OPS: dict[str, Callable[..., Any]] = {
     "aten.contiguous.default": _same,
     "aten.dropout.default": _same,  # of probability 0: no workload drops anything
     "aten.zeros.default": lambda dims, dtype=None, **_: jnp.zeros(dims, _dtype(dtype)),
+    "aten._assert_tensor_metadata.default": lambda *_, **__: None,
     "aten.to.dtype": lambda x, dtype, *_: x.astype(_dtype(dtype)),
 }

@@ -24,6 +24,7 @@ from dslc.build.target import parse_targets
 from dslc.cli import EXIT_USAGE, UserError
 from dslc.commands.source import (
     add_dims,
+    add_exact,
     add_model,
     add_precision,
     parse_dims,
@@ -48,6 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_dims(parser, "the size of a dynamic dim (default: its least, or 1)")
     add_model(parser)
     add_precision(parser)
+    add_exact(parser)
     parser.add_argument("--train", action="store_true", help="of a .dl file: the training step too")
 
 
@@ -89,13 +91,13 @@ def run(args: argparse.Namespace) -> int:
 def opened(args: argparse.Namespace, sizes: Mapping[str, int]) -> Model:
     """The artifact, or the file compiled for the sizes asked for."""
     if args.file.suffix != ".dl":
-        for option in ("model", "set", "train"):
+        for option in ("model", "set", "exact", "train"):
             if getattr(args, option):
                 raise UserError(f"--{option} is for a .dl file; an artifact is built", EXIT_USAGE)
         return dslc_runtime.load(args.file, threads=args.threads)
     built = session.build_source(
         read_source(args.file),
-        parse_targets("cpu", None, None, args.threads),
+        parse_targets("cpu", None, None, args.threads, args.exact),
         model=args.model,
         settings=parse_settings(args.set),
         training=args.train,
