@@ -97,6 +97,18 @@ def test_exact_values():
     np.testing.assert_array_equal(apply("exp", np.zeros(1, "float32")), 1)
 
 
+@pytest.mark.parametrize("name", ["tanh", "erf"])
+def test_bounds_are_exact_inside_sums(name):
+    def body(x, out, size):
+        with T.serial(i64(0), size) as i:
+            T.buffer_store(out, vector_math(name, [x[i]], "float32") + T.float32(1), [i])
+
+    far = np.array([-np.inf, -1e30, -100, -10], "float32")
+    out = np.empty_like(far)
+    compile_body(body, ["float32"] * 2, 1)(far, out, out.size)
+    np.testing.assert_array_equal(out, 0)
+
+
 @pytest.mark.parametrize("name", ["sin", "cos"])
 def test_no_angle_is_made_up_for_huge_arguments(name):
     assert np.isnan(apply(name, np.array([1e16, np.inf, -np.inf, np.nan], "float32"))).all()

@@ -191,10 +191,13 @@ def erf(x: Expr) -> Expr:
 
 def _odd(x: Expr, above: Sequence[float], below: Sequence[float]) -> Expr:
     """x times a quotient of polynomials in x * x. The bounds of x are among the numbers where this
-    is exactly 1, with or without fused multiply-adds; denormals keep their digits."""
+    is exactly 1, with or without fused multiply-adds; denormals keep their digits.
+
+    The product is bounded too: 1 + it would be one fused multiply-add otherwise, which sees it
+    unrounded, and in gelu the difference is multiplied by a large x."""
     square = T.bind(x * x)
     quotient = tirx.div(_horner(square, above, f32), _horner(square, below, f32))
-    return T.bind(x * T.bind(quotient))
+    return _clamp(T.bind(x * T.bind(quotient)), -1.0, 1.0)
 
 
 def _trigonometric(x: Expr, turn: int) -> Expr:
