@@ -53,6 +53,13 @@ model M[D=16](tokens: i64[N, T in 2..32]) -> f32[N, T, D] {
 }
 """
 
+# Kernels as large as their stride: results of a phase see one pixel each, and no padding.
+UNKNOWN_SIZES = """
+model M(x: f32[N, 2, H, W]) -> f32[N, 3, H2, W2] {
+    return x |> conv_transpose2d[4, kernel=2, stride=2] |> conv_transpose2d[3, kernel=3, stride=3]
+}
+"""
+
 TRAINED = """
 model M(x: f32[N, 3, 7, 6]) -> f32[N, 4] {
     y = x |> conv_transpose2d[4, kernel=3, stride=2, padding=1] |> adaptive_max_pool2d[4] |> silu
@@ -69,6 +76,7 @@ train M {
 CASES = {
     "images": (IMAGES, {"x": numbers(3, 4, 7, 6)}),
     "volumes": (VOLUMES, {"x": numbers(3, 2, 6, 5, 7), "s": numbers(3, 4, 9, seed=1)}),
+    "unknown sizes": (UNKNOWN_SIZES, {"x": numbers(2, 2, 3, 5)}),
     "tokens": (TOKENS, {"tokens": np.random.default_rng(0).integers(0, 20, (3, 7))}),
 }
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import gcd
 
-from tvm import tirx
+from tvm import sym, tirx
+from tvm.ir import Expr as TirExpr
 
 from dslc.schedules.cpu.contract import (
     Epilogue,
@@ -100,7 +101,7 @@ def _phase(shape: ConvShape, dtype: str, width: int, machine: Machine, first: Pa
         return Phase(first, count, None)
     kernel = (len(rows.taps), len(columns.taps))
     padding = tuple(
-        (axis.before, axis.count + axis.reach - size - axis.before)
+        (axis.before, _simplest(axis.count + axis.reach - size - axis.before))
         for axis, size in ((rows, shape.height), (columns, shape.width))
     )  # fmt: skip
     part = ConvShape(
@@ -124,6 +125,15 @@ def _axis(shape: ConvShape, axis: int, first: int) -> _Axis:
     step = spread // gcd(spread, dilation)
     start = (first + taps[0] * dilation - before) // spread
     return _Axis(count, range(taps[0], kernel, step), -start, step * dilation // spread)
+
+
+def _simplest(size: Size) -> Size:
+    """Dims are simplified as they are made, and expressions are not: both plans have to see whether
+    there is padding."""
+    if not isinstance(size, TirExpr):
+        return size
+    least = sym.Analyzer().simplify(size)
+    return int(least) if isinstance(least, tirx.IntImm) else least
 
 
 def emit_spread(
