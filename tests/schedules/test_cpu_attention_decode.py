@@ -20,6 +20,8 @@ CASES = {
     "before the keys": replace(TOKEN, past=-3),
     "no keys": replace(TOKEN, keys=0, past=0),
     "wide": Case(batch=1, queries=2, keys=70, depth=150, width=135, group=2),
+    "one number": Case(queries=2, keys=2, depth=1, width=1),
+    "one number left": Case(queries=2, keys=20, depth=17, width=17),
     "window": Case(queries=3, keys=60, depth=8, width=8, low=0, high=11, past=40, unknown="past"),
     "all at once": Case(group=4, queries=2, keys=45, mask=True, bias=True, drop=True, low=-20),
 }

@@ -265,9 +265,16 @@ def edge_vector(
         return vector_at(buffer, at, lanes)
     lane = tirx.Ramp(i64(vector * lanes), i64(1), lanes)
     mask = lane < tirx.Broadcast(i64(columns), lanes)
-    return tirx.op.masked_load(
-        f"{stored(dtype)}x{lanes}", buffer, tirx.Ramp(at, i64(1), lanes), mask
-    )
+    return masked_vector(buffer, dtype, at, lanes, mask)
+
+
+def masked_vector(buffer: Any, dtype: str, at: Expr, lanes: int, mask: Expr) -> Expr:
+    """`lanes` elements from `at` on; those that the mask leaves out are not read, and 0."""
+    kept = stored(dtype)
+    place = tirx.Ramp(at, i64(1), lanes)
+    read = tirx.op.masked_load(f"{kept}x{lanes}", buffer, place, mask)
+    # LLVM may leave anything in the lanes left out, and makes one instruction of both.
+    return tirx.Select(mask, read, tirx.Broadcast(tirx.const(0, kept), lanes))
 
 
 def store_vector(buffer: Any, value: Expr, offset: Expr, lanes: int) -> None:

@@ -26,13 +26,14 @@ from dslc.schedules.cpu.contract import (
     is_zero,
     local,
     loop,
+    masked_vector,
     rem,
     smaller,
     store_vector,
     vector_at,
     zeros,
 )
-from dslc.schedules.cpu.dots import plus_product, stored, summed
+from dslc.schedules.cpu.dots import plus_product, summed
 from dslc.schedules.cpu.register_tile import Registers, Tile
 from dslc.schedules.cpu.vector import lane_sum
 
@@ -87,9 +88,8 @@ def _multiply_add(
         return
     mask = tirx.Ramp(i64(0), i64(1), lanes) < tirx.Broadcast(i64(tail), lanes)
     start = i64(whole) * lanes
-    vector = f"{stored(tile.dtype)}x{lanes}"
-    step(lambda operand, base: tirx.op.masked_load(
-        vector, operand.buffer, tirx.Ramp(base + start, i64(1), lanes), mask
+    step(lambda operand, base: masked_vector(
+        operand.buffer, tile.dtype, base + start, lanes, mask
     ))  # fmt: skip
 
 
