@@ -40,22 +40,24 @@ class TooLittleMemory(Exception):
 def within(entry: Entry, memory: int, lay_out: LayOut, sizes: Mapping[str, int]) -> Entry:
     """The entry with an arena of at most `memory` bytes; dims known at a call count as `sizes`.
     TooLittleMemory."""
-    best, found, since = None, entry, 0
-    for _ in range(ROUNDS):
-        layout = lay_out(entry)
-        size = _number(layout.plan.size, sizes, entry.name)
-        if size <= memory:
-            return entry
-        if best is None or size < best:
-            best, found, since = size, entry, 0
-        else:
-            since += 1
-        function = None if since == PATIENCE else _relieved(entry, layout, size - memory, sizes)
-        if function is None:
-            break
-        entry = replace(entry, function=function)
+    found: list[int] = []
+    # To let go of just what is too much may lead nowhere where letting go of more does not.
+    for aim in (memory, 0):
+        made, best, since = entry, None, 0
+        for _ in range(ROUNDS):
+            layout = lay_out(made)
+            size = _number(layout.plan.size, sizes, entry.name)
+            if size <= memory:
+                return made
+            found.append(size)
+            since = 0 if best is None or size < best else since + 1
+            best = size if best is None else min(best, size)
+            function = None if since == PATIENCE else _relieved(made, layout, size - aim, sizes)
+            if function is None:
+                break
+            made = replace(made, function=function)
     raise TooLittleMemory(
-        f"{found.name} needs {best:,} bytes of arena, however much is computed again; "
+        f"{entry.name} needs {min(found):,} bytes of arena, however much is computed again; "
         f"{memory:,} are too few"
     )
 

@@ -447,6 +447,9 @@ class ScalarKernels:
             if total is not None:
                 value = self.combine(reduction.kind, total, self.bind(value), reduction.dtype)
             total = self.bind(value)
+        if reduction.kind in ("max", "min") and is_float(reduction.dtype):
+            # TVM's analyzer takes a choice of floats for a range, and fails where it is multiplied.
+            total = self.bind(self._stored(total))
         return total
 
     def _emit_position(self, reduction: Reduction) -> Expr:

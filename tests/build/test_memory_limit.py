@@ -29,7 +29,7 @@ train Deep {
 """
 
 
-LIMIT = 320_000
+LIMIT = 330_000
 SIZES = {"N": (256,)}
 
 
