@@ -29,9 +29,9 @@ import torch
 from torch import nn
 
 import dslc_runtime
-from benchmarks import peers, workloads
+from benchmarks import compare, peers, workloads
+from benchmarks.compare import weights_of
 from benchmarks.cuda_cases import Case, cases
-from benchmarks.workloads import weights_of
 from dslc_runtime import _ffi, cuda, manifest
 
 RESULTS = Path(__file__).parent / "results"
@@ -250,7 +250,7 @@ def measure(folder: Path, case: Case, seconds: float, compiled: bool) -> dict[st
         ours, theirs = (found.calls[name]() for name in (OURS, EAGER))
         errors[EAGER] = (
             abs(ours / theirs - 1) if case.training
-            else workloads.difference(first(ours), first(theirs))
+            else compare.difference(first(ours), first(theirs))
         )  # fmt: skip
     timings = race(found.calls, seconds) if OURS in found.calls else {}
     return {

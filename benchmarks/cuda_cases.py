@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import networks, workloads
+from benchmarks.compare import labels, normal
 from benchmarks.peers import Optimizer
-from benchmarks.workloads import normal
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _images(n: int) -> tuple[torch.Tensor, ...]:
 
 
 def _labelled(*dims: int) -> tuple[torch.Tensor, ...]:
-    return normal(*dims), workloads.labels(dims[0])
+    return normal(*dims), labels(dims[0])
 
 
 def _gpt2(prompt: int | None) -> Case:

@@ -159,16 +159,19 @@ def inference(
 
 
 def _made(
-    makers: dict[str, Callable[[], Call]], wanted: Sequence[str]
+    makers: dict[str, Callable[[], Call]], wanted: Sequence[str], call: bool = True
 ) -> tuple[dict[str, Call], dict[str, str]]:
+    """Those that can be made, called once if `call` says so, and why the others can't."""
     calls, missing = {}, {}
     for name, make in makers.items():
         if name not in wanted:
             continue
         try:
             with quietly():
-                calls[name] = make()
-                calls[name]()
+                made = make()
+                if call:
+                    made()
+            calls[name] = made
         except Exception as error:  # a peer that can't run a network is told in the table
             missing[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
     return calls, missing
@@ -289,13 +292,4 @@ def training(
         "torch.compile": lambda: _torch_step(whole, batch, how, compiled=True),
         "JAX": lambda: _jax_step(whole, batch, how),
     }
-    calls, missing = {}, {}
-    for name, make in makers.items():
-        if name not in wanted:
-            continue
-        try:
-            with quietly():
-                calls[name] = make()
-        except Exception as error:
-            missing[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-    return calls, missing
+    return _made(makers, wanted, call=False)  # a call is a step

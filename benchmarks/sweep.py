@@ -26,9 +26,9 @@ from torch import nn
 
 import dslc
 from benchmarks import networks, peers
+from benchmarks.compare import difference, normal
 from benchmarks.race import pin, race
 from benchmarks.run import OURS, RESULTS, best, cpu_name, mean, ratio
-from benchmarks.workloads import difference, normal
 
 LARGEST = 2048
 FLOPS, BYTES = 2e9, 64 << 20

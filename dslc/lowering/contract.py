@@ -306,7 +306,7 @@ def _plan_weight_gradient(anchor: Eqn, machine: Machine, size: Sizes) -> _Planne
             raise InternalError("the gradient of a convolution's weights needs scratch memory")
         return scratch
 
-    if is_depthwise(shape) and attrs.groups > 1:
+    if is_depthwise(shape):
         deep = plan_depthwise_backward_weight(shape, dtype, machine)
         return _Planned(
             deep, deep.scratch_bytes, deep.tasks,

@@ -40,11 +40,9 @@ from dslc.lowering.cuda_flash import emit_flash, tiling_of
 from dslc.lowering.cuda_math import cuda_math
 from dslc.lowering.cuda_threads import (
     THREADS,
-    barrier,
     each_block,
     each_thread,
     meet,
-    shared_array,
 )
 from dslc.lowering.entry import make_copy
 from dslc.lowering.graph import Graph
@@ -57,6 +55,8 @@ from dslc.lowering.ranking import ranking_of
 from dslc.lowering.rows import join_rows
 from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, local
 from dslc.lowering.sizes import i64
+from dslc.schedules.cuda.block import barrier
+from dslc.schedules.cuda.block import shared as shared_array
 
 # A reduction of at least LONG steps (an unknown dim counts as GUESS) gets a block for each of its
 # elements, unless these are so many that single threads keep the GPU busy as well. One of unknown
@@ -182,15 +182,20 @@ def _emit_blocks(task: Task, value: Value) -> None:
     k = task.k
     with each_block(k, value.type.size) as (item, thread):
         index = unflatten(k, item, value.type.dims) if value.type.dims else ()
-        reader = task.graph.reader(value)
-        asked = k.reduction(lambda: reader(index))
-        if asked is None:
-            raise InternalError(f"{value} reduces at some indices only")
-        total = meet(k, asked.kind, asked.dtype, _stride(k, asked, thread), thread)
-        with T.If(tirx.EQ(thread, i64(0))), T.Then(), k.scope():
-            result = k.finish(lambda: reader(index), total)
-            task.graph.pin(value, index, k.bind(result))
-            task.store_all(index)
+        _emit_element(task, value, index, thread)
+
+
+def _emit_element(task: Task, value: Value, index: Index, thread: Expr) -> None:
+    """One element of a reduction, by all threads of a block; the first stores it."""
+    k, reader = task.k, task.graph.reader(value)
+    asked = k.reduction(lambda: reader(index))
+    if asked is None:
+        raise InternalError(f"{value} reduces at some indices only")
+    total = meet(k, asked.kind, asked.dtype, _stride(k, asked, thread), thread)
+    with T.If(tirx.EQ(thread, i64(0))), T.Then(), k.scope():
+        result = k.finish(lambda: reader(index), total)
+        task.graph.pin(value, index, k.bind(result))
+        task.store_all(index)
 
 
 def _stride(k: ScalarKernels, asked: Reduction, thread: Expr) -> Expr:
@@ -239,16 +244,7 @@ def _emit_row(task: Task, row: Index, thread: Expr) -> None:
         with _each_step(k, product(inner), thread) as step:
             task.store_all((*row, *(unflatten(k, step, inner) if inner else ())))
         return
-    value = anchor.outputs[0]
-    reader = task.graph.reader(value)
-    asked = k.reduction(lambda: reader(row))
-    if asked is None:
-        raise InternalError(f"{value} reduces at some indices only")
-    total = meet(k, asked.kind, asked.dtype, _stride(k, asked, thread), thread)
-    with T.If(tirx.EQ(thread, i64(0))), T.Then(), k.scope():
-        result = k.finish(lambda: reader(row), total)
-        task.graph.pin(value, row, k.bind(result))
-        task.store_all(row)
+    _emit_element(task, anchor.outputs[0], row, thread)
 
 
 # --- puts ---------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from dslc.ir.op import Expr
 from dslc.ir.types import DType
 from dslc.lowering.scalar import COMPUTED, ScalarKernels
 from dslc.lowering.sizes import i64
+from dslc.schedules.cuda.block import barrier
+from dslc.schedules.cuda.block import shared as shared_array
 
 THREADS = 256  # of a block
 WARP = 32  # threads that run in step
@@ -55,17 +57,9 @@ def each_block(k: ScalarKernels, count: Dim) -> Iterator[tuple[Expr, Expr]]:
         yield k.intern(block), k.intern(thread)
 
 
-def barrier() -> None:
-    T.evaluate(tirx.call_intrin("void", "tirx.tvm_storage_sync", "shared"))
-
-
 def shared(dtype: DType) -> Any:
     """Memory of the block, an element for each thread."""
     return shared_array(THREADS, COMPUTED[dtype])
-
-
-def shared_array(elements: int, dtype: str) -> Any:
-    return T.alloc_buffer((elements,), dtype, scope="shared", layout=None)
 
 
 def meet(k: ScalarKernels, kind: str, dtype: DType, mine: Expr, thread: Expr) -> Expr:

@@ -36,7 +36,9 @@ from dslc.ops.packed import (
     PackedConvAttrs,
     PackedMatmulAttrs,
     conv2d_packed,
+    is_depthwise,
     matmul_packed,
+    panel_width,
 )
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.shape import reshape, transpose
@@ -46,7 +48,6 @@ from dslc.ops.winograd import WinogradAttrs, conv2d_winograd
 
 Pair = tuple[int, int]
 LONG = 8  # vectors in a column that is worth a sum over lanes
-LARGEST_DEPTHWISE = 25  # kernel positions that the depthwise template keeps in registers
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +176,6 @@ def pack_matrix(b: Builder, w: Value, transposed: bool, cpu: Vectors) -> Value:
     return cast(Value, transpose(b, apart, perm=(1, 0, 2)))
 
 
-def panel_width(columns: int, lanes: int) -> int:
-    """Columns of a panel: two vectors, one for few output channels."""
-    return lanes if columns <= lanes else 2 * lanes
-
-
 def _packable(eqn: Eqn, cpu: Vectors) -> bool:
     attrs, weight = cast(ConvAttrs, eqn.attrs), eqn.inputs[1].type
     known = all(isinstance(d, int) for d in weight.dims)
@@ -192,7 +188,7 @@ def _forward(eqn: Eqn, b: Builder, cpu: Vectors, fixed: bool) -> Value | None:
         return None
     made = PackedConvAttrs(
         cast(int, w.type.dims[0]), attrs.stride, attrs.padding, attrs.dilation,
-        groups=attrs.groups, depthwise=is_depthwise(w, attrs.groups),
+        groups=attrs.groups, depthwise=_is_depthwise(w, attrs.groups),
     )  # fmt: skip
     return _convolved(b, x, w, made, cpu, fixed)
 
@@ -251,7 +247,7 @@ def _to_input(eqn: Eqn, b: Builder, cpu: Vectors, fixed: bool) -> Value | None:
     made = PackedConvAttrs(
         per_group * attrs.groups, padding=(above, below, before, behind),
         dilation=attrs.dilation, spread=attrs.stride, groups=attrs.groups,
-        depthwise=is_depthwise(turned, attrs.groups),
+        depthwise=_is_depthwise(turned, attrs.groups),
     )  # fmt: skip
     return _convolved(b, g, turned, made, cpu, fixed)
 
@@ -267,16 +263,16 @@ def turned_round(b: Builder, w: Value, groups: int) -> Value:
     return cast(Value, reshape(b, value, dims=(groups * per_group, out // groups, kh, kw)))
 
 
-def is_depthwise(w: Value, groups: int) -> bool:
+def _is_depthwise(w: Value, groups: int) -> bool:
     """Whether OIHW weights are for the depthwise template."""
     out, per_group, kh, kw = cast(tuple[int, ...], w.type.dims)
-    return groups == out and per_group == 1 and groups > 1 and kh * kw <= LARGEST_DEPTHWISE
+    return is_depthwise(out, per_group, (kh, kw), groups)
 
 
 def pack(b: Builder, w: Value, groups: int, cpu: Vectors, aliases: bool = False) -> Value:
     """The panels of OIHW weights; `aliases`: for tiles that are low and wide."""
     out, per_group, kh, kw = cast(tuple[int, ...], w.type.dims)
-    lanes, depthwise = cpu.lanes(w.type.dtype), is_depthwise(w, groups)
+    lanes, depthwise = cpu.lanes(w.type.dtype), _is_depthwise(w, groups)
     count = 1 if depthwise else groups
     width = lanes if depthwise else panel_width(out // groups, lanes)
     width = 4 * lanes if aliases and out >= 4 * lanes else width

@@ -63,6 +63,21 @@ class PackedConvAttrs(Attrs):
     depthwise: bool = False
 
 
+# Positions of a kernel that the depthwise templates keep in registers, an accumulator for each.
+LARGEST_DEPTHWISE = 25
+
+
+def is_depthwise(out: int, per_group: int, kernel: tuple[int, int], groups: int) -> bool:
+    """Whether weights of such a convolution are packed for the depthwise templates."""
+    small = kernel[0] * kernel[1] <= LARGEST_DEPTHWISE
+    return groups == out and per_group == 1 and groups > 1 and small
+
+
+def panel_width(columns: int, lanes: int) -> int:
+    """Columns of a panel for that many (of a group): two vectors, one if they are few."""
+    return lanes if columns <= lanes else 2 * lanes
+
+
 def packed_dims(
     out: int, per_group: int, kernel: tuple[int, int], groups: int, width: int, depthwise: bool
 ) -> tuple[int, int, int, int, int]:

@@ -24,6 +24,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
+from dslc.ops import packed
 from dslc.schedules.cpu.dots import PAIRS, stored
 
 Expr = Any  # a TIR expression
@@ -118,7 +119,7 @@ class Panels:
 def panel_width(columns: Size, dtype: str, machine: Machine) -> int:
     """Columns of a panel for `columns` output features (of a group): two vectors, one if narrow."""
     lanes = machine.lanes(dtype)
-    return lanes if isinstance(columns, int) and columns <= lanes else 2 * lanes
+    return packed.panel_width(columns, lanes) if isinstance(columns, int) else 2 * lanes
 
 
 # Multiply-adds from which several threads are worth it: 20 µs of work. The launch costs 0.4 µs

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
+from dslc.ops import packed
 from dslc.schedules.cpu.contract import (
     ITEMSIZE,
     Epilogue,
@@ -49,8 +50,6 @@ from dslc.schedules.cpu.register_tile import (
     save,
 )
 from dslc.schedules.cpu.split import split
-
-LARGEST_KERNEL = 25  # positions: the weights' gradient keeps an accumulator for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +99,8 @@ class DepthwisePlan:
 
 def is_depthwise(shape: ConvShape) -> bool:
     """Whether these templates run convolutions of `shape`."""
-    kh, kw = shape.kernel
-    return shape.groups == shape.channels == shape.out_channels and kh * kw <= LARGEST_KERNEL
+    per_group = shape.channels // shape.groups
+    return packed.is_depthwise(shape.out_channels, per_group, shape.kernel, shape.groups)
 
 
 def plan_depthwise(shape: ConvShape, dtype: str, machine: Machine) -> DepthwisePlan:

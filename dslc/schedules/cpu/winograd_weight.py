@@ -24,6 +24,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
+from dslc.ops import winograd
 from dslc.schedules.cpu.contract import (
     ITEMSIZE,
     Epilogue,
@@ -73,10 +74,7 @@ WHOLE_BYTES = 12 << 20  # most of all tiles' values that may wait in the last-le
 TO_POINTS: Matrix = (
     (1, 0, 0, 0), (1, 1, 1, 1), (1, -1, 1, -1), (1, 2, 4, 8), (1, -2, 4, -8), (0, 0, 0, 1),
 )  # fmt: skip
-TO_POINTS_SEEN: Matrix = (
-    (4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1),
-)  # fmt: skip
+TO_POINTS_SEEN: Matrix = winograd.B[PIXELS]
 FROM_POINTS: Matrix = (
     (1 / 4, -1 / 6, -1 / 6, 1 / 24, 1 / 24, 0),
     (0, -1 / 6, 1 / 6, 1 / 12, -1 / 12, 0),
