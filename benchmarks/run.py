@@ -3,7 +3,8 @@
     python -m benchmarks.run [--threads 1,2] [--seconds 4] [--only ResNet,LSTM] [--output NAME]
 
 Each thread count runs in a process of its own, because libraries fix their pools at start; within
-it, ours and the peers alternate. Ratio = best peer's time / ours: above 1, ours is faster.
+it, ours and the peers alternate. Ratio = best peer's time / ours: above 1, ours is faster. With
+`--only`, the other rows of the results stay as they were.
 """
 
 from __future__ import annotations
@@ -162,6 +163,20 @@ def start(args: argparse.Namespace, threads: int) -> list[Row]:
     return rows
 
 
+def recorded(name: str) -> list[Row]:
+    """The rows of an earlier run on this CPU with these versions; none, if there was none."""
+    path = RESULTS / f"{name}.json"
+    data = json.loads(path.read_text()) if path.exists() else {}
+    same = data.get("cpu") == cpu_name() and data.get("versions") == versions()
+    return data["rows"] if same else []
+
+
+def joined(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """The new rows in the places of the old ones; those that are new to the table, at the end."""
+    found = {(row["threads"], row["workload"]): row for row in (*old, *new)}
+    return sorted(found.values(), key=lambda row: row["threads"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", default="1,2", help="thread counts, e.g. 1,2")
@@ -185,10 +200,11 @@ def main() -> None:
     for threads in map(int, args.threads.split(",")):
         print(f"{threads} thread{'s' * (threads > 1)}:", flush=True)
         rows += start(args, threads)
-    table = markdown(rows)
-    print(f"\n{cpu_name()}\n\n{table}")
+    print(f"\n{cpu_name()}\n\n{markdown(rows)}")
     if args.output and rows:
         RESULTS.mkdir(exist_ok=True)
+        rows = joined(recorded(args.output) if only else [], rows)
+        table = markdown(rows)
         data = {"cpu": cpu_name(), "versions": versions(), "rows": rows}
         (RESULTS / f"{args.output}.json").write_text(json.dumps(data, indent=1) + "\n")
         told = ", ".join(f"{name} {number}" for name, number in versions().items())
