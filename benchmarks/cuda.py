@@ -33,6 +33,7 @@ from benchmarks import compare, peers, workloads
 from benchmarks.compare import weights_of
 from benchmarks.cuda_cases import Case, cases
 from dslc_runtime import _ffi, cuda, manifest
+from dslc_runtime.records import to_json
 
 RESULTS = Path(__file__).parent / "results"
 OURS, EAGER, COMPILED, JAX = "dslc", "PyTorch eager", "torch.compile", "JAX"
@@ -63,7 +64,7 @@ def build(folder: Path, only: Sequence[str], architectures: Sequence[str]) -> No
         )  # fmt: skip
         (library,) = made.libraries.values()
         (folder / f"{case.key}.so").write_bytes(library)
-        (folder / f"{case.key}.json").write_text(json.dumps(manifest.to_json(made.manifest)))
+        (folder / f"{case.key}.json").write_text(json.dumps(to_json(made.manifest)))
         print(
             f"{case.name}: {time.perf_counter() - started:.1f} s, {len(library) >> 10} KiB",
             flush=True,

@@ -8,15 +8,19 @@ equations between dims (`session.py`).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
+import mmap
+from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from dslc_runtime import dims
 from dslc_runtime._ffi import tvm_ffi
-from dslc_runtime.dtypes import Array, described, name_of, numpy_dtype, show_type
+from dslc_runtime.dtypes import Array, DType, described, name_of, numpy_dtype, show_type
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.manifest import FLOATS, TensorInfo
 
@@ -47,11 +51,18 @@ def result_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> A
     return np.empty(shape, dtype) if nbytes <= SMALL else aligned_empty(shape, dtype, nbytes)
 
 
-def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:
-    """Zeros that start at a multiple of 64 bytes; the system makes them when they are touched."""
-    raw: Any = np.zeros(nbytes + ALIGNMENT, np.uint8)
-    start = -ctypes.addressof(ctypes.c_char.from_buffer(raw)) % ALIGNMENT
-    return np.ndarray(shape, dtype, raw, start)
+def zeros_together(types: Iterable[tuple[tuple[int, ...], DType, int]]) -> list[Array]:
+    """Zeros of shapes, dtypes and sizes in bytes, each at a multiple of 64 bytes of one block of
+    large pages: the system makes them when they are touched, which page by page takes longer than
+    to fill them."""
+    wanted = list(types)
+    starts = [0, *accumulate(-(-nbytes // ALIGNMENT) * ALIGNMENT for *_, nbytes in wanted)]
+    block = mmap.mmap(-1, max(starts[-1], 1))
+    with contextlib.suppress(OSError, AttributeError):  # a system without them
+        block.madvise(mmap.MADV_HUGEPAGE)
+    return [
+        np.ndarray(shape, dtype, block, start) for (shape, dtype, _), start in zip(wanted, starts)
+    ]
 
 
 def aligned_copy(array: Array) -> Array:

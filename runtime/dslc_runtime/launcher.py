@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).parent
-SOURCE = _HERE / "_launcher.c"
+SOURCES = (_HERE / "_launcher.c", _HERE / "_crc32.c")
 FLAGS = ("-O2", "-std=c11", "-shared", "-fPIC", "-pthread")
 SLOTS = ("ParallelLaunch", "ParallelBarrier", "AllocWorkspace", "FreeWorkspace")
 
@@ -178,7 +178,8 @@ def library() -> Path | None:
     folder = private_cache()
     if folder is None:
         return None
-    digest = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16]
+    text = b"".join(source.read_bytes() for source in SOURCES) + " ".join(FLAGS).encode()
+    digest = hashlib.sha256(text).hexdigest()[:16]
     built = folder / f"launcher-{digest}-{os.uname().machine}.so"
     if built.exists():
         return built
@@ -189,7 +190,7 @@ def build(compiler: str, output: Path) -> bool:
     """Compiles the launcher to `output`, whole or not at all; false when the compiler fails."""
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        command = [compiler, *FLAGS, "-o", str(temporary), str(SOURCE)]
+        command = [compiler, *FLAGS, "-o", str(temporary), *map(str, SOURCES)]
         done = subprocess.run(command, capture_output=True, timeout=60, check=False)
         if done.returncode == 0:
             os.replace(temporary, output)

@@ -1,21 +1,20 @@
-"""What an artifact says of itself: `manifest.json` becomes frozen records, and back.
+"""What an artifact says of itself: `manifest.json` becomes frozen records.
 
-Input: the parsed JSON. Output: a `Manifest` whose every field has the type declared here and whose
-names refer to each other; what doesn't is a `ManifestError` that names the field. Sizes that depend
-on the call are `DimExpr`. Non-goals: reading files (`artifact.py`), running anything.
+Input: the parsed JSON. Output: a `Manifest` whose every field has the type declared here
+(`records.py`, which also makes JSON of it) and whose names refer to each other; what doesn't is a
+`ManifestError` that names the field. Sizes that depend on the call are `DimExpr`.
+Non-goals: reading files (`artifact.py`), running anything.
 """
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
+from dslc_runtime.records import Misfit, reader
 
 FORMAT = 5
 
@@ -199,15 +198,6 @@ class Manifest:
         return frozenset(name for e in entries for name in e.updates)
 
 
-def to_json(value: object) -> object:
-    """JSON of any record above."""
-    if is_dataclass(value):
-        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, tuple):
-        return [to_json(item) for item in value]
-    return value
-
-
 def from_json(data: object) -> Manifest:
     """Reads and checks a manifest. ManifestError when it is of another format or malformed."""
     if not isinstance(data, dict) or not isinstance(data.get("format"), int):
@@ -218,52 +208,13 @@ def from_json(data: object) -> Manifest:
             f"it has format {data['format']}, made by {str(made)[:60]}; this runtime reads format "
             f"{FORMAT}: install the dslc_runtime that belongs to that compiler"
         )
-    manifest = _record(Manifest, data, "")
+    try:
+        manifest: Manifest = reader(Manifest)(data)
+    except Misfit as misfit:
+        raise ManifestError(str(misfit)) from None
     for problem in _problems(manifest):
         raise ManifestError(problem)
     return manifest
-
-
-T = TypeVar("T")
-
-
-@cache
-def _types(record: Hashable) -> dict[str, Any]:
-    """The declared type of each field of a record class."""
-    return typing.get_type_hints(record)
-
-
-def _record(record: type[T], data: object, where: str) -> T:
-    if not isinstance(data, dict):
-        raise ManifestError(f"{where or 'it'} is not an object")
-    kinds = _types(typing.cast("Hashable", record))
-    if data.keys() != kinds.keys():
-        odd = ", ".join(sorted(map(str, data.keys() ^ kinds.keys())))
-        raise ManifestError(f"{where or 'it'} lacks or does not know: {odd[:80]}")
-    return record(**{key: _value(kinds[key], data[key], f"{where}.{key}") for key in kinds})
-
-
-def _value(kind: Any, data: object, where: str) -> Any:
-    """`data` as a value of the declared type `kind`."""
-    if {int, str} <= set(typing.get_args(kind)):  # DimExpr, the only such union
-        try:
-            return dims.from_json(data)
-        except dims.DimError as error:
-            raise ManifestError(f"{where}: {error}") from None
-    if is_dataclass(kind):
-        return _record(typing.cast("type[Any]", kind), data, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple and isinstance(data, list):
-        return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
-    if origin is Literal and isinstance(data, str) and data in arguments:
-        return data
-    if origin in (types.UnionType, typing.Union):
-        return None if data is None else _value(arguments[0], data, where)
-    if kind is int and isinstance(data, int) and 0 <= data < dims.MAX_DIM and data is not True:
-        return data
-    if kind in (str, bool) and isinstance(data, kind):
-        return data
-    raise ManifestError(f"{where.lstrip('.')} is {str(data)[:40]!r}")
 
 
 def _problems(manifest: Manifest) -> Iterator[str]:

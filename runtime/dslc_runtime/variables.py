@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from dslc_runtime.arrays import aligned_copy, aligned_zeros, is_aligned, tensor
+from dslc_runtime.arrays import aligned_copy, is_aligned, tensor, zeros_together
 from dslc_runtime.cuda import Device
-from dslc_runtime.dtypes import ITEMSIZE, Array, numpy_dtype
+from dslc_runtime.dtypes import ITEMSIZE, Array, DType, numpy_dtype
 from dslc_runtime.manifest import VariableInfo
 
 
@@ -80,17 +80,21 @@ def make(
     """A store that takes over the given arrays where their memory is fit (of states, copies);
     variables without a value start as zeros."""
     first = {n: values[n] for n, info in infos.items() if info.kind == "state" and n in values}
-    arrays = {name: _fit(info, values.get(name)) for name, info in infos.items()}
+    missing = [info for name, info in infos.items() if name not in values]
+    zeros = zeros_together(map(_type_of, missing))
+    made = {info.name: array for info, array in zip(missing, zeros)}
+    arrays = {n: made[n] if n in made else _fit(v, values[n]) for n, v in infos.items()}
     if device is None:
         handles = {name: tensor(a) for name, a in arrays.items()}
         return Store(infos, arrays, handles, None, first)
     return Store(infos, {}, {name: device.upload(a) for name, a in arrays.items()}, device, first)
 
 
-def _fit(info: VariableInfo, value: Array | None) -> Array:
-    if value is None:
-        nbytes = prod(info.dims) * ITEMSIZE[info.dtype]
-        return aligned_zeros(info.dims, numpy_dtype(info.dtype), nbytes)
+def _type_of(info: VariableInfo) -> tuple[tuple[int, ...], DType, int]:
+    return info.dims, numpy_dtype(info.dtype), prod(info.dims) * ITEMSIZE[info.dtype]
+
+
+def _fit(info: VariableInfo, value: Array) -> Array:
     if info.kind == "state":
         return aligned_copy(value)
     return value if value.flags.carray and is_aligned(value) else aligned_copy(value)

@@ -21,7 +21,8 @@ import pytest
 
 from dslc_runtime import ArtifactError, archive
 from dslc_runtime.artifact import MANIFEST, WEIGHTS, read_artifact, write_artifact
-from dslc_runtime.manifest import ManifestError, from_json, to_json
+from dslc_runtime.manifest import ManifestError, from_json
+from dslc_runtime.records import to_json
 
 
 def refused(path: Path) -> str:
