@@ -57,7 +57,9 @@ def zeros_together(types: Iterable[tuple[tuple[int, ...], DType, int]]) -> list[
     to fill them."""
     wanted = list(types)
     starts = [0, *accumulate(-(-nbytes // ALIGNMENT) * ALIGNMENT for *_, nbytes in wanted)]
-    block = mmap.mmap(-1, max(starts[-1], 1))
+    # Memory that could be shared, as `mmap` makes it if not told, has small pages.
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    block = mmap.mmap(-1, max(starts[-1], 1), private)
     with contextlib.suppress(OSError, AttributeError):  # a system without them
         block.madvise(mmap.MADV_HUGEPAGE)
     return [
