@@ -10,22 +10,33 @@ the same loop.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from dslc.ir.dims import Dim
+from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index
 from dslc.lowering.buffers import STORED, strides_of
 from dslc.lowering.group import Group
 from dslc.lowering.loops import Task, for_rows
 from dslc.lowering.sizes import i64
 from dslc.ops.shape import TransposeAttrs
-from dslc.schedules.cpu.contract import Machine, Operand, address, loop
-from dslc.schedules.cpu.pack import transpose_block
+from dslc.schedules.cpu.contract import (
+    Machine,
+    Operand,
+    address,
+    loop,
+    store_vector,
+    unflatten,
+    vector_at,
+)
+from dslc.schedules.cpu.pack import transpose
 
 LEAST = 16  # elements of both axes: fewer are no block
+AHEAD = 8  # vectors of columns: of more, what was asked for would be out of the cache again
 
 
 def is_turn(group: Group) -> bool:
@@ -37,58 +48,114 @@ def is_turn(group: Group) -> bool:
         "float32", "int32",
     ):  # fmt: skip
         return False
-    last = value.type.rank - 1
-    if last < 0 or attrs.perm[last] == last:
+    if not attrs.perm:
         return False
-    both = value.type.dims[last], value.type.dims[attrs.perm.index(last)]
+    turn = _Turn.of(attrs.perm, group.eqns[0].inputs[0].type.dims)
+    both = product(turn.rows), turn.columns
     return all(not isinstance(size, int) or size >= LEAST for size in both)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A transpose as one of matrices: `columns` of the operand, each of them `rows` (of several
+    axes, maybe) that lie one behind the other, become the last axis of the result. `others` are the
+    axes before, by their numbers in the result."""
+
+    rows: tuple[Dim, ...]
+    columns: Dim
+    row_axes: tuple[int, ...]
+    others: tuple[int, ...]
+
+    @staticmethod
+    def of(perm: Sequence[int], dims: Sequence[Dim]) -> _Turn:
+        head = perm[-1]
+        behind = [axis for axis in range(head + 1, len(dims)) if dims[axis] != 1]
+        rows, places = (dims[axis] for axis in behind), (perm.index(axis) for axis in behind)
+        others = (i for i, axis in enumerate(perm) if axis < head)
+        return _Turn(tuple(rows), dims[head], tuple(places), tuple(others))
 
 
 def emit_turn(task: Task, machine: Machine) -> None:
     """Blocks of rows of the result, each from end to end."""
     (eqn,), k = task.group.eqns, task.k
     (x,), (out,), perm = eqn.inputs, eqn.outputs, cast(TransposeAttrs, eqn.attrs).perm
-    last = out.type.rank - 1
-    axis = perm.index(last)  # of the result: what was last
-    rows, columns = out.type.dims[axis], out.type.dims[last]
-    lanes = machine.lanes("float32")
+    turn, lanes = _Turn.of(perm, x.type.dims), machine.lanes("float32")
     into, source = strides_of(out.type.dims), strides_of(x.type.dims)
-    others = [a for a in range(last) if a != axis]
+    rows, columns = product(turn.rows), turn.columns
     blocks = (rows + (lanes - 1)) // lanes
-    sizes: tuple[Dim, ...] = (*(out.type.dims[a] for a in others), blocks)
+    sizes: tuple[Dim, ...] = (*(out.type.dims[a] for a in turn.others), blocks)
+    steps = [k.dim(into[axis]) for axis in turn.row_axes]
+    ahead = isinstance(columns, int) and columns <= AHEAD * lanes
 
     def block(index: Index) -> None:
         with k.nest(sizes[len(index) :]) as rest:
             whole = (*index, *rest)
-            first = T.bind(whole[-1] * i64(lanes))
-            places = list(zip(whole, others))
+            places = list(zip(whole, turn.others))
             begin = address(i64(0), *((i, k.dim(source[perm[a]])) for i, a in places))
-            target = address(i64(0), *((i, k.dim(into[a])) for i, a in places))
-            across = k.dim(source[perm[last]])
+            target = T.bind(address(i64(0), *((i, k.dim(into[a])) for i, a in places)))
+            across = k.dim(source[perm[-1]])
             read = Operand(task.graph.memory[x].buffer, "float32", (1, across), T.bind(begin))
-            written = Operand(
-                task.graph.memory[out].buffer, "float32", (k.dim(into[axis]), 1), T.bind(target)
-            )
-            _rows(read, written, first, k.dim(rows), k.dim(columns), lanes)
+
+            def row(number: Expr) -> Expr:
+                """Where a row of the result begins."""
+                parts = unflatten(number, [k.dim(dim) for dim in turn.rows])
+                return address(target, *zip(parts, steps))
+
+            written = _Rows(task.graph.memory[out].buffer, row)
+            _turn_rows(read, written, whole[-1], k.dim(rows), k.dim(columns), lanes, ahead)
 
     for_rows(task, sizes, (), lanes * (columns if isinstance(columns, int) else LEAST), block)
 
 
-def _rows(
-    source: Operand, target: Operand, first: Expr, rows: Expr, columns: Expr, lanes: int
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The result: `start` tells where in `buffer` a row begins."""
+
+    buffer: Any
+    start: Callable[[Expr], Expr]
+
+
+def _turn_rows(
+    source: Operand, target: _Rows, block: Expr, rows: Expr, columns: Expr, lanes: int, ahead: bool
 ) -> None:
-    """Rows [first, first + lanes) of the result, as far as there are any."""
-    whole = T.bind(tirx.floordiv(columns, i64(lanes)))
+    """Rows of the result that are a block, as far as there are any; `ahead`: what the next blocks
+    read is asked for, row of the operand by row, since there are more rows than the hardware looks
+    ahead in."""
+    first, whole = T.bind(block * i64(lanes)), T.bind(tirx.floordiv(columns, i64(lanes)))
     stop = T.bind(tirx.min(first + i64(lanes), rows))
 
     def one_by_one(start: Expr) -> None:
-        with loop(first, stop) as row, loop(start, columns) as column:
-            T.buffer_store(target.buffer, source.load(row, column), [target.at(row, column)])
+        with loop(first, stop) as row:
+            begin = T.bind(target.start(row))
+            with loop(start, columns) as column:
+                T.buffer_store(target.buffer, source.load(row, column), [begin + column])
+
+    def square(starts: Sequence[Expr], column: Expr) -> None:
+        vectors = [
+            T.bind(vector_at(source.buffer, source.at(first, column + i64(j)), lanes))
+            for j in range(lanes)
+        ]
+        for start, vector in zip(starts, transpose(vectors)):
+            store_vector(target.buffer, vector, start + column, lanes)
 
     with T.If(tirx.EQ(stop, first + i64(lanes))):
         with T.Then():
+            starts = [T.bind(target.start(first + i64(i))) for i in range(lanes)]
             with loop(0, whole) as number:
-                transpose_block(source, target, first, T.bind(number * i64(lanes)), lanes)
+                column = T.bind(number * i64(lanes))
+                if ahead:
+                    _ask_for(source, block, column, lanes)
+                square(starts, column)
             one_by_one(T.bind(whole * i64(lanes)))
         with T.Else():
             one_by_one(i64(0))
+
+
+def _ask_for(source: Operand, block: Expr, column: Expr, lanes: int) -> None:
+    """Of the rows that a square reads one, as much of it as `lanes` blocks further on read: all of
+    them have been asked for when these blocks come."""
+    turn = tirx.floormod(block, i64(lanes))
+    start = T.bind(source.at((block - turn + i64(lanes)) * i64(lanes), column + turn))
+    for i in range(lanes):
+        place = tirx.address_of(source.buffer[start + i64(i * lanes)])
+        T.evaluate(tirx.call_intrin("void", "tirx.prefetch", place, 0, 2, 1))

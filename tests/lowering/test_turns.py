@@ -26,6 +26,9 @@ FUNCTIONS = {
     "matrix": turned((40, 53), (1, 0)),
     "batched": turned((3, 16, 5, 32), (2, 3, 0, 1)),
     "unknown": turned((N, 2, N), (2, 1, 0)),
+    "kernels": turned((2, 32, 7, 3, 3), (0, 3, 4, 2, 1)),  # 63 rows, whose order changes too
+    "single": turned((48, 21, 1, 1), (2, 3, 1, 0)),
+    "unknown kernels": turned((N, 17, N, 2), (3, 2, 0, 1)),
     "integers": turned((17, 64), (1, 0), "i32"),
 }
 
@@ -40,6 +43,7 @@ def test_which_are_turned():
     assert not is_in_blocks(turned((4, 6, 32), (1, 0, 2)))  # rows stay as they are
     assert not is_in_blocks(turned((), ()))
     assert not is_in_blocks(turned((400, 6), (1, 0)))  # no block
+    assert not is_in_blocks(turned((40, 53, 1), (2, 0, 1)))  # the same elements in the same order
     assert not is_in_blocks(turned((40, 40), (1, 0), "f64"))
 
 
