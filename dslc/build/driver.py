@@ -30,9 +30,11 @@ from dslc.build.worker import EntryReport, Job, Report
 from dslc.diagnostics import InternalError
 from dslc.ir import text
 from dslc.ir.core import Entry, Program
+from dslc.ir.op import Op
 from dslc.lowering.cuda_pack import pack_for_cuda
 from dslc.lowering.halves import halves
 from dslc.lowering.pack import Vectors, pack_weights
+from dslc.ops.strassen import conv2d_strassen
 from dslc.ops.winograd import conv2d_winograd
 from dslc.passes import pipeline
 from dslc.passes.hoist import fixed_variables
@@ -49,7 +51,7 @@ PREPARE = "prepare"
 class Summary:
     """What a build tells: parameters, kernels, and per entry floating-point operations and peak
     arena bytes (of sizes known at each call as text). `gpu_kernels`: facts of the cubin's;
-    `winograd`: the convolutions that are not done as plain sums."""
+    `winograd` and `strassen`: the convolutions that are not done as plain sums."""
 
     parameters: int
     entries: tuple[EntrySummary, ...]
@@ -57,6 +59,7 @@ class Summary:
     notes: tuple[str, ...]
     gpu_kernels: tuple[Mapping[str, Any], ...] = ()
     winograd: tuple[str, ...] = ()
+    strassen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,17 +213,18 @@ def _summarised(
         time.perf_counter() - started,
         tuple(dict.fromkeys([*notes, *(note for _, entry in reports for note in entry.notes)])),
         tuple(gpu),
-        winograd_names(program),
+        layers_of(program, conv2d_winograd),
+        layers_of(program, conv2d_strassen),
     )
 
 
-def winograd_names(program: Program) -> tuple[str, ...]:
-    """The convolutions that are done by Winograd's way, by their layers."""
+def layers_of(program: Program, op: Op) -> tuple[str, ...]:
+    """What the op does, by its layers."""
     found = (
         eqn.origin.path or eqn.outputs[0].name
         for entry in program.entries
         for eqn in entry.function.eqns
-        if eqn.op is conv2d_winograd
+        if eqn.op is op
     )
     return tuple(dict.fromkeys(found))
 

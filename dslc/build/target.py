@@ -49,7 +49,8 @@ class Target:
     """`name` in the artifact; `cpu` for LLVM (`native` or a level); `features`: CPU flags that
     the code needs; `tasks`: into how many tasks big kernels are cut; `architectures` of a GPU;
     `machine`: the CPU's instruction set; `exact`: whether convolutions may not be done by
-    Winograd's way; `memory`: the most bytes of an arena, where unknown dims have these `sizes`."""
+    Winograd's way or Strassen's; `memory`: the most bytes of an arena, where unknown dims have
+    these `sizes`."""
 
     name: str
     kind: Literal["cpu", "cuda"]

@@ -101,8 +101,9 @@ def told(summary: Summary) -> None:
         )
     for line in kernel_table(summary.gpu_kernels):
         print(line)
-    if summary.winograd:
-        print(f"by Winograd, unless --exact: {', '.join(summary.winograd)}")
+    for way, layers in (("Winograd", summary.winograd), ("Strassen", summary.strassen)):
+        if layers:
+            print(f"by {way}, unless --exact: {', '.join(layers)}")
     tell_notes(summary.notes)
 
 

@@ -56,7 +56,7 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
 
 
 def add_exact(parser: argparse.ArgumentParser) -> None:
-    """`--exact`: no Winograd."""
+    """`--exact`: no Winograd, no Strassen."""
     parser.add_argument(
         "--exact",
         action="store_true",

@@ -27,6 +27,7 @@ from dslc.lowering.loops import Task, emit_loops, is_flat
 from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.pairs import is_paired
+from dslc.ops.strassen import StrassenAttrs
 from dslc.ops.windows import ConvWeightGradientAttrs
 from dslc.ops.winograd import WinogradAttrs
 from dslc.schedules.cpu.choices import chosen
@@ -48,6 +49,7 @@ from dslc.schedules.cpu.dots import PAIRS, imported, stored
 from dslc.schedules.cpu.matmul import emit_matmul
 from dslc.schedules.cpu.matmul_plan import plan_matmul
 from dslc.schedules.cpu.spread import emit_spread, plan_spread
+from dslc.schedules.cpu.strassen import emit_strassen, plan_strassen
 from dslc.schedules.cpu.winograd import emit_winograd, plan_winograd
 from dslc.schedules.cpu.winograd_weight import (
     emit_winograd_weight,
@@ -170,6 +172,8 @@ def _plan(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
             return _plan_packed(anchor, machine, size)
         case "conv2d_winograd":
             return _plan_winograd(anchor, machine, size)
+        case "conv2d_strassen":
+            return _plan_strassen(anchor, machine, size)
         case "conv2d_weight_gradient":
             return _plan_weight_gradient(anchor, machine, size)
     return None
@@ -280,6 +284,24 @@ def _plan_winograd(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | Non
         plan.scratch_bytes,
         plan.tasks,
         lambda e, s: emit_winograd(plan, image, panels, e, s),
+    )
+
+
+def _plan_strassen(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
+    x, w = anchor.inputs
+    attrs = cast(StrassenAttrs, anchor.attrs)
+    _, _, depth, width = cast(tuple[int, ...], w.type.dims)
+    lanes = machine.lanes("float32")
+    if depth % lanes or width % lanes:
+        return None
+    *pixels, columns = map(size, anchor.outputs[0].type.dims)
+    image, panels = size.operand(x), Panels(size.buffer(w), "float32", width)
+    plan = plan_strassen(tuple(pixels), cast(int, columns), depth, attrs.stride, width, machine)
+    return _Planned(
+        plan,
+        plan.scratch_bytes,
+        plan.tasks,
+        lambda e, s: emit_strassen(plan, image, panels, e, s),
     )
 
 

@@ -19,6 +19,7 @@ CONTRACTIONS = (
     "conv2d",
     "conv2d_packed",
     "conv2d_winograd",
+    "conv2d_strassen",
     "conv2d_input_gradient",
     "conv2d_weight_gradient",
 )

@@ -3,6 +3,7 @@
     conv2d(x, w)                  becomes   conv2d_packed(x, pack(w))
     conv2d_input_gradient(g, w)   becomes   conv2d_packed(g, pack(w turned round))
     either, of 3x3 kernels        becomes   conv2d_winograd(.., transformed(pack(w))), where it pays
+    conv2d(x, w), of 1x1 kernels  becomes   conv2d_strassen(x, summed(pack(w))), where it pays
     matmul(h, w) in a loop        becomes   matmul_packed(h, pack(w)), if w is the same at each step
     matmul(x, w)                  becomes   matmul_packed(x, pack(w)), if w never changes; what w
                                             is the bf16 of stays that, where x is f32
@@ -28,6 +29,7 @@ from dslc.ir.op import Attrs, Op
 from dslc.ir.rewrite import Context, Rule, rewrite
 from dslc.ir.types import ITEMSIZE, DType
 from dslc.lowering.halves import pairs_along
+from dslc.lowering.strassen import Product, pays, summed
 from dslc.lowering.winograd import Convolution, choose_tile, transformed
 from dslc.ops.constants import cast as cast_op
 from dslc.ops.conv import conv2d, conv2d_input_gradient
@@ -43,6 +45,7 @@ from dslc.ops.packed import (
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.shape import reshape, transpose
 from dslc.ops.slicing import pad, slice_
+from dslc.ops.strassen import StrassenAttrs, conv2d_strassen
 from dslc.ops.windows import ConvAttrs, ConvInputGradientAttrs
 from dslc.ops.winograd import WinogradAttrs, conv2d_winograd
 
@@ -53,7 +56,7 @@ LONG = 8  # vectors in a column that is worth a sum over lanes
 @dataclass(frozen=True, slots=True)
 class Vectors:
     """A CPU's vector registers, whether it has dot products of bf16, and whether sums have to be
-    `exact`: no Winograd."""
+    `exact`: no Winograd, no Strassen."""
 
     bits: int
     dots: bool = False
@@ -196,12 +199,31 @@ def _forward(eqn: Eqn, b: Builder, cpu: Vectors, fixed: bool) -> Value | None:
 def _convolved(
     b: Builder, x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool
 ) -> Value:
-    """The convolution with its weights packed, by Winograd's way where that is quicker."""
+    """The convolution with its weights packed, by Winograd's way or Strassen's where that is
+    quicker."""
+    if fixed and _by_strassen(x, w, attrs, cpu):
+        sums = summed(b, pack(b, w, 1, cpu))
+        return b.emit(conv2d_strassen, (x, sums), StrassenAttrs(attrs.stride))[0]
     if (tile := _tile(x, w, attrs, cpu, fixed)) == 0:
         packed = pack(b, w, attrs.groups, cpu, aliases=_aliases(x, attrs, cpu))
         return _summed(b, conv2d_packed, x, packed, attrs)
     made = WinogradAttrs(attrs.channels, tile, attrs.padding)
     return b.emit(conv2d_winograd, (x, transformed(b, pack(b, w, 1, cpu), tile)), made)[0]
+
+
+def _by_strassen(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:
+    """Whether the convolution is a product that is quicker by Strassen's way. A batch that is known
+    only at each call counts as one image."""
+    plain = PackedConvAttrs(attrs.channels, stride=attrs.stride)
+    channels, kernel = x.type.dims[-1], w.type.dims[2:]
+    if cpu.exact or x.type.dtype != "f32" or attrs != plain or kernel != (1, 1):
+        return False
+    n, height, width, _ = x.type.dims
+    down, across = ((size - 1) // step + 1 for size, step in zip((height, width), attrs.stride))
+    rows = (n if isinstance(n, int) else 1) * down * across
+    lanes = cpu.lanes("f32")
+    given = Product(rows, cast(int, channels), attrs.channels)
+    return pays(given, lanes, panel_width(attrs.channels, lanes))
 
 
 def _aliases(x: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:

@@ -153,9 +153,11 @@ def multiply_add_lanes(
 
 
 def reduce_segment(
-    tile: Tile, registers: Registers, length: Size, row: RowReader, column: ColumnReader
-) -> None:
-    """accumulator[i][j] += sum over k < length of row(i, k) * column(j, k)."""
+    tile: Tile, registers: Registers, length: Size, row: RowReader, column: ColumnReader,
+    beside: Callable[[Expr], None] | None = None,
+) -> None:  # fmt: skip
+    """accumulator[i][j] += sum over k < length of row(i, k) * column(j, k). `beside`: what is done
+    once for UNROLL steps of k, given how many such blocks there were before."""
 
     def step(k: Expr, part: int) -> None:
         multiply_add(tile, registers, lambda i: row(i, k), lambda j: column(j, k), part)
@@ -163,6 +165,8 @@ def reduce_segment(
     whole = div(length, UNROLL)
     if not is_int(whole, 0):
         with loop(0, whole) as block:
+            if beside is not None:
+                beside(block)
             for u in range(UNROLL):
                 step(block * UNROLL + u, u % tile.sets)
     if isinstance(length, int):

@@ -1,0 +1,194 @@
+"""1x1 convolution of NHWC images by Strassen's way: seven products for eight (`ops/strassen.py`).
+
+Pixels are numbered over all images, two neighbours make a pair; channels and each two panels of
+output channels are halves. A block of pairs at a time:
+
+    the seven sums of the quarters of each pair, vectors of channels:  seen [7, pair, C / 2]
+    for each two panels:
+        seven products by the register tile, rows are pairs:           made [7, pair, width]
+        their sums, the quarters of the results, to the epilogue
+
+A block's `seen` fits the L2 cache. Blocks are shared out to tasks.
+
+Non-goals: weights (`lowering/strassen.py` packs and sums them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.tirx.script import builder as T
+
+from dslc.diagnostics import InternalError
+from dslc.ops.strassen import LEFT, RESULT
+from dslc.schedules.cpu.contract import (
+    Epilogue,
+    Expr,
+    Machine,
+    Operand,
+    Panels,
+    Size,
+    address,
+    ceil_div,
+    choose_tasks,
+    i64,
+    loop,
+    product,
+    require,
+    run_tasks,
+    share,
+    smaller,
+    store_vector,
+    unflatten,
+    vector_at,
+)
+from dslc.schedules.cpu.products import DTYPE, Products, emit_products, rows_of_tile
+from dslc.schedules.cpu.register_tile import allocate
+
+
+@dataclass(frozen=True, slots=True)
+class StrassenPlan:
+    """How it is run: `pixels` of the result (images, rows, columns), `columns` of a product."""
+
+    pixels: tuple[Size, Size, Size]
+    columns: int
+    stride: tuple[int, int]
+    products: Products
+    tasks: int
+
+    @property
+    def rows(self) -> Size:
+        return product(self.pixels)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether each pair is known to have two pixels."""
+        return isinstance(self.rows, int) and self.rows % 2 == 0
+
+    @property
+    def pairs(self) -> Size:
+        return ceil_div(self.rows, 2)
+
+    @property
+    def blocks(self) -> Size:
+        return ceil_div(self.pairs, self.products.block)
+
+    @property
+    def work(self) -> Size:
+        """Multiply-adds of the plain product."""
+        return product([*self.pixels, self.columns, 2 * self.products.depth])
+
+    @property
+    def scratch_bytes(self) -> int:
+        return 4 * self.products.elements * self.tasks
+
+
+def plan_strassen(
+    pixels: tuple[Size, Size, Size], columns: int, depth: int, stride: tuple[int, int], width: int,
+    machine: Machine,
+) -> StrassenPlan:  # fmt: skip
+    """The plan for weights of half as many channels, `depth`, in panels of `width`."""
+    lanes, rows = machine.lanes(DTYPE), product(pixels)
+    whole = depth % lanes == 0 and columns % (2 * width) == 0 and width % lanes == 0
+    require(whole, f"not by Strassen: 2 * {depth} channels to {columns} in panels of {width}")
+    tasks = choose_tasks(machine, product([rows, columns, 2 * depth]))
+    tall = 14 if machine.registers == 32 else 6
+    if isinstance(rows, int):
+        tall = rows_of_tile(-(-rows // 2), tall)
+    units = max(1, machine.l2_bytes * 5 // 8 // (4 * len(LEFT) * depth * tall))
+    if isinstance(rows, int):
+        found = max(1, -(-rows // (2 * tall)))
+        blocks = -(-found // units)
+        units = -(-found // min(found, -(-blocks // tasks) * tasks))
+    return StrassenPlan(
+        pixels, columns, stride, Products(len(LEFT), depth, width, lanes, tall, units), tasks
+    )
+
+
+def emit_strassen(
+    plan: StrassenPlan, x: Operand, weights: Panels, epilogue: Epilogue,
+    scratch: Operand | None = None,
+) -> None:  # fmt: skip
+    """Emits the kernel's body; x is [batch, height, width, channels]. The epilogue's index is
+    (image, row, column, output channel). `scratch` (rank 1) holds `plan.scratch_bytes` bytes."""
+    require(weights.width == plan.products.width, "weights are packed for another tile")
+    if scratch is None:
+        raise InternalError("Strassen's product needs scratch")
+    p, at = plan.products, scratch.offset
+
+    def body(task: Expr, tasks: int) -> None:
+        registers = allocate([p.tile])
+        seen = T.bind(address(at, (task if tasks > 1 else 0, p.elements)))
+        made = T.bind(seen + p.count * p.seen_stride)
+        start, stop = share(plan.blocks, task, tasks)
+        with loop(start, stop) as block:
+            first = T.bind(i64(block * p.block))
+            count = T.bind(i64(smaller(plan.pairs - first, p.block)))
+            with loop(0, count) as t:
+                _see(plan, x, scratch, T.bind(2 * (first + t)), T.bind(seen + t * p.pitch))
+            units = T.bind(i64(ceil_div(count, p.rows)))
+            with loop(0, plan.columns // (2 * p.width)) as panel:
+                emit_products(p, registers, scratch.buffer, seen, made, weights, panel, units)
+                with loop(0, count) as t:
+                    pixel, source = T.bind(2 * (first + t)), T.bind(made + t * p.width)
+                    _make(plan, scratch, pixel, source, T.bind(panel * (2 * p.width)), epilogue)
+
+    run_tasks(plan.tasks, plan.work, body)
+
+
+def _see(plan: StrassenPlan, x: Operand, scratch: Operand, pixel: Expr, to: Expr) -> None:
+    """The sums of a pair's quarters. Where there is no second pixel, it is the first once more."""
+    p, lanes = plan.products, plan.products.lanes
+    second = pixel + 1 if plan.is_even else smaller(pixel + 1, plan.rows - 1)
+    starts = []
+    for each in (pixel, second):
+        image, row, column = unflatten(T.bind(i64(each)), plan.pixels)
+        row, column = row * plan.stride[0], column * plan.stride[1]
+        starts.append(T.bind(x.at(image, row, column, i64(0))))
+    with loop(0, p.depth // lanes) as vector:
+        at = T.bind(vector * lanes)
+        quarters = [
+            T.bind(vector_at(x.buffer, start + half * p.depth + at, lanes))
+            for start in starts
+            for half in range(2)
+        ]
+        for f, signs in enumerate(LEFT):
+            total = _sum(signs, quarters)
+            store_vector(scratch.buffer, total, to + f * p.seen_stride + at, lanes)
+
+
+def _make(
+    plan: StrassenPlan, scratch: Operand, pixel: Expr, source: Expr, first: Expr, epilogue: Epilogue
+) -> None:
+    """The results of a pair and of two panels to the epilogue."""
+
+    def half_of(below: int) -> None:
+        """Those of one pixel."""
+        p = plan.products
+        image, row, column = (T.bind(i) for i in unflatten(T.bind(pixel + below), plan.pixels))
+        for right in range(2):
+            signs = RESULT[2 * below + right]
+            with loop(0, p.width) as c:
+                made = [
+                    scratch.buffer[source + f * p.made_stride + c] if sign else None
+                    for f, sign in enumerate(signs)
+                ]
+                at = (image, row, column, first + right * p.width + c)
+                epilogue(at, _sum(signs, made))
+
+    half_of(0)
+    if plan.is_even:
+        half_of(1)
+    else:
+        with T.If(pixel + 1 < i64(plan.rows)), T.Then():
+            half_of(1)
+
+
+def _sum(signs: tuple[int, ...], terms: list[Expr]) -> Expr:
+    """The terms added and subtracted, beginning with one that is added."""
+    total: Expr = None
+    order = sorted(zip(signs, terms), key=lambda pair: -pair[0])
+    for sign, term in order:
+        if sign:
+            total = term if total is None else total + term if sign > 0 else total - term
+    return total
