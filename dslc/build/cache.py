@@ -34,9 +34,10 @@ def find(key: str) -> bytes | None:
         return None
     try:
         content = path.read_bytes()
-        os.utime(path)
     except OSError:
         return None
+    with suppress(OSError):  # a folder that can only be read
+        os.utime(path)
     if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
         with suppress(OSError):
             path.unlink()

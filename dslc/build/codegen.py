@@ -27,6 +27,7 @@ from dslc.lowering.listing import listed
 from dslc.lowering.program import Lowered, layout_of, lower_entry, template_of
 from dslc.lowering.recompute import TooLittleMemory, within
 from dslc.lowering.shared import Shared
+from dslc.passes.hoist import PREPARE
 from dslc.schedules.cpu.contract import Machine
 from dslc_runtime.dims import to_json
 
@@ -104,7 +105,10 @@ def _lower(job: Job, shared: Shared) -> list[Lowered]:
     program = text.parse_program(job.program, ops.BY_NAME)
     machine = machine_of(job, program)
     clock = CLOCKS["x86"] if job.wanted == "objects" else None
-    return [lower_entry(entry, machine, shared, clock) for entry in _chosen(job, program)]
+    return [
+        lower_entry(entry, machine, shared, None if entry.name == PREPARE else clock)
+        for entry in _chosen(job, program)
+    ]
 
 
 def machine_of(job: Job, program: Program) -> Machine:

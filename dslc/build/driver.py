@@ -37,14 +37,13 @@ from dslc.lowering.pack import Vectors, pack_weights
 from dslc.ops.strassen import conv2d_strassen
 from dslc.ops.winograd import conv2d_winograd
 from dslc.passes import pipeline
-from dslc.passes.hoist import fixed_variables
+from dslc.passes.hoist import PREPARE, fixed_variables
 from dslc.passes.precision import Precision, with_precision
 from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
 from dslc_runtime.manifest import DimSize, EntryCode, Manifest, StepInfo, TargetInfo
 
 Dump = Callable[[str, Program], None]
-PREPARE = "prepare"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from dslc.ir.rewrite import drop_dead
 from dslc.ops import broadcast, constants, shape
 from dslc.passes.cse import cse
 
+PREPARE = "prepare"  # the entry that computes what the others take prepared
+
 # What is the same elements under another shape.
 RENAMES: tuple[Op, ...] = (shape.reshape, constants.relabel)
 # What costs nothing where it is fused into its reader.
@@ -144,13 +146,13 @@ class Prepare:
 
     def entry(self) -> tuple[Entry, dict[str, str]]:
         """The entry, and which of its outputs is each prepared name."""
-        function = cse(self.b.function("prepare", list(self.results.values())))
+        function = cse(self.b.function(PREPARE, list(self.results.values())))
         names: dict[Value, str] = {}
         shared: dict[str, str] = {}
         for name, result in zip(self.results, function.results):
             shared[name] = names.setdefault(result, name)
         kept = replace(function, results=tuple(names))
-        return Entry("prepare", kept, tuple(self.arguments), tuple(names.values())), shared
+        return Entry(PREPARE, kept, tuple(self.arguments), tuple(names.values())), shared
 
 
 def _read(function: Function) -> set[Value]:

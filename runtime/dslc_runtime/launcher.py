@@ -8,6 +8,7 @@ thread, with one warning. Non-goals: the pool itself (C). See docs/design/0002-t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -126,8 +127,9 @@ def _start(ffi: ctypes.CDLL) -> Pool:
             pool.slots[slot] = ctypes.cast(function, ctypes.c_void_p).value or 0
     else:
         warnings.warn(
-            "dslc_runtime found no thread launcher and no C compiler to build it: models run on "
-            "one thread. Install gcc or clang, or a dslc_runtime that was built with one.",
+            "dslc_runtime found no thread launcher and no C compiler (or cache folder) to build "
+            "it: models run on one thread. Install gcc or clang, or a dslc_runtime that was built "
+            "with one.",
             RuntimeWarning,
             stacklevel=5,
         )
@@ -198,7 +200,8 @@ def build(compiler: str, output: Path) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that can only be read
+            temporary.unlink()
 
 
 def private_cache() -> Path | None:

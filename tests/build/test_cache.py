@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,29 @@ def test_it_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_folder_that_cannot_be_written_costs_nothing_else(folder: Path) -> None:
     (folder.parent / "cache").write_text("no folder")
     assert compiled(folder).library
+
+
+def test_a_folder_that_can_only_be_read_is_read(
+    folder: Path, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compiled(folder)
+
+    def refuse(*_: object) -> None:
+        raise OSError("read-only file system")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert compiled(folder) == first
+    assert len(jobs) == 1
+
+
+def test_processes_that_build_at_once_do_not_disturb_each_other(folder: Path) -> None:
+    source = folder / "m.dl"
+    source.write_text(SOURCE)
+    command = [sys.executable, "-m", "dslc", "build", str(source), "--threads", "1", "-o"]
+    started = [subprocess.Popen([*command, str(folder / f"{i}.dlc")]) for i in range(2)]
+    assert [process.wait() for process in started] == [0, 0]
+    assert (folder / "0.dlc").read_bytes() == (folder / "1.dlc").read_bytes()
+    assert not [name for name in kept(folder) if name.startswith(".new-")]
 
 
 def test_what_was_not_used_for_longest_is_removed(

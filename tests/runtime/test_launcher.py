@@ -320,6 +320,11 @@ def test_it_is_built_once_into_the_cache(toy_path: Path, tmp_path: Path) -> None
     assert built.stat().st_mtime_ns == before
 
 
+def test_where_nothing_can_be_written_it_is_not_built(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert not launcher.build("true", tmp_path / "file" / "launcher.so")
+
+
 def test_a_forked_process_has_its_own_pool(toy_path: Path) -> None:
     program = f"""
         import os, warnings
