@@ -207,8 +207,9 @@ def _convolved(
     if (tile := _tile(x, w, attrs, cpu, fixed)) == 0:
         packed = pack(b, w, attrs.groups, cpu, aliases=_aliases(x, attrs, cpu))
         return _summed(b, conv2d_packed, x, packed, attrs)
-    made = WinogradAttrs(attrs.channels, tile, attrs.padding)
-    return b.emit(conv2d_winograd, (x, transformed(b, pack(b, w, 1, cpu), tile)), made)[0]
+    step = attrs.stride[0]
+    made = WinogradAttrs(attrs.channels, tile, attrs.padding, step)
+    return b.emit(conv2d_winograd, (x, transformed(b, pack(b, w, 1, cpu), tile, step)), made)[0]
 
 
 def _by_strassen(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:
@@ -237,16 +238,17 @@ def _aliases(x: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:
 
 def _tile(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool) -> int:
     """The size of Winograd's tiles; 0 for the plain sum."""
-    plain = PackedConvAttrs(attrs.channels, padding=attrs.padding)
+    step = attrs.stride[0]
+    plain = PackedConvAttrs(attrs.channels, (step, step), attrs.padding)
     channels, kernel = x.type.dims[-1], w.type.dims[2:]
-    if cpu.exact or x.type.dtype != "f32" or attrs != plain or kernel != (3, 3):
+    if cpu.exact or x.type.dtype != "f32" or attrs != plain or kernel != (3, 3) or step > 2:
         return 0
     if not isinstance(channels, int) or not all(isinstance(p, int) for p in attrs.padding):
         return 0
     n, height, width, _ = x.type.dims
     top, bottom, left, right = attrs.padding
-    down, across = height + top + bottom - 2, width + left + right - 2
-    conv = Convolution(n, down, across, channels, attrs.channels)
+    down, across = (height + top + bottom - 3) // step + 1, (width + left + right - 3) // step + 1
+    conv = Convolution(n, down, across, channels, attrs.channels, step)
     return choose_tile(conv, cpu.lanes("f32"), fixed)
 
 

@@ -21,30 +21,32 @@ from dslc.ops.constants import fill
 from dslc.ops.elementwise import add, mul, neg
 from dslc.ops.shape import concat, reshape
 from dslc.ops.slicing import slice_axis
-from dslc.ops.winograd import TILES, G
+from dslc.ops.winograd import TILES, WAYS, Matrix
 
 FEWEST_CHANNELS = 16  # below, transforms cost more than products
 # Cycles of a vector's multiply-add, and what a vector of one tile's frequencies costs each way
 # (measured with vectors of 512 bits that take two cycles of each of two units).
 PRODUCT = 1
-INTO = {2: 100, 4: 300}
-BACK = {2: 80, 4: 240}
+INTO = {(1, 2): 100, (1, 4): 300, (2, 2): 120, (2, 4): 500}
+BACK = {(1, 2): 80, (1, 4): 240, (2, 2): 100, (2, 4): 400}
 FEWEST_TILES = 8  # the products of fewer take as long
-# Bytes a cycle that weights come with, when there are more of them than a cache holds.
-FROM_MEMORY = 12
+# Bytes a cycle that weights come with, when there are more of them than a cache holds; most of the
+# time products run meanwhile.
+FROM_MEMORY = 24
 CACHED = 1 << 20
 TRANSFORMED = 40  # cycles for the weights of a vector, from one input to one output channel
 
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """A convolution with a 3x3 kernel and a stride of 1; sizes are those of the results."""
+    """A convolution with a 3x3 kernel; sizes are those of the results."""
 
     batch: Dim
     height: Dim
     width: Dim
     channels: int
     out_channels: int
+    stride: int = 1
 
 
 def choose_tile(conv: Convolution, lanes: int, fixed: bool) -> int:
@@ -60,11 +62,12 @@ def choose_tile(conv: Convolution, lanes: int, fixed: bool) -> int:
     products = PRODUCT * conv.channels * outputs
     costs = {0: batch * height * width * 9 * products + _memory(conv, 9)}
     for m in TILES:
-        tiles, frequencies = batch * -(-height // m) * -(-width // m), (m + 2) ** 2
-        moved = tiles * (inputs * INTO[m] + outputs * BACK[m])
+        way = WAYS[conv.stride, m]
+        tiles, frequencies = batch * -(-height // m) * -(-width // m), way.frequencies**2
+        moved = tiles * (inputs * INTO[conv.stride, m] + outputs * BACK[conv.stride, m])
         weights = 0 if fixed else conv.channels * outputs * TRANSFORMED
         costs[m] = max(tiles, FEWEST_TILES) * frequencies * products + moved + weights
-        costs[m] += _memory(conv, frequencies)
+        costs[m] += _memory(conv, len(way.g) ** 2)
     return min(costs, key=lambda m: costs[m])
 
 
@@ -74,26 +77,27 @@ def _memory(conv: Convolution, positions: int) -> float:
     return max(0, size - CACHED) / FROM_MEMORY
 
 
-def transformed(b: Builder, packed: Value, tile: int) -> Value:
+def transformed(b: Builder, packed: Value, tile: int, stride: int = 1) -> Value:
     """Panels of transformed weights from panels of 3x3 ones: G w G', one axis at a time.
 
     The axis in question is laid into the last one, so that what a frequency is made of lies side by
     side.
     """
     panels, _, _, channels, width = cast(tuple[int, ...], packed.type.dims)
-    side, run = tile + 2, channels * width
+    g, run = WAYS[stride, tile].g, channels * width
+    side = len(g)
     value = cast(Value, reshape(b, packed, dims=(panels * 3, 3 * run)))
-    value = _times_g(b, value, tile, run)
+    value = _times_g(b, value, g, run)
     value = cast(Value, reshape(b, value, dims=(panels, 3 * side * run)))
-    value = _times_g(b, value, tile, side * run)
+    value = _times_g(b, value, g, side * run)
     return cast(Value, reshape(b, value, dims=(panels, side, side, channels, width)))
 
 
-def _times_g(b: Builder, value: Value, tile: int, run: int) -> Value:
-    """Each row, three pieces of `run` numbers, becomes one piece for each row of G."""
+def _times_g(b: Builder, value: Value, g: Matrix, run: int) -> Value:
+    """Each row, three pieces of `run` numbers, becomes one piece for each row of g."""
     pieces = [slice_axis(b, value, 1, i * run, (i + 1) * run) for i in range(3)]
     made = []
-    for factors in G[tile]:
+    for factors in g:
         terms = [_scaled(b, x, factor) for x, factor in zip(pieces, factors) if factor]
         total = terms[0]
         for term in terms[1:]:

@@ -9,6 +9,9 @@ The product in the middle is element by element, over m + 2 frequencies each way
 summed over channels. What it costs is precision: F(2, 3) is as good as the plain sum, F(4, 3) up to
 ten times less precise, since its numbers grow on the way. `docs/design/0024` has the bounds.
 
+With a stride of 2 the kernel falls apart, along each axis: two of its weights see every other
+pixel, F(m, 2) with m + 1 frequencies; the third sees the others, m of them, all with one weight.
+
 Images are NHWC, the transformed weights lie in panels like those of `packed.py`:
 
     [panels, m + 2, m + 2, C, width],    zeros beyond the last channel.
@@ -46,46 +49,111 @@ else:
 Matrix = tuple[tuple[float, ...], ...]
 
 TILES = (2, 4)  # results of a tile along one side: m
-# By the size of the tile: what takes weights, images, and products back.
-G: Mapping[int, Matrix] = {
-    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-    4: (
-        (1 / 4, 0, 0),
-        (-1 / 6, -1 / 6, -1 / 6),
-        (-1 / 6, 1 / 6, -1 / 6),
-        (1 / 24, 1 / 12, 1 / 6),
-        (1 / 24, -1 / 12, 1 / 6),
-        (0, 0, 1),
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Along one axis: `g`, `b` and `a` take weights, pixels, and products back; `weights`: the row
+    of `g` that each frequency is multiplied by."""
+
+    g: Matrix
+    b: Matrix
+    a: Matrix
+    weights: tuple[int, ...]
+
+    @property
+    def frequencies(self) -> int:
+        return len(self.b)
+
+    @property
+    def pixels(self) -> int:
+        """That a tile sees."""
+        return len(self.b[0])
+
+
+def _plain(g: Matrix, b: Matrix, a: Matrix) -> Way:
+    return Way(g, b, a, tuple(range(len(b))))
+
+
+def _strided(g: Matrix, b: Matrix, a: Matrix) -> Way:
+    """By a stride of 2, from F(m, 2): the first and the last weight see every other pixel, as if
+    there were no others. The one in the middle sees these, and stays as it is."""
+    m = len(a)
+    outer, inner = range(0, 2 * m + 1, 2), range(1, 2 * m, 2)
+
+    def unit(size: int, at: int) -> tuple[float, ...]:
+        return tuple(float(i == at) for i in range(size))
+
+    def apart(row: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(row[outer.index(i)] if i in outer else 0 for i in range(2 * m + 1))
+
+    weights = (*((first, 0, last) for first, last in g), (0, 1, 0))
+    pixels = (*map(apart, b), *(unit(2 * m + 1, at) for at in inner))
+    results = tuple((*row, *unit(m, i)) for i, row in enumerate(a))
+    return Way(weights, pixels, results, (*range(m + 1), *[m + 1] * m))
+
+
+# By the stride and the size of the tile.
+WAYS: Mapping[tuple[int, int], Way] = {
+    (1, 2): _plain(
+        ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+        ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+        ((1, 1, 1, 0), (0, 1, -1, -1)),
     ),
-}
-B: Mapping[int, Matrix] = {
-    2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-    4: (
-        (4, 0, -5, 0, 1, 0),
-        (0, -4, -4, 1, 1, 0),
-        (0, 4, -4, -1, 1, 0),
-        (0, -2, -1, 2, 1, 0),
-        (0, 2, -1, -2, 1, 0),
-        (0, 4, 0, -5, 0, 1),
+    (1, 4): _plain(
+        (
+            (1 / 4, 0, 0),
+            (-1 / 6, -1 / 6, -1 / 6),
+            (-1 / 6, 1 / 6, -1 / 6),
+            (1 / 24, 1 / 12, 1 / 6),
+            (1 / 24, -1 / 12, 1 / 6),
+            (0, 0, 1),
+        ),
+        (
+            (4, 0, -5, 0, 1, 0),
+            (0, -4, -4, 1, 1, 0),
+            (0, 4, -4, -1, 1, 0),
+            (0, -2, -1, 2, 1, 0),
+            (0, 2, -1, -2, 1, 0),
+            (0, 4, 0, -5, 0, 1),
+        ),
+        ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
     ),
-}
-A: Mapping[int, Matrix] = {
-    2: ((1, 1, 1, 0), (0, 1, -1, -1)),
-    4: ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-}
+    (2, 2): _strided(
+        ((1, 0), (1, 1), (0, 1)),
+        ((1, -1, 0), (0, 1, 0), (0, -1, 1)),
+        ((1, 1, 0), (0, 1, 1)),
+    ),
+    (2, 4): _strided(
+        ((1 / 2, 0), (-1 / 2, -1 / 2), (-1 / 6, 1 / 6), (1 / 6, 1 / 3), (0, 1)),
+        ((2, -1, -2, 1, 0), (0, -2, -1, 1, 0), (0, 2, -3, 1, 0), (0, -1, 0, 1, 0),
+         (0, 2, -1, -2, 1)),
+        ((1, 1, 1, 1, 0), (0, 1, -1, 2, 0), (0, 1, 1, 4, 0), (0, 1, -1, 8, 1)),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class WinogradAttrs(Attrs):
-    """`channels` of the result, `tile` is m, `padding` is (top, bottom, left, right)."""
+    """`channels` of the result, `tile` is m, `padding` is (top, bottom, left, right), `stride` that
+    of both axes."""
 
     channels: int
     tile: int
     padding: tuple[Dim, Dim, Dim, Dim] = (0, 0, 0, 0)
+    stride: int = 1
+
+    @property
+    def way(self) -> Way:
+        return WAYS[self.stride, self.tile]
 
 
 def _type(attrs: WinogradAttrs, x: TensorType, w: TensorType) -> TensorType:
-    if (x.rank, w.rank) != (4, 5) or {x.dtype, w.dtype} != {"f32"} or attrs.tile not in TILES:
+    if (
+        (x.rank, w.rank) != (4, 5)
+        or {x.dtype, w.dtype} != {"f32"}
+        or ((attrs.stride, attrs.tile) not in WAYS)
+    ):
         raise TypeRuleError(f"cannot convolve {x} with transformed weights {w}")
     n, height, width, channels = x.dims
     top, bottom, left, right = attrs.padding
@@ -95,25 +163,32 @@ def _type(attrs: WinogradAttrs, x: TensorType, w: TensorType) -> TensorType:
     expected = (-(-attrs.channels // lanes), a, a, channels, lanes)
     if w.dims != expected:
         raise TypeRuleError(f"transformed weights {w} should have dims {expected}")
-    return x.with_dims((n, height + top + bottom - 2, width + left + right - 2, attrs.channels))
+    down, across = (
+        size // attrs.stride + 1 for size in (height + top + bottom - 3, width + left + right - 3)
+    )
+    return x.with_dims((n, down, across, attrs.channels))
 
 
 def _reference(attrs: WinogradAttrs, x: Any, w: Any) -> Any:
-    m, (top, bottom, left, right) = attrs.tile, cast(tuple[int, ...], attrs.padding)
+    m, step, way = attrs.tile, attrs.stride, attrs.way
+    top, bottom, left, right = cast(tuple[int, ...], attrs.padding)
     n, height, width, channels = x.shape
-    oh, ow = height + top + bottom - 2, width + left + right - 2
+    oh, ow = (height + top + bottom - 3) // step + 1, (width + left + right - 3) // step + 1
     panels, a, _, _, lanes = w.shape
     weight = w.transpose(1, 2, 3, 0, 4).reshape(a, a, channels, panels * lanes)
-    back, into = np.array(A[m], x.dtype), np.array(B[m], x.dtype)
+    weight = weight[list(way.weights)][:, list(way.weights)]
+    back, into = np.array(way.a, x.dtype), np.array(way.b, x.dtype)
     # Cropped or padded, and by whole tiles.
     spare = (-(-oh // m) * m - oh, -(-ow // m) * m - ow)
-    sides = ((0, 0), (top, bottom + spare[0]), (left, right + spare[1]), (0, 0))
+    sides = ((0, 0), (top, bottom + step * spare[0]), (left, right + step * spare[1]), (0, 0))
     image = np.pad(x, [(max(0, low), max(0, high)) for low, high in sides])
     image = image[:, max(0, -top) :, max(0, -left) :]
     result = np.zeros((n, oh + spare[0], ow + spare[1], panels * lanes), x.dtype)
     for i in range(0, oh, m):
         for j in range(0, ow, m):
-            seen = np.einsum("pr,qs,nrsc->npqc", into, into, image[:, i : i + a, j : j + a])
+            rows = slice(i * step, i * step + way.pixels)
+            columns = slice(j * step, j * step + way.pixels)
+            seen = np.einsum("pr,qs,nrsc->npqc", into, into, image[:, rows, columns])
             products = np.einsum("npqc,pqco->npqo", seen, weight)
             made = np.einsum("ip,jq,npqo->nijo", back, back, products)
             result[:, i : i + m, j : j + m] = made
@@ -124,8 +199,8 @@ def _compute(
     k: Kernels, attrs: WinogradAttrs, operands: Sequence[Operand], outputs: Sequence[TensorType]
 ) -> Reader:
     """The whole sum over frequencies, pixels and channels; its template has a better way."""
-    (x, w), m = operands, attrs.tile
-    _, a, _, channels, width = w.type.dims
+    (x, w), m, way = operands, attrs.tile, attrs.way
+    *_, channels, width = w.type.dims
     dtype = x.type.dtype
 
     def entry(matrix: Matrix, row: Expr, column: Expr) -> Expr:
@@ -141,15 +216,20 @@ def _compute(
                     found = k.select(here, k.const(number, dtype), found)
         return found
 
+    def number(frequency: Expr) -> Expr:
+        """That of the weights which a frequency is multiplied by."""
+        last = k.dim(way.weights[-1])
+        return k.select(k.compare("lt", frequency, last, "index"), frequency, last)
+
     def side(at: Expr, frequency: Expr, step: Expr, axis: int) -> tuple[Expr, Expr, Expr]:
         """Along one axis: the factor of a pixel, which it is, and whether there is one."""
         within = k.binary("mod", at, k.dim(m), "index")
-        first = k.binary("sub", at, within, "index")
+        first = k.binary("mul", k.binary("sub", at, within, "index"), k.dim(attrs.stride), "index")
         pixel = k.binary("add", first, step, "index")
         pixel = k.binary("sub", pixel, k.dim(attrs.padding[2 * axis]), "index")
         above = k.compare("ge", pixel, k.dim(0), "index")
         below = k.compare("lt", pixel, k.dim(x.type.dims[1 + axis]), "index")
-        factors = entry(A[m], within, frequency), entry(B[m], frequency, step)
+        factors = entry(way.a, within, frequency), entry(way.b, frequency, step)
         return k.binary("mul", *factors, dtype), pixel, k.binary("and", above, below, "bool")
 
     def read(index: Index) -> Expr:
@@ -162,23 +242,26 @@ def _compute(
             (down, h, inside_h), (across, v, inside_v) = side(row, p, i, 0), side(column, q, j, 1)
             inside = k.binary("and", inside_h, inside_v, "bool")
             seen = k.guarded(inside, lambda: x((n, h, v, c)), k.const(0, dtype))
-            weight = k.binary("mul", w((panel, p, q, c, lane)), seen, dtype)
+            of_p, of_q = number(p), number(q)
+            weight = k.binary("mul", w((panel, of_p, of_q, c, lane)), seen, dtype)
             return k.binary("mul", k.binary("mul", down, across, dtype), weight, dtype)
 
-        return k.reduce("sum", (a, a, a, a, channels), product, dtype)
+        sizes = (way.frequencies, way.frequencies, way.pixels, way.pixels, channels)
+        return k.reduce("sum", sizes, product, dtype)
 
     return read
 
 
 def _sample(
-    image: tuple[Dim, ...], panels: int, channels: int, tile: int, *padding: int, width: int = 8
-) -> Sample:
+    image: tuple[Dim, ...], panels: int, channels: int, tile: int, *padding: int, width: int = 8,
+    stride: int = 1,
+) -> Sample:  # fmt: skip
     a = tile + 2
     weight = TensorType("f32", (panels, a, a, image[3], width))
     top, bottom, left, right = padding or (1, 1, 1, 1)
     return Sample(
         (TensorType("f32", image), weight),
-        WinogradAttrs(channels, tile, (top, bottom, left, right)),
+        WinogradAttrs(channels, tile, (top, bottom, left, right), stride),
         rtol=2e-5 if tile == 2 else 2e-4,
         why="sums of numbers that grow on the way",
     )
@@ -198,6 +281,8 @@ conv2d_winograd = Op(
         _sample((1, 5, 4, 1), 2, 9, 2, -1, 0, 2, 1),
         _sample((sym("N"), 4, 3, 2), 1, 2, 2),
         _sample((0, 5, 5, 3), 1, 8, 4),
+        _sample((1, 4, 3, 1), 1, 1, 2, 0, 1, 1, 2, stride=2),
+        _sample((1, 2, 1, 1), 1, 1, 4, width=16, stride=2),
     ),
 )
 

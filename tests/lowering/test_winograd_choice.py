@@ -15,7 +15,7 @@ from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
 from dslc.lowering.winograd import Convolution, choose_tile, transformed
-from dslc.ops.winograd import TILES, G, conv2d_winograd
+from dslc.ops.winograd import TILES, WAYS, conv2d_winograd
 from dslc.source import SourceFile
 
 TARGET = Target("test", "cpu", "x86-64-v3", (), 256, 1)
@@ -44,6 +44,8 @@ train Net {
         (Convolution(1, 1, 1, 64, 64), 0),
         (Convolution(1, sym("H"), 56, 64, 64), 0),
         (Convolution(0, 56, 56, 64, 64), 0),
+        (Convolution(1, 28, 28, 128, 128, 2), 4),
+        (Convolution(1, 14, 14, 256, 256, 2), 2),
     ],
 )
 def test_the_quickest_way_is_chosen(conv: Convolution, tile: int) -> None:
@@ -56,13 +58,14 @@ def test_weights_that_change_have_to_be_worth_transforming() -> None:
     assert choose_tile(big, 16, fixed=False) == 4
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("tile", TILES)
-def test_weights_are_transformed_as_the_matrix_says(tile: int) -> None:
+def test_weights_are_transformed_as_the_matrix_says(tile: int, stride: int) -> None:
     b = Builder()
     packed = b.param("packed", TensorType("f32", (2, 3, 3, 5, 8)))
-    function = b.function("f", [transformed(b, packed, tile)])
+    function = b.function("f", [transformed(b, packed, tile, stride)])
     w = np.random.default_rng(0).standard_normal((2, 3, 3, 5, 8)).astype("float32")
-    g = np.array(G[tile])
+    g = np.array(WAYS[stride, tile].g)
     wanted = np.einsum("pi,qj,nijcl->npqcl", g, g, w)
     np.testing.assert_allclose(evaluate(function, [w])[0], wanted, atol=1e-6)
 

@@ -13,12 +13,12 @@ from test_cpu_conv2d import SHAPES, arrays, dense, forward, image, pack, shape
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
-from dslc.ops.winograd import TILES, G
+from dslc.ops.winograd import TILES, WAYS
 from dslc.schedules.cpu.contract import Machine, Operand, Panels, panel_width
 from dslc.schedules.cpu.winograd import emit_winograd, plan_winograd
 
 # Times 2**-24, of the norms of what a result is summed from: pixels by weights.
-BOUND = {2: 2, 4: 20}
+BOUND = {(1, 2): 2, (1, 4): 20, (2, 2): 2, (2, 4): 8}
 CASES = {
     name: SHAPES[name]
     for name in ("plain", "ragged", "one channel", "narrow", "no padding", "cropped", "one pixel")
@@ -26,6 +26,13 @@ CASES = {
     "whole vectors": shape(batch=1, height=14, width=16, channels=32, out_channels=64),
     "several blocks": shape(batch=3, height=20, width=20, channels=512, out_channels=8),
     "empty": shape(batch=0, channels=16),
+}
+STRIDED = {
+    "ragged": shape(height=17, width=15, channels=4, out_channels=40, stride=(2, 2)),
+    "whole tiles": shape(batch=1, height=16, width=32, channels=32, out_channels=64, stride=(2, 2)),
+    "uneven padding": shape(stride=(2, 2), padding=((0, 1), (1, 0))),
+    "cropped": shape(stride=(2, 2), padding=((-1, 2), (1, -1))),
+    "one pixel": shape(batch=1, height=1, width=2, stride=(2, 2)),
 }
 
 
@@ -49,7 +56,7 @@ def run(conv, m, x, w, machine=MACHINE, dynamic=False):
     plan = plan_winograd(unknown if dynamic else conv, m, width, machine)
     out, whole = guarded(int(np.prod(dims)), "float32")
     scratch, spare = guarded(plan.scratch_bytes // 4, "float32")
-    g = np.array(G[m])
+    g = np.array(WAYS[conv.stride[0], m].g)
     transformed = np.einsum("pi,qj,ocij->ocpq", g, g, w.astype("f8")).astype("float32")
     kernel(x.reshape(-1), pack(transformed, width, 1), whole, spare, *[conv.batch] * dynamic)
     assert np.isnan(whole[out.size :]).all()
@@ -64,12 +71,20 @@ def check(conv, m, machine=MACHINE, dynamic=False):
     weights = (w.astype("f8") ** 2).sum((1, 2, 3)) ** 0.5
     error = np.abs(run(conv, m, x, w, machine, dynamic) - wanted)
     # Beside what a tile sees of other pixels than the result's own: twice as many.
-    assert (error <= BOUND[m] * 2**-24 * (2 * pixels.max(initial=0)) * weights).all()
+    assert (
+        error <= BOUND[conv.stride[0], m] * 2**-24 * (2 * pixels.max(initial=0)) * weights
+    ).all()
 
 
 @pytest.mark.parametrize("m", TILES)
 @pytest.mark.parametrize("conv", CASES.values(), ids=CASES)
 def test_as_the_plain_sum(conv, m):
+    check(conv, m)
+
+
+@pytest.mark.parametrize("m", TILES)
+@pytest.mark.parametrize("conv", STRIDED.values(), ids=STRIDED)
+def test_strides(conv, m):
     check(conv, m)
 
 
@@ -93,4 +108,4 @@ def test_tasks_share_blocks(dynamic):
 
 def test_other_kernels_are_refused():
     with pytest.raises(InternalError, match="not by Winograd"):
-        plan_winograd(shape(stride=(2, 2)), 4, 32, MACHINE)
+        plan_winograd(shape(stride=(2, 1)), 4, 32, MACHINE)

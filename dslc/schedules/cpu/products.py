@@ -18,7 +18,17 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from dslc.schedules.cpu.contract import Expr, Panels, address, loop, vector_at
+from dslc.schedules.cpu.contract import (
+    Expr,
+    Panels,
+    address,
+    div,
+    i64,
+    loop,
+    rem,
+    smaller,
+    vector_at,
+)
 from dslc.schedules.cpu.register_tile import (
     UNROLL,
     Registers,
@@ -75,6 +85,27 @@ class Products:
         return self.count * (self.seen_stride + self.made_stride)
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Products in a square, `numbers[i]` by `numbers[j]`: those of equal numbers have the same
+    weights, which lie there once. Numbers only grow, and from the last one on are the same."""
+
+    numbers: tuple[int, ...]
+
+    @property
+    def weights(self) -> int:
+        """Of a panel."""
+        return (self.numbers[-1] + 1) ** 2
+
+    def place(self, f: Expr) -> Expr:
+        """Which weights a product has."""
+        last, count = self.numbers[-1], len(self.numbers)
+        if last == count - 1:
+            return f
+        row, column = smaller(div(f, count), last), smaller(rem(f, count), last)
+        return row * (last + 1) + column
+
+
 def rows_of_tile(rows: int, most: int) -> int:
     """Rows of the register tile: the last one of all should not be nearly empty. A row that is
     computed for nothing costs as much as any; of a low tile each costs more."""
@@ -86,12 +117,14 @@ def rows_of_tile(rows: int, most: int) -> int:
 
 def emit_products(
     p: Products, registers: Registers, scratch: Any, seen: Expr, made: Expr, weights: Panels,
-    panel: Expr, units: Expr,
+    panel: Expr, units: Expr, shared: Shared | None = None,
 ) -> None:  # fmt: skip
     """All products of a panel, of the first `units` tiles; `seen` and `made`: where they lie."""
     size = p.depth * p.width
+    each = p.count if shared is None else shared.weights
     with loop(0, p.count) as f:
-        start = T.bind(address(weights.offset) + (panel * p.count + f) * size)
+        place = f if shared is None else T.bind(i64(shared.place(f)))
+        start = T.bind(address(weights.offset) + (panel * each + place) * size)
         source, target = T.bind(seen + f * p.seen_stride), T.bind(made + f * p.made_stride)
         with loop(0, units) as unit:
             row = T.bind(source + unit * (p.rows * p.pitch))
