@@ -122,9 +122,9 @@ def panel_width(columns: Size, dtype: str, machine: Machine) -> int:
     return packed.panel_width(columns, lanes) if isinstance(columns, int) else 2 * lanes
 
 
-# Multiply-adds from which several threads are worth it: 20 µs of work. The launch costs 0.4 µs
-# while workers are awake; asleep, 7 µs, and they come when a kernel of that size is done (0002).
-PARALLEL_WORK = 1_000_000
+# Multiply-adds from which several threads are worth it: 10 µs of work. The launch costs 0.4 µs
+# while workers are awake; while they sleep, the launcher runs small kernels without them (0002).
+PARALLEL_WORK = 500_000
 # The same in a loop of threads that are awake and wait for each other anyway (about 2 µs).
 REPEATED_WORK = 100_000
 

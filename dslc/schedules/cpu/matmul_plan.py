@@ -32,6 +32,7 @@ PLACED_ROWS, ALIASED_ROWS = 128, 48  # rows up to which b may be read in place b
 LONG = 256  # columns from which rows of b are read side by side
 STRIP = 4096  # sums of such a strip of columns
 PACKING = 4  # rows of the product that take as long as packing b
+READING = 2  # rows that would be multiplied while b is read from behind the L2 cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,8 @@ class MatmulPlan:
 
     @property
     def work(self) -> Size:
-        """Multiply-adds."""
-        return product([*self.batch, self.m, self.n, self.k])
+        """What it takes, counted in multiply-adds: few rows wait for b."""
+        return product([*self.batch, self.m + READING, self.n, self.k])
 
     @property
     def width(self) -> int:
@@ -90,7 +91,7 @@ def plan_matmul(
     lanes = machine.lanes(a.dtype)
     most = m if isinstance(m, int) else most
     source = _source(a, b, most, n, k, machine)
-    tasks = choose_tasks(machine, product([*batch, m, n, k]))
+    tasks = choose_tasks(machine, product([*batch, m + READING, n, k]))
     if source == "place" and _is_stream(m, n, k, machine, a.dtype):
         source = "stream"
     unit = 1 if source == "dots" else lanes
