@@ -27,6 +27,7 @@ from dslc.lowering.loops import Task, emit_loops, is_flat
 from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.pairs import is_paired
+from dslc.ops.parts import PartsAttrs
 from dslc.ops.strassen import StrassenAttrs
 from dslc.ops.windows import ConvWeightGradientAttrs
 from dslc.ops.winograd import WinogradAttrs
@@ -47,7 +48,7 @@ from dslc.schedules.cpu.depthwise import (
 )
 from dslc.schedules.cpu.dots import PAIRS, imported, stored
 from dslc.schedules.cpu.matmul import emit_matmul
-from dslc.schedules.cpu.matmul_plan import plan_matmul
+from dslc.schedules.cpu.matmul_plan import plan_matmul, plan_parts
 from dslc.schedules.cpu.spread import emit_spread, plan_spread
 from dslc.schedules.cpu.strassen import emit_strassen, plan_strassen
 from dslc.schedules.cpu.winograd import emit_winograd, plan_winograd
@@ -146,13 +147,13 @@ def _anchor(group: Group) -> Eqn:
 
 
 def _epilogue(task: Task, anchor: Eqn) -> Epilogue:
-    """Stores the group's outputs at an index, given the contraction's element there."""
-    value = anchor.outputs[0]
+    """Stores the group's outputs at an index, given the contraction's elements there."""
 
-    def finish(index: tuple[Expr, ...], total: Expr) -> None:
+    def finish(index: tuple[Expr, ...], *totals: Expr) -> None:
         with task.k.scope():
             where = tuple(task.k.intern(i) for i in index)
-            task.graph.pin(value, where, task.k.bind(total))
+            for value, total in zip(anchor.outputs, totals, strict=True):
+                task.graph.pin(value, where, task.k.bind(total))
             task.store_all(where)
 
     return finish
@@ -168,6 +169,8 @@ def _plan(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
             return _plan_matmul(anchor, machine, size)
         case "matmul_packed":
             return _plan_packed_matmul(anchor, machine, size)
+        case "matmul_parts":
+            return _plan_parts(anchor, machine, size)
         case "conv2d_packed":
             return _plan_packed(anchor, machine, size)
         case "conv2d_winograd":
@@ -217,6 +220,21 @@ def _plan_packed_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     turn = size.turn
     return _Planned(
         plan, scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, panels, e, s, turn)
+    )
+
+
+def _plan_parts(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
+    (a, w), attrs = anchor.inputs, cast(PartsAttrs, anchor.attrs)
+    if cast(int, w.type.dims[2]) % (attrs.parts * machine.lanes(_dtype(a))):
+        return None
+    left, inner = size.operand(a), size(a.type.dims[1])
+    panels = Panels(size.buffer(w), _dtype(w), cast(int, w.type.dims[2]))
+    plan = plan_parts(
+        left, panels, size(a.type.dims[0]), attrs.columns, attrs.parts, inner, machine
+    )  # fmt: skip
+    turn = size.turn
+    return _Planned(
+        plan, 0, plan.tasks, lambda e, s: emit_matmul(plan, left, panels, e, None, turn)
     )
 
 

@@ -15,6 +15,7 @@ from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index, NoFacet, Ranking, Scatter
 from dslc.ir.types import DType, TensorType
 from dslc.ops.attention_formula import AttentionAttrs, score_dims
+from dslc.ops.parts import PartsAttrs
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.strassen import StrassenAttrs
 from dslc.ops.winograd import WinogradAttrs
@@ -167,7 +168,8 @@ def flops_of(eqn: Eqn) -> Dim:
         return eqn.outputs[0].type.size * (2 * eqn.inputs[0].type.dims[3])
     cost = cost_of(eqn)
     steps = product(cost.reduction) if cost.reduction is not None else 0
-    return eqn.outputs[0].type.size * (steps * cost.repeated + cost.operations)
+    parts = len(eqn.outputs) if isinstance(eqn.attrs, PartsAttrs) else 1
+    return parts * eqn.outputs[0].type.size * (steps * cost.repeated + cost.operations)
 
 
 def _attention_flops(eqn: Eqn) -> Dim:

@@ -393,7 +393,9 @@ class _Grouper:
 
     def place_anchor(self, eqn: Eqn, drafts: list[_Draft], is_result: bool) -> None:
         host = None
-        if not self.costs[eqn].scatters and len(eqn.outputs) == 1:
+        stored = is_result or any(self.has_view(out) for out in eqn.outputs) or len(drafts) > 1
+        # Of several results of an anchor, all are stored or none.
+        if not self.costs[eqn].scatters and not (stored and len(eqn.outputs) > 1):
             host = self.host(eqn, drafts)
         if host is None:
             host = self.new_draft(eqn)
@@ -401,7 +403,7 @@ class _Grouper:
         else:
             self.add(host, eqn)
             host.identity.add(eqn)
-            if is_result or self.has_view(eqn.outputs[0]) or len(drafts) > 1:
+            if stored:
                 host.outputs.append(eqn.outputs[0])
         host.anchor = eqn
         host.kind = self.kind(eqn)

@@ -15,6 +15,7 @@ from dslc.ops.slicing import SliceAttrs
 CONTRACTIONS = (
     "matmul",
     "matmul_packed",
+    "matmul_parts",
     "matmul_pairs",
     "conv2d",
     "conv2d_packed",
@@ -66,7 +67,7 @@ def epilogues(function: Function) -> set[Value]:
             before |= needs.get(value, 0)
         (out, *_) = eqn.outputs
         if eqn.op.name in CONTRACTIONS:
-            root[out] = 1 << i
+            root.update(dict.fromkeys(eqn.outputs, 1 << i))
             before |= 1 << i
         elif eqn.op.elementwise:
             chain = max(root.get(v, 0) for v in eqn.inputs if v.type.dims == out.type.dims)

@@ -4,7 +4,8 @@
     conv2d_input_gradient(g, w)   becomes   conv2d_packed(g, pack(w turned round))
     either, of 3x3 kernels        becomes   conv2d_winograd(.., transformed(pack(w))), where it pays
     conv2d(x, w), of 1x1 kernels  becomes   conv2d_strassen(x, summed(pack(w))), where it pays
-    matmul(h, w) in a loop        becomes   matmul_packed(h, pack(w)), if w is the same at each step
+    matmul(h, w) in a loop        becomes   matmul_packed(h, pack(w)), if w is the same each time;
+                                            matmul_parts, if what it gives is taken apart (gates.py)
     matmul(x, w)                  becomes   matmul_packed(x, pack(w)), if w never changes; what w
                                             is the bf16 of stays that, where x is f32
 
@@ -28,6 +29,7 @@ from dslc.ir.dims import Dim
 from dslc.ir.op import Attrs, Op
 from dslc.ir.rewrite import Context, Rule, rewrite
 from dslc.ir.types import ITEMSIZE, DType
+from dslc.lowering.gates import divide
 from dslc.lowering.halves import pairs_along
 from dslc.lowering.strassen import Product, pays, summed
 from dslc.lowering.winograd import Convolution, choose_tile, transformed
@@ -120,7 +122,8 @@ def pack_in_loops(function: Function, cpu: Vectors) -> Function:
         if isinstance(eqn.attrs, ScanAttrs):
             body = pack_in_loops(eqn.attrs.body, cpu)
             fixed = set(body.params[eqn.attrs.elements + eqn.attrs.carries :])
-            eqn = with_body(eqn, rewrite(body, [_product_rule(fixed, cpu)]))
+            divided = divide(body, fixed, {"f32": cpu.lanes("f32"), "f64": cpu.lanes("f64")})
+            eqn = with_body(eqn, rewrite(divided, [_product_rule(fixed, cpu)]))
         eqns.append(eqn)
     return Function(function.name, function.params, tuple(eqns), function.results)
 

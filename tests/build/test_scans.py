@@ -140,6 +140,25 @@ train M {
     optimizer sgd[lr=0.1]
 }
 """
+# Wide enough for gates that are taken where they are summed up.
+GATES = """
+from std.recurrent import lstm_cell, gru_cell
+model M(x: f32[N, T, 3]) -> f32[N, 4] {
+    low, high = lstm_cell[30], gru_cell[16]
+    zero, one = zeros[N, 30](), ones[N, 16]()
+    hs, h, c, g = scan x_t in x along 1, h = zero, c = zero, g = one {
+        h, c = low(x_t, h, c)
+        g = high(h, g)
+        yield g
+    }
+    return (sum[axis=1](hs) |> out: dense[4]) + (c |> last: dense[4])
+}
+train M {
+    input label: i64[N]
+    loss cross_entropy(output, label)
+    optimizer sgd[lr=0.1]
+}
+"""
 CHECKPOINTS = """
 from std.recurrent import lstm
 model M(x: f32[N, T, 3], lengths: i64[N]) -> f32[N, 4] {
@@ -174,12 +193,13 @@ MODELS = [
     Model("state", STATE, sizes=({"T": 0}, {"T": 1}, {"T": 4})),
     Model("trained", TRAINED, sizes=({"T": 1, "N": 2}, {"T": 5, "N": 3})),
     Model("deep cells", DEEP_CELLS, sizes=({"T": 2, "N": 2}, {"T": 3, "N": 3}, {"T": 8, "N": 1})),
+    Model("gates", GATES, sizes=({"T": 2, "N": 1}, {"T": 3, "N": 7})),
     Model("checkpoints", CHECKPOINTS,
           sizes=({"T": 0, "N": 1}, {"T": 1, "N": 2}, {"T": 11, "N": 3})),
     Model("attend", ATTEND, sizes=LENGTHS),
 ]  # fmt: skip
 BY_NAME = {model.name: model for model in MODELS}
-TOGETHER = ("rnn", "swaps", "nested")
+TOGETHER = ("rnn", "swaps", "nested", "gates")
 
 
 @pytest.fixture(scope="module")

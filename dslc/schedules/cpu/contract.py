@@ -31,8 +31,9 @@ Expr = Any  # a TIR expression
 Size = Any  # a Python int, or an int64 TIR expression
 Index = tuple[Expr, ...]
 
-# (logical index of an output element, its accumulated value) -> None: emits the store itself.
-Epilogue = Callable[[Index, Expr], None]
+# (logical index of an output element, its accumulated value) -> None: emits the store itself. Of a
+# product of several parts, the value of each.
+Epilogue = Callable[..., None]
 
 # Fields of a template's plan and what they are instead of what the cost model says.
 Choice = tuple[tuple[str, int], ...]

@@ -57,6 +57,7 @@ from dslc.schedules.cpu.register_tile import (
     allocate,
     clear,
     finish,
+    finish_parts,
     reduce_segment,
 )
 from dslc.schedules.cpu.split import Group, split
@@ -239,6 +240,12 @@ def _tile(run: _Run, where: Index, row: Expr, height: int, block: _Block) -> Non
         lambda i, k: a.buffer[address(base, (i64(i), a.strides[-2]), (k, a.strides[-1]))],
         _column_reader(run, where, block),
     )  # fmt: skip
+    if plan.parts > 1:
+        start = T.bind(div(first, plan.parts))
+        width = run.b.width // plan.parts if isinstance(run.b, Panels) else 0
+        finish_parts(tile, run.registers, plan.parts, width, plan.kept - start,
+                     lambda i, j: (row + i, start + j), run.epilogue)  # fmt: skip
+        return
     finish(tile, run.registers, block.columns,
            lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
 

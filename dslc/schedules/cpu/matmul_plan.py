@@ -9,7 +9,7 @@ Non-goals: TIR.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dslc.schedules.cpu.contract import (
     ITEMSIZE,
@@ -41,7 +41,8 @@ class MatmulPlan:
     beforehand), "place" (b itself) or "pack" (scratch); "dots" and "stream" are other kinds of
     tiles.
     `split`: what the tasks share out: "batch", "rows" or "columns"; `least`: the work from which
-    there are several."""
+    there are several. `parts`: of panels in which that many results lie side by side, `kept`
+    columns of each (`n` counts all that there are in the panels)."""
 
     m: Size
     n: Size
@@ -56,6 +57,8 @@ class MatmulPlan:
     tasks: int
     least: int
     rows_outside: bool
+    parts: int = 1
+    kept: int = 0
 
     @property
     def work(self) -> Size:
@@ -111,6 +114,15 @@ def plan_matmul(
         rows_outside=isinstance(b_bytes, int)
         and b_bytes * ITEMSIZE[a.dtype] <= machine.l2_bytes // 2,
     )  # fmt: skip
+
+
+def plan_parts(
+    a: Operand, b: Panels, m: Size, columns: int, parts: int, k: Size, machine: Machine
+) -> MatmulPlan:
+    """The plan for panels [.., K, parts * lanes], with the same columns of each part."""
+    panels = ceil_div(columns, b.width // parts)
+    plan = plan_matmul(a, b, m, panels * b.width, k, machine)
+    return replace(plan, parts=parts, kept=columns)
 
 
 def _source(

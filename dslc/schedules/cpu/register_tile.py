@@ -12,7 +12,8 @@ Non-goals: choosing tile sizes, and the loops around a tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +26,14 @@ from dslc.schedules.cpu.contract import (
     Index,
     Size,
     address,
+    ceil_div,
     div,
     i64,
     is_int,
+    larger,
     local,
     loop,
+    smaller,
     store_vector,
     vector_at,
     zeros,
@@ -40,6 +44,7 @@ RowReader = Callable[[int, Expr], Expr]  # (row of the tile, k) -> scalar
 ColumnReader = Callable[[int, Expr], Expr]  # (vector of the tile, k) -> vector of `lanes`
 
 UNROLL = 4  # steps of k per iteration
+HOT = 32  # iterations of the inner one of two loops
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,7 @@ def reduce_segment(
 
     whole = div(length, UNROLL)
     if not is_int(whole, 0):
-        with loop(0, whole) as block:
+        with _hot_loop(whole) as block:
             if beside is not None:
                 beside(block)
             for u in range(UNROLL):
@@ -175,6 +180,20 @@ def reduce_segment(
     else:
         with loop(whole * UNROLL, length) as k:
             step(k, 0)
+
+
+@contextmanager
+def _hot_loop(stop: Size) -> Iterator[Expr]:
+    """A loop in a loop. To LLVM, what is nested deeper runs more often: it would else keep an
+    epilogue's constants in registers, and accumulators in memory for them."""
+    if isinstance(stop, int) and stop <= HOT:
+        with loop(0, stop) as variable:
+            yield variable
+        return
+    with loop(0, ceil_div(stop, HOT)) as outer:
+        start = T.bind(outer * HOT)
+        with loop(start, T.bind(i64(smaller(stop, start + HOT)))) as variable:
+            yield variable
 
 
 def finish(
@@ -203,6 +222,29 @@ def finish(
             rows(tile.columns)
         with T.Else():
             rows(columns)
+
+
+def finish_parts(
+    tile: Tile, registers: Registers, parts: int, width: int, left: Size,
+    index: Callable[[Expr, Expr], Index], epilogue: Epilogue,
+) -> None:  # fmt: skip
+    """Hands rows of `parts` results to the epilogue: `width` columns of each lie side by side, and
+    `left` of the tile's first part and those to its right are there."""
+    copy_out(tile, registers)
+    results = registers.results
+
+    def rows(first: int, count: Size) -> None:
+        with loop(0, tile.rows) as i, loop(0, count) as j:
+            at = i * tile.columns + first * parts + j
+            totals = [results[at + part * width] for part in range(parts)]
+            epilogue(index(i, first + j), *totals)
+
+    for first in range(0, tile.columns // parts, width):
+        with T.If(left >= i64(first + width)):
+            with T.Then():
+                rows(first, width)
+            with T.Else():
+                rows(first, T.bind(i64(larger(0, left - first))))
 
 
 def copy_out(tile: Tile, registers: Registers) -> None:
