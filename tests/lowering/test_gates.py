@@ -1,4 +1,4 @@
-"""Products whose columns are gates are divided where nothing needs them whole, and mean it still."""
+"""Products whose columns are gates are cut where nothing needs them whole, and mean the same."""
 
 from __future__ import annotations
 
