@@ -7,7 +7,8 @@ go to which lane, loops over results (`loops.py`), sums of products (`dslc/sched
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tvm import tirx
@@ -16,10 +17,18 @@ from tvm.tirx.script import builder as T
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index
 from dslc.ir.types import is_float
+from dslc.lowering.expressions import extremum
 from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, local
 from dslc.lowering.sizes import i64
+from dslc.schedules.cpu.vector import lane_max, lane_min, lane_product, lane_sum
 
+VECTOR = 16  # lanes that are folded as a vector
 TERMS = 128  # of a float sum that are added one by one: longer sums are sums of such parts
+
+# Of vectors of floats, none of which is NaN where it is an extremum.
+_LANES: Mapping[str, Callable[[Expr, int], Expr]] = {
+    "sum": lane_sum, "prod": lane_product, "max": lane_max, "min": lane_min,
+}  # fmt: skip
 
 
 class Accumulators:
@@ -36,6 +45,13 @@ class Accumulators:
         self.parts = local(lanes, COMPUTED[asked.dtype])
         in_parts = asked.kind == "sum" and is_float(asked.dtype) and not short
         self.totals = local(lanes, COMPUTED[asked.dtype]) if in_parts else None
+        # Extrema of floats: whether a lane has met NaN, apart from its extremum without them. Both
+        # together would be twice as many steps, each of which waits for the one before.
+        odd = asked.kind in ("max", "min") and is_float(asked.dtype)
+        self.odd = local(lanes, "int32") if odd else None
+        if self.odd is not None:
+            with k.loop(size) as lane:
+                T.buffer_store(self.odd, tirx.const(0, "int32"), [lane])
         self._clear(self.parts)
         if self.totals is not None:
             self._clear(self.totals)
@@ -45,22 +61,53 @@ class Accumulators:
             T.buffer_store(cells, self.k.identity(self.kind, self.dtype), [lane])
 
     def add(self, lane: Expr, term: Expr) -> None:
-        combined = self.k.combine(self.kind, self.parts[lane], term, self.dtype)
+        if self.odd is None:
+            combined = self.k.combine(self.kind, self.parts[lane], term, self.dtype)
+        else:
+            term = self.k.bind(term)
+            combined = extremum(self.kind, self.parts[lane], term)
+            odd = tirx.Select(tirx.isnan(term), tirx.const(1, "int32"), self.odd[lane])
+            T.buffer_store(self.odd, odd, [lane])
         T.buffer_store(self.parts, combined, [lane])
 
     def total(self, lane: Expr) -> Expr:
         """After all additions."""
+        if self.odd is not None:
+            return self._or_nan(self.odd[lane], self.parts[lane])
         return self.parts[lane] if self.totals is None else self.totals[lane]
 
     def folded(self, lanes: int) -> Expr:
         """All lanes, a power of two, as one: halves on to each other. After all additions."""
         cells = self.parts if self.totals is None else self.totals
-        while lanes > 1:
+        while lanes > (VECTOR if is_float(self.dtype) else 1):
             lanes //= 2
             with self.k.loop(lanes) as lane:
-                combined = self.k.combine(self.kind, cells[lane], cells[lane + lanes], self.dtype)
-                T.buffer_store(cells, combined, [lane])
-        return T.bind(cells[0])
+                self._fold(cells, lane, lane + lanes)
+        if lanes == 1:
+            return T.bind(cells[0])
+        # Written out as a vector: LLVM makes scalars of the last rounds, which wait for each other.
+        place = tirx.Ramp(i64(0), i64(1), lanes)
+        total = T.bind(_LANES[self.kind](T.bind(cells[place]), lanes))
+        if self.odd is None:
+            return total
+        met = tirx.call_llvm_pure_intrin(
+            "int32", f"llvm.vector.reduce.or.v{lanes}i32", self.odd[place]
+        )
+        return T.bind(self._or_nan(met, total))
+
+    def _fold(self, cells: Any, lane: Expr, other: Expr) -> None:
+        """One lane on to another."""
+        if self.odd is None:
+            combined = self.k.combine(self.kind, cells[lane], cells[other], self.dtype)
+        else:
+            combined = extremum(self.kind, cells[lane], cells[other])
+            met = tirx.bitwise_or(self.odd[lane], self.odd[other])
+            T.buffer_store(self.odd, met, [lane])
+        T.buffer_store(cells, combined, [lane])
+
+    def _or_nan(self, met: Expr, extremum: Expr) -> Expr:
+        nan = tirx.const(math.nan, COMPUTED[self.dtype])
+        return tirx.Select(tirx.NE(met, tirx.const(0, "int32")), nan, extremum)
 
     def over(self, dims: Sequence[Dim], terms: int, body: Callable[[Index], None]) -> None:
         """Runs `body` for every index into `dims`; it adds at most `terms` terms to each lane."""

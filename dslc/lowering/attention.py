@@ -23,10 +23,10 @@ from tvm.tirx.script import builder as T
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim
 from dslc.ir.op import Expr, Index
-from dslc.lowering.loops import Task, for_rows
 from dslc.lowering.scalar import COMPUTED, local
 from dslc.lowering.scores import LOWEST, Scores
 from dslc.lowering.sizes import i64
+from dslc.lowering.tasks import Task, for_rows
 
 BLOCK = 64  # rows whose weights are made at a time
 LANES = 256  # columns of a result that are summed at a time, where their number is not known: 64

@@ -20,9 +20,9 @@ from dslc.lowering.attention import emit_attention as emit_loops
 from dslc.lowering.contract import Sizes
 from dslc.lowering.group import Group
 from dslc.lowering.kernel import declare
-from dslc.lowering.loops import Task
 from dslc.lowering.moves import Strided, strided
 from dslc.lowering.scores import Scores, anchor_of
+from dslc.lowering.tasks import Task
 from dslc.ops.attention_formula import AttentionAttrs, by_name
 from dslc.schedules.cpu.attention import AttentionPlan, emit_attention, plan_attention
 from dslc.schedules.cpu.attention_backward import BackwardPlan, emit_backward, plan_backward

@@ -23,7 +23,8 @@ from dslc.ir.prove import Prover
 from dslc.lowering.buffers import STORED, strides_of
 from dslc.lowering.group import Group
 from dslc.lowering.kernel import declare
-from dslc.lowering.loops import Task, emit_loops, is_flat
+from dslc.lowering.loops import emit_loops, is_flat
+from dslc.lowering.tasks import Task
 from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.pairs import is_paired

@@ -48,13 +48,14 @@ from dslc.lowering.entry import make_copy
 from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group, Grouping, group
 from dslc.lowering.kernel import Emit, Kernel, make_kernel
-from dslc.lowering.loops import Task, is_flat, unflatten
+from dslc.lowering.loops import is_flat
 from dslc.lowering.program import Layout, Lowered, assemble, lay_out
 from dslc.lowering.put import in_place, put_dims, put_row
 from dslc.lowering.ranking import ranking_of
 from dslc.lowering.rows import join_rows
 from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, local
 from dslc.lowering.sizes import i64
+from dslc.lowering.tasks import Task, unflatten
 from dslc.schedules.cuda.block import barrier
 from dslc.schedules.cuda.block import shared as shared_array
 

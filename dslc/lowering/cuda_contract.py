@@ -25,8 +25,8 @@ from dslc.lowering.cuda_sides import Sizes, shape_of, sides_of
 from dslc.lowering.cuda_threads import each_thread
 from dslc.lowering.group import Group
 from dslc.lowering.kernel import declare
-from dslc.lowering.loops import Task, unflatten
 from dslc.lowering.sizes import i64
+from dslc.lowering.tasks import Task, unflatten
 from dslc.ops.linalg import accumulator
 from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.pairs import is_paired

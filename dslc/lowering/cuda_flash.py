@@ -23,11 +23,11 @@ from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index
 from dslc.lowering.cuda_threads import shuffled
 from dslc.lowering.group import Group
-from dslc.lowering.loops import Task, unflatten
 from dslc.lowering.operands import scores_of
 from dslc.lowering.scalar import local
 from dslc.lowering.scores import LOWEST, Scores, anchor_of
 from dslc.lowering.sizes import i64
+from dslc.lowering.tasks import Task, unflatten
 from dslc.ops.attention_formula import by_name
 from dslc.schedules.cuda.block import barrier
 from dslc.schedules.cuda.block import shared as shared_array

@@ -14,7 +14,7 @@ from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, Poly, product
 from dslc.ir.op import Expr, Index
 from dslc.lowering.buffers import STORED
-from dslc.lowering.loops import Task
+from dslc.lowering.tasks import Task
 from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.windows import ConvWeightGradientAttrs

@@ -21,10 +21,10 @@ from dslc.ir.op import attrs_symbols
 from dslc.lowering.buffers import STORED, Memory
 from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group, Grouping
-from dslc.lowering.loops import Task
 from dslc.lowering.memory import InArena, Place, Plan
 from dslc.lowering.parts import cut
 from dslc.lowering.scalar import Math, ScalarKernels
+from dslc.lowering.tasks import Task
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -37,7 +37,7 @@ from dslc.lowering.entry import (
 )
 from dslc.lowering.group import Group, Grouping, group
 from dslc.lowering.kernel import Kernel, make_kernel, places_of, pointers_of
-from dslc.lowering.loops import Task, emit_loops
+from dslc.lowering.loops import emit_loops
 from dslc.lowering.measured import for_group
 from dslc.lowering.memory import InArena, InCarry, Place, Plan, plan, plan_body
 from dslc.lowering.moves import join_moves
@@ -45,6 +45,7 @@ from dslc.lowering.put import emit_put, in_place, put_into
 from dslc.lowering.ranking import emit_ranking
 from dslc.lowering.rows import join_rows
 from dslc.lowering.shared import Callee, Shared, told
+from dslc.lowering.tasks import Task
 from dslc.lowering.turns import emit_turn, is_turn
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.schedules.cpu import vmath

@@ -13,7 +13,7 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim
 from dslc.ir.op import Index
 from dslc.lowering.group import Group
-from dslc.lowering.loops import Task, for_rows
+from dslc.lowering.tasks import Task, for_rows
 from dslc.ops.placing import PutAttrs, start_of, within
 
 

@@ -21,8 +21,8 @@ from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index
 from dslc.lowering.buffers import STORED, strides_of
 from dslc.lowering.group import Group
-from dslc.lowering.loops import Task, for_rows
 from dslc.lowering.sizes import i64
+from dslc.lowering.tasks import Task, for_rows
 from dslc.ops.shape import TransposeAttrs
 from dslc.schedules.cpu.contract import (
     Machine,

@@ -1,0 +1,173 @@
+"""Reductions on a CPU: scalar loops shaped so that LLVM makes vectors of them.
+
+Input: a `Task` whose group reduces. Output: statements in the TIR builder's current scope.
+- Along the last axis, an array of partial results is kept (floats may not be reordered by LLVM).
+- Across it, a block of neighbouring results is kept in registers.
+
+Non-goals: the accumulators themselves (`accumulate.py`), positions of extrema (`loops.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import tirx
+
+from dslc.diagnostics import InternalError
+from dslc.ir.core import Eqn, Value
+from dslc.ir.dims import Dim, product
+from dslc.ir.op import Expr, Index
+from dslc.lowering.accumulate import TERMS, Accumulators
+from dslc.lowering.scalar import Reduction
+from dslc.lowering.sizes import i64
+from dslc.lowering.tasks import GUESS, Task, for_rows
+
+KEPT_LANES = 64  # neighbouring results that a reduction keeps at a time
+
+
+def emit_reduction(task: Task, anchor: Eqn) -> bool:
+    """A group that reduces; False, with nothing emitted, if that is to be done point by point."""
+    k, value = task.k, anchor.outputs[0]
+    origin = tuple(k.dim(0) for _ in value.type.dims)
+    reader = task.graph.reader(value)
+    asked = k.reduction(lambda: reader(origin))
+    if asked is None or asked.kind in ("argmax", "argmin"):
+        return False
+    if _along_last_axis(anchor):
+        _emit_along(task, value, asked)
+        return True
+    if value.type.rank:
+        _emit_across(task, value, asked)
+    return bool(value.type.rank)
+
+
+def _along_last_axis(anchor: Eqn) -> bool:
+    axes = getattr(anchor.attrs, "axes", None)
+    if not anchor.op.name.startswith("reduce_") or axes is None:
+        return False
+    return anchor.inputs[0].type.rank - 1 in axes
+
+
+def _reduction_at(task: Task, value: Value, index: Index) -> Reduction:
+    reader = task.graph.reader(value)
+    asked = task.k.reduction(lambda: reader(index))
+    if asked is None:
+        raise InternalError(f"{value} reduces at some indices only")
+    return asked
+
+
+def reduce_row(
+    task: Task, value: Value, index: Index, also: Callable[[Index], None] | None = None
+) -> None:
+    """One result of a reduction along the last axis. `also` is done at each index that is
+    reduced."""
+    lanes = _lanes(_reduction_at(task, value, index))
+    _finish(task, value, index, _total(task, value, index, lanes, also))
+
+
+def _finish(task: Task, value: Value, index: Index, total: Expr) -> None:
+    """Stores the outputs at `index`, given the reduction's total there."""
+    reader = task.graph.reader(value)
+    result = task.k.finish(lambda: reader(index), total)
+    task.graph.pin(value, index, task.k.bind(result))
+    task.store_all(index)
+
+
+def _lanes(asked: Reduction) -> int:
+    """Accumulators of a reduction over a last axis: of long ones many, since an addition waits for
+    the one before into the same."""
+    last = asked.dims[-1]
+    return 16 if isinstance(last, int) and last < 256 else 64
+
+
+def _emit_along(task: Task, value: Value, asked: Reduction) -> None:
+    """Reduces the last axis (and maybe others): partial results in `lanes` accumulators."""
+    lanes = _lanes(asked)
+    steps = product(asked.dims)
+    weight = task.weight * (steps if isinstance(steps, int) else GUESS * lanes)
+
+    def row(index: Index) -> None:
+        with task.k.nest(value.type.dims[len(index) :]) as rest:
+            full = (*index, *rest)
+            reduce_row(task, value, full)
+
+    for_rows(task, value.type.dims, (), weight, row)
+
+
+def _total(
+    task: Task, value: Value, index: Index, lanes: int, also: Callable[[Index], None] | None
+) -> Expr:
+    k = task.k
+    asked = _reduction_at(task, value, index)
+    outer, last = asked.dims[:-1], asked.dims[-1]
+    blocks, rest = last // lanes, last % lanes
+    sums = Accumulators(k, asked, lanes, k.dim(lanes))
+
+    def add(r: Index, lane: Expr) -> None:
+        sums.add(lane, asked.body(r))
+        if also is not None:
+            also((*index, *r))
+
+    def block(r: Index) -> None:
+        start = k.binary("mul", r[-1], k.dim(lanes), "index")
+        with k.loop(lanes) as lane:
+            add((*r[:-1], k.binary("add", start, lane, "index")), lane)
+
+    def tail(r: Index) -> None:
+        if rest != 0:
+            with k.loop(rest) as lane:
+                add((*r, k.binary("add", k.dim(blocks * lanes), lane, "index")), lane)
+
+    def row(r: Index) -> None:
+        if blocks != 0:
+            with k.loop(blocks) as number:
+                block((*r, number))
+        tail(r)
+
+    if isinstance(blocks, int) and blocks < TERMS:
+        sums.over(outer, blocks + 1, row)
+    else:
+        sums.over((*outer, blocks), 1, block)
+        sums.over(outer, 1, tail)
+    return sums.folded(lanes)
+
+
+def _emit_across(task: Task, value: Value, asked: Reduction) -> None:
+    """Keeps the last axis: a block of its results is accumulated at a time."""
+    *outer, last = value.type.dims
+    steps = product(asked.dims)
+    weight = task.weight * (steps if isinstance(steps, int) else GUESS * GUESS)
+    count = last if isinstance(last, int) and last <= KEPT_LANES else None
+    blocks: Dim = 1 if count is not None else (last + (KEPT_LANES - 1)) // KEPT_LANES
+    dims = (*outer, blocks)
+
+    def block(index: Index) -> None:
+        k = task.k
+        with k.nest(dims[len(index) :]) as rest:
+            full = (*index, *rest)
+            row, number = full[:-1], full[-1]
+            start = k.binary("mul", number, k.dim(KEPT_LANES), "index")
+            left = k.binary("sub", k.dim(last), start, "index")
+            size = k.dim(count) if count is not None else tirx.min(left, i64(KEPT_LANES))
+            _accumulate(task, value, row, start, k.bind(size))
+
+    for_rows(task, dims, (), weight * KEPT_LANES, block)
+
+
+def _accumulate(task: Task, value: Value, row: Index, start: Expr, size: Expr) -> None:
+    """The results `row + (start + lane,)` for every lane below `size`."""
+    k = task.k
+
+    def at(lane: Expr) -> Index:
+        return (*row, k.binary("add", start, lane, "index"))
+
+    asked = _reduction_at(task, value, at(k.dim(0)))
+    sums = Accumulators(k, asked, KEPT_LANES, size)
+
+    def add(r: Index) -> None:
+        with k.loop(size) as lane:
+            sums.add(lane, _reduction_at(task, value, at(lane)).body(r))
+
+    sums.over(asked.dims, 1, add)
+    with k.loop(size) as lane:
+        _finish(task, value, at(lane), sums.total(lane))
