@@ -34,6 +34,7 @@ from dslc.ir.op import Op
 from dslc.lowering.cuda_pack import pack_for_cuda
 from dslc.lowering.halves import halves
 from dslc.lowering.pack import Vectors, pack_weights
+from dslc.lowering.planes import prefers_planes
 from dslc.ops.strassen import conv2d_strassen
 from dslc.ops.winograd import conv2d_winograd
 from dslc.passes import pipeline
@@ -112,9 +113,10 @@ def optimise(
         program = specialise(program, sizes)
         if dump is not None:
             dump("special", program)
-    program = pipeline.run(program, pipeline.BEFORE_LOWERING, dump)
     if target.kind == "cpu":
         cpu = Vectors(target.vector_bits, target.has_bf16, target.exact)
+        earlier = pipeline.before_lowering(partial(prefers_planes, cpu=cpu))
+        program = pipeline.run(program, earlier, dump)
         pack = partial(pack_weights, cpu=cpu, fixed=fixed_variables(program))
         kernels = (
             ("pack", pipeline.each_entry(pack)),
@@ -123,6 +125,7 @@ def optimise(
         )
         program = pipeline.run(program, kernels, dump)
     else:
+        program = pipeline.run(program, pipeline.before_lowering(), dump)
         program = pipeline.run(program, (("pack", pipeline.each_entry(pack_for_cuda)),), dump)
     return pipeline.run(program, pipeline.AFTER_PACKING, dump)
 

@@ -12,7 +12,7 @@ expressions, to be emitted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from dslc.diagnostics import InternalError
@@ -24,7 +24,9 @@ from dslc.lowering.buffers import STORED, strides_of
 from dslc.lowering.group import Group
 from dslc.lowering.kernel import declare
 from dslc.lowering.loops import emit_loops, is_flat
+from dslc.lowering.planes import conv_shape
 from dslc.lowering.tasks import Task
+from dslc.ops.broadcast import BroadcastAttrs
 from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.pairs import is_paired
@@ -50,6 +52,8 @@ from dslc.schedules.cpu.depthwise import (
 from dslc.schedules.cpu.dots import PAIRS, imported, stored
 from dslc.schedules.cpu.matmul import emit_matmul
 from dslc.schedules.cpu.matmul_plan import plan_matmul, plan_parts
+from dslc.schedules.cpu.plane_tile import takes_planes
+from dslc.schedules.cpu.planes import emit_planes, plan_planes
 from dslc.schedules.cpu.spread import emit_spread, plan_spread
 from dslc.schedules.cpu.strassen import emit_strassen, plan_strassen
 from dslc.schedules.cpu.winograd import emit_winograd, plan_winograd
@@ -172,6 +176,8 @@ def _plan(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
             return _plan_packed_matmul(anchor, machine, size)
         case "matmul_parts":
             return _plan_parts(anchor, machine, size)
+        case "conv2d":
+            return _plan_over_planes(anchor, machine, size)
         case "conv2d_packed":
             return _plan_packed(anchor, machine, size)
         case "conv2d_winograd":
@@ -278,6 +284,31 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     return _Planned(
         plan, plan.scratch_bytes, plan.tasks, lambda e, s: emit_conv2d(plan, image, panels, e, s)
     )
+
+
+def _plan_over_planes(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
+    (x, w), dtype = anchor.inputs, _dtype(anchor.inputs[0])
+    shape = conv_shape(anchor)
+    if shape is None or not takes_planes(shape, dtype):
+        return None
+    flat = size.task is not None and _is_by_plane(size.task.group)
+    plan = plan_planes(replace(shape, batch=size(shape.batch)), dtype, machine, flat)
+    image, weights = size.operand(x), size.operand(w)
+    return _Planned(
+        plan, plan.scratch_bytes, plan.tasks, lambda e, s: emit_planes(plan, image, weights, e, s)
+    )
+
+
+def _is_by_plane(group: Group) -> bool:
+    """Whether all that is fused behind a convolution of planes asks for an element's image, channel
+    and place in its plane, and not for its row or column."""
+    return all(eqn is group.anchor or _asks_for_no_row(eqn) for eqn in group.eqns)
+
+
+def _asks_for_no_row(eqn: Eqn) -> bool:
+    if isinstance(eqn.attrs, BroadcastAttrs):
+        return not eqn.attrs.axes or max(eqn.attrs.axes) < 2
+    return eqn.op.elementwise or eqn.op.name == "constant"
 
 
 def _plan_winograd(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:

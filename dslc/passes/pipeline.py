@@ -90,14 +90,27 @@ def on_all(run: FunctionPass) -> ProgramPass:
 # Before gradients are made: what has a gradient of its own is found.
 BEFORE_GRADIENTS: Pipeline = (("attention", on_all(attention)),)
 SIMPLIFY: Pipeline = each("canonicalize", "fold", "canonicalize", "cse", "dce")
-# Before the lowering replaces ops by those that its kernels offer.
-BEFORE_LOWERING: Pipeline = (
-    *SIMPLIFY,
-    *each("totals", "products", "quotients", "sums", "yields", "scans"),
-    *each("canonicalize", "layout", "canonicalize", "flatten"),
-    ("absorb", absorb_transposes),
-    *SIMPLIFY,
-)
+
+
+def before_lowering(prefers_planes: Callable[[Function, Function], bool] | None = None) -> Pipeline:
+    """Before the lowering replaces ops by those that its kernels offer. `prefers_planes`: whether a
+    function is better as it is than what `layout` makes of it; None: never."""
+
+    def laid_out(function: Function) -> Function:
+        pixels = layout(function)
+        keeps = prefers_planes is not None and prefers_planes(function, pixels)
+        return function if keeps else pixels
+
+    return (
+        *SIMPLIFY,
+        *each("totals", "products", "quotients", "sums", "yields", "scans", "canonicalize"),
+        ("layout", on_entries(laid_out)),
+        *each("canonicalize", "flatten"),
+        ("absorb", absorb_transposes),
+        *SIMPLIFY,
+    )
+
+
 # After it: what its packing of weights put in is simplified, and hoisted out of inference.
 AFTER_PACKING: Pipeline = (
     *SIMPLIFY,
@@ -106,7 +119,7 @@ AFTER_PACKING: Pipeline = (
     *each("cse", "dce"),
 )
 # Without a lowering between: for `show --stage optimised`, and tests.
-OPTIMISE: Pipeline = (*BEFORE_GRADIENTS, *BEFORE_LOWERING, *AFTER_PACKING)
+OPTIMISE: Pipeline = (*BEFORE_GRADIENTS, *before_lowering(), *AFTER_PACKING)
 
 
 def run(

@@ -7,9 +7,10 @@ and once with expressions, for its code); channels, kernel, stride, padding are 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
-from dslc.schedules.cpu.contract import Size, is_zero, product
-
+Size = Any  # as in `contract.py`: the choice of a layout asks for shapes, too, and has no TVM
 Pair = tuple[int, int]
 
 
@@ -67,14 +68,14 @@ class ConvShape:
     def is_padded(self) -> bool:
         """Whether the input can't be read in place."""
         sides = (*self.padding[0], *self.padding[1])
-        return not all(is_zero(side) for side in sides) or self.input_dilation != (1, 1)
+        return not all(
+            isinstance(side, int) and side == 0 for side in sides
+        ) or self.input_dilation != (1, 1)
 
     @property
     def work(self) -> Size:
         """Multiply-adds."""
-        return product(
-            [self.batch, *self.out, *self.kernel, self.group_channels, self.out_channels]
-        )
+        return prod([self.batch, *self.out, *self.kernel, self.group_channels, self.out_channels])
 
 
 def _steps(room: Size, stride: int) -> Size:

@@ -1,0 +1,103 @@
+"""Decides whether convolutions run over planes (NCHW) or over pixels (NHWC) on a CPU.
+
+Input: a function whose images are planes, and what the pass `layout` made of it. Output: whether
+the first one is quicker. It counts cycles: of each convolution, by the template it would have
+(`schedules/cpu/planes.py`, or those of `pack.py`), and of the transposes that the second function
+has. Convolutions alone between a program's inputs and outputs are quicker over planes, mostly;
+networks of them are not.
+
+Non-goals: functions with pools or gradients of convolutions, which have kernels for pixels alone.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from dslc.ir.core import Eqn, Function
+from dslc.ir.dims import Dim
+from dslc.lowering.pack import Vectors
+from dslc.lowering.winograd import FEWEST_CHANNELS
+from dslc.ops.packed import is_depthwise
+from dslc.ops.windows import ConvAttrs
+from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.plane_tile import choose_tile, cycles, takes_planes
+
+STORED = {"f32": "float32", "f64": "float64"}  # what there are kernels for
+OTHER_IMAGE_OPS = ("pool2d", "conv2d_")
+# Cycles for each vector of pixels x channels: handing a result on; and copying what has padding.
+RESULT, COPY = 6.0, 4.0
+TURNED, SCATTERED = 0.5, 2.0  # of each element: turned in registers, or moved one by one
+LEAST_TURNED = 16  # channels, and pixels
+FASTER = 2.0  # what Winograd's way gives at least
+FULL = 1.1  # cycles of a multiply-add of the register tile
+
+
+def conv_shape(eqn: Eqn) -> ConvShape | None:
+    """The shape of a forward convolution over planes, if all but its batch is known."""
+    attrs, (x, w) = cast(ConvAttrs, eqn.attrs), eqn.inputs
+    n, *known = x.type.dims
+    kernel = w.type.dims
+    if attrs.layout != "NCHW" or not all(isinstance(d, int) for d in (*known, *kernel)):
+        return None
+    channels, height, width = cast(tuple[int, ...], tuple(known))
+    out, _, kh, kw = cast(tuple[int, ...], kernel)
+    top, bottom, left, right = attrs.padding
+    return ConvShape(
+        n, height, width, channels, out, (kh, kw), attrs.stride, ((top, bottom), (left, right)),
+        attrs.dilation, attrs.groups,
+    )  # fmt: skip
+
+
+def prefers_planes(planes: Function, pixels: Function, cpu: Vectors) -> bool:
+    """Whether the function over planes is quicker than the one over pixels."""
+    total = 0.0
+    for eqn in planes.eqns:
+        if eqn.op.name == "conv2d":
+            shape, dtype = conv_shape(eqn), eqn.inputs[0].type.dtype
+            if shape is None or not takes_planes(shape, STORED.get(dtype, "")):
+                return False
+            lanes, registers = cpu.lanes(dtype), 32 if cpu.bits == 512 else 16
+            tile = choose_tile(shape, STORED[dtype], lanes, registers, flat=True)
+            total += cycles(tile) - _over_pixels(shape, lanes, dtype == "f32" and not cpu.exact)
+        elif any(name in eqn.op.name for name in OTHER_IMAGE_OPS):
+            return False
+    turned = (eqn for eqn in pixels.eqns if eqn.op.name == "transpose")
+    return total < sum(map(_of_turning, turned))
+
+
+def _over_pixels(shape: ConvShape, lanes: int, winograd: bool) -> float:
+    """Cycles of a convolution with channels last; `winograd`: that way is open."""
+    batch = shape.batch if isinstance(shape.batch, int) else 1
+    (kh, kw), (height, width) = shape.kernel, shape.out
+    pixels, taps = batch * height * width, kh * kw
+    inputs = -(-shape.channels // lanes)
+    copied = batch * shape.height * shape.width * inputs * COPY if shape.is_padded else 0.0
+    if is_depthwise(shape.out_channels, shape.group_channels, shape.kernel, shape.groups):
+        return cast(float, pixels * inputs * (FULL * taps + RESULT) + copied)
+    vectors = shape.groups * -(-shape.group_out_channels // lanes)
+    products = FULL * taps * shape.group_channels
+    if winograd and _is_square(shape):
+        return cast(float, pixels * vectors * (products / FASTER))
+    return cast(float, pixels * vectors * (products + RESULT) + copied)
+
+
+def _is_square(shape: ConvShape) -> bool:
+    """Whether Winograd's way would be taken."""
+    plain = (shape.stride, shape.dilation, shape.groups) == ((1, 1), (1, 1), 1)
+    few = min(shape.channels, shape.out_channels) < FEWEST_CHANNELS
+    return plain and shape.kernel == (3, 3) and not few
+
+
+def _of_turning(eqn: Eqn) -> float:
+    """Cycles of a transpose, of images with channels last to or from planes."""
+    dims = [_known(dim) for dim in eqn.outputs[0].type.dims]
+    perm: tuple[int, ...] = getattr(eqn.attrs, "perm", ())
+    if len(dims) != 4 or perm[3:] == (3,):
+        return 0.0
+    both = dims[-1], dims[perm.index(3)]
+    each = TURNED if min(both) >= LEAST_TURNED else SCATTERED
+    return dims[0] * dims[1] * dims[2] * dims[3] * each
+
+
+def _known(dim: Dim) -> int:
+    return dim if isinstance(dim, int) else 1

@@ -1,0 +1,222 @@
+"""The register tile of a convolution of NCHW images, chosen by counting cycles.
+
+Input: a `ConvShape` of known height and width, and vector registers. Output: a `PlanesPlan`. Of a
+tile the multiply-adds are counted, the loads (two cycles each: vectors of pixels straddle cache
+lines), and what it takes to hand its results on. Non-goals: TVM, for the choice of a layout asks
+what a convolution would cost (`lowering/planes.py`); code (`planes.py`, `plane_image.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from dslc.schedules.cpu.conv_shape import ConvShape
+
+WRITTEN_OUT = 400  # multiply-adds of a tile up to which all positions of a kernel are
+LOAD = 2  # cycles
+RESULT, ROW = 5, 8  # cycles that a vector of results takes behind its sum, and a row of them
+COPIED = 3  # cycles of a vector that is copied
+BYTES = {"float32": 4, "float64": 8}  # of what it takes
+
+# Of an input's vectors (phase, row, column): the (row of the tile, tap) of the results that see it.
+Taps = dict[tuple[int, int, int], list[tuple[int, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanesPlan:
+    """Tiles of `channels` x `rows` x `vectors`; of `joined` rows, vectors hold all of them. Strips
+    have `strip` output rows, a multiple of `rows`. `pitch`: elements from row to row of the strip.
+
+    `flat`: the kernel is 1x1 and reads planes as they lie, of which a row is a tile's vectors.
+    Items (image, group, strip) are shared out to the tasks."""
+
+    shape: ConvShape
+    dtype: str
+    lanes: int
+    channels: int
+    rows: int
+    vectors: int
+    joined: bool
+    flat: bool
+    copies: bool
+    pitch: int
+    strip: int
+    tasks: int
+
+    @property
+    def pixels(self) -> int:
+        """Of a plane of results."""
+        height, width = self.shape.out
+        return int(height * width)
+
+    @property
+    def out(self) -> tuple[int, int]:
+        """Rows and columns of a plane of results, as tiles see it."""
+        if self.flat:
+            width = self.vectors * self.lanes
+            return -(-self.pixels // width), width
+        height, width = self.shape.out
+        return int(height), int(width)
+
+    @property
+    def wide(self) -> int:
+        """Vectors of a row of results."""
+        return -(-self.out[1] // self.lanes)
+
+    @property
+    def apart(self) -> int:
+        """Rows of a tile that have vectors of their own."""
+        return 1 if self.joined else self.rows
+
+    @property
+    def joined_columns(self) -> int:
+        """Pixels from the first result of a joined tile to the last."""
+        return (self.rows - 1) * self.pitch + self.out[1]
+
+    @property
+    def accumulators(self) -> int:
+        return self.channels * self.apart * self.vectors
+
+    @property
+    def sets(self) -> int:
+        """Most partial sums of an accumulator, of tiles with fewer vectors."""
+        return 4
+
+    @property
+    def rolled(self) -> bool:
+        """Whether a kernel's rows are gone through in a loop."""
+        return _is_rolled(self.shape, self.accumulators, self.apart)
+
+    @property
+    def strips(self) -> int:
+        """Of a plane."""
+        return -(-self.out[0] // self.strip)
+
+    @property
+    def strip_rows(self) -> int:
+        """Rows of each phase that a strip reads."""
+        return self.strip + _reach(self.shape, 0)
+
+    @property
+    def phases(self) -> list[tuple[int, int]]:
+        return [(y, z) for y in _remainders(self.shape, 0) for z in _remainders(self.shape, 1)]
+
+    @property
+    def phases_across(self) -> int:
+        return len(_remainders(self.shape, 1))
+
+    @property
+    def task_elements(self) -> int:
+        """Scratch elements of a task; tiles read whole vectors behind the last row."""
+        if not self.copies:
+            return 0
+        planes = self.shape.group_channels * len(self.phases)
+        return planes * self.strip_rows * self.pitch + (self.vectors + 1) * self.lanes
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self.task_elements * BYTES[self.dtype] * self.tasks
+
+    def taps(self, kernel_rows: Iterable[int]) -> Taps:
+        return taps(self.shape, self.apart, kernel_rows)
+
+
+def taps(shape: ConvShape, rows: int, kernel_rows: Iterable[int]) -> Taps:
+    """What `rows` output rows read of the strip."""
+    (sh, sw), (dh, dw), kw = shape.stride, shape.dilation, shape.kernel[1]
+    downs, acrosses = _remainders(shape, 0), _remainders(shape, 1)
+    found: Taps = {}
+    for row in range(rows):
+        for y in kernel_rows:
+            for z in range(kw):
+                phase = downs.index(y * dh % sh) * len(acrosses) + acrosses.index(z * dw % sw)
+                place = (phase, row + y * dh // sh, z * dw // sw)
+                found.setdefault(place, []).append((row, y * kw + z))
+    return dict(sorted(found.items()))
+
+
+def _remainders(shape: ConvShape, axis: int) -> list[int]:
+    """By the stride, of the kernel's positions."""
+    step, apart = shape.stride[axis], shape.dilation[axis]
+    return sorted({k * apart % step for k in range(shape.kernel[axis])})
+
+
+def _reach(shape: ConvShape, axis: int) -> int:
+    """Rows or columns of a phase beyond those that results have."""
+    return (shape.kernel[axis] - 1) * shape.dilation[axis] // shape.stride[axis]
+
+
+def _is_rolled(shape: ConvShape, accumulators: int, apart: int) -> bool:
+    many = accumulators * shape.kernel[0] * shape.kernel[1] > WRITTEN_OUT
+    counted = _remainders(shape, 0)
+    return many and apart == 1 and counted == list(range(len(counted)))
+
+
+def takes_planes(shape: ConvShape, dtype: str) -> bool:
+    """Whether this template runs such a convolution."""
+    (top, bottom), (left, right) = shape.padding
+    known = (shape.height, shape.width, top, bottom, left, right)
+    if not all(isinstance(size, int) for size in known) or dtype not in BYTES:
+        return False
+    return shape.input_dilation == (1, 1) and min(shape.out) > 0 and min(known) >= 0
+
+
+def choose_tile(shape: ConvShape, dtype: str, lanes: int, registers: int, flat: bool) -> PlanesPlan:
+    """The plan for one task that goes row by row. `flat`: results are known by their place in a
+    plane alone, if the kernel is 1x1."""
+    copies = shape.is_padded or shape.stride != (1, 1)
+    flat = flat and shape.kernel == (1, 1) and not copies
+    room, most = (24, 8) if registers == 32 else (12, 4)
+    outputs = shape.group_out_channels
+    channels = -(-outputs // -(-outputs // most))
+    height, width = shape.out
+    pitch = width + _reach(shape, 1)
+    if flat:
+        vectors = -(-height * width // lanes)
+        vectors = -(-vectors // -(-vectors // (room // channels)))
+        return PlanesPlan(shape, dtype, lanes, channels, 1, vectors, False, True, False,
+                          vectors * lanes, 1, 1)  # fmt: skip
+    plans = []
+    for rows in range(1, min(height, 4 * lanes) + 1):
+        if not copies and height % rows:
+            continue  # a tile would read behind the last row
+        base = PlanesPlan(shape, dtype, lanes, channels, rows, 1, False, False, copies, pitch, 1, 1)
+        joined = -(-((rows - 1) * pitch + width) // lanes)
+        if channels * joined <= room:
+            plans.append(replace(base, vectors=joined, joined=True))
+        if rows <= 4 and channels * rows <= room:
+            wide = -(-width // lanes)
+            fit = max(1, min(wide, room // (channels * rows)))
+            while fit > 1 and rows > 1 and _taps_of(shape) * channels * rows * fit > WRITTEN_OUT:
+                fit -= 1
+            vectors = -(-wide // -(-wide // fit))
+            aligned = -(-pitch // lanes) * lanes if copies else pitch
+            plans.append(replace(base, vectors=vectors, pitch=aligned))
+    return min(plans, key=_cycles)
+
+
+def cycles(plan: PlanesPlan) -> float:
+    """For the whole convolution, copies included; a batch that isn't known counts as one image."""
+    shape = plan.shape
+    batch = shape.batch if isinstance(shape.batch, int) else 1
+    copied = 0.0
+    if plan.copies:
+        rows = plan.strips * plan.strip_rows * len(plan.phases) * shape.channels
+        copied = batch * rows * (plan.pitch / plan.lanes * COPIED + ROW)
+    return batch * shape.group_channels * shape.out_channels * _cycles(plan) + copied
+
+
+def _taps_of(shape: ConvShape) -> int:
+    return shape.kernel[0] * shape.kernel[1]
+
+
+def _cycles(plan: PlanesPlan) -> float:
+    """For a plane of results, and one input channel of the group."""
+    shape, loads = plan.shape, len(plan.taps(range(plan.shape.kernel[0])))
+    sums = plan.channels * plan.apart * _taps_of(shape)
+    blocks = -(-plan.out[0] // plan.rows)
+    across = 1 if plan.joined else plan.wide / plan.vectors
+    tile = plan.vectors * max(sums, LOAD * loads)
+    results = plan.channels * (plan.apart * plan.vectors * RESULT + plan.rows * ROW)
+    return blocks * across * (tile + results / shape.group_channels) / plan.channels

@@ -1,0 +1,268 @@
+"""Convolution of NCHW images: lanes run along pixels, weights are broadcast.
+
+For images that have few channels or come and go as planes: nothing is turned, and no vector is
+padded with channels that don't exist. The register tile is output channels x output rows x vectors
+of pixels,
+
+    y[n, o, i, j..] += x[n, c, i s + kh d - p, j s + kw d - p ..] * w[o, c, kh, kw],
+
+where a vector of the image serves all channels of the tile, and all of its rows that see it. Rows
+that are shorter than a vector are joined: a tile's rows lie one after the other in its vectors,
+with the pixels between them that no result has (`plane_tile.py` decides). A 1x1 kernel reads its
+planes as one row each, in place.
+
+Images with padding or strides are copied first, strip by strip (`plane_image.py`); weights are read
+where they lie, [O, C / groups, KH, KW].
+
+Non-goals: images whose height and width are not known, spread images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from dslc.diagnostics import InternalError
+from dslc.schedules.cpu.contract import (
+    ITEMSIZE,
+    Epilogue,
+    Expr,
+    Machine,
+    Operand,
+    Size,
+    address,
+    choose_tasks,
+    div,
+    i64,
+    local,
+    loop,
+    masked_vector,
+    product,
+    rem,
+    require,
+    run_tasks,
+    share,
+    smaller,
+    store_vector,
+    unflatten,
+    vector_at,
+    zeros,
+)
+from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.plane_image import PlaneView, copy_planes, planes_in_place
+from dslc.schedules.cpu.plane_tile import PlanesPlan, choose_tile, takes_planes
+from dslc.schedules.cpu.split import Group, split
+
+IN_FLIGHT = 4  # accumulators that hide the latency of a multiply-add
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the code of a task's strip needs; `accumulators` never leave the registers."""
+
+    plan: PlanesPlan
+    view: PlaneView
+    w: Operand
+    epilogue: Epilogue
+    accumulators: Expr
+    results: Expr
+    image: Expr
+    group: Expr
+    first_row: Expr  # of the results, that is the strip's first
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """`channels` x rows x `vectors`, from (channel, row, column) of the strip on."""
+
+    channels: int
+    vectors: int
+    channel: Expr
+    row: Expr
+    column: Expr
+    columns: Size  # of a row that exist
+
+
+def plan_planes(shape: ConvShape, dtype: str, machine: Machine, flat: bool) -> PlanesPlan:
+    """The plan; for `flat` see `choose_tile`."""
+    require(takes_planes(shape, dtype), f"convolution of planes: {shape}")
+    plan = choose_tile(shape, dtype, machine.lanes(dtype), machine.registers, flat)
+    row = plan.pitch * len(plan.phases) * shape.group_channels * ITEMSIZE[dtype]
+    tasks = choose_tasks(machine, shape.work)
+    batch = shape.batch if isinstance(shape.batch, int) and shape.batch else 1
+    height, blocks = plan.out[0], -(-plan.out[0] // plan.rows)
+    fit = -(-height * row // (machine.l2_bytes // 2))
+    count = max(1, fit, -(-tasks // (batch * shape.groups)))
+    return replace(plan, strip=-(-blocks // min(count, blocks)) * plan.rows, tasks=tasks)
+
+
+def emit_planes(
+    plan: PlanesPlan, x: Operand, w: Operand, epilogue: Epilogue, scratch: Operand | None = None
+) -> None:
+    """Emits the kernel's body; x is [batch, channels, height, width]. The epilogue's index is
+    (image, output channel, row, column); `plan.flat`: the column counts a whole plane. `scratch`
+    (rank 1) holds `plan.scratch_bytes` bytes."""
+    shape = plan.shape
+    extents = (shape.batch, shape.groups, plan.strips)
+    dtype, size = plan.dtype, plan.accumulators * plan.lanes
+
+    def body(task: Expr, tasks: int) -> None:
+        accumulators, results = local(size * plan.sets, dtype), local(size, dtype)
+        with loop(*share(product(extents), task, tasks)) as item:
+            image, group, strip = (T.bind(i) for i in unflatten(item, extents))
+            if not plan.copies:
+                view = planes_in_place(plan, x, image, group, strip)
+            elif scratch is None:
+                raise InternalError("a padded convolution needs scratch")
+            else:
+                start = T.bind(address(scratch.offset, (task, plan.task_elements)))
+                view = copy_planes(plan, x, scratch, start, image, group, strip)
+            first = T.bind(strip * plan.strip)
+            run = _Run(plan, view, w, epilogue, accumulators, results, image, group, first)
+            _strip(run)
+
+    run_tasks(plan.tasks, shape.work, body)
+
+
+def _strip(run: _Run) -> None:
+    """All tiles of a strip, some output channels after the others."""
+    plan = run.plan
+    height, width = plan.out
+    rows = plan.strip if height % plan.strip == 0 else smaller(height - run.first_row, plan.strip)
+    across = [Group(0, 1, plan.vectors)] if plan.joined else split(plan.wide, plan.vectors)
+    for channels in split(plan.shape.group_out_channels, plan.channels):
+        with loop(0, channels.count) as number:
+            channel = T.bind(number * channels.height + channels.start)
+            with loop(0, div(rows + (plan.rows - 1), plan.rows)) as block:
+                row = T.bind(block * plan.rows)
+                for vectors in across:
+                    step = vectors.height * plan.lanes
+                    with loop(0, vectors.count) as t:
+                        column = T.bind(t * step + vectors.start * plan.lanes)
+                        whole = width % plan.lanes == 0 and not plan.flat
+                        left = plan.pixels - (run.first_row + row) * width if plan.flat else width
+                        columns = (
+                            width if plan.joined
+                            else step if whole or (vectors is not across[-1] and not plan.flat)
+                            else T.bind(i64(smaller(left - column, step)))
+                        )  # fmt: skip
+                        tile = _Tile(channels.height, vectors.height, channel, row, column, columns)
+                        _compute(run, tile)
+                        _finish(run, tile)
+
+
+def _compute(run: _Run, tile: _Tile) -> None:
+    """The sums of a tile, into `results`."""
+    plan, shape = run.plan, run.plan.shape
+    kh, kw = shape.kernel
+    sets = _sets(plan, tile)
+    for number in range(sets * tile.channels * plan.apart * tile.vectors):
+        zero = zeros(plan.dtype, plan.lanes)
+        store_vector(run.accumulators, zero, i64(number * plan.lanes), plan.lanes)
+    origin = T.bind(run.view.at(0, 0, tile.row, tile.column))
+    first = run.group * shape.group_out_channels + tile.channel
+    weights = T.bind(run.w.at(first, i64(0), i64(0), i64(0)))
+
+    def channel(c: Expr, part: int) -> None:
+        base = T.bind(address(origin, (c, run.view.channel)))
+        at = T.bind(address(weights, (c, kh * kw)))
+        if not plan.rolled:
+            for number, (place, users) in enumerate(plan.taps(range(kh)).items()):
+                _multiply(run, tile, base, place, users, at, (part + number) % sets)
+            return
+        with loop(0, kh) as y:
+            down, phase = y * shape.dilation[0], 0
+            if shape.stride[0] > 1:
+                phase = rem(down, shape.stride[0])
+                down = div(down, shape.stride[0])
+            terms = ((phase, run.view.phase * plan.phases_across), (down, run.view.row))
+            there, taken = T.bind(address(base, *terms)), T.bind(address(at, (y, kw)))
+            for number, (place, users) in enumerate(plan.taps(range(1)).items()):
+                _multiply(run, tile, there, place, users, taken, number % sets)
+
+    together = max(1, IN_FLIGHT // (kh * kw))  # channels written out
+    whole = shape.group_channels // together
+    with loop(0, whole) as block:
+        for u in range(together):
+            channel(block * together + u, u)
+    for c in range(whole * together, shape.group_channels):
+        channel(i64(c), 0)
+    _add_up(run, tile, sets)
+
+
+def _sets(plan: PlanesPlan, tile: _Tile) -> int:
+    """Partial sums of each accumulator, where these are few."""
+    return max(1, IN_FLIGHT // (tile.channels * plan.apart * tile.vectors))
+
+
+def _multiply(
+    run: _Run, tile: _Tile, base: Expr, place: tuple[int, int, int],
+    users: list[tuple[int, int]], weights: Expr, part: int,
+) -> None:  # fmt: skip
+    """The vectors at a place of the strip, times the weights of all results that see them."""
+    plan, lanes, sums = run.plan, run.plan.lanes, run.accumulators
+    phase, row, column = place
+    start = address(base, (phase, run.view.phase), (row, run.view.row)) + column
+    vectors = [T.bind(_load(run, tile, start + j * lanes, j)) for j in range(tile.vectors)]
+    per_channel = plan.shape.group_channels * plan.shape.kernel[0] * plan.shape.kernel[1]
+    for result, tap in users:
+        for o in range(tile.channels):
+            scalar = run.w.buffer[weights + (o * per_channel + tap)]
+            weight = T.bind(tirx.Broadcast(scalar, lanes))
+            for j, vector in enumerate(vectors):
+                number = (part * tile.channels + o) * plan.apart + result
+                at = i64((number * tile.vectors + j) * lanes)
+                store_vector(sums, vector_at(sums, at, lanes) + vector * weight, at, lanes)
+
+
+def _load(run: _Run, tile: _Tile, at: Expr, number: int) -> Expr:
+    """A vector of the image; in place nothing is read behind a row's end."""
+    plan = run.plan
+    columns: Size = plan.joined_columns if plan.joined else tile.columns
+    full = isinstance(columns, int) and columns >= (number + 1) * plan.lanes
+    inner = number < tile.vectors - 1 and not plan.flat
+    if plan.copies or full or inner:
+        return vector_at(run.view.buffer, at, plan.lanes)
+    lane = tirx.Ramp(i64(number * plan.lanes), i64(1), plan.lanes)
+    mask = lane < tirx.Broadcast(i64(columns), plan.lanes)
+    return masked_vector(run.view.buffer, plan.dtype, at, plan.lanes, mask)
+
+
+def _add_up(run: _Run, tile: _Tile, sets: int) -> None:
+    lanes, count = run.plan.lanes, tile.channels * run.plan.apart * tile.vectors
+    for number in range(count):
+        total = vector_at(run.accumulators, i64(number * lanes), lanes)
+        for part in range(1, sets):
+            at = i64((part * count + number) * lanes)
+            total = total + vector_at(run.accumulators, at, lanes)
+        store_vector(run.results, total, i64(number * lanes), lanes)
+
+
+def _finish(run: _Run, tile: _Tile) -> None:
+    """The results of a tile that exist to the epilogue."""
+    plan = run.plan
+    height, width = plan.out
+    row = T.bind(run.first_row + tile.row)
+    first = T.bind(run.group * plan.shape.group_out_channels + tile.channel)
+    rows = plan.rows if height % plan.rows == 0 else T.bind(i64(smaller(height - row, plan.rows)))
+    of_row = plan.pitch if plan.joined else tile.vectors * plan.lanes
+    of_channel = tile.vectors * plan.lanes * plan.apart
+    flat = T.bind(row * width + tile.column) if plan.flat else None
+
+    def columns(count: Size) -> None:
+        with loop(0, tile.channels) as o, loop(0, rows) as r, loop(0, count) as j:
+            value = run.results[address(i64(0), (o, of_channel), (r, of_row)) + j]
+            at = (row + r, tile.column + j) if flat is None else (i64(0), flat + j)
+            run.epilogue((run.image, first + o, *at), value)
+
+    most = tile.vectors * plan.lanes
+    if isinstance(tile.columns, int):
+        columns(tile.columns)
+        return
+    with T.If(tile.columns == i64(most)):
+        with T.Then():
+            columns(most)
+        with T.Else():
+            columns(tile.columns)

@@ -1,0 +1,98 @@
+"""Convolutions of NCHW images are the sums NumPy gives, and write nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from harness import MACHINE, compile_body, guarded
+from test_cpu_conv2d import arrays, close, dense, forward, shape, terms
+from tvm.tirx.script import builder as T
+
+from dslc.schedules.cpu.contract import Machine, Operand
+from dslc.schedules.cpu.plane_tile import takes_planes
+from dslc.schedules.cpu.planes import emit_planes, plan_planes
+
+NONE = ((0, 0), (0, 0))
+SHAPES = {
+    "plain": shape(),
+    "wide": shape(height=7, width=83, channels=3, out_channels=9),
+    "narrow": shape(height=21, width=3, channels=4, out_channels=5),
+    "in place": shape(height=9, width=37, channels=2, out_channels=3, padding=NONE),
+    "in place, narrow": shape(height=9, width=5, channels=2, out_channels=3, padding=NONE),
+    "stride": shape(width=50, stride=(2, 2)),
+    "stride and dilation": shape(stride=(2, 3), dilation=(2, 1), padding=((2, 1), (0, 3))),
+    "pointwise": shape(kernel=(1, 1), padding=NONE, height=13, width=9, channels=7),
+    "pointwise, stride": shape(kernel=(1, 1), padding=NONE, stride=(2, 2)),
+    "depthwise": shape(height=11, width=40, channels=5, out_channels=5, groups=5),
+    "large, depthwise": shape(
+        height=9, channels=3, out_channels=3, groups=3, kernel=(7, 7), padding=((3, 3), (3, 3))
+    ),
+    "groups": shape(groups=2),
+    "large": shape(
+        height=9, width=33, channels=2, out_channels=17, kernel=(7, 7), stride=(2, 2),
+        padding=((3, 3), (3, 3)),
+    ),
+    "empty": shape(batch=0),
+}  # fmt: skip
+
+
+def run(conv, x, w, machine=MACHINE, flat=True):
+    """y [n, oh, ow, o] of x [n, h, w, c] by the template, which sees planes."""
+    dtype, dims = str(x.dtype), (conv.batch, conv.out_channels, *conv.out)
+    plan = plan_planes(conv, dtype, machine, flat)
+
+    def body(x_buffer, w_buffer, out, scratch):
+        target = dense(out, dtype, *dims)
+        image = dense(x_buffer, dtype, conv.batch, conv.channels, conv.height, conv.width)
+
+        def epilogue(index, value):
+            T.buffer_store(out, value, [target.at(*index)])
+
+        emit_planes(
+            plan, image, dense(w_buffer, dtype, *w.shape), epilogue, Operand(scratch, dtype, (1,))
+        )
+
+    kernel = compile_body(body, [dtype] * 4, 0, machine.vector_bits)
+    out, whole = guarded(int(np.prod(dims)), dtype)
+    scratch = np.full(plan.scratch_bytes // x.itemsize + 1, np.nan, dtype)
+    planes = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    kernel(planes.reshape(-1), w.reshape(-1), whole, scratch)
+    assert np.isnan(whole[out.size :]).all()
+    return out.reshape(dims).transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("conv", SHAPES.values(), ids=SHAPES)
+def test_planes(conv):
+    x, w, _ = arrays(conv)
+    close(run(conv, x, w), forward(x, w, conv), terms(conv))
+
+
+@pytest.mark.parametrize("bits", [256, 128])
+@pytest.mark.parametrize("name", ["wide", "in place", "depthwise"])
+def test_narrower_vectors(name, bits):
+    conv = SHAPES[name]
+    x, w, _ = arrays(conv)
+    close(run(conv, x, w, Machine(vector_bits=bits)), forward(x, w, conv), terms(conv))
+
+
+@pytest.mark.parametrize("name", ["wide", "narrow", "pointwise"])
+def test_double_precision_and_tasks(name):
+    conv = SHAPES[name]
+    x, w, _ = arrays(conv, "float64")
+    machine = Machine(MACHINE.vector_bits, tasks=3, repeated=True)
+    close(run(conv, x, w, machine, flat=False), forward(x, w, conv), terms(conv))
+
+
+def test_several_strips():
+    conv = shape(batch=1, height=23, width=30, channels=3, out_channels=4)
+    machine = Machine(MACHINE.vector_bits, l2_bytes=1 << 12)
+    assert plan_planes(conv, "float32", machine, False).strips > 2
+    x, w, _ = arrays(conv)
+    close(run(conv, x, w, machine), forward(x, w, conv), terms(conv))
+
+
+def test_what_it_takes():
+    assert takes_planes(shape(), "float32")
+    assert not takes_planes(shape(), "float16")
+    assert not takes_planes(shape(input_dilation=(2, 2)), "float32")
+    assert not takes_planes(shape(padding=((-1, 2), (1, 1))), "float32")
