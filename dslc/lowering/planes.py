@@ -24,10 +24,11 @@ from dslc.schedules.cpu.plane_tile import choose_tile, cycles, takes_planes
 
 STORED = {"f32": "float32", "f64": "float64"}  # what there are kernels for
 OTHER_IMAGE_OPS = ("pool2d", "conv2d_")
-# Cycles for each vector of pixels x channels: handing a result on; and copying what has padding.
-RESULT, COPY = 6.0, 4.0
-TURNED, SCATTERED = 0.5, 2.0  # of each element: turned in registers, or moved one by one
-LEAST_TURNED = 16  # channels, and pixels
+# Cycles for each vector of pixels x channels: handing a result on; copying what has padding; either,
+# where channels are no whole vectors.
+RESULT, COPY, RAGGED = 6.0, 4.0, 30.0
+TURNED, SCATTERED = 0.7, 5.0  # of each element: turned in registers, or moved one by one
+BLOCK = 16  # channels, and pixels, that are turned together
 FASTER = 2.0  # what Winograd's way gives at least
 FULL = 1.1  # cycles of a multiply-add of the register tile
 
@@ -73,6 +74,8 @@ def _over_pixels(shape: ConvShape, lanes: int, winograd: bool) -> float:
     inputs = -(-shape.channels // lanes)
     copied = batch * shape.height * shape.width * inputs * COPY if shape.is_padded else 0.0
     if is_depthwise(shape.out_channels, shape.group_channels, shape.kernel, shape.groups):
+        if shape.channels % lanes:
+            return cast(float, pixels * inputs * (FULL * taps + RAGGED) + copied * RAGGED / COPY)
         return cast(float, pixels * inputs * (FULL * taps + RESULT) + copied)
     vectors = shape.groups * -(-shape.group_out_channels // lanes)
     products = FULL * taps * shape.group_channels
@@ -94,9 +97,11 @@ def _of_turning(eqn: Eqn) -> float:
     perm: tuple[int, ...] = getattr(eqn.attrs, "perm", ())
     if len(dims) != 4 or perm[3:] == (3,):
         return 0.0
-    both = dims[-1], dims[perm.index(3)]
-    each = TURNED if min(both) >= LEAST_TURNED else SCATTERED
-    return dims[0] * dims[1] * dims[2] * dims[3] * each
+    total = dims[0] * dims[1] * dims[2] * dims[3]
+    whole = 1.0
+    for size in (dims[-1], dims[perm.index(3)]):
+        whole *= size // BLOCK * BLOCK / max(1, size)
+    return total * (whole * TURNED + (1 - whole) * SCATTERED)
 
 
 def _known(dim: Dim) -> int:

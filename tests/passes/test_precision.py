@@ -136,7 +136,7 @@ def test_sums_of_a_loop_are_taken_out_of_it_all_the_same() -> None:
     inside = []
     for precision in ("f32", "bf16"):
         joined = add_train_step(with_precision(program, precision))  # type: ignore[arg-type]
-        optimised = pipeline.run(joined, pipeline.BEFORE_LOWERING)
+        optimised = pipeline.run(joined, pipeline.before_lowering())
         loops = [e for e in optimised.entry("train_step").function.eqns if body_of(e) is not None]
         bodies = [body for eqn in loops if (body := body_of(eqn)) is not None]
         inside.append(sum(e.op.name == "matmul" for body in bodies for e in every(body)))

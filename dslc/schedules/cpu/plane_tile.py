@@ -202,7 +202,7 @@ def cycles(plan: PlanesPlan) -> float:
     batch = shape.batch if isinstance(shape.batch, int) else 1
     copied = 0.0
     if plan.copies:
-        rows = plan.strips * plan.strip_rows * len(plan.phases) * shape.channels
+        rows = (plan.out[0] + _reach(shape, 0)) * len(plan.phases) * shape.channels
         copied = batch * rows * (plan.pitch / plan.lanes * COPIED + ROW)
     return batch * shape.group_channels * shape.out_channels * _cycles(plan) + copied
 
