@@ -18,13 +18,14 @@ from dslc.ir.dims import Dim
 from dslc.lowering.pack import Vectors
 from dslc.lowering.winograd import FEWEST_CHANNELS
 from dslc.ops.packed import is_depthwise
+from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.windows import ConvAttrs
 from dslc.schedules.cpu.conv_shape import ConvShape
 from dslc.schedules.cpu.plane_tile import choose_tile, cycles, takes_planes
 
 STORED = {"f32": "float32", "f64": "float64"}  # what there are kernels for
 OTHER_IMAGE_OPS = ("pool2d", "conv2d_")
-# Cycles for each vector of pixels x channels: handing a result on; copying what has padding; either,
+# Cycles for each vector of pixels x channels: handing a result on; copying what has padding; both
 # where channels are no whole vectors.
 RESULT, COPY, RAGGED = 6.0, 4.0, 30.0
 TURNED, SCATTERED = 0.7, 5.0  # of each element: turned in registers, or moved one by one
@@ -51,8 +52,12 @@ def conv_shape(eqn: Eqn) -> ConvShape | None:
 
 def prefers_planes(planes: Function, pixels: Function, cpu: Vectors) -> bool:
     """Whether the function over planes is quicker than the one over pixels."""
+    if not any(eqn.op.name == "conv2d" for eqn in planes.eqns):
+        return False
     total = 0.0
     for eqn in planes.eqns:
+        if isinstance(eqn.attrs, ScanAttrs):  # its body may have convolutions, too
+            return False
         if eqn.op.name == "conv2d":
             shape, dtype = conv_shape(eqn), eqn.inputs[0].type.dtype
             if shape is None or not takes_planes(shape, STORED.get(dtype, "")):

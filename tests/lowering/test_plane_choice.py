@@ -1,0 +1,66 @@
+"""Which convolutions run over planes, and that what is fused behind them is right there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import dslc
+from dslc.build import driver, session
+from dslc.build.target import Target
+from dslc.source import SourceFile
+
+TARGET = Target("test", "cpu", "x86-64-v3", (), 256, 1)
+
+
+def layouts(text: str) -> set[str]:
+    """Of the images of the program's convolutions: NCHW ones are not packed."""
+    program = session.program_of(SourceFile("net", text))
+    eqns = driver.optimise(program, TARGET).entry("forward").function.eqns
+    return {"NCHW" if e.op.name == "conv2d" else "NHWC" for e in eqns if "conv2d" in e.op.name}
+
+
+def net(dims: str, body: str, result: str) -> str:
+    return f"model Net(x: f32[{dims}]) -> f32[{result}] {{\n    return x |> {body}\n}}\n"
+
+
+@pytest.mark.parametrize(
+    ("dims", "body", "result", "layout"),
+    [
+        ("4, 20, 60, 50", "c: conv2d[20, kernel=3, padding=1, groups=20]", "4, 20, 60, 50", "NCHW"),
+        ("N, 3, 60, 50", "c: conv2d[5, kernel=5, padding=2] |> relu", "N, 5, 60, 50", "NCHW"),
+        ("1, 64, 40, 40", "c: conv2d[8, kernel=1]", "1, 8, 40, 40", "NCHW"),
+        (
+            "1, 64, 56, 56",
+            "c: conv2d[64, kernel=3, padding=1]",
+            "1, 64, 56, 56",
+            "NHWC",
+        ),  # Winograd's way
+        ("1, 3, H, 50", "c: conv2d[5, kernel=3, padding=1]", "1, 5, H, 50", "NHWC"),
+        ("1, 3, 60, 50", "c: conv2d[5, kernel=3] |> max_pool2d[2]", "1, 5, 29, 24", "NHWC"),
+    ],
+)
+def test_the_quicker_layout_is_chosen(dims: str, body: str, result: str, layout: str) -> None:
+    assert layouts(net(dims, body, result)) == {layout}
+
+
+FUSED = """
+model Net(x: f32[N, 4, 9, 13], y: f32[N, 6, 9, 13], row: f32[9, 1]) -> f32[N, 6, 9, 13] {
+    a = x |> first: conv2d[6, kernel=1] |> relu
+    return (a |> second: conv2d[6, kernel=1]) * row + y
+}
+"""
+
+
+def test_what_is_fused_behind_them() -> None:
+    """Behind the first the place in the plane is enough; the second is multiplied row by row."""
+    assert layouts(FUSED) == {"NCHW"}
+    model = dslc.compile(FUSED, seed=1)
+    w = {name: torch.tensor(np.asarray(value)) for name, value in model.weights.items()}
+    x, y, row = (torch.randn(*dims) for dims in ((2, 4, 9, 13), (2, 6, 9, 13), (9, 1)))
+    a = F.conv2d(x, w["first.weight"], w["first.bias"]).relu()
+    wanted = F.conv2d(a, w["second.weight"], w["second.bias"]) * row + y
+    found = model(x.numpy(), y.numpy(), row.numpy())
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
