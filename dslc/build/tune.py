@@ -3,9 +3,9 @@
 Input, as JSON on standard input: a job, sizes of dynamic dims, seconds. Output: a line of JSON for
 each kernel that was measured, as soon as it was, on standard output. A kernel's group is compiled
 as an entry of its own into this process (`dslc tune` starts one for this), once as the cost model
-says and once for each other choice; they are called in turn, and a choice is taken when its fastest
-call beats the cost model's by more than `GAIN` and its results are the same. Non-goals: what is
-done with it (`tuned.py`).
+says and once for each other choice. The fastest whose results are the same is called in turns with
+the cost model's, and taken when it wins each turn by more than `GAIN`: a busy machine makes now
+this one slower and now that one. Non-goals: what is done with it (`tuned.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dslc.ir.evaluate import numpy_dtype
 from dslc.ir.types import TensorType
 from dslc.lowering.cost import flops_of
 from dslc.lowering.group import Group
-from dslc.lowering.measured import measured_key
+from dslc.lowering.measured import MEASURED, measured_key
 from dslc.lowering.program import kernel_name, layout_of, lower_entry, template_of
 from dslc.schedules.cpu.choices import choices
 from dslc.schedules.cpu.contract import Choice, Machine
@@ -95,11 +95,11 @@ def measure(wanted: Wanted) -> Iterator[Measured]:
 
 
 def _kernels(program: Program, machine: Machine, sizes: Mapping[str, int]) -> list[_Kernel]:
-    """The contractions of all entries, equal ones once."""
+    """The contractions and attentions of all entries, equal ones once."""
     found: dict[str, _Kernel] = {}
     for entry in program.entries:
         for i, group in enumerate(layout_of(entry, machine).grouping.groups):
-            if group.kind != "contract" or group.anchor is None:
+            if group.kind not in MEASURED or group.anchor is None:
                 continue
             work = _size(flops_of(group.anchor), sizes)
             key = measured_key(group, machine)
@@ -123,25 +123,27 @@ def _measured(
     entry = _entry(kernel.group)
     arrays = _arrays(entry, sizes)
     base, results = _compiled(entry, machine, target, arrays, sizes)
-    best: Choice = ()
-    before, after, tried = _seconds(base), float("inf"), 0
+    before, tried = _seconds(base), 0
+    best, fastest = base, before
+    choice: Choice = ()
     wanted = [result.copy() for result in results]
-    for choice in others:
+    for other in others:
         if time.monotonic() >= end:
             break
         tried += 1
-        run, results = _compiled(entry, replace(machine, choice=choice), target, arrays, sizes)
+        run, results = _compiled(entry, replace(machine, choice=other), target, arrays, sizes)
         run()
         if not all(map(_same, results, wanted)):
             continue
-        pairs = [(_seconds(base), _seconds(run)) for _ in range(ROUNDS)]
-        before = min(before, *(first for first, _ in pairs))
-        fastest = min(second for _, second in pairs)
-        if fastest < after:
-            best, after = choice, fastest
-    if after * GAIN >= before:
-        best, after = (), before
-    return Measured(kernel.name, kernel.key, before, after, dict(best), tried)
+        seconds = min(_seconds(run) for _ in range(ROUNDS // 2))
+        if seconds < fastest:
+            best, fastest, choice = run, seconds, other
+    pairs = [(_seconds(base), _seconds(best)) for _ in range(ROUNDS)] if choice else []
+    before = min([before, *(first for first, _ in pairs)])
+    if not choice or not all(second * GAIN < first for first, second in pairs):
+        return Measured(kernel.name, kernel.key, before, before, {}, tried)
+    fastest = min(second for _, second in pairs)
+    return Measured(kernel.name, kernel.key, before, fastest, dict(choice), tried)
 
 
 def _entry(group: Group) -> Entry:

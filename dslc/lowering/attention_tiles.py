@@ -28,6 +28,7 @@ from dslc.schedules.cpu.attention import AttentionPlan, emit_attention, plan_att
 from dslc.schedules.cpu.attention_backward import BackwardPlan, emit_backward, plan_backward
 from dslc.schedules.cpu.attention_decode import DecodePlan, emit_decode, plan_decode
 from dslc.schedules.cpu.attention_shape import AttentionShape, Modify
+from dslc.schedules.cpu.choices import chosen
 from dslc.schedules.cpu.contract import Epilogue, Machine, Operand, Size
 
 Plan = AttentionPlan | DecodePlan | BackwardPlan
@@ -77,7 +78,8 @@ def _plan(group: Group, machine: Machine, size: Sizes, past: Size) -> Plan | Non
         return plan_backward(shape, machine)
     values = strided(group, by_name(attrs, eqn.inputs)["v"])
     apart = values.strides[-2] != v.dims[-1]
-    return plan_decode(shape, machine) or plan_attention(shape, machine, apart)
+    decode = plan_decode(shape, machine)
+    return decode or chosen(plan_attention(shape, machine, apart), machine)
 
 
 @dataclass(frozen=True, slots=True)

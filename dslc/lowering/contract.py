@@ -267,7 +267,7 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     dtype = _dtype(x)
     image, panels = size.operand(x), Panels(size.buffer(w), dtype, lanes)
     if attrs.depthwise:
-        deep = plan_depthwise(shape, dtype, machine)
+        deep = chosen(plan_depthwise(shape, dtype, machine), machine)
         return _Planned(
             deep,
             deep.scratch_bytes,
@@ -328,7 +328,7 @@ def _plan_winograd(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | Non
     if lanes % machine.lanes("float32"):
         return None
     image, panels = size.operand(x), Panels(size.buffer(w), "float32", lanes)
-    plan = plan_winograd(shape, attrs.tile, lanes, machine)
+    plan = chosen(plan_winograd(shape, attrs.tile, lanes, machine), machine)
     return _Planned(
         plan,
         plan.scratch_bytes,
@@ -346,7 +346,8 @@ def _plan_strassen(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | Non
         return None
     *pixels, columns = map(size, anchor.outputs[0].type.dims)
     image, panels = size.operand(x), Panels(size.buffer(w), "float32", width)
-    plan = plan_strassen(tuple(pixels), cast(int, columns), depth, attrs.stride, width, machine)
+    planned = plan_strassen(tuple(pixels), cast(int, columns), depth, attrs.stride, width, machine)
+    plan = chosen(planned, machine)
     return _Planned(
         plan,
         plan.scratch_bytes,

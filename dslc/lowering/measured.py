@@ -12,6 +12,8 @@ from dslc.lowering.group import Group
 from dslc.lowering.shared import told
 from dslc.schedules.cpu.contract import Machine
 
+MEASURED = ("contract", "attention")  # kinds of groups whose templates have parameters
+
 
 def measured_key(group: Group, machine: Machine) -> str:
     """What choices for a group are kept under: all that its kernel's speed depends on."""
@@ -21,7 +23,7 @@ def measured_key(group: Group, machine: Machine) -> str:
 
 def for_group(group: Group, machine: Machine) -> Machine:
     """The machine with the choice that was measured for the group, if one was."""
-    if not machine.choices or group.kind != "contract":
+    if not machine.choices or group.kind not in MEASURED:
         return machine
     choice = machine.choices.get(measured_key(group, machine))
     return machine if choice is None else replace(machine, choice=choice)

@@ -165,11 +165,10 @@ def layout_of(entry: Entry, machine: Machine) -> Layout:
 
 def template_of(group: Group, machine: Machine) -> object | None:
     """The plan of the CPU template that runs the group, if one does."""
+    used = for_group(group, machine)
     if group.kind == "attention":
-        return attention_template(group, machine)
-    return (
-        contraction_template(group, for_group(group, machine)) if group.kind == "contract" else None
-    )
+        return attention_template(group, used)
+    return contraction_template(group, used) if group.kind == "contract" else None
 
 
 def lay_out(entry: Entry, scratch: Scratch, grouped: Grouped = group) -> Layout:

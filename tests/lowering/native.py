@@ -15,7 +15,7 @@ from dslc.ir.dims import substitute
 from dslc.ir.evaluate import bind_dims, numpy_dtype
 from dslc.lowering.entry import argument_order
 from dslc.lowering.program import Lowered, lower_entry
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.contract import Choice, Machine
 from dslc_runtime.arrays import tensor
 
 TARGET = {
@@ -60,11 +60,12 @@ def entry_of(function: Function, name: str = "forward") -> Entry:
 
 
 def compile_all(
-    entries: Sequence[Entry], tasks: int = 1, bits: int = 256, level: int = 1
+    entries: Sequence[Entry], tasks: int = 1, bits: int = 256, level: int = 1, choice: Choice = ()
 ) -> Compiled:
     """One module with all the entries. LLVM's `level` 0 takes a quarter of the time of 1: for what
-    asks whether the kernels are right, not how they run."""
-    lowered = {e.name: lower_entry(e, Machine(vector_bits=bits, tasks=tasks)) for e in entries}
+    asks whether the kernels are right, not how they run. `choice`: of templates' parameters."""
+    machine = Machine(vector_bits=bits, tasks=tasks, choice=choice)
+    lowered = {e.name: lower_entry(e, machine) for e in entries}
     functions: dict[Any, Any] = {}
     for item in lowered.values():
         functions.update({v: item.module[v] for v in item.module.get_global_vars()})
