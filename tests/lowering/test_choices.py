@@ -16,23 +16,24 @@ from dslc.schedules.cpu.choices import TEMPLATES, choices, chosen
 from dslc.schedules.cpu.contract import Machine
 
 MACHINE = Machine(256, 1)
+# Convolutions alone might run over planes, which pools do not.
 MODELS = {
     "MatmulPlan": "model M(x: f32[50, 33], w: f32[33, 40]) -> f32[50, 40] { return x @ w }",
     "ConvPlan": (
-        "model M(x: f32[1, 64, 10, 11]) -> f32[1, 64, 6, 7] "
-        "{ return x |> conv: conv2d[64, kernel=5, bias=false] }"
+        "model M(x: f32[1, 64, 10, 11]) -> f32[1, 64, 3, 3] "
+        "{ return x |> conv: conv2d[64, kernel=5, bias=false] |> max_pool2d[2] }"
     ),
     "DepthwisePlan": (
-        "model M(x: f32[2, 19, 10, 21]) -> f32[2, 19, 10, 21] "
-        "{ return x |> conv: conv2d[19, kernel=3, padding=1, groups=19, bias=false] }"
+        "model M(x: f32[2, 19, 10, 21]) -> f32[2, 19, 5, 10] "
+        "{ return x |> conv: conv2d[19, kernel=3, padding=1, groups=19, bias=false] |> max_pool2d[2] }"
     ),
     "WinogradPlan": (
-        "model M(x: f32[2, 32, 26, 26]) -> f32[2, 32, 26, 26] "
-        "{ return x |> conv: conv2d[32, kernel=3, padding=1, bias=false] }"
+        "model M(x: f32[2, 32, 26, 26]) -> f32[2, 32, 13, 13] "
+        "{ return x |> conv: conv2d[32, kernel=3, padding=1, bias=false] |> max_pool2d[2] }"
     ),
     "StrassenPlan": (
-        "model M(x: f32[2, 256, 14, 14]) -> f32[2, 512, 14, 14] "
-        "{ return x |> conv: conv2d[512, kernel=1, bias=false] }"
+        "model M(x: f32[2, 256, 14, 14]) -> f32[2, 512, 7, 7] "
+        "{ return x |> conv: conv2d[512, kernel=1, bias=false] |> max_pool2d[2] }"
     ),
     "AttentionPlan": (
         "from std.attention import scaled_dot_product_attention\n"
