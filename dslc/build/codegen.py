@@ -159,6 +159,7 @@ def _reports(lowered: list[Lowered]) -> tuple[EntryReport, ...]:
             item.name,
             tuple(item.dims),
             to_json(dim_expr(item.arena)),
+            to_json(dim_expr(item.live)),
             to_json(dim_expr(item.flops)),
             tuple(item.kernels),
             item.distinct,

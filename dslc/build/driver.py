@@ -49,9 +49,10 @@ Dump = Callable[[str, Program], None]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a build tells: parameters, kernels, and per entry floating-point operations and peak
-    arena bytes (of sizes known at each call as text). `gpu_kernels`: facts of the cubin's;
-    `winograd` and `strassen`: the convolutions that are not done as plain sums."""
+    """What a build tells: parameters, kernels, and per entry floating-point operations, bytes of
+    the arena and the most that live in it at once (of sizes known at each call as text).
+    `gpu_kernels`: facts of the cubin's; `winograd` and `strassen`: the convolutions that are not
+    done as plain sums."""
 
     parameters: int
     entries: tuple[EntrySummary, ...]
@@ -68,6 +69,7 @@ class EntrySummary:
     name: str
     flops: str
     arena: str
+    live: str
     kernels: int
     distinct: int
     calls: str
@@ -392,6 +394,7 @@ def _summary(target: Target, special: Entry | None, entry: EntryReport) -> Entry
         name,
         dims.text(dims.from_json(entry.flops)),
         dims.text(dims.from_json(entry.arena)),
+        dims.text(dims.from_json(entry.live)),
         len(entry.kernels),
         entry.distinct,
         dims.text(dims.from_json(entry.calls)),

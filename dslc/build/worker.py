@@ -62,12 +62,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class EntryReport:
-    """What was compiled of an entry. `arena` (bytes), `flops` and `calls` (of kernels) are sizes in
-    the manifest's JSON form, and so are those of `steps`: (name, flops, bytes moved)."""
+    """What was compiled of an entry. `arena` (bytes), `live` (the most of them that are used
+    at once), `flops` and `calls` (of kernels) are sizes in the manifest's JSON form, and so are
+    those of `steps`: (name, flops, bytes moved)."""
 
     name: str
     dims: tuple[str, ...]
     arena: Any
+    live: Any
     flops: Any
     kernels: tuple[str, ...]
     distinct: int
@@ -81,6 +83,7 @@ class EntryReport:
             data["name"],
             tuple(data["dims"]),
             data["arena"],
+            data["live"],
             data["flops"],
             tuple(data["kernels"]),
             data["distinct"],

@@ -98,6 +98,7 @@ def told(summary: Summary) -> None:
         print(
             f"{entry.target} {entry.name}: {kernels}, {number(entry.flops)} FLOPs, "
             f"{number(entry.arena)} bytes of arena"
+            + (f", {number(entry.live)} live at once" if entry.live != "0" else "")
         )
     for line in kernel_table(summary.gpu_kernels):
         print(line)

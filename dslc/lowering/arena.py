@@ -3,25 +3,43 @@
 Input: blocks, with a size and the steps between which they live. Output: their offsets, and the
 size of the arena. Offsets are multiples of 64 bytes.
 
-Sizes that are numbers are laid out exactly, and so are those that are multiples of one product of
-dims (`400 * N`, `64 * N`): in units of it. Behind them, sizes of any other form share slots of
-equal size; the regions of scans share one as large as the largest of them.
+A size is a sum of multiples of units: bytes, and products of dims that are known at a call only.
 
-Exactly means first fit: in several orders, of which the best is taken. Non-goals: which value is in
-which block (`memory.py`).
+    400 * N + 64    is    (64 bytes, 400 of N)
+
+One block lies above another, whatever the dims are, if it begins with no fewer of each unit than
+the other ends with. So sizes that are numbers and sizes that aren't lie in one another's gaps.
+Behind them, sizes that are no such sums (`T - c * (T // c)`) share slots of equal size.
+
+Blocks are placed one after the other, each at the lowest place where it fits (first fit), in
+several orders, of which the best is taken. Non-goals: which value is in which block (`memory.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import le
 
-from dslc.ir.dims import Dim, Monomial, Poly, free_symbols, maximum, product, substitute
+from dslc.ir.dims import (
+    Atom,
+    Dim,
+    Extremum,
+    Monomial,
+    Poly,
+    Quotient,
+    Remainder,
+    Sym,
+    free_symbols,
+    maximum,
+    substitute,
+)  # fmt: skip
 
 ALIGNMENT = 64
 TRIES = 24  # orders of first fit that are tried
 _TRIED_BLOCKS = 4096  # in all tries together, at most
 _USUAL = 64  # what an unknown dim counts as where live sets are compared
+_SAMPLES = (1, _USUAL)  # and where layouts are
 
 
 @dataclass(slots=True, eq=False)
@@ -47,18 +65,20 @@ def meet(a: Block, b: Block) -> bool:
 
 def lay_out(blocks: Sequence[Block]) -> Dim:
     """Sets the offset of every block; returns the total size."""
-    by_unit: dict[Monomial, list[_Item]] = {}
+    units = _units(blocks)
+    items: list[_Item] = []
     others: list[Block] = []
     for block in blocks:
-        unit, count = _multiple(block)
-        if count is None:
-            others.append(block)
+        size = align(block.size) if isinstance(block.size, int) else block.size
+        terms = dict(_terms(size))
+        if terms.keys() <= units.keys() and _is_about(terms):
+            items.append(_Item(block, tuple(max(0, terms.get(unit, 0)) for unit in units)))
         else:
-            by_unit.setdefault(unit, []).append(_Item(block, count))
-    total: Dim = 0
-    for unit in sorted(by_unit, key=len):
-        total = total + _lay_out_multiples(by_unit[unit], unit, total)
-    return _lay_out_slots(others, total)
+            others.append(block)
+    if any(block.region for block in others):  # all regions share one slot
+        others += [item.block for item in items if item.block.region]
+        items = [item for item in items if not item.block.region]
+    return _lay_out_slots(others, _lay_out_multiples(items, tuple(units)))
 
 
 def largest_live_set(blocks: Iterable[Block]) -> tuple[int, Dim]:
@@ -74,112 +94,203 @@ def largest_live_set(blocks: Iterable[Block]) -> tuple[int, Dim]:
     live: Dim = 0
     for step in sorted(changes):
         live = live + changes[step]
-        if _usual(live) > _usual(best[1]):
+        if _number(live, _USUAL) > _number(best[1], _USUAL):
             best = (step, live)
     return best
 
 
-def _usual(size: Dim) -> int:
-    usual: dict[str, Dim] = dict.fromkeys(free_symbols(size), _USUAL)
-    number = substitute(size, usual)
+def _number(size: Dim, each: int) -> int:
+    """The size where each unknown dim is the same number."""
+    known: dict[str, Dim] = dict.fromkeys(free_symbols(size), each)
+    number = substitute(size, known)
     return number if isinstance(number, int) else 0
 
 
-# --- exactly --------------------------------------------------------------------------------------
+# --- units ----------------------------------------------------------------------------------------
+
+Counts = tuple[int, ...]  # of each unit
+
+
+def _terms(size: Dim) -> tuple[tuple[Monomial, int], ...]:
+    return size.terms if isinstance(size, Poly) else (((), size),) if size else ()
+
+
+def _units(blocks: Iterable[Block]) -> dict[Monomial, None]:
+    """What sizes are multiples of, and is never negative, as a sorted set: bytes first."""
+    found: set[Monomial] = {()}
+    for block in blocks:
+        terms = _terms(block.size)
+        alone = len(terms) == 1  # a size is not negative
+        found.update(unit for unit, _ in terms if alone or all(map(_is_natural, unit)))
+    return dict.fromkeys(sorted(found, key=lambda unit: (len(unit), str(unit))))
+
+
+def _is_about(terms: Mapping[Monomial, int]) -> bool:
+    """Whether the size is about the sum of its positive terms, which have room for it: what is
+    taken off has fewer factors, as in `N * T - N`."""
+    return all(
+        any(c > 0 and set(unit) < set(other) for other, c in terms.items())
+        for unit, count in terms.items()
+        if count < 0
+    )
+
+
+def _is_natural(atom: Atom) -> bool:
+    """Whether it is never negative, as far as can be seen."""
+    match atom:
+        case Sym():
+            return True
+        case Quotient(num, den):
+            return _are_natural(num) and _are_natural(den)
+        case Remainder(_, den):
+            return _are_natural(den)
+        case Extremum(kind, args):
+            return (any if kind == "max" else all)(map(_are_natural, args))
+
+
+def _are_natural(dim: Dim) -> bool:
+    return all(count > 0 and all(map(_is_natural, unit)) for unit, count in _terms(dim))
 
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """A block of `count` units; `start` and `depth` (how many lie below it) once it is placed."""
+    """A block of a size in units; `start` and `top` once it is placed, and `depth`: how many blocks
+    below it end anywhere."""
 
     block: Block
-    count: int
-    start: int = 0
+    size: Counts
+    start: Counts = ()
+    top: Counts = ()
     depth: int = 0
 
+    def place(self, start: Counts) -> None:
+        self.start = start
+        self.top = tuple(map(sum, zip(start, self.size)))
 
-def _multiple(block: Block) -> tuple[Monomial, int | None]:
-    """The block's size as a number of units, which is `()` for bytes."""
-    if isinstance(block.size, int):
-        return (), align_number(block.size)
-    match block.size:
-        case Poly(((unit, count),)) if count > 0 and not block.region:
-            return unit, count
-    return (), None
-
-
-def align_number(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    @property
+    def whole(self) -> bool:
+        """Whether it begins and ends at multiples of the alignment, whatever the units are."""
+        return not any(count % ALIGNMENT for count in (*self.start, *self.size))
 
 
-def _lay_out_multiples(items: list[_Item], unit: Monomial, base: Dim) -> Dim:
-    """Sets offsets from `base` on; returns the bytes needed. Where a count of units is no multiple
-    of the alignment, one more is left free for each block that lies below."""
-    height = _pack(items)
-    whole = not unit or all(item.count % ALIGNMENT == 0 for item in items)
-    deepest = 0 if whole else _deepen(items)
-    size = product(Poly((((atom,), 1),)) for atom in unit)
+def _lies_below(end: Counts, start: Counts) -> bool:
+    return all(map(le, end, start))
+
+
+# --- first fit ------------------------------------------------------------------------------------
+
+
+def _lay_out_multiples(items: list[_Item], units: Sequence[Monomial]) -> Dim:
+    """Sets offsets; returns the bytes needed. Where the end of a block may be no multiple of the
+    alignment, one more is left free below what lies above it."""
+    _pack(items, units)
+    _deepen(items)
+    tops: list[Dim] = []
     for item in items:
-        gap = 0 if whole else item.depth * ALIGNMENT
-        item.block.offset = base + align(item.start * size) + gap
-    return align(height * size) + (deepest + 1 if deepest else 0) * ALIGNMENT
+        gap = item.depth * ALIGNMENT
+        item.block.offset = align(_dim(item.start, units)) + gap
+        if not any(_lies_below(item.top, o.top) and o.top != item.top for o in items):
+            tops.append(align(_dim(item.top, units)) + (gap if item.whole else gap + ALIGNMENT))
+    return maximum(*tops) if tops else 0
 
 
-def _pack(items: list[_Item]) -> int:
-    """Sets where each item starts; returns the height. The first order is by size; the next ones
-    put the item first that is on top of all."""
-    least = _least(items)
-    order = sorted(items, key=lambda i: (-i.count, i.block.first))
-    best, kept = _place(order), {i: i.start for i in items}
-    for _ in range(min(TRIES, _TRIED_BLOCKS // max(1, len(items)))):
-        if best <= least:
+def _dim(counts: Counts, units: Sequence[Monomial]) -> Dim:
+    total: Dim = 0
+    for unit, count in zip(units, counts):
+        if count:
+            total = total + (Poly(((unit, count),)) if unit else count)
+    return total
+
+
+def _pack(items: list[_Item], units: Sequence[Monomial]) -> None:
+    """Places the items. The first orders are by size, now and for large dims, and by time; the next
+    ones put the item first that is on top of all."""
+    samples = [[_number(_dim((1,), [unit]), n) for unit in units] for n in _SAMPLES]
+    *_, usual = samples
+    least = [_most_live(items, values) for values in samples]
+
+    def excess(item: _Item) -> float:
+        """How much higher the item ends than the least height."""
+        return max(_worth(item.top, each) / max(1, low) for each, low in zip(samples, least))
+
+    def by_size(item: _Item) -> tuple[int, int]:
+        return -_worth(item.size, usual), item.block.first
+
+    orders = [
+        sorted(items, key=by_size),
+        sorted(items, key=lambda i: (tuple(-count for count in reversed(i.size)), i.block.first)),
+        sorted(items, key=lambda i: (i.block.first - i.block.last, *by_size(i))),
+        sorted(items, key=lambda i: i.block.first),
+    ]
+    best = float("inf")
+    kept: list[tuple[_Item, Counts]] = []
+    for turn in range(len(orders) + min(TRIES, _TRIED_BLOCKS // max(1, len(items)))):
+        order = orders[turn % len(orders)]
+        _place(order, usual)
+        top = max(order, key=excess, default=None)
+        if top is None or excess(top) < best:
+            best = 0 if top is None else excess(top)
+            kept = [(item, item.start) for item in items]
+        if top is None or best <= 1:
             break
-        top = max(order, key=lambda i: i.start + i.count)
         order.remove(top)
         order.insert(0, top)
-        height = _place(order)
-        if height < best:
-            best, kept = height, {i: i.start for i in items}
-    for item, start in kept.items():
-        item.start = start
-    return best
+    for item, start in kept:
+        item.place(start)
 
 
-def _deepen(items: list[_Item]) -> int:
-    """Sets how many blocks lie below each; returns the most."""
-    lower: list[_Item] = []
-    for item in sorted(items, key=lambda i: i.start):
-        below = (o for o in lower if o.start < item.start and meet(item.block, o.block))
-        item.depth = max((other.depth + 1 for other in below), default=0)
-        lower.append(item)
-    return max(item.depth for item in items)
+def _worth(counts: Counts, values: Sequence[int]) -> int:
+    return sum(count * value for count, value in zip(counts, values))
 
 
-def _least(items: Sequence[_Item]) -> int:
-    """The largest number of units that live at the same time."""
-    steps = {item.block.first for item in items}
-    alive = ([i for i in items if i.block.first <= s <= i.block.last] for s in steps)
-    return max((sum(item.count for item in each) for each in alive), default=0)
+def _most_live(items: Sequence[_Item], values: Sequence[int]) -> int:
+    """The most that lives at the same time."""
+    changes: dict[int, int] = {}
+    for item in items:
+        size = _worth(item.size, values)
+        changes[item.block.first] = changes.get(item.block.first, 0) + size
+        changes[item.block.last + 1] = changes.get(item.block.last + 1, 0) - size
+    live = most = 0
+    for step in sorted(changes):
+        live += changes[step]
+        most = max(most, live)
+    return most
 
 
-def _place(order: Sequence[_Item]) -> int:
+def _place(order: Sequence[_Item], values: Sequence[int]) -> None:
     """First fit in this order."""
     placed: list[_Item] = []
     for item in order:
-        below = [other for other in placed if meet(item.block, other.block)]
-        item.start = _first_fit(item.count, below)
+        near = [other for other in placed if meet(item.block, other.block)]
+        near.sort(key=lambda o: _worth(o.start, values))
+        item.place(_first_fit(item.size, near))
         placed.append(item)
-    return max((item.start + item.count for item in placed), default=0)
 
 
-def _first_fit(count: int, below: Iterable[_Item]) -> int:
-    """The lowest start at which so many units fit between others."""
-    start = 0
-    for other in sorted(below, key=lambda o: o.start):
-        if start + count <= other.start:
-            break
-        start = max(start, other.start + other.count)
+def _first_fit(size: Counts, near: Sequence[_Item]) -> Counts:
+    """A low start at which the size fits between others, which are sorted from below."""
+    start: Counts = (0,) * len(size)
+    end = size
+    moved = True
+    while moved:
+        moved = False
+        for other in near:
+            if not (_lies_below(other.top, start) or _lies_below(end, other.start)):
+                start = tuple(map(max, start, other.top))
+                end = tuple(map(sum, zip(start, size)))
+                moved = True
     return start
+
+
+def _deepen(items: Sequence[_Item]) -> None:
+    """Sets how many blocks that may end anywhere lie below each."""
+    if all(item.whole for item in items):
+        return
+    lower: list[_Item] = []
+    for item in sorted(items, key=lambda i: sum(i.start)):
+        below = [o for o in lower if meet(item.block, o.block) and _lies_below(o.top, item.start)]
+        item.depth = max((other.depth + (not other.whole) for other in below), default=0)
+        lower.append(item)
 
 
 # --- slots ----------------------------------------------------------------------------------------

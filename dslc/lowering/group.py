@@ -430,7 +430,7 @@ class _Grouper:
         for draft in self.drafts:
             for later in draft.after:
                 before[later].append(draft)
-        place = {draft: max(self.order[e] for e in draft.eqns) for draft in self.drafts}
+        place = self.wanted()
         ready = [draft for draft in self.drafts if not waiting[draft]]
         backwards: list[_Draft] = []
         while ready:
@@ -444,6 +444,23 @@ class _Grouper:
         if len(backwards) != len(self.drafts):
             raise InternalError(f"groups of {self.function.name} wait for each other")
         return backwards[::-1]
+
+    def wanted(self) -> dict[_Draft, int]:
+        """Behind which equation each group is wanted: its anchor, so that what the anchor reads
+        needs no memory any more, even if updates are computed from the result. What may be written
+        over a parameter comes behind all that reads that."""
+        first = {
+            draft: max(map(self.order.__getitem__, [draft.anchor] if draft.anchor else draft.eqns))
+            for draft in self.drafts
+        }
+        wanted = dict(first)
+        for param in self.function.params:
+            readers = {d for user in self.all_users(param) for d in self.inside.get(user, ())}
+            last = max((first[draft] for draft in readers), default=0)
+            for draft in readers:
+                if self.results.intersection(draft.outputs) and self.is_pointwise(param, draft):
+                    wanted[draft] = max(wanted[draft], last)
+        return wanted
 
     def finish(self, draft: _Draft) -> Group:
         eqns = sorted(draft.eqns, key=self.order.__getitem__)

@@ -17,6 +17,7 @@ import tvm
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Entry, Eqn, Function, Value
 from dslc.ir.dims import Dim
+from dslc.lowering.arena import largest_live_set
 from dslc.lowering.attention_tiles import (
     attention_scratch,
     attention_template,
@@ -57,6 +58,7 @@ class Lowered:
     """An entry as a TIR module whose one public function is called like the entry; with `steps`,
     there is another, which counts what each of them takes.
 
+    `live`: the most bytes of the `arena` that are used at once.
     `kernels` names them in the order in which they are called, `calls` counts the calls, those of
     each step of a scan; `notes` are things a user should know (slow paths).
     """
@@ -65,6 +67,7 @@ class Lowered:
     module: Any
     dims: tuple[str, ...]
     arena: Dim
+    live: Dim
     kernels: tuple[str, ...]
     distinct: int
     calls: Dim
@@ -200,8 +203,8 @@ def assemble(
         flops = flops + flops_of(eqn)
     return Lowered(
         entry.name, tvm.IRModule(joined.functions), entry_dims(entry), layout.plan.size,
-        tuple(joined.names), len(set(joined.names)), calls_of(layout), flops,
-        tuple(dict.fromkeys(joined.notes)),
+        largest_live_set(layout.plan.blocks)[1], tuple(joined.names), len(set(joined.names)),
+        calls_of(layout), flops, tuple(dict.fromkeys(joined.notes)),
         works_of(layout, entry.name) if clock is not None else (),
     )  # fmt: skip
 

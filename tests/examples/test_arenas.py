@@ -1,5 +1,5 @@
-"""Arenas of the example models' entries are hardly larger than what lives in them at once: where
-all sizes are known, and where all are multiples of one that is not."""
+"""Arenas of the example models' entries are hardly larger than what lives in them at once, where
+sizes are known and where they aren't."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dslc.source import SourceFile
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TARGET = Target("test", "cpu", "x86-64-v3", (), 256, 1)
 SLACK = 1.1
+MANY = 1.2  # of more than two unknown dims
 ROOM = 64  # bytes for each kernel: blocks begin at multiples of 64
 
 
@@ -37,11 +38,10 @@ def test_an_arena_is_within_a_tenth_of_its_largest_live_set(name: str) -> None:
     sizes = {dim.name: (6,) for dim in program.dims} if name in SMALL else {}
     checked = 0
     for entry in driver.optimise(program, TARGET, sizes=sizes).entries:
-        if len(entry.function.symbols()) > (name == "cnn"):
-            continue
         checked += 1
         layout = layout_of(entry, Machine(256))
         _, live = largest_live_set(layout.plan.blocks)
         room = ROOM * len(layout.grouping.groups)
-        assert bytes_of(layout.plan.size) <= SLACK * bytes_of(live) + room, entry.name
+        slack = MANY if len(entry.function.symbols()) > 2 else SLACK
+        assert bytes_of(layout.plan.size) <= slack * bytes_of(live) + room, entry.name
     assert checked >= 3

@@ -92,6 +92,23 @@ def test_producer_is_not_hosted_where_that_makes_a_cycle() -> None:
     assert kinds(grouping) == ["loop", "contract", "contract"]
 
 
+def _step(reads_late: bool) -> Function:
+    """Two products are multiplied by w and then updates of a and b: each product reads an x."""
+    b = Builder()
+    x, y, w = (b.param(name, f32(4, 4)) for name in "xyw")
+    g = OPS["matmul"](b, x, w)
+    dw = OPS["matmul"](b, x, g, transpose_a=True)
+    last = OPS["matmul"](b, y, w if reads_late else g)
+    return b.function("f", [last, OPS["sub"](b, w, dw)])
+
+
+def test_an_update_comes_as_soon_as_its_product_can() -> None:
+    """So that the operands of the product need no memory any more."""
+    early, late = (group(_step(reads_late)).groups for reads_late in (False, True))
+    assert [names(g) for g in early] == [["matmul"], ["matmul", "sub"], ["matmul"]]
+    assert [names(g) for g in late] == [["matmul"], ["matmul"], ["matmul", "sub"]]
+
+
 def test_every_result_is_stored() -> None:
     b = Builder()
     x = b.param("x", f32(4))

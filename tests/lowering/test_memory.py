@@ -19,7 +19,20 @@ from dslc.ops import BY_NAME as OPS
 
 N = sym("N")
 T = sym("T")
-SIZES: tuple[Dim, ...] = (0, 4, 64, 100, 4096, N * 4, N * 64, N * 100, N * T * 8, (N + 3) * 8)
+SIZES: tuple[Dim, ...] = (
+    0,
+    4,
+    64,
+    100,
+    4096,
+    N * 4,
+    N * 64,
+    N * 100,
+    N * T * 8,
+    (N + 3) * 8,
+    N * T * 64 - N * 8,
+    (N + 5) // 2 * 64,
+)
 
 
 def f32(*dims: Dim) -> TensorType:
@@ -68,6 +81,17 @@ def test_sizes_in_one_dim_are_laid_out_as_exactly_as_numbers() -> None:
     """A long one that dies makes room for two of half its size."""
     made = [Block(N * 128, 0, 1), Block(N * 64, 1, 3), Block(N * 64, 2, 3), Block(N * 64, 2, 3)]
     assert lay_out(made) == N * 192
+
+
+def test_numbers_and_dims_lie_in_one_anothers_gaps() -> None:
+    """What lives when little else does takes no room of its own, whatever N is."""
+    made = [Block(N * 640, 0, 1), Block(N * 64, 1, 3), Block(4096, 2, 3), Block(N * 64 + 64, 3, 3)]
+    assert substitute(lay_out(made), {"N": 64}) == 64 * 704
+    assert substitute(lay_out(made), {"N": 1}) == 64 + 4096 + 64 + 64
+
+
+def test_what_is_taken_off_a_size_is_no_size_of_its_own() -> None:
+    assert lay_out([Block(N * T * 64, 0, 1), Block(N * T * 64 - N * 64, 2, 3)]) == N * T * 64
 
 
 def test_the_largest_live_set_is_at_the_step_where_most_lives() -> None:
