@@ -15,6 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, Poly, free_symbols, substitute
@@ -31,6 +34,7 @@ from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.pairs import is_paired
 from dslc.ops.parts import PartsAttrs
+from dslc.ops.slicing import SliceAttrs
 from dslc.ops.strassen import StrassenAttrs
 from dslc.ops.windows import ConvWeightGradientAttrs
 from dslc.ops.winograd import WinogradAttrs
@@ -240,9 +244,29 @@ def _plan_parts(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
         left, panels, size(a.type.dims[0]), attrs.columns, attrs.parts, inner, machine
     )  # fmt: skip
     turn = size.turn
+    ahead = None if size.task is None else _asked_ahead(size.task)
     return _Planned(
-        plan, 0, plan.tasks, lambda e, s: emit_matmul(plan, left, panels, e, None, turn)
+        plan, 0, plan.tasks, lambda e, s: emit_matmul(plan, left, panels, e, None, turn, ahead)
     )
+
+
+def _asked_ahead(task: Task) -> Callable[[Expr, Expr], None]:
+    """Asks for what a gate at (row, column) has added to it: a row's gates lie far apart."""
+    reads = [
+        (eqn.inputs[0], cast(tuple[Dim, Dim], eqn.attrs.starts))
+        for eqn in task.group.eqns
+        if isinstance(eqn.attrs, SliceAttrs) and eqn.attrs.steps == (1, 1)
+        if eqn.inputs[0] in task.group.inputs
+    ]
+
+    def ahead(row: Expr, column: Expr) -> None:
+        for value, (first, start) in reads:
+            memory = task.graph.memory[value]
+            index = (row + task.k.dim(first), column + task.k.dim(start))
+            place = tirx.address_of(memory.buffer[memory.offset(task.k, index)])
+            T.evaluate(tirx.call_intrin("void", "tirx.prefetch", place, 0, 2, 1))
+
+    return ahead
 
 
 def _matrix_strides(value: Value, transposed: bool) -> tuple[Dim, ...]:

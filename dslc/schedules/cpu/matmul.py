@@ -70,12 +70,14 @@ def emit_matmul(
     epilogue: Epilogue,
     scratch: Operand | None = None,
     turn: Expr | None = None,
+    ahead: Callable[[Expr, Expr], None] | None = None,
 ) -> None:
     """Emits the kernel's body. The epilogue's index is (batch.., i, j).
 
     `scratch` (rank 1) holds `plan.scratch_bytes` bytes; its stride is 1. `turn`: of a kernel in a
     loop, the number of the step. Every other one goes through the columns backwards: it begins
-    with what the step before has left in the cache, which all of b may be too large for.
+    with what the step before has left in the cache, which all of b may be too large for. `ahead`:
+    of a product of parts, asks for what the epilogue at (row, column) will read.
     """
     rows, columns = split(plan.m, plan.rows), _column_groups(plan)
     tiles = [Tile(r.height, c.height, plan.lanes, plan.dtype) for r in rows for c in columns]
@@ -85,7 +87,7 @@ def emit_matmul(
     def body(task: Expr, tasks: int) -> None:
         shares = {axis: tasks if plan.split == axis else 1 for axis in ("batch", "rows", "columns")}
         registers = dot_tile.allocate(tiles) if plan.source == "dots" else allocate(tiles)
-        run = _Run(plan, a, b, epilogue, scratch, task, tasks, registers, turn)
+        run = _Run(plan, a, b, epilogue, scratch, task, tasks, registers, turn, ahead)
         start, stop = share(product(plan.batch), task, shares["batch"])
         with loop(start, stop) as flat:
             where = unflatten(flat, plan.batch)
@@ -117,6 +119,7 @@ class _Run:
     tasks: int
     registers: Registers
     turn: Expr | None
+    ahead: Callable[[Expr, Expr], None] | None
 
     @property
     def scratch_base(self) -> Size:
@@ -234,6 +237,10 @@ def _tile(run: _Run, where: Index, row: Expr, height: int, block: _Block) -> Non
         row_stream.finish(tile, run.registers, block.columns,
                           lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
         return
+    if plan.parts > 1 and run.ahead is not None:
+        for i in range(height):
+            for columns in range(0, tile.columns // plan.parts, plan.lanes):
+                run.ahead(row + i, div(first, plan.parts) + columns)
     clear(tile, run.registers)
     reduce_segment(
         tile, run.registers, plan.k,
