@@ -27,7 +27,7 @@ STORED = {"f32": "float32", "f64": "float64"}  # what there are kernels for
 OTHER_IMAGE_OPS = ("pool2d", "conv2d_")
 # Cycles for each vector of pixels x channels: handing a result on; copying what has padding; both
 # where channels are no whole vectors.
-RESULT, COPY, RAGGED = 6.0, 4.0, 30.0
+RESULT, COPY, RAGGED = 6.0, 4.0, 60.0
 TURNED, SCATTERED = 0.7, 5.0  # of each element: turned in registers, or moved one by one
 BLOCK = 16  # channels, and pixels, that are turned together
 FASTER = 2.0  # what Winograd's way gives at least

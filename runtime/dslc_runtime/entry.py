@@ -198,6 +198,7 @@ class Entry:
             raise ArgumentError(f"the code of {self.info.name} does not count what its steps take")
         counting = replace(plan, function=self._owner.counted(plan.code))
         arena = aligned_empty((size := plan.arena + 8 * len(plan.code.steps) + 8,), _U8, size)
+        arena.fill(0)  # other calls have memory that was used before, too
         outputs = [_exportable(aligned_empty(*output)) for output in plan.outputs]
         launcher.limit_threads(self._owner.threads or 0)
         began = time.perf_counter()

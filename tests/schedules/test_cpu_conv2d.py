@@ -279,7 +279,18 @@ DEPTHWISE = {
     "whole vectors": shape(channels=32, out_channels=32, groups=32, padding=((0, 0), (0, 0))),
     "stride": shape(channels=5, out_channels=5, groups=5, stride=(2, 2), kernel=(5, 5)),
     "dilation": shape(channels=16, out_channels=16, groups=16, dilation=(2, 1)),
-}
+    "wide": shape(
+        width=61, channels=16, out_channels=16, groups=16, kernel=(5, 5), padding=((2, 2), (2, 2))
+    ),
+    "wide, stride": shape(
+        width=61, channels=32, out_channels=32, groups=32, stride=(2, 2), dilation=(1, 2)
+    ),
+    "cropped": shape(channels=16, out_channels=16, groups=16, padding=((-1, 2), (1, -1))),
+    "little": shape(
+        height=3, width=2, channels=16, out_channels=16, groups=16, kernel=(5, 5),
+        padding=((2, 2), (2, 2)),
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])

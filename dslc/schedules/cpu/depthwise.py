@@ -25,14 +25,17 @@ from dslc.schedules.cpu.contract import (
     Panels,
     Size,
     address,
+    ceil_div,
     choose_tasks,
     edge_vector,
     i64,
+    larger,
     loop,
     require,
     run_tasks,
     share,
     smaller,
+    store_vector,
     unflatten,
     vector_at,
 )
@@ -44,12 +47,13 @@ from dslc.schedules.cpu.register_tile import (
     Tile,
     allocate,
     clear,
+    copy_out,
     finish,
     load,
     multiply_add_lanes,
     save,
 )
-from dslc.schedules.cpu.split import split
+from dslc.schedules.cpu.split import Group, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,20 @@ class DepthwisePlan:
         return -(-self.shape.channels // self.lanes)
 
     @property
+    def clips(self) -> bool:
+        """Whether the image is read where it lies, and the kernel ends where the image does."""
+        shape = self.shape
+        known = all(isinstance(n, int) for n in (shape.width, *shape.padding[1], shape.out[1]))
+        return (
+            not self.sums and known and shape.input_dilation == (1, 1)
+            and shape.channels % self.lanes == 0
+        )  # fmt: skip
+
+    @property
     def copies(self) -> bool:
         """Whether strips are copied to scratch."""
-        return self.shape.is_padded or self.shape.channels % self.lanes != 0
+        ragged = self.shape.channels % self.lanes != 0
+        return ragged or (self.shape.is_padded and not self.clips)
 
     @property
     def task_elements(self) -> Size:
@@ -144,7 +159,7 @@ def emit_depthwise(
     (image, row, column, channel)."""
     shape, strips = plan.shape, plan.strips
     require(weights.width == plan.lanes, "weights are packed for another tile")
-    groups = split(shape.out[1], plan.pixels)
+    groups = _groups(plan)
     tiles = [Tile(g.height, 1, plan.lanes, plan.dtype) for g in groups]
     if not tiles:
         return
@@ -154,19 +169,83 @@ def emit_depthwise(
         start, stop = share(shape.batch * strips.count, task, tasks)
         with loop(start, stop) as item:
             image, strip = unflatten(item, (shape.batch, strips.count))
-            view = _view(plan, x, scratch, task if tasks > 1 else 0, image, strip)
+            view = None if plan.clips else _view(
+                plan, x, scratch, task if tasks > 1 else 0, image, strip
+            )  # fmt: skip
             rows = strips.output_rows(strip)
             with loop(0, plan.blocks) as block, loop(0, rows) as row:
                 for tile, group in zip(tiles, groups):
                     with loop(0, group.count) as t:
                         column = T.bind(i64(t * group.height + group.start))
                         clear(tile, registers)
-                        origin = view.at(row * shape.stride[0], column * shape.stride[1],
-                                         block * plan.lanes)  # fmt: skip
-                        _reduce(plan, tile, registers, view, weights, T.bind(origin), block)
+                        if view is None:
+                            place = image, T.bind(strip * strips.rows + row), column, block
+                            _reduce_clipped(plan, tile, registers, x, weights, place, group)
+                        else:
+                            origin = view.at(row * shape.stride[0], column * shape.stride[1],
+                                             block * plan.lanes)  # fmt: skip
+                            _reduce(plan, tile, registers, view, weights, T.bind(origin), block)
                         _finish(plan, tile, registers, epilogue, image, strip, row, column, block)
 
     run_tasks(plan.tasks, shape.work, body)
+
+
+def _groups(plan: DepthwisePlan) -> list[Group]:
+    """A row's tiles; where the kernel is clipped, those at the image's edges stand alone."""
+    groups = split(plan.shape.out[1], plan.pixels)
+    if not plan.clips:
+        return groups
+    apart: list[Group] = []
+    for group in groups:
+        starts = [group.start + t * group.height for t in range(group.count)]
+        inside = [s for s in starts if _is_inside(plan, s, group.height)]
+        before = [s for s in starts if s not in inside and (not inside or s < inside[0])]
+        apart += [Group(s, 1, group.height) for s in before]
+        if inside:
+            apart.append(Group(inside[0], len(inside), group.height))
+        apart += [Group(s, 1, group.height) for s in starts if s not in inside + before]
+    return apart
+
+
+def _is_inside(plan: DepthwisePlan, start: int, pixels: int) -> bool:
+    """Whether nothing that such a tile sees is padding."""
+    shape, step = plan.shape, plan.shape.stride[1]
+    first = start * step - shape.padding[1][0]
+    last = first + (pixels - 1) * step + shape.extent[1]
+    return bool(first >= 0 and last <= shape.width)
+
+
+def _reduce_clipped(
+    plan: DepthwisePlan, tile: Tile, registers: Registers, x: Operand, weights: Panels,
+    place: tuple[Expr, Expr, Expr, Expr], group: Group,
+) -> None:  # fmt: skip
+    """Every pixel that the tile sees is loaded once, and multiplied for all results that see it."""
+    shape, lanes, (image, row, column, block) = plan.shape, plan.lanes, place
+    (kh, kw), (sh, sw), (dh, dw) = shape.kernel, shape.stride, shape.dilation
+    (top, _), (left, _) = shape.padding
+    above = T.bind(row * sh - top)
+    first = T.bind(x.at(image, above, column * sw - left, block * lanes))
+    start: Size = 0
+    stop: Size = kh
+    if shape.is_padded:
+        start = T.bind(larger(0, ceil_div(-above, dh)))
+        stop = T.bind(smaller(kh, ceil_div(shape.height - above, dh)))
+    edge = group.count == 1 and not _is_inside(plan, group.start, group.height)
+    with loop(start, stop) as y:
+        line = T.bind(address(first, (y * dh, x.strides[1])))
+        taken = T.bind(address(weights.offset, ((block * kh + y) * kw, lanes)))
+        factors = [T.bind(vector_at(weights.buffer, taken + z * lanes, lanes)) for z in range(kw)]
+        for seen in range((tile.rows - 1) * sw + shape.extent[1]):
+            if edge and not 0 <= group.start * sw - left + seen < shape.width:
+                continue
+            users = [(i, z) for i in range(tile.rows) for z in range(kw) if i * sw + z * dw == seen]
+            if not users:
+                continue
+            pixel = T.bind(vector_at(x.buffer, address(line, (seen, x.strides[2])), lanes))
+            for i, z in users:
+                at = tile.offset(i, 0)
+                total = vector_at(registers.accumulators, at, lanes) + pixel * factors[z]
+                store_vector(registers.accumulators, total, at, lanes)
 
 
 def _finish(
@@ -174,8 +253,16 @@ def _finish(
     image: Expr, strip: Expr, row: Expr, column: Expr, block: Expr,
 ) -> None:  # fmt: skip
     out_row, first = T.bind(strip * plan.strips.rows + row), T.bind(block * plan.lanes)
-    finish(tile, registers, plan.channels(block),
-           lambda i, j: (image, out_row, column + i, first + j), epilogue)  # fmt: skip
+    if plan.shape.channels % plan.lanes:
+        finish(tile, registers, plan.channels(block),
+               lambda i, j: (image, out_row, column + i, first + j), epilogue)  # fmt: skip
+        return
+    copy_out(tile, registers)
+    # Written out, so that results stay in registers: there are few products for each.
+    for i in range(tile.rows):
+        with loop(0, plan.lanes) as j:
+            value = registers.results[i64(i * plan.lanes) + j]
+            epilogue((image, out_row, column + i, first + j), value)
 
 
 def _reduce(
