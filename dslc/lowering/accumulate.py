@@ -18,7 +18,7 @@ from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index
 from dslc.ir.types import is_float
 from dslc.lowering.expressions import extremum
-from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, local
+from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, aligned
 from dslc.lowering.sizes import i64
 from dslc.schedules.cpu.vector import lane_max, lane_min, lane_product, lane_sum
 
@@ -42,13 +42,13 @@ class Accumulators:
         self.k, self.kind, self.dtype, self.size = k, asked.kind, asked.dtype, size
         steps = product(asked.dims)
         short = isinstance(steps, int) and steps <= TERMS
-        self.parts = local(lanes, COMPUTED[asked.dtype])
+        self.parts = aligned(lanes, COMPUTED[asked.dtype])
         in_parts = asked.kind == "sum" and is_float(asked.dtype) and not short
-        self.totals = local(lanes, COMPUTED[asked.dtype]) if in_parts else None
+        self.totals = aligned(lanes, COMPUTED[asked.dtype]) if in_parts else None
         # Extrema of floats: whether a lane has met NaN, apart from its extremum without them. Both
         # together would be twice as many steps, each of which waits for the one before.
         odd = asked.kind in ("max", "min") and is_float(asked.dtype)
-        self.odd = local(lanes, "int32") if odd else None
+        self.odd = aligned(lanes, "int32") if odd else None
         if self.odd is not None:
             with k.loop(size) as lane:
                 T.buffer_store(self.odd, tirx.const(0, "int32"), [lane])

@@ -10,6 +10,7 @@ Non-goals: the accumulators themselves (`accumulate.py`), positions of extrema (
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from tvm import tirx
 
@@ -23,6 +24,8 @@ from dslc.lowering.sizes import i64
 from dslc.lowering.tasks import GUESS, Task, for_rows
 
 KEPT_LANES = 64  # neighbouring results that a reduction keeps at a time
+LONG_LANES = 1024  # the same where each is the result of at least so many rows:
+MANY_ROWS = 256
 
 
 def emit_reduction(task: Task, anchor: Eqn) -> bool:
@@ -137,8 +140,8 @@ def _emit_across(task: Task, value: Value, asked: Reduction) -> None:
     *outer, last = value.type.dims
     steps = product(asked.dims)
     weight = task.weight * (steps if isinstance(steps, int) else GUESS * GUESS)
-    count = last if isinstance(last, int) and last <= KEPT_LANES else None
-    blocks: Dim = 1 if count is not None else (last + (KEPT_LANES - 1)) // KEPT_LANES
+    lanes = _kept(task, last, steps)
+    blocks = (last + (lanes - 1)) // lanes
     dims = (*outer, blocks)
 
     def block(index: Index) -> None:
@@ -146,15 +149,27 @@ def _emit_across(task: Task, value: Value, asked: Reduction) -> None:
         with k.nest(dims[len(index) :]) as rest:
             full = (*index, *rest)
             row, number = full[:-1], full[-1]
-            start = k.binary("mul", number, k.dim(KEPT_LANES), "index")
-            left = k.binary("sub", k.dim(last), start, "index")
-            size = k.dim(count) if count is not None else tirx.min(left, i64(KEPT_LANES))
-            _accumulate(task, value, row, start, k.bind(size))
+            start = k.binary("mul", number, k.dim(lanes), "index")
+            if isinstance(last, int) and (last < lanes or last % lanes == 0):
+                size = k.dim(min(last, lanes))
+            else:
+                size = tirx.min(k.binary("sub", k.dim(last), start, "index"), i64(lanes))
+            _accumulate(task, value, row, start, k.bind(size), lanes)
 
-    for_rows(task, dims, (), weight * KEPT_LANES, block)
+    for_rows(task, dims, (), weight * lanes, block)
 
 
-def _accumulate(task: Task, value: Value, row: Index, start: Expr, size: Expr) -> None:
+def _kept(task: Task, last: Dim, steps: Dim) -> int:
+    """Neighbouring results at a time: few stay in registers. Many, in the L1 cache, where there are
+    many rows: of each a long piece is read."""
+    known = isinstance(last, int) and isinstance(steps, int)
+    if not known or cast(int, steps) < MANY_ROWS:
+        return KEPT_LANES
+    each = -(-cast(int, last) // task.tasks)
+    return max(1, min(LONG_LANES, -(-each // KEPT_LANES) * KEPT_LANES))
+
+
+def _accumulate(task: Task, value: Value, row: Index, start: Expr, size: Expr, lanes: int) -> None:
     """The results `row + (start + lane,)` for every lane below `size`."""
     k = task.k
 
@@ -162,7 +177,7 @@ def _accumulate(task: Task, value: Value, row: Index, start: Expr, size: Expr) -
         return (*row, k.binary("add", start, lane, "index"))
 
     asked = _reduction_at(task, value, at(k.dim(0)))
-    sums = Accumulators(k, asked, KEPT_LANES, size)
+    sums = Accumulators(k, asked, lanes, size)
 
     def add(r: Index) -> None:
         with k.loop(size) as lane:

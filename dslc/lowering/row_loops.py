@@ -10,10 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import tvm
-from tvm import tirx
-from tvm.tirx.script import builder as T
-
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import product
@@ -22,13 +18,10 @@ from dslc.lowering.buffers import STORED, Memory
 from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group
 from dslc.lowering.reductions import KEPT_LANES, reduce_row
-from dslc.lowering.scalar import ScalarKernels, local
-from dslc.lowering.sizes import i64
+from dslc.lowering.scalar import ScalarKernels, aligned
 from dslc.lowering.stream import BLOCK, fence, imported, past_caches, store_block
 from dslc.lowering.tasks import GUESS, Task, for_rows
 from dslc.ops.broadcast import ReduceAttrs
-
-LINE_BYTES = 64  # of the caches
 
 
 def emit_rows(task: Task) -> None:
@@ -64,16 +57,7 @@ def _stack_row(value: Value, rows: int) -> Any:
     elements = product(value.type.dims[rows:])
     if not isinstance(elements, int):
         raise InternalError(f"a row of {value} has no known size, and is kept on the stack")
-    dtype = STORED[value.type.dtype]
-    lanes = LINE_BYTES // tvm.DataType(dtype).itemsize
-    if elements < BLOCK:
-        return local(max(1, elements), dtype)
-    # LLVM aligns what is on the stack to 16 bytes, and vectors would lie in two lines of the cache.
-    wider = local(elements + lanes, dtype)
-    last = tirx.address_of(wider[lanes - 1])
-    first = tirx.call_llvm_pure_intrin("handle", "llvm.ptrmask", last, i64(-LINE_BYTES))
-    first = T.bind(tirx.reinterpret(T.handle(dtype, "global").ty, first))
-    return T.decl_buffer((elements,), dtype, data=first, align=LINE_BYTES // lanes, layout=None)
+    return aligned(max(1, elements), STORED[value.type.dtype])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from library.against_torch import check, numbers, program, torch
+from library.against_torch import check, gradients, numbers, program, torch
 
-from dslc.ir.evaluate import run_entry
+from dslc.ir.evaluate import evaluate, run_entry
 
 F = torch.nn.functional
 
@@ -76,6 +76,18 @@ def test_great_numbers_do_not_overflow(function: str) -> None:
     x = np.array([[-1e4, -100, 0, 100, 1e4]], np.float32)
     oracles = {**dict(FUNCTIONS), "logsumexp": lambda x: x.logsumexp(-1)}
     check(f"x |> {function}", {"x": x}, oracles[function])
+
+
+@pytest.mark.filterwarnings("ignore:(invalid|divide).*:RuntimeWarning")
+def test_logsumexp_of_infinities() -> None:
+    """Of nothing but -inf it is -inf, and has no gradient (PyTorch's is NaN)."""
+    inf = np.inf
+    x = np.array([[-inf, -inf], [-inf, 1], [inf, 1], [-inf, inf], [np.nan, 1]], np.float32)
+    built = program("model M(x: f32[N, 2]) -> f32[N] { return logsumexp(x) }")
+    found = run_entry(built, "forward", {}, {"x": x})[0]["output"]
+    np.testing.assert_allclose(found, torch.tensor(x).logsumexp(-1).numpy())
+    _, moved = evaluate(gradients(built.entry("forward")), [x[:2], np.ones(2, np.float32)])
+    np.testing.assert_array_equal(moved, [[0, 0], [0, 1]])
 
 
 def test_erfinv_to_both_ends() -> None:
