@@ -25,7 +25,8 @@ MODELS = {
     ),
     "DepthwisePlan": (
         "model M(x: f32[2, 19, 10, 21]) -> f32[2, 19, 5, 10] "
-        "{ return x |> conv: conv2d[19, kernel=3, padding=1, groups=19, bias=false] |> max_pool2d[2] }"
+        "{ return x |> conv: conv2d[19, kernel=3, padding=1, groups=19, bias=false] "
+        "|> max_pool2d[2] }"
     ),
     "WinogradPlan": (
         "model M(x: f32[2, 32, 26, 26]) -> f32[2, 32, 13, 13] "
