@@ -14,16 +14,19 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.ir.core import Value
-from dslc.ir.dims import Dim, product
+from dslc.ir.dims import Dim, free_symbols, product, substitute
 from dslc.ir.op import Expr, Index
+from dslc.ir.types import ITEMSIZE
 from dslc.lowering.cost import cost_of
 from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group
 from dslc.lowering.scalar import ScalarKernels
 from dslc.lowering.sizes import i64
 
-PARALLEL_OPERATIONS = 400_000  # about 50 µs of work: less is not worth waking a thread
-REPEATED_OPERATIONS = 16_000  # about 2 µs: in a loop that threads go through together
+# Work is counted in operations of one lane of a vector, of which a core does some 60 in a ns.
+PARALLEL_OPERATIONS = 600_000  # about 10 µs of work: less is not worth waking a thread
+REPEATED_OPERATIONS = 16_000  # in a loop that threads go through together: they wait anyway
+MOVED = 1.5  # operations that take as long as a byte takes from a cache
 GUESS = 32  # what an unknown extent counts as when deciding what to cut into tasks
 
 
@@ -31,7 +34,8 @@ GUESS = 32  # what an unknown extent counts as when deciding what to cut into ta
 class Task:
     """One kernel being emitted. `tasks` is the number of parallel parts; `turn` the step of the
     loop that it is called in, if it is, which threads go through together; `parallel` tells
-    afterwards whether a parallel loop was emitted."""
+    afterwards whether a parallel loop was emitted. `weight`: operations for each element, or what
+    its bytes take, if that is more."""
 
     group: Group
     graph: Graph
@@ -41,7 +45,8 @@ class Task:
     weight: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.weight = sum(max(1, cost_of(eqn).weight) for eqn in self.group.eqns)
+        operations = sum(max(1, cost_of(eqn).weight) for eqn in self.group.eqns)
+        self.weight = max(operations, int(MOVED * bytes_moved(self.group)))
 
     @property
     def k(self) -> ScalarKernels:
@@ -60,6 +65,18 @@ class Task:
         results = [(value, self.graph.at(value, index)) for value in self.group.outputs]
         for value, result in results:
             self.store(value, index, result)
+
+
+def bytes_moved(group: Group) -> float:
+    """Bytes that are read and written for each element of the largest value."""
+    sizes = {value: _guessed(value.type.size) for value in (*group.inputs, *group.outputs)}
+    moved = sum(size * ITEMSIZE[value.type.dtype] for value, size in sizes.items())
+    return moved / max(1, *sizes.values())
+
+
+def _guessed(dim: Dim) -> int:
+    size = substitute(dim, dict.fromkeys(free_symbols(dim), GUESS))
+    return size if isinstance(size, int) else GUESS
 
 
 def for_rows(

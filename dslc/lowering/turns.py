@@ -104,7 +104,8 @@ def emit_turn(task: Task, machine: Machine) -> None:
             written = _Rows(task.graph.memory[out].buffer, row)
             _turn_rows(read, written, whole[-1], k.dim(rows), k.dim(columns), lanes, ahead)
 
-    for_rows(task, sizes, (), lanes * (columns if isinstance(columns, int) else LEAST), block)
+    weight = task.weight * lanes * (columns if isinstance(columns, int) else LEAST)
+    for_rows(task, sizes, (), weight, block)
 
 
 @dataclass(frozen=True, slots=True)
