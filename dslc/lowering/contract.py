@@ -39,7 +39,7 @@ from dslc.ops.strassen import StrassenAttrs
 from dslc.ops.windows import ConvWeightGradientAttrs
 from dslc.ops.winograd import WinogradAttrs
 from dslc.schedules.cpu.choices import chosen
-from dslc.schedules.cpu.contract import ITEMSIZE, Epilogue, Machine, Operand, Panels, Size
+from dslc.schedules.cpu.contract import ITEMSIZE, Ahead, Epilogue, Machine, Operand, Panels, Size
 from dslc.schedules.cpu.conv2d import emit_conv2d, plan_conv2d
 from dslc.schedules.cpu.conv2d_weight import (
     emit_conv2d_backward_weight,
@@ -66,6 +66,8 @@ from dslc.schedules.cpu.winograd_weight import (
     plan_winograd_weight,
     suits_winograd,
 )
+
+FAR = 2_000_000  # elements that are no longer in the caches when they are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,26 @@ def _epilogue(task: Task, anchor: Eqn) -> Epilogue:
             task.store_all(where)
 
     return finish
+
+
+def _ahead(task: Task) -> Ahead | None:
+    """Asks for what the group reads at an index beside the contraction: a tile reads some bytes of
+    each pixel, which the hardware doesn't foresee. None if no cache is too small for it."""
+    group, k = task.group, task.k
+    values = [value for value in group.inputs if value in group.pointwise]
+    size = group.outputs[0].type.size
+    if not values or (isinstance(size, int) and size < FAR):
+        return None
+
+    def ask(index: tuple[Expr, ...]) -> None:
+        with k.scope():
+            where = tuple(k.intern(i) for i in index)
+            for value in values:
+                memory = task.graph.memory[value]
+                place = tirx.address_of(memory.buffer[memory.offset(k, where)])
+                T.evaluate(tirx.call_intrin("void", "tirx.prefetch", place, 0, 3, 1))
+
+    return ask
 
 
 def _plan(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
@@ -305,9 +327,11 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
             lambda e, s: emit_spread(wide, image, panels, e, s),
         )  # fmt: skip
     plan = chosen(plan_conv2d(shape, dtype, lanes, machine), machine)
+    ahead = None if size.task is None else _ahead(size.task)
     return _Planned(
-        plan, plan.scratch_bytes, plan.tasks, lambda e, s: emit_conv2d(plan, image, panels, e, s)
-    )
+        plan, plan.scratch_bytes, plan.tasks,
+        lambda e, s: emit_conv2d(plan, image, panels, e, s, ahead),
+    )  # fmt: skip
 
 
 def _plan_over_planes(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:

@@ -35,6 +35,9 @@ Index = tuple[Expr, ...]
 # product of several parts, the value of each.
 Epilogue = Callable[..., None]
 
+# (logical index of an output element) -> None: asks for what its epilogue will read and write.
+Ahead = Callable[[Index], None]
+
 # Fields of a template's plan and what they are instead of what the cost model says.
 Choice = tuple[tuple[str, int], ...]
 

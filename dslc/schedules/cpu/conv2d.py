@@ -16,6 +16,7 @@ Non-goals: Winograd, packing of weights (ordinary IR ops do that once).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tvm.tirx.script import builder as T
@@ -23,6 +24,7 @@ from tvm.tirx.script import builder as T
 from dslc.diagnostics import InternalError
 from dslc.schedules.cpu.contract import (
     ITEMSIZE,
+    Ahead,
     Epilogue,
     Expr,
     Index,
@@ -35,6 +37,7 @@ from dslc.schedules.cpu.contract import (
     div,
     i64,
     loop,
+    product,
     rem,
     require,
     run_tasks,
@@ -95,6 +98,7 @@ class ConvPlan:
     strips: Strips
     tasks: int
     positions: Positions
+    panels_inside: bool
 
     @property
     def width(self) -> int:
@@ -133,14 +137,27 @@ def plan_conv2d(
         strips=plan_strips(shape, machine, dtype, tasks, shape.channels),
         tasks=tasks,
         positions=positions or all_positions(shape.kernel),
+        panels_inside=_panels_inside(shape, dtype, machine),
     )  # fmt: skip
 
 
+def _panels_inside(shape: ConvShape, dtype: str, machine: Machine) -> bool:
+    """Whether weights stay in the L2 cache and results don't: then all channels of a pixel are
+    written (and what is added to them is read) together, as memory likes it."""
+    (kh, kw), size = shape.kernel, ITEMSIZE[dtype]
+    weights = kh * kw * shape.group_channels * shape.out_channels * size
+    results = product([shape.batch, *shape.out, shape.out_channels * size])
+    small = isinstance(results, int) and results <= 2 * machine.l2_bytes
+    return weights <= machine.l2_bytes // 4 and not small
+
+
 def emit_conv2d(
-    plan: ConvPlan, x: Operand, weights: Panels, epilogue: Epilogue, scratch: Operand | None = None
-) -> None:
+    plan: ConvPlan, x: Operand, weights: Panels, epilogue: Epilogue, scratch: Operand | None = None,
+    ahead: Ahead | None = None,
+) -> None:  # fmt: skip
     """Emits the kernel's body; x is [batch, height, width, channels]. The epilogue's index is
-    (image, row, column, output channel). `scratch` (rank 1) holds `plan.scratch_bytes` bytes."""
+    (image, row, column, output channel). `scratch` (rank 1) holds `plan.scratch_bytes` bytes.
+    `ahead` is called at the beginning of a tile, for each vector of its results."""
     shape, strips = plan.shape, plan.strips
     require(weights.width == plan.width, "weights are packed for another tile")
     tiles = [Tile(t.pixels, plan.vectors, plan.lanes, plan.dtype) for t in _tilings(plan)]
@@ -159,7 +176,7 @@ def emit_conv2d(
             else:
                 base = address(scratch.offset, (task if tasks > 1 else 0, strips.elements))
                 view = copy_strip(strips, x, scratch, T.bind(base), image, strip)
-            _strip(_Strip(plan, view, weights, epilogue, registers, image, strip))
+            _strip(_Strip(plan, view, weights, epilogue, ahead, registers, image, strip))
 
     run_tasks(plan.tasks, shape.work, body)
 
@@ -182,6 +199,7 @@ class _Strip:
     view: View
     weights: Panels
     epilogue: Epilogue
+    ahead: Ahead | None
     registers: Registers
     image: Expr
     strip: Expr
@@ -197,22 +215,33 @@ def _tilings(plan: ConvPlan) -> list[_Tiling]:
 
 
 def _strip(run: _Strip) -> None:
-    """All tiles of a strip, panel by panel."""
+    """All tiles of a strip, panel by panel or all panels of a tile one after the other."""
+    panels = run.plan.shape.groups * run.plan.panels
+    if run.plan.panels_inside:
+        for tiling, row, column in _tiles(run):
+            with loop(0, panels) as panel:
+                _tile(run, panel, tiling, row, column)
+        return
+    with loop(0, panels) as panel:
+        for tiling, row, column in _tiles(run):
+            _tile(run, panel, tiling, row, column)
+
+
+def _tiles(run: _Strip) -> Iterator[tuple[_Tiling, Expr, Expr]]:
+    """The kinds of tiles of a strip, each inside of the loops over them, with its first pixel."""
     plan = run.plan
     rows = plan.strips.output_rows(run.strip)
-    with loop(0, plan.shape.groups * plan.panels) as panel:
-        if plan.tile_rows:
-            tiled = rows if plan.strips.count == 1 else i64(rows)
-            for group in split(tiled, plan.tile_rows):
-                tiling = _Tiling(group.height, plan.shape.out[1])
-                with loop(0, group.count) as t:
-                    _tile(run, panel, tiling, t * group.height + group.start, i64(0))
-            return
-        with loop(0, rows) as row:
-            for group in split(plan.shape.out[1], plan.pixels):
-                with loop(0, group.count) as t:
-                    _tile(run, panel, _Tiling(1, group.height), row,
-                          t * group.height + group.start)  # fmt: skip
+    if plan.tile_rows:
+        tiled = rows if plan.strips.count == 1 else i64(rows)
+        for group in split(tiled, plan.tile_rows):
+            tiling = _Tiling(group.height, plan.shape.out[1])
+            with loop(0, group.count) as t:
+                yield tiling, T.bind(t * group.height + group.start), i64(0)
+        return
+    with loop(0, rows) as row:
+        for group in split(plan.shape.out[1], plan.pixels):
+            with loop(0, group.count) as t:
+                yield _Tiling(1, group.height), row, T.bind(t * group.height + group.start)
 
 
 def _tile(run: _Strip, panel: Expr, tiling: _Tiling, row: Expr, column: Expr) -> None:
@@ -220,8 +249,6 @@ def _tile(run: _Strip, panel: Expr, tiling: _Tiling, row: Expr, column: Expr) ->
     plan, shape = run.plan, run.plan.shape
     tile = Tile(tiling.pixels, plan.vectors, plan.lanes, plan.dtype)
     row, column = T.bind(row), T.bind(column)
-    clear(tile, run.registers)
-    _reduce(run, tile, panel, tiling, row, column)
     group, part = div(panel, plan.panels), rem(panel, plan.panels)
     first = T.bind(address(0, (group, shape.group_out_channels), (part, plan.width)))
     out_row = T.bind(run.strip * plan.strips.rows + row)
@@ -231,6 +258,12 @@ def _tile(run: _Strip, panel: Expr, tiling: _Tiling, row: Expr, column: Expr) ->
                                                         rem(i, tiling.columns))  # fmt: skip
         return run.image, out_row + down, column + across, first + j
 
+    if run.ahead is not None:
+        with loop(0, tiling.pixels) as i:
+            for j in range(plan.vectors):
+                run.ahead(index(i, i64(j * plan.lanes)))
+    clear(tile, run.registers)
+    _reduce(run, tile, panel, tiling, row, column)
     left = shape.group_out_channels - part * plan.width
     columns = (
         plan.width if shape.group_out_channels % plan.width == 0

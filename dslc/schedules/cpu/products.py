@@ -20,8 +20,10 @@ from tvm.tirx.script import builder as T
 
 from dslc.schedules.cpu.contract import (
     Expr,
+    Machine,
     Panels,
     address,
+    ceil_div,
     div,
     i64,
     loop,
@@ -106,13 +108,31 @@ class Shared:
         return row * (last + 1) + column
 
 
-def rows_of_tile(rows: int, most: int) -> int:
-    """Rows of the register tile: the last one of all should not be nearly empty. A row that is
-    computed for nothing costs as much as any; of a low tile each costs more."""
-    if rows <= most:
-        return max(1, rows)
-    heights = range(most // 2 + 1, most + 1)
-    return min(heights, key=lambda h: (-(-rows // h) * (h + 1), -h))
+def plan_products(
+    count: int, depth: int, width: int, rows: int | None, tasks: int, kept: int, machine: Machine,
+    least: int = 0,
+) -> Products:  # fmt: skip
+    """Products of so many `rows` in all, of which a block's `seen` takes at most `kept` bytes; if
+    their number is not known, of `least` and more. Blocks are shared out to `tasks`."""
+    lanes = machine.lanes(DTYPE)
+    most = 14 if machine.registers == 32 else 6
+    wanted = max(1, max(least, most // 2 + 1) if rows is None else rows)
+
+    def plan(height: int) -> tuple[int, int]:
+        """Tiles of a block, and those that the busiest task has."""
+        fit = max(1, kept // (4 * count * height * ceil_div(depth, lanes) * lanes))
+        tiles = ceil_div(wanted, height)
+        if rows is None:
+            return fit, tiles
+        share = ceil_div(tiles, tasks)
+        units = ceil_div(share, ceil_div(share, fit))
+        return units, min(tiles, ceil_div(ceil_div(tiles, units), tasks) * units)
+
+    # A row that is computed for nothing costs as much as any; of a low tile each costs more.
+    lowest = min(wanted, most) if wanted <= most and tasks == 1 else min(wanted, most) // 2 + 1
+    heights = range(lowest, min(wanted, most) + 1)
+    height = min(heights, key=lambda h: (plan(h)[1] * (h + 1), -h))
+    return Products(count, depth, width, lanes, height, plan(height)[0])
 
 
 def emit_products(

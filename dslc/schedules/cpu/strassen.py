@@ -42,7 +42,7 @@ from dslc.schedules.cpu.contract import (
     unflatten,
     vector_at,
 )
-from dslc.schedules.cpu.products import DTYPE, Products, emit_products, rows_of_tile
+from dslc.schedules.cpu.products import DTYPE, Products, emit_products, plan_products
 from dslc.schedules.cpu.register_tile import allocate
 
 
@@ -92,17 +92,11 @@ def plan_strassen(
     whole = depth % lanes == 0 and columns % (2 * width) == 0 and width % lanes == 0
     require(whole, f"not by Strassen: 2 * {depth} channels to {columns} in panels of {width}")
     tasks = choose_tasks(machine, product([rows, columns, 2 * depth]))
-    tall = 14 if machine.registers == 32 else 6
-    if isinstance(rows, int):
-        tall = rows_of_tile(-(-rows // 2), tall)
-    units = max(1, machine.l2_bytes * 5 // 8 // (4 * len(LEFT) * depth * tall))
-    if isinstance(rows, int):
-        found = max(1, -(-rows // (2 * tall)))
-        blocks = -(-found // units)
-        units = -(-found // min(found, -(-blocks // tasks) * tasks))
-    return StrassenPlan(
-        pixels, columns, stride, Products(len(LEFT), depth, width, lanes, tall, units), tasks
+    pairs = ceil_div(rows, 2) if isinstance(rows, int) else None
+    products = plan_products(
+        len(LEFT), depth, width, pairs, tasks, machine.l2_bytes * 5 // 8, machine
     )
+    return StrassenPlan(pixels, columns, stride, products, tasks)
 
 
 def emit_strassen(

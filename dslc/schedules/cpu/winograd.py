@@ -48,7 +48,7 @@ from dslc.schedules.cpu.contract import (
     vector_at,
 )
 from dslc.schedules.cpu.conv_shape import ConvShape
-from dslc.schedules.cpu.products import DTYPE, Products, Shared, emit_products, rows_of_tile
+from dslc.schedules.cpu.products import DTYPE, Products, Shared, emit_products, plan_products
 from dslc.schedules.cpu.register_tile import allocate
 from dslc.schedules.cpu.transform import transform
 
@@ -111,20 +111,12 @@ def plan_winograd(shape: ConvShape, m: int, width: int, machine: Machine) -> Win
     count = WAYS[stride[0], m].frequencies ** 2
     height, across = shape.out
     each = -(-height // m) * -(-across // m)
-    tiles = shape.batch * each if isinstance(shape.batch, int) else each
     tasks = choose_tasks(machine, shape.work)
-    highest = 14 if machine.registers == 32 else 6
-    rows = rows_of_tile(
-        tiles if isinstance(shape.batch, int) else max(tiles, highest // 2 + 1), highest
-    )
-    vector_rows = 4 * count * rows * -(-shape.channels // lanes) * lanes
-    most = max(1, machine.l2_bytes * 3 // 4 // vector_rows)
-    if isinstance(shape.batch, int):
-        found = -(-tiles // rows)
-        blocks = max(1, -(-found // most))
-        blocks = min(found, -(-blocks // tasks) * tasks)
-        most = max(1, -(-found // max(1, blocks)))
-    return WinogradPlan(shape, m, Products(count, shape.channels, width, lanes, rows, most), tasks)
+    tiles = shape.batch * each if isinstance(shape.batch, int) else None
+    products = plan_products(
+        count, shape.channels, width, tiles, tasks, machine.l2_bytes * 3 // 4, machine, each
+    )  # fmt: skip
+    return WinogradPlan(shape, m, products, tasks)
 
 
 def emit_winograd(
