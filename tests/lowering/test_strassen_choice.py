@@ -20,8 +20,8 @@ from dslc.source import SourceFile
 
 TARGET = Target("test", "cpu", "x86-64-v3", (), 256, 1)
 NET = """
-model Net(x: f32[N, 256, 14, 14]) -> f32[N, 512, 7, 7] {
-    y = x |> first: conv2d[256, kernel=1] |> relu
+model Net(x: f32[N, 256, 28, 28]) -> f32[N, 512, 7, 7] {
+    y = x |> max_pool2d[2] |> first: conv2d[256, kernel=1] |> relu
     return y |> second: conv2d[512, kernel=1, stride=2]
 }
 
