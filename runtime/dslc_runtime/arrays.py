@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import math
 import mmap
+import sys
 from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any
@@ -26,6 +27,8 @@ from dslc_runtime.manifest import FLOATS, TensorInfo
 
 ALIGNMENT = 64
 SMALL = 4096  # bytes
+LARGE = 1 << 20  # bytes of a result from which its memory is used again
+UNSEEN = 2  # references to what only a variable and the call that counts them refer to
 _CPU, _CUDA = 1, 2  # DLPack's kDLCPU and kDLCUDA
 _CUDA_ALIGNMENT = 16  # of what kernels read as vectors
 _BFLOAT_CODE = 4  # DLPack's kDLBfloat
@@ -40,15 +43,30 @@ def declared(info: TensorInfo) -> str:
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:
     """An uninitialised array that starts at a multiple of 64 bytes."""
-    raw: Any = np.empty(nbytes + ALIGNMENT, np.uint8)
+    return _aligned(np.empty(nbytes + ALIGNMENT, np.uint8), shape, dtype)
+
+
+def _aligned(raw: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     # NumPy's own ways to the address take several times as long.
     start = -ctypes.addressof(ctypes.c_char.from_buffer(raw)) % ALIGNMENT
     return np.ndarray(shape, dtype, raw, start)
 
 
-def result_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:
-    """An uninitialised array for a result; to align a small one takes longer than it saves."""
-    return np.empty(shape, dtype) if nbytes <= SMALL else aligned_empty(shape, dtype, nbytes)
+def result_empty(
+    shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int, kept: list[Any]
+) -> Array:
+    """An uninitialised array for a result; to align a small one takes longer than it saves.
+
+    A large one takes the memory of an earlier result, of those `kept`, if nobody sees that any
+    more: the system clears new pages, which takes longer than most kernels need to fill them.
+    """
+    if nbytes < LARGE:
+        return np.empty(shape, dtype) if nbytes <= SMALL else aligned_empty(shape, dtype, nbytes)
+    raw: Any = kept.pop(0) if kept else None
+    if raw is None or raw.nbytes != nbytes + ALIGNMENT or sys.getrefcount(raw) > UNSEEN:
+        raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    kept.append(raw)
+    return _aligned(raw, shape, dtype)
 
 
 def zeros_together(types: Iterable[tuple[tuple[int, ...], DType, int]]) -> list[Array]:

@@ -131,6 +131,8 @@ class Entry:
         self._positional = all(t.supplied == "caller" for t in info.inputs)
         self._typed_results = [(t, numpy_dtype(t.dtype)) for t in info.outputs]
         self._plans: dict[Shapes, Plan] = {}
+        # Memory of each of the last call's results that is large.
+        self._kept: list[list[Any]] = [[] for _ in info.outputs]
         self._outdates = owner.outdates(info)
         self._locked = any(owner.locked(code) for code, _ in codes)
         self._single = len(info.outputs) == 1
@@ -171,7 +173,7 @@ class Entry:
         if out is not None:
             outputs = self._check_out(out, plan, args)
         else:
-            outputs = [result_empty(*output) for output in plan.outputs]
+            outputs = [result_empty(*o, kept) for o, kept in zip(plan.outputs, self._kept)]
         exported = [_exportable(array) for array in outputs] if self._exports else outputs
         self._run(plan, taken, exported)
         return outputs[0] if self._single else tuple(outputs)
