@@ -128,6 +128,8 @@ def plan_conv2d(
     vectors = width // lanes
     many = machine.registers == 32
     pixels = (14 if vectors <= 2 else 7) if many else (6 if vectors > 1 else 12)
+    if many and vectors == 2 and _taps(shape) * shape.group_channels <= UNROLLED:
+        pixels = 8  # LLVM loads ahead where all is written out, and needs registers for it
     out_width = shape.out[1]
     narrow = isinstance(out_width, int) and 0 < out_width <= pixels // 2
     tasks = choose_tasks(machine, shape.work)
@@ -149,6 +151,10 @@ def _panels_inside(shape: ConvShape, dtype: str, machine: Machine) -> bool:
     results = product([shape.batch, *shape.out, shape.out_channels * size])
     small = isinstance(results, int) and results <= 2 * machine.l2_bytes
     return weights <= machine.l2_bytes // 4 and not small
+
+
+def _taps(shape: ConvShape) -> int:
+    return shape.kernel[0] * shape.kernel[1]
 
 
 def emit_conv2d(
