@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from dslc.build.units import Units
 from dslc.build.worker import EntryReport, Job, Report
 from dslc.ir import text
 from dslc.ir.core import Entry, Program
+from dslc.ir.page import page
 from dslc.lowering.cuda import cuda_layout, lower_entry_cuda, with_targets
-from dslc.lowering.listing import listed
-from dslc.lowering.program import Lowered, layout_of, lower_entry, template_of
+from dslc.lowering.listing import Template, listed, pictured
+from dslc.lowering.program import Layout, Lowered, layout_of, lower_entry, template_of
 from dslc.lowering.recompute import TooLittleMemory, within
 from dslc.lowering.shared import Shared
 from dslc.passes.hoist import PREPARE
@@ -39,7 +41,7 @@ OPT_LEVEL = 2
 
 def run(job: Job) -> Report:
     """Compiles the job's entries."""
-    if job.wanted == "kernels":
+    if job.wanted in ("kernels", "page"):
         return _listed(job)
     if job.target.kind == "cuda":
         return _run_cuda(job, [lower_entry_cuda(entry) for entry in _entries(job)])
@@ -63,17 +65,19 @@ def _run_units(job: Job) -> Report:
 
 
 def _listed(job: Job) -> Report:
-    """The kernels as text; nothing is compiled."""
+    """The kernels as text, or as a page with pictures; nothing is compiled."""
     program = text.parse_program(job.program, ops.BY_NAME)
     machine = machine_of(job, program)
-    told = []
+    laid: list[tuple[Entry, Layout, Template]] = []
     for entry in _chosen(job, program):
         if job.target.kind == "cuda":
-            told.append(listed(entry, cuda_layout(entry), lambda group: None))
+            laid.append((entry, cuda_layout(entry), lambda group: None))
         else:
-            layout = layout_of(entry, machine)
-            told.append(listed(entry, layout, partial(template_of, machine=machine)))
-    return Report((), (), text="\n\n".join(told))
+            template = partial(template_of, machine=machine)
+            laid.append((entry, layout_of(entry, machine), template))
+    if job.wanted == "page":
+        return Report((), (), text=page(f"{program.name}: kernels", starmap(pictured, laid)))
+    return Report((), (), text="\n\n".join(starmap(listed, laid)))
 
 
 def run_here(job: Job) -> tuple[Report, Any]:

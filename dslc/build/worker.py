@@ -29,8 +29,8 @@ REPORT_FD = 1
 class Job:
     """Compile these entries of a program (IR text) for a target, into `folder`.
 
-    `wanted`: "objects", or the text of the "kernels", "tir" or "asm" instead. `choices`: what was
-    measured of kernels (`tuned.py`).
+    `wanted`: "objects", or the text of the "kernels" (also as a "page"), "tir" or "asm"
+    instead. `choices`: what was measured of kernels (`tuned.py`).
     """
 
     program: str

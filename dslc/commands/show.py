@@ -23,14 +23,20 @@ from dslc.commands.source import (
     read_source,
 )
 from dslc.ir.core import Program
+from dslc.ir.page import page
+from dslc.ir.picture import pictures_of
 from dslc.ir.text import print_function, print_program
 
+DRAWN = ("ir", "grad", "optimised", "kernels")
 STAGES = ("source", "ir", "grad", "optimised", "kernels", "tir", "cuda", "asm")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the .dl file")
     parser.add_argument("--stage", choices=STAGES, default="ir", help="how far to compile")
+    parser.add_argument(
+        "--html", action="store_true", help="a page with the graph, to look at in a browser"
+    )
     parser.add_argument("--entry", help="only this entry, such as forward or train_step")
     parser.add_argument("--target", default="cpu", help="cpu or cuda, from the stage optimised on")
     parser.add_argument(
@@ -48,6 +54,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     source = read_source(args.file)
+    if args.html and args.stage not in DRAWN:
+        raise UserError(f"--html draws the stages {', '.join(DRAWN)}", EXIT_USAGE)
     if args.stage == "source":
         print(source.text, end="" if source.text.endswith("\n") else "\n")
         return 0
@@ -58,10 +66,10 @@ def run(args: argparse.Namespace) -> int:
     if args.stage == "ir":
         if args.precision != "f32":
             program = driver.for_gradients(program, args.precision)
-        print(shown(only(program, args.entry), args.entry))
+        print(shown(program, args, args.entry))
     elif args.stage == "grad":
         program = add_train_step(driver.for_gradients(program, args.precision))
-        print(shown(only(program, args.entry or "train_step"), args.entry or "train_step"))
+        print(shown(program, args, args.entry or "train_step"))
     else:
         print(later(program, args))
     return 0
@@ -75,10 +83,10 @@ def later(program: Program, args: argparse.Namespace) -> str:
     (target, *_) = with_memory(targets, args.memory, sizes)
     check_sizes(program, sizes)
     optimised = driver.optimise(program, target, sizes=sizes, precision=args.precision)
-    program = only(optimised, args.entry)
     if args.stage == "optimised":
-        return shown(program, args.entry)
-    wanted = "asm" if args.stage == "cuda" else args.stage
+        return shown(optimised, args, args.entry)
+    program = only(optimised, args.entry)
+    wanted = "asm" if args.stage == "cuda" else "page" if args.html else args.stage
     with tempfile.TemporaryDirectory(prefix="dslc-show-") as folder:
         job = driver.make_job(program, target, Path(folder), wanted)
         return driver.run_job(job).text.rstrip()
@@ -94,9 +102,13 @@ def only(program: Program, entry: str | None) -> Program:
     return replace(program, entries=(program.entry(entry),))
 
 
-def shown(program: Program, entry: str | None) -> str:
+def shown(program: Program, args: argparse.Namespace, entry: str | None) -> str:
     """One function when an entry was asked for, else the whole program but for the functions that
-    make first values."""
+    make first values; or a page with the pictures of its entries."""
+    program = only(program, entry)
+    if args.html:
+        pictures = (picture for each in program.entries for picture in pictures_of(each))
+        return page(f"{program.name}: {args.stage}", pictures).rstrip()
     if entry is not None:
         return print_function(program.entry(entry).function)
     variables = tuple(replace(v, init=None) for v in program.variables)

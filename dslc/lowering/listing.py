@@ -21,6 +21,7 @@ from dataclasses import dataclass, fields
 
 from dslc.ir.core import Entry, Eqn, Value
 from dslc.ir.dims import Dim, Poly
+from dslc.ir.picture import Box, Picture
 from dslc.lowering.arena import largest_live_set
 from dslc.lowering.cost import cost_of, flops_of
 from dslc.lowering.group import Group, Grouping
@@ -33,6 +34,34 @@ Template = Callable[[Group], object | None]
 def listed(entry: Entry, layout: Layout, template: Template) -> str:
     """The entry's kernels; `template(group)`: the plan of what runs the group, if something does
     but plain loops."""
+    return "\n".join([_head(entry, layout), *_List(entry, layout, template).lines(entry.name)])
+
+
+def pictured(entry: Entry, layout: Layout, template: Template) -> Picture:
+    """The same as boxes: the arguments, a box for each kernel, the results."""
+    told, grouping = _List(entry, layout, template), layout.grouping
+    computed = told.computed()
+    boxes: list[Box] = []
+    made: dict[Value, int] = {}
+    for argument, param in zip(entry.arguments, entry.function.params):
+        made[param] = len(boxes)
+        detail = f"{argument.role} {argument.name}: {param.type}"
+        boxes.append(Box(argument.role, argument.name, str(param.type), detail))
+    for i, g in enumerate(grouping.groups):
+        needs = tuple((made[grouping.base(v)], str(v.type)) for v in read_by(g, grouping))
+        head, *lines = told.kernel(i, g, entry.name, computed)
+        name = f"{i} scan" if g.kind == "scan" else kernel_name(str(i), 0, g).replace("_0_", " ")
+        note = ", ".join(str(v.type) for v in g.outputs)
+        made.update((value, len(boxes)) for value in g.outputs)
+        boxes.append(Box(g.kind, name, note, "\n".join([head, *lines]), needs))
+    names = [*entry.outputs, *(f"next {name}" for name in entry.updates)]
+    for name, result in zip(names, entry.function.results):
+        needs = ((made[grouping.base(result)], str(result.type)),)
+        boxes.append(Box("result", name, str(result.type), f"{name}: {result}", needs))
+    return Picture(_head(entry, layout), tuple(boxes))
+
+
+def _head(entry: Entry, layout: Layout) -> str:
     flops: Dim = 0
     for eqn in entry.function.eqns:
         flops = flops + flops_of(eqn)
@@ -43,7 +72,7 @@ def listed(entry: Entry, layout: Layout, template: Template) -> str:
     if live != 0:
         at = min(max(step, 0), len(layout.grouping.groups) - 1)
         head += f"; most live at {at}: {number(live)} bytes"
-    return "\n".join([head, *_List(entry, layout, template).lines(entry.name)])
+    return head
 
 
 def number(dim: Dim) -> str:
@@ -60,15 +89,20 @@ class _List:
     template: Template
 
     def lines(self, prefix: str) -> Iterator[str]:
-        computed: dict[Eqn, int] = {}  # in how many kernels
-        for group in self.layout.grouping.groups:
-            for eqn in group.eqns:
-                computed[eqn] = computed.get(eqn, 0) + 1
+        computed = self.computed()
         for i, group in enumerate(self.layout.grouping.groups):
             yield from self.kernel(i, group, prefix, computed)
         for copy in self.layout.plan.copies:
             source, target = self.place(copy.source), self.place(copy.target)
             yield f"- copy: {source} to {target}, {number(copy.size)} bytes"
+
+    def computed(self) -> dict[Eqn, int]:
+        """In how many kernels each equation is."""
+        counts: dict[Eqn, int] = {}
+        for group in self.layout.grouping.groups:
+            for eqn in group.eqns:
+                counts[eqn] = counts.get(eqn, 0) + 1
+        return counts
 
     def kernel(
         self, i: int, group: Group, prefix: str, computed: Mapping[Eqn, int]

@@ -88,6 +88,7 @@ def test_check_as_json(tmp_path, dslc) -> None:
             2,
             "is no amount of memory",
         ),
+        (("show", "tiny.dl", "--stage", "asm", "--html"), 2, "--html draws the stages ir, grad"),
         (("show", "tiny.dl", "--entry", "back"), 2, "there is no entry 'back'"),
         (("opt", "tiny.dl", "-p", "nonsense"), 2, "there is no pass 'nonsense'"),
     ],
@@ -106,6 +107,14 @@ def test_memory_that_does_not_do_is_told_with_the_least(tiny, dslc) -> None:
 
 def test_explain_prints_the_page(dslc) -> None:
     assert dslc("explain", "e203").stdout.startswith("# E0203: ")
+
+
+@pytest.mark.parametrize("stage", ["ir", "grad", "optimised", "kernels"])
+def test_a_stage_can_be_looked_at_in_a_browser(tiny, dslc, stage) -> None:
+    text = dslc("show", tiny / "tiny.dl", "--stage", stage, "--html").stdout
+    assert text.startswith("<!DOCTYPE html>")
+    assert text.endswith("</html>\n")
+    assert "matmul" in text
 
 
 @pytest.mark.parametrize("stage", ["source", "ir", "grad", "optimised", "kernels", "tir", "asm"])
