@@ -17,7 +17,7 @@ from build.lockstep import Lockstep, draw
 import dslc
 from dslc.build import session
 from dslc.ir.evaluate import initial_variables, run_entry
-from dslc.lowering import loops
+from dslc.lowering import tasks
 from dslc.schedules.cpu import contract
 from dslc.source import SourceFile
 
@@ -37,7 +37,7 @@ def serial() -> Lockstep:
 @pytest.fixture(scope="module")
 def parallel() -> Iterator[Lockstep]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loops, "PARALLEL_OPERATIONS", 1)
+        patch.setattr(tasks, "PARALLEL_OPERATIONS", 1)
         patch.setattr(contract, "PARALLEL_WORK", 1)
         yield Lockstep([MODELS[name] for name in PARALLEL], tasks=2)
 

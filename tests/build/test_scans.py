@@ -10,7 +10,7 @@ from build.corpus import Model
 from build.lockstep import Lockstep
 
 from dslc.ir.core import body_of
-from dslc.lowering import entry, loops
+from dslc.lowering import entry, tasks
 from dslc.schedules.cpu import contract
 from dslc_runtime import launcher
 from dslc_runtime._ffi import tvm_ffi
@@ -212,9 +212,9 @@ def parallel() -> Iterator[Lockstep]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (contract, entry):
             patch.setattr(module, "PARALLEL_WORK", 1)
-        patch.setattr(loops, "PARALLEL_OPERATIONS", 1)
+        patch.setattr(tasks, "PARALLEL_OPERATIONS", 1)
         patch.setattr(contract, "REPEATED_WORK", 1)
-        patch.setattr(loops, "REPEATED_OPERATIONS", 1)
+        patch.setattr(tasks, "REPEATED_OPERATIONS", 1)
         yield Lockstep([BY_NAME[name] for name in TOGETHER], tasks=2)
 
 
