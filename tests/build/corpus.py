@@ -141,7 +141,8 @@ model M(x: f32[N, 4, H in 3..9, W in 3..9]) -> f32[N, 4] {
         "image_f64",
         """
 model M(x: f64[N, 3, 7, 7]) -> f64[N, 4] {
-    return x |> conv2d[6, kernel=3, padding=1] |> relu |> max_pool2d[2] |> flatten |> dense[4]
+    return x |> conv2d[6, kernel=3, padding=1] |> batch_norm[] |> relu |> max_pool2d[2]
+        |> flatten |> dense[4]
 }"""
         + CLASSIFY,
     ),

@@ -52,6 +52,9 @@ SHAPES = {
     "cropped": shape(padding=((-1, 2), (1, -1))),
     "groups": shape(groups=2),
     "one pixel": shape(batch=1, height=1, width=1),
+    "less than a stride": shape(
+        height=2, width=1, kernel=(1, 1), stride=(2, 2), padding=((3, 3), (3, 3))
+    ),
     "empty": shape(batch=0),
 }
 

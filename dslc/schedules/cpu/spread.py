@@ -23,6 +23,7 @@ from dslc.schedules.cpu.contract import (
     Operand,
     Panels,
     Size,
+    is_zero,
     loop,
     product,
     require,
@@ -89,6 +90,8 @@ def plan_spread(shape: ConvShape, dtype: str, width: int, machine: Machine) -> S
     phases = [
         _phase(shape, dtype, width, machine, (i, j)) for i in range(down) for j in range(across)
     ]
+    # A result that is smaller than the spread has not all of them.
+    phases = [phase for phase in phases if not any(map(is_zero, phase.count))]
     plans = [phase.plan for phase in phases if phase.plan is not None]
     tasks = max([plan.tasks for plan in plans], default=1)
     return SpreadPlan(shape, dtype, tuple(phases), tasks)
