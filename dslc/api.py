@@ -26,7 +26,7 @@ from dslc.source import SourceFile
 from dslc.syntax import ast
 from dslc.syntax import parser as parsing
 from dslc_runtime import Model, Trainer
-from dslc_runtime.numbers import whole
+from dslc_runtime.numbers import seed_of
 
 Source = str | Path | SourceFile | ast.File
 
@@ -168,7 +168,7 @@ def compile(
     or DeviceError (the machine lacks something).
     """
     file = source_file(source)
-    seed = whole("seed", seed)
+    seed = seed_of(seed)
     targets = parse_targets(target, None, None, threads, exact)
     targets = with_memory(targets, memory, dims)
     built = session.build_source(

@@ -27,6 +27,7 @@ from dslc.source import SourceFile
 from dslc_runtime import ArgumentError, Model
 from dslc_runtime._ffi import load_library
 from dslc_runtime.artifact import write_artifact
+from dslc_runtime.cuda import open_device
 from dslc_runtime.dtypes import Array
 from dslc_runtime.report import LoadReport
 
@@ -63,7 +64,9 @@ def build_source(
     """Compiles a source file; `here`: for this process alone, so that on a CPU no linker is needed;
     `sizes`: of dynamic dims that get code of their own; `weights` that don't fit are refused before
     anything is compiled (see `given.py`); `precision`: what contractions are computed in.
-    CompileError, BuildError, ArgumentError."""
+    CompileError, BuildError, ArgumentError, DeviceError."""
+    if here and targets[0].kind == "cuda":
+        open_device()  # without a GPU there is no need to compile for one
     checked = check_precision(precision, training, targets)
     program = program_of(source, model, settings, training=training)
     if dump is not None:

@@ -114,6 +114,46 @@ def writable(array: Array) -> Array:
     return np.ndarray(array.shape, array.dtype, memory)
 
 
+def array_of(value: Any) -> Array:
+    """An array over the memory of a tensor with `__dlpack__`, its gradient left aside.
+    BufferError, RuntimeError, TypeError or ValueError when it can't be read from here."""
+    plain = value.detach() if hasattr(value, "detach") else value
+    if plain.__dlpack_device__()[0] != _CPU:
+        raise BufferError("it is not in CPU memory; move it there first")
+    try:
+        return np.from_dlpack(plain)
+    except (BufferError, RuntimeError):
+        made = tvm_ffi.from_dlpack(plain)
+        if str(made.dtype) != "bfloat16" or not made.is_contiguous():
+            raise
+    shape = tuple(made.shape)
+    memory: Any = (ctypes.c_char * (2 * math.prod(shape))).from_address(made.data_ptr())
+    memory._owner = made  # lives as long as the array
+    return np.ndarray(shape, numpy_dtype("bf16"), memory)
+
+
+def shares_memory(array: Array, other: object) -> bool:
+    """Whether the array has bytes of another array, or of a tensor of another library."""
+    if not isinstance(other, np.ndarray) and hasattr(other, "__dlpack__"):
+        try:
+            other = array_of(other)
+        except (BufferError, RuntimeError, TypeError, ValueError):
+            return False  # on a GPU
+    return isinstance(other, np.ndarray) and bool(np.may_share_memory(array, other))
+
+
+def given_kind(value: object) -> str:
+    """What a value is, for messages: `f64[3]`, `a torch Tensor`, `an int`, `None`."""
+    if isinstance(value, np.ndarray):
+        return described(value)
+    if value is None:
+        return "None"
+    module, name = type(value).__module__.partition(".")[0], type(value).__name__
+    if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
+        return f"a {module} {name}"
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
 def is_on_cuda(value: Any) -> bool:
     """Whether an array or tensor lies in a GPU's memory."""
     return not isinstance(value, np.ndarray) and value.__dlpack_device__()[0] == _CUDA
@@ -168,7 +208,9 @@ class Slot:
         if hasattr(value, "__dlpack__"):
             return self._foreign(value)
         advice = "pass a NumPy array, or anything with __dlpack__"
-        raise self.error(f"a {type(value).__name__}", advice)
+        if isinstance(value, list | tuple):
+            advice = f"np.asarray(x, np.{self.dtype.name}) makes an array of it"
+        raise self.error(given_kind(value), advice)
 
     def error(self, given: str, why: str) -> ArgumentError:
         need = declared(self.info)
@@ -196,32 +238,39 @@ class Slot:
         return tensor(array), array.shape
 
     def _foreign(self, value: Any) -> tuple[Any, tuple[int, ...]]:
-        kind = f"a {type(value).__module__.partition('.')[0]} {type(value).__name__}"
+        kind = given_kind(value)
         try:
             where = value.__dlpack_device__()[0]
             reached = where == _CPU or (where == _CUDA and self.on_cuda)
             made = tvm_ffi.from_dlpack(value) if reached else None
+            dtype = "" if made is None else str(made.dtype)
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise self.error(kind, f"its memory can't be read: {reason}") from None
         if made is None:
             raise self.error(kind, "it is not in CPU memory; move it there first")
         shape = tuple(made.shape)
-        dtype = _SHORT.get(str(made.dtype), str(made.dtype))
+        dtype = _SHORT.get(dtype, dtype)
         given = f"{kind} {show_type(dtype, shape)}"
-        self._check(given, shape, dtype == self.info.dtype, dtype)
+        torch = kind.startswith("a torch ")
+        convert = f"x.to(torch.{self.dtype.name})" if torch else ""
+        self._check(given, shape, dtype == self.info.dtype, dtype, convert)
         if not made.is_contiguous():
-            raise self.error(given, "it is not contiguous in memory")
+            advice = "; x.contiguous() makes a copy that is" * torch
+            raise self.error(given, f"it is not contiguous in memory{advice}")
         alignment = _CUDA_ALIGNMENT if where == _CUDA else self.dtype.itemsize
         if math.prod(shape) and made.data_ptr() % alignment:
             raise self.error(given, "its memory is not aligned")
         return made, shape
 
-    def _check(self, given: str, shape: tuple[int, ...], same: bool, dtype: str) -> None:
+    def _check(
+        self, given: str, shape: tuple[int, ...], same: bool, dtype: str, convert: str = ""
+    ) -> None:
         if not same:
-            advice = f"; x.astype(np.{self.dtype.name}) converts it"
             known = dtype in _SHORT.values() and self.info.dtype != "bf16"
-            raise self.error(given, f"its dtype is {dtype}" + advice * known)
+            convert = convert or f"x.astype(np.{self.dtype.name})" * known
+            advice = f"; {convert} converts it" if convert else ""
+            raise self.error(given, f"its dtype is {dtype}{advice}")
         if len(shape) != self.rank:
             raise self.error(given, f"it has {len(shape)} dims, not {self.rank}")
         for axis, (size, dim) in enumerate(zip(shape, self.info.dims)):

@@ -20,13 +20,22 @@ from typing import Any, Protocol
 import numpy as np
 
 from dslc_runtime import device_call, dims, launcher
-from dslc_runtime.arrays import Slot, aligned_empty, declared, result_empty, tensor
+from dslc_runtime.arrays import (
+    Slot,
+    aligned_empty,
+    declared,
+    given_kind,
+    result_empty,
+    shares_memory,
+    tensor,
+)
 from dslc_runtime.cuda import Device
 from dslc_runtime.device_call import on_host
 from dslc_runtime.dims import DimError
 from dslc_runtime.dtypes import ITEMSIZE, Array, DType, described, numpy_dtype
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.manifest import Check, DimInfo, EntryCode, EntryInfo, Limit, TensorInfo
+from dslc_runtime.processes import hold, state
 from dslc_runtime.variables import Store
 
 MAX_PLANS = 1024
@@ -225,6 +234,8 @@ class Entry:
         return next(fits)
 
     def _run(self, plan: Plan, inputs: list[Any], outputs: list[Any]) -> None:
+        if state.ending:
+            hold()
         owner = self._owner
         launcher.limit_threads(owner.threads or 0)
         if plan.arena == 0:
@@ -253,6 +264,8 @@ class Entry:
     def _run_on_device(
         self, device: Device, plan: Plan, args: tuple[Any, ...], inputs: list[Any], out: Any
     ) -> list[Any]:
+        if state.ending:
+            hold()
         if out is None:
             results = device_call.fresh(device, inputs, plan.outputs)
         else:
@@ -392,19 +405,18 @@ class Entry:
                     )
 
     def _check_out(self, out: Any, plan: Plan, args: tuple[Any, ...]) -> list[Array]:
-        given = [out] if isinstance(out, np.ndarray) else list(out)
+        given = list(out) if isinstance(out, tuple | list) else [out]
         if len(given) != len(plan.outputs):
             raise ArgumentError(f"out has {len(given)} arrays; there are {len(plan.outputs)}")
         for number, (array, info) in enumerate(zip(given, self.info.outputs)):
             shape, dtype, _ = plan.outputs[number]
             if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (shape, dtype):
-                told = described(array) if isinstance(array, np.ndarray) else type(array).__name__
+                told = given_kind(array)
                 need = described(np.broadcast_to(np.empty((), dtype), shape))
                 raise ArgumentError(f"out for {info.name} must be {need}, but it is {told}")
             if not array.flags.carray:
                 raise ArgumentError(f"out for {info.name} must be contiguous and writable")
-            others = [x for x in (*args, *given[:number]) if isinstance(x, np.ndarray)]
-            if any(np.may_share_memory(array, other) for other in others):
+            if any(shares_memory(array, other) for other in (*args, *given[:number])):
                 raise ArgumentError(f"out for {info.name} shares memory with another array")
         return given
 

@@ -21,8 +21,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from dslc_runtime.errors import ArgumentError
+from dslc_runtime.numbers import whole
+
 _HERE = Path(__file__).parent
 SOURCES = (_HERE / "_launcher.c", _HERE / "_crc32.c")
+MOST_THREADS = 256  # of the pool
 FLAGS = ("-O2", "-std=c11", "-shared", "-fPIC", "-pthread")
 SLOTS = ("ParallelLaunch", "ParallelBarrier", "AllocWorkspace", "FreeWorkspace")
 
@@ -46,6 +50,7 @@ class Pool:
 
 
 _pool: Pool | None = None
+_wanted: int | None = None  # threads, as a program asked for them
 _lock = threading.Lock()
 
 
@@ -68,17 +73,19 @@ def install(ffi: ctypes.CDLL, *, renew: bool = False) -> None:
 def set_num_threads(count: int) -> None:
     """Threads of a parallel loop, for the whole process. The default is DSLC_NUM_THREADS, else the
     number of CPUs that this process may use."""
-    if count < 1:
-        raise ValueError(f"the number of threads must be at least 1, not {count}")
-    pool = _installed()
-    if pool.native is not None:
-        pool.native.dslc_set_threads(count)
+    global _wanted
+    if whole("the number of threads", count) < 1:
+        raise ArgumentError(f"the number of threads must be at least 1, not {count}")
+    _wanted = min(int(count), MOST_THREADS)
+    if _pool is not None and _pool.native is not None:
+        _pool.native.dslc_set_threads(_wanted)
 
 
 def get_num_threads() -> int:
     """Threads of a parallel loop in this process."""
-    pool = _installed()
-    return int(pool.native.dslc_get_threads()) if pool.native is not None else 1
+    if _pool is None:
+        return _wanted or default_threads()
+    return int(_pool.native.dslc_get_threads()) if _pool.native is not None else 1
 
 
 class _Limit(threading.local):
@@ -106,12 +113,6 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _installed() -> Pool:
-    if _pool is None:
-        raise ValueError("no model has been loaded yet")
-    return _pool
-
-
 def _start(ffi: ctypes.CDLL) -> Pool:
     pool = Pool()
     path = library()
@@ -119,7 +120,7 @@ def _start(ffi: ctypes.CDLL) -> Pool:
         # PyDLL: its functions return at once, giving up the GIL would cost more.
         native = ctypes.PyDLL(str(path))
         raise_error = ctypes.cast(ffi.TVMFFIErrorSetRaisedFromCStr, ctypes.c_void_p)
-        native.dslc_start(default_threads(), raise_error)
+        native.dslc_start(_wanted or default_threads(), raise_error)
         pool.native = native
         names = ("launch", "barrier", "alloc_workspace", "free_workspace")
         for slot, name in zip(SLOTS, names):

@@ -22,6 +22,14 @@ def whole(name: str, value: Any) -> int:
     return int(value)
 
 
+def seed_of(value: Any) -> int:
+    """A seed as compiled code takes it. ArgumentError."""
+    seed = whole("seed", value)
+    if not -(2**63) <= seed < 2**63:
+        raise ArgumentError(f"seed must be a number of 64 bits, not {shown(value)}")
+    return seed
+
+
 def number(name: str, value: Any) -> float:
     """The value as a float. ArgumentError where it is no number."""
     if not is_whole(value) and not isinstance(value, float | np.floating):

@@ -8,9 +8,9 @@ Non-goals: the training loop (`trainer.py`).
 
 from __future__ import annotations
 
+import atexit
 import copy
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -30,6 +30,7 @@ from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError, ArtifactError, DeviceError
 from dslc_runtime.manifest import AVERAGE, EntryCode, EntryInfo, Manifest, TargetInfo
 from dslc_runtime.numbers import whole
+from dslc_runtime.processes import Turns, hold, state, wait_for_calls
 from dslc_runtime.report import LoadReport
 from dslc_runtime.sampling import Sampling
 from dslc_runtime.variables import Store
@@ -90,7 +91,7 @@ class Model:
         self.target = target
         self.device = device
         self.threads = threads
-        self.lock = threading.RLock()
+        self.lock = Turns()
         self.arenas: list[Array] = []
         # Of the last weights that were loaded; None while they are those of the artifact.
         self.report: LoadReport | None = None
@@ -216,6 +217,8 @@ class Model:
         what was loaded. ArgumentError lists everything that is missing, extra or of another type;
         the weights are then as before. Calls under way on other threads finish with the old ones.
         """
+        if state.ending:
+            hold()
         infos = self.weight_infos.values()
         arrays, where = given_weights(weights)
         ignored, passing = self.manifest.ignored, self.manifest.passing
@@ -252,7 +255,7 @@ class Model:
         later are not the session's.
         """
         other = copy.copy(self)
-        other.lock, other.arenas = threading.RLock(), []
+        other.lock, other.arenas = Turns(), []
         other.store = self.store.renewed()
         other.entries = {name: entry.of(other) for name, entry in self.entries.items()}
         return other
@@ -379,3 +382,7 @@ def load(
         raise DeviceError(f"{path} can't be run: {error}") from None
     except AttributeError as error:
         raise ArtifactError(f"{path} is not whole: {target.file}: {error}") from None
+
+
+_CALLS = (Entry._run, Entry._run_on_device, Model.load_weights)
+atexit.register(wait_for_calls, [call.__code__ for call in _CALLS])

@@ -20,7 +20,7 @@ from dslc_runtime.dtypes import Array, described, numpy_dtype, show_type
 from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.manifest import AVERAGE
-from dslc_runtime.numbers import whole
+from dslc_runtime.numbers import seed_of
 from dslc_runtime.report import LoadReport
 from dslc_runtime.safetensors import SafetensorsError
 from dslc_runtime.session import Model, Weights
@@ -41,7 +41,7 @@ class Trainer:
 
     def __init__(self, model: Model, seed: int = 0) -> None:
         self.model = model
-        self.seed = whole("seed", seed)
+        self.seed = seed_of(seed)
         self.step = 0
         self._train = _only(model, "train_step")
         self._evaluate = _only(model, "evaluate")

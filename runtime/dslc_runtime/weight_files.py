@@ -11,10 +11,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dslc_runtime import safetensors
+from dslc_runtime.arrays import array_of, given_kind
 from dslc_runtime.dtypes import Array
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.numbers import shown
@@ -35,13 +37,27 @@ def given_weights(given: object) -> tuple[Mapping[str, Array], str]:
         return read_weights(Path(os.fspath(given))), os.fspath(given)
     if not isinstance(given, Mapping):
         raise ArgumentError(f"weights must be a file or arrays by name, not {shown(given)}")
-    for name, array in given.items():
-        if not isinstance(name, str):
-            raise ArgumentError(f"weights must be arrays by name, and {shown(name)} is no name")
-        if not isinstance(array, np.ndarray):
-            kind = f"a {type(array).__name__}"
-            raise ArgumentError(f"the weight {name} must be a NumPy array, but {kind} was given")
-    return given, "what was given"
+    return {_named(name): _array(name, value) for name, value in given.items()}, "what was given"
+
+
+def _named(name: object) -> str:
+    if not isinstance(name, str):
+        raise ArgumentError(f"weights must be arrays by name, and {shown(name)} is no name")
+    return name
+
+
+def _array(name: str, value: Any) -> Array:
+    """The array, or what a tensor of PyTorch, JAX or the like holds."""
+    if isinstance(value, np.ndarray):
+        return value
+    if not hasattr(value, "__dlpack__") or isinstance(value, np.generic):
+        told = f"the weight {name} must be a NumPy array or a tensor"
+        raise ArgumentError(f"{told}, but {given_kind(value)} was given")
+    try:
+        return array_of(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArgumentError(f"the weight {name} can't be read: {reason}") from None
 
 
 def read_weights(path: Path) -> Mapping[str, Array]:

@@ -41,8 +41,8 @@ def unaligned() -> Any:
         (np.ones((4, 3), np.float32).T, "not contiguous.*np.ascontiguousarray"),
         (np.ones((3, 8), np.float32)[:, ::2], "not contiguous"),
         (unaligned(), "no multiple of 4; x.copy()"),
-        ([[1.0] * 4] * 3, "a list was given: pass a NumPy array"),
-        (None, "a NoneType was given"),
+        ([[1.0] * 4] * 3, r"a list was given: np.asarray\(x, np.float32\) makes an array of it"),
+        (None, "None was given: pass a NumPy array"),
         ("text", "a str was given"),
         (3.0, "a float was given"),
     ],
@@ -111,6 +111,39 @@ def test_wrong_out(model: Model) -> None:
         model(x, out=x)
     with pytest.raises(ArgumentError, match="out has 1 arrays; there are 2"):
         model.pair(np.ones((1, 2), np.float32), np.ones(3, np.float32), 1, out=[X])
+    with pytest.raises(ArgumentError, match=r"out for y must be f32\[3, 4\], but it is an int"):
+        model(X, out=5)
+
+
+class Tensor:
+    """Of another library, on memory of NumPy's."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+
+def test_a_tensor_of_the_memory_of_out(model: Model) -> None:
+    x = X.copy()
+    with pytest.raises(ArgumentError, match="shares memory"):
+        model(Tensor(x), out=x)
+    out = np.empty_like(X)
+    assert model(Tensor(x), out=out) is out
+
+
+def test_a_tensor_of_numbers_that_there_are_not(model: Model) -> None:
+    with pytest.raises(ArgumentError, match=r"a \w+ Tensor .*its dtype is complex64|can't be read"):
+        model(Tensor(X.astype(np.complex64)))
+
+
+def test_tensors_as_weights(model: Model) -> None:
+    model.load_weights({"weight": Tensor(np.full(4, 3, np.float32))})  # type: ignore[dict-item]
+    assert model.weights["weight"].tolist() == [3, 3, 3, 3]
 
 
 def test_a_tensor_that_is_elsewhere(model: Model) -> None:

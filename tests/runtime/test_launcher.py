@@ -348,3 +348,60 @@ def test_parallel_kernels_give_the_same_with_any_threads(toy_path: Path, rows: i
     x = np.random.default_rng(0).normal(size=(rows, 4)).astype(np.float32)
     one, many = (dslc_runtime.load(toy_path, threads=n)(x) for n in (1, 8))
     np.testing.assert_array_equal(one, many)
+
+
+def test_a_forked_process_waits_for_no_thread_of_its_parent(toy_path: Path) -> None:
+    program = f"""
+        import os, signal, threading, time
+        import numpy as np
+        import dslc_runtime
+        model = dslc_runtime.load({str(toy_path)!r})
+        taken = threading.Event()
+        def hold():
+            with model.lock:
+                taken.set()
+                time.sleep(60)
+        threading.Thread(target=hold, daemon=True).start()
+        taken.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            model.count(np.ones(2, np.float32))
+            os._exit(0 if model.weights["total"].tolist() == [1, 1] else 1)
+        print(os.waitpid(child, 0)[1])
+    """
+    assert run(program) == "0\n"
+
+
+def test_a_process_ends_when_no_thread_is_in_compiled_code(toy_path: Path) -> None:
+    """Where one comes back from there later, the process may abort."""
+    program = f"""
+        import atexit, sys, threading, time
+        def inside():
+            return [f.f_code.co_name for f in sys._current_frames().values()].count("_invoke")
+        atexit.register(lambda: print(inside()))
+        import numpy as np
+        import dslc_runtime
+        model = dslc_runtime.load({str(toy_path)!r}, threads=2)
+        x = np.ones((4096, 4), np.float32)
+        def call():
+            while True:
+                model(x)
+        for _ in range(3):
+            threading.Thread(target=call, daemon=True).start()
+        end = time.monotonic() + 20
+        while not inside() and time.monotonic() < end:
+            pass
+    """
+    assert run(program) == "0\n"
+
+
+def test_threads_are_set_before_anything_is_loaded(toy_path: Path) -> None:
+    program = f"""
+        import dslc_runtime
+        dslc_runtime.set_num_threads(3)
+        print(dslc_runtime.get_num_threads())
+        dslc_runtime.load({str(toy_path)!r})
+        print(dslc_runtime.get_num_threads())
+    """
+    assert run(program) == "3\n3\n"

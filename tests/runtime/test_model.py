@@ -186,7 +186,7 @@ def test_weights_that_do_not_fit_are_all_listed(model: Model, toy: Any) -> None:
         (None, (), "weights must be a file or arrays by name, not None"),
         ([1], (), r"weights must be a file or arrays by name, not \[1\]"),
         ({3: np.zeros(4)}, (), "weights must be arrays by name, and 3 is no name"),
-        ({"weight": [1.0]}, (), "the weight weight must be a NumPy array, but a list was given"),
+        ({"weight": [1.0]}, (), "weight must be a NumPy array or a tensor, but a list was given"),
         ({"weight": np.zeros(4)}, "total", "missing must be a list of patterns, not 'total'"),
         ({"weight": np.zeros(4)}, 3, "missing must be a list of patterns, not 3"),
     ],
