@@ -33,8 +33,9 @@ from dslc.passes.hoist import PREPARE
 from dslc.schedules.cpu.contract import Machine
 from dslc_runtime.dims import to_json
 
-# What LLVM reads the time by: on Arm, programs may not read the counter of cycles.
-CLOCKS = {"x86": "llvm.readcyclecounter", "arm": "llvm.readsteadycounter"}
+# What LLVM reads the time by: on x86 the counter of cycles, on Arm the virtual timer, which
+# programs may read.
+CLOCK = "llvm.readcyclecounter"
 # LLVM's level; 3 takes longer for the same kernels (they are scheduled already).
 OPT_LEVEL = 2
 
@@ -108,7 +109,7 @@ def _chosen(job: Job, program: Program) -> list[Entry]:
 def _lower(job: Job, shared: Shared) -> list[Lowered]:
     program = text.parse_program(job.program, ops.BY_NAME)
     machine = machine_of(job, program)
-    clock = CLOCKS["x86"] if job.wanted == "objects" else None
+    clock = CLOCK if job.wanted == "objects" else None
     return [
         lower_entry(entry, machine, shared, None if entry.name == PREPARE else clock)
         for entry in _chosen(job, program)

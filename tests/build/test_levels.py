@@ -80,6 +80,9 @@ def test_arm_code_is_arm_code(tmp_path: Path) -> None:
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     used = {int(n) for n in re.findall(r"fmla\s+v(\d+)\.4s", text)}
     assert max(used) > 15  # more registers than an x86 CPU has of this width
+    # The clock that programs may read, not the counter of cycles that ends them.
+    assert "cntvct_el0" in text.lower()
+    assert "pmccntr_el0" not in text.lower()
 
 
 @pytest.mark.skipif(CROSS is None or EMULATOR is None, reason="nothing runs Arm code here")
