@@ -40,7 +40,13 @@ def is_beginning(eqn: Eqn) -> bool:
 
 def reads_from_memory(user: Eqn, value: Value) -> bool:
     """Whether `user` reads this operand from memory."""
-    return stores(user, value) or is_put_into(user, value)
+    return stores(user, value) or is_put_into(user, value) or _is_compared(user, value)
+
+
+def _is_compared(user: Eqn, value: Value) -> bool:
+    """Whether `user` looks for elements of the value that equal others, made of it elsewhere:
+    computed again, they might be rounded in another way."""
+    return user.op.name == "max_pool2d_gradient" and value in user.inputs[:2]
 
 
 def stores(user: Eqn, value: Value) -> bool:
