@@ -144,16 +144,17 @@ def _product(eqn: Eqn, b: Builder, cpu: Vectors, kept: Value) -> Value | None:
     if attrs.transpose_a or not plain or 0 in w.type.dims:
         return None
     columns = cast(int, eqn.outputs[0].type.dims[1])
-    if attrs.transpose_b and _is_narrow(w, cpu):
+    # One column lies in memory as one row does.
+    if (attrs.transpose_b or columns == 1) and _is_narrow(w, columns, cpu):
         return None
     packed = pack_matrix(b, kept, attrs.transpose_b, cpu)
     return _summed(b, matmul_packed, x, packed, PackedMatmulAttrs(columns))
 
 
-def _is_narrow(w: Value, cpu: Vectors) -> bool:
+def _is_narrow(w: Value, columns: int, cpu: Vectors) -> bool:
     """Whether a panel of [N, K] would hold fewer columns than a vector, each of them long enough to
     be multiplied as it lies."""
-    columns, inner = cast(tuple[int, int], w.type.dims)
+    inner = cast(int, w.type.size) // columns
     lanes = cpu.lanes(w.type.dtype)
     return columns < lanes and inner >= LONG * lanes
 
