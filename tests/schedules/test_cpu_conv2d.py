@@ -277,6 +277,18 @@ def test_tasks_share_images_and_strips(batch, height, dynamic):
     close(run_weight(conv, x, dy, machine, dynamic), expected, dy.size)
 
 
+@pytest.mark.parametrize(
+    ("batch", "tasks", "rows"),
+    # The cache holds 8 rows, so 7 strips: one of two tasks would do 4, which is 32 rows.
+    [(1, 1, 56), (1, 2, 28), (1, 3, 21), (2, 2, 56), (5, 2, 140)],
+)
+def test_tasks_have_about_as_many_rows(batch, tasks, rows):
+    conv = shape(batch, 56, 56, 256, 64, (1, 1), padding=((0, 0), (0, 0)))
+    strips = plan_conv2d(conv, "float32", 32, replace(MACHINE, tasks=tasks)).strips
+    assert -(-batch * strips.count // tasks) * strips.rows == rows
+    assert strips.rows <= 8
+
+
 DEPTHWISE = {
     "ragged": shape(channels=20, out_channels=20, groups=20),
     "whole vectors": shape(channels=32, out_channels=32, groups=32, padding=((0, 0), (0, 0))),

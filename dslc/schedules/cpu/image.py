@@ -70,7 +70,8 @@ class Strips:
 def plan_strips(
     shape: ConvShape, machine: Machine, dtype: str, tasks: int, pixel: int, beside: int = 0
 ) -> Strips:
-    """As many rows as half of the L2 cache holds, and enough strips for all tasks.
+    """As many rows as half of the L2 cache holds, and strips for all tasks, about as many rows for
+    each: of seven strips one of two tasks would do four.
 
     `beside`: channels of what else is read for every output pixel.
     """
@@ -82,7 +83,8 @@ def plan_strips(
     # A batch that is known only at each call may be one image.
     batch = shape.batch if isinstance(shape.batch, int) and shape.batch else 1
     count = max(count, -(-tasks // batch))
-    return Strips(shape, max(1, -(-height // count)), pixel)
+    choices = (Strips(shape, max(1, -(-height // n)), pixel) for n in range(count, count + tasks))
+    return min(choices, key=lambda s: ceil_div(batch * s.count, tasks) * s.input_rows)
 
 
 @dataclass(frozen=True, slots=True)
