@@ -65,9 +65,9 @@ def build_source(
     `sizes`: of dynamic dims that get code of their own; `weights` that don't fit are refused before
     anything is compiled (see `given.py`); `precision`: what contractions are computed in.
     CompileError, BuildError, ArgumentError, DeviceError."""
+    checked = check_precision(precision, training, targets)
     if here and targets[0].kind == "cuda":
         open_device()  # without a GPU there is no need to compile for one
-    checked = check_precision(precision, training, targets)
     program = program_of(source, model, settings, training=training)
     if dump is not None:
         dump("elaborate", program)
