@@ -117,3 +117,16 @@ def test_every_result_is_stored() -> None:
     stored = {value for g in group(function).groups for value in g.outputs}
     assert stored == set(results)
     assert entry_of(function).outputs == ("result_0", "result_1", "result_2")
+
+
+def test_a_pool_s_gradient_compares_what_was_stored() -> None:
+    """It looks for a maximum: computed again, that could be rounded otherwise."""
+    b = Builder()
+    x, g = b.param("x", f32(1, 2, 4, 4)), b.param("g", f32(1, 2, 2, 2))
+    image = OPS["add"](b, x, x)
+    sizes = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0, 0, 0)}
+    y = OPS["max_pool2d"](b, image, **sizes)
+    result = OPS["max_pool2d_gradient"](b, image, y, g, **sizes)
+    groups = group(b.function("f", [result])).groups
+    (last,) = (g for g in groups if "max_pool2d_gradient" in names(g))
+    assert names(last) == ["max_pool2d_gradient"]
