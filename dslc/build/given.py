@@ -12,11 +12,11 @@ from pathlib import Path
 
 from dslc.build import describe
 from dslc.ir.core import Program
-from dslc_runtime.dtypes import Array
+from dslc_runtime.dtypes import Array, Tensor
 from dslc_runtime.loading import Fitted, fit
 from dslc_runtime.weight_files import given_weights
 
-Weights = str | Path | Mapping[str, Array]
+Weights = str | Path | Mapping[str, Array | Tensor]
 
 
 def fitted(program: Program, weights: Weights, missing: Sequence[str] = ()) -> Fitted:

@@ -18,8 +18,9 @@ from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index
 from dslc.ir.types import is_float
 from dslc.lowering.expressions import extremum
-from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, aligned
+from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels
 from dslc.lowering.sizes import i64
+from dslc.lowering.stack import aligned
 from dslc.schedules.cpu.vector import lane_max, lane_min, lane_product, lane_sum
 
 VECTOR = 16  # lanes that are folded as a vector

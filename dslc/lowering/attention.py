@@ -23,9 +23,10 @@ from tvm.tirx.script import builder as T
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim
 from dslc.ir.op import Expr, Index
-from dslc.lowering.scalar import COMPUTED, local
+from dslc.lowering.scalar import COMPUTED
 from dslc.lowering.scores import LOWEST, Scores
 from dslc.lowering.sizes import i64
+from dslc.lowering.stack import local
 from dslc.lowering.tasks import Task, for_rows
 
 BLOCK = 64  # rows whose weights are made at a time

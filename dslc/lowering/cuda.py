@@ -53,8 +53,9 @@ from dslc.lowering.program import Layout, Lowered, assemble, lay_out
 from dslc.lowering.put import in_place, put_dims, put_row
 from dslc.lowering.ranking import ranking_of
 from dslc.lowering.rows import join_rows
-from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels, local
+from dslc.lowering.scalar import COMPUTED, Reduction, ScalarKernels
 from dslc.lowering.sizes import i64
+from dslc.lowering.stack import local
 from dslc.lowering.tasks import Task, unflatten
 from dslc.schedules.cuda.block import barrier
 from dslc.schedules.cuda.block import shared as shared_array

@@ -23,9 +23,10 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index
 from dslc.lowering.cuda_threads import THREADS, each_block, meet, shared
-from dslc.lowering.scalar import COMPUTED, local
+from dslc.lowering.scalar import COMPUTED
 from dslc.lowering.scores import LOWEST, Scores
 from dslc.lowering.sizes import i64
+from dslc.lowering.stack import local
 from dslc.lowering.tasks import Task, unflatten
 from dslc.schedules.cuda.block import barrier
 

@@ -24,9 +24,9 @@ from dslc.ir.op import Expr, Index
 from dslc.lowering.cuda_threads import shuffled
 from dslc.lowering.group import Group
 from dslc.lowering.operands import scores_of
-from dslc.lowering.scalar import local
 from dslc.lowering.scores import LOWEST, Scores, anchor_of
 from dslc.lowering.sizes import i64
+from dslc.lowering.stack import local
 from dslc.lowering.tasks import Task, unflatten
 from dslc.ops.attention_formula import by_name
 from dslc.schedules.cuda.block import barrier

@@ -17,8 +17,9 @@ from tvm.tirx.script import builder as T
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Value
 from dslc.ir.op import Expr, Index, Ranking
-from dslc.lowering.scalar import ScalarKernels, local
+from dslc.lowering.scalar import ScalarKernels
 from dslc.lowering.sizes import i64
+from dslc.lowering.stack import local
 from dslc.lowering.tasks import Task, for_rows
 
 _STEPS = 64  # comparisons that an element of a row counts as

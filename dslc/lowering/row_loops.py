@@ -18,7 +18,8 @@ from dslc.lowering.buffers import STORED, Memory
 from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group
 from dslc.lowering.reductions import KEPT_LANES, reduce_row
-from dslc.lowering.scalar import ScalarKernels, aligned
+from dslc.lowering.scalar import ScalarKernels
+from dslc.lowering.stack import aligned
 from dslc.lowering.stream import BLOCK, fence, imported, past_caches, store_block
 from dslc.lowering.tasks import GUESS, Task, for_rows
 from dslc.ops.broadcast import ReduceAttrs

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import tvm
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
@@ -44,6 +43,7 @@ from dslc.lowering.expressions import (
     weight_of,
 )
 from dslc.lowering.sizes import dim_expression, i64
+from dslc.lowering.stack import local
 
 # TIR's name of the type a value is computed in.
 COMPUTED: Mapping[str, str] = {
@@ -55,9 +55,6 @@ COMPUTED: Mapping[str, str] = {
 _COMPARE = {
     "eq": tirx.EQ, "ne": tirx.NE, "lt": tirx.LT, "le": tirx.LE, "gt": tirx.GT, "ge": tirx.GE,
 }  # fmt: skip
-
-LINE_BYTES = 64  # of the caches
-FEW_LINES = 8  # that may become registers
 
 Math = Callable[[str, tuple[Expr, ...], str], Expr]
 Step = Callable[[str, Expr, Expr, DType], Expr]
@@ -79,26 +76,6 @@ class Reduction:
         self, kind: str, dims: tuple[Dim, ...], body: Callable[[Index], Expr], dtype: DType
     ) -> None:
         self.kind, self.dims, self.body, self.dtype = kind, dims, body, dtype
-
-
-def local(elements: int, dtype: str) -> Any:
-    """A few elements on the stack (registers, where LLVM can keep them there)."""
-    annotations = {"disable_lower_builtin": True}
-    return T.alloc_buffer((elements,), dtype, scope="local", layout=None, annotations=annotations)
-
-
-def aligned(elements: int, dtype: str) -> Any:
-    """As `local`; many of them start with a line of the cache. LLVM aligns what is on the stack to
-    16 bytes, and each vector would lie in two lines."""
-    itemsize = tvm.DataType(dtype).itemsize
-    lanes = LINE_BYTES // itemsize
-    if elements < FEW_LINES * lanes:
-        return local(elements, dtype)
-    wider = local(elements + lanes, dtype)
-    last = tirx.address_of(wider[lanes - 1])
-    first = tirx.call_llvm_pure_intrin("handle", "llvm.ptrmask", last, i64(-LINE_BYTES))
-    first = T.bind(tirx.reinterpret(T.handle(dtype, "global").ty, first))
-    return T.decl_buffer((elements,), dtype, data=first, align=itemsize, layout=None)
 
 
 class ScalarKernels:

@@ -24,8 +24,8 @@ from tvm.tirx.script import builder as T
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim
 from dslc.ir.op import Expr, Index
-from dslc.lowering.scalar import local
 from dslc.lowering.sizes import i64
+from dslc.lowering.stack import local
 from dslc.lowering.tasks import Task
 from dslc.schedules.cpu.contract import vector_at
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+
+
+class Tensor(Protocol):
+    """Of another library, on memory that DLPack tells of."""
+
+    def __dlpack__(self, *args: Any, **options: Any) -> Any: ...
+
+
 DType = np.dtype[Any]
 
 ITEMSIZE = {

@@ -25,7 +25,7 @@ from dslc_runtime.arrays import aligned_copy, aligned_empty
 from dslc_runtime.artifact import check_weights, read_artifact
 from dslc_runtime.cuda import Device
 from dslc_runtime.device import choose
-from dslc_runtime.dtypes import ITEMSIZE, Array, MissingDType
+from dslc_runtime.dtypes import ITEMSIZE, Array, MissingDType, Tensor
 from dslc_runtime.entry import Entry, Signature
 from dslc_runtime.errors import ArgumentError, ArtifactError, DeviceError
 from dslc_runtime.manifest import AVERAGE, EntryCode, EntryInfo, Manifest, TargetInfo
@@ -203,15 +203,16 @@ class Model:
 
     def load_weights(
         self,
-        weights: str | os.PathLike[str] | Mapping[str, Array],
+        weights: str | os.PathLike[str] | Mapping[str, Array | Tensor],
         *,
         missing: Sequence[str] = (),
     ) -> LoadReport:
         """Takes weights (and states, where there are any) from a file or arrays; tells of each.
 
-        weights: a `.safetensors` file, the `.safetensors.index.json` of several, or arrays by name.
-        Names are the model's own, or the foreign ones of its `weights` block. missing: patterns of
-        the model's own names, such as `"head.*"`, that need not be there and keep their values.
+        weights: a `.safetensors` file, the `.safetensors.index.json` of several, or arrays by name:
+        NumPy's, or tensors in CPU memory that have `__dlpack__`. Names are the model's own, or the
+        foreign ones of its `weights` block. missing: patterns of the model's own names, such as
+        `"head.*"`, that need not be there and keep their values.
         Floats of another dtype are converted, rounded where they must be, and so are integers that
         the model's dtype holds; the report says so. Averages of weights (`ema`) start again from
         what was loaded. ArgumentError lists everything that is missing, extra or of another type;

@@ -142,7 +142,7 @@ def test_a_tensor_of_numbers_that_there_are_not(model: Model) -> None:
 
 
 def test_tensors_as_weights(model: Model) -> None:
-    model.load_weights({"weight": Tensor(np.full(4, 3, np.float32))})  # type: ignore[dict-item]
+    model.load_weights({"weight": Tensor(np.full(4, 3, np.float32))})
     assert model.weights["weight"].tolist() == [3, 3, 3, 3]
 
 
