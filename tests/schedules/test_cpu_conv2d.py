@@ -11,6 +11,7 @@ from harness import MACHINE, compile_body, guarded
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
+from dslc.ir.dims import substitute, sym
 from dslc.schedules.cpu.contract import Machine, Operand, Panels, panel_width
 from dslc.schedules.cpu.conv2d import emit_conv2d, plan_conv2d
 from dslc.schedules.cpu.conv2d_weight import (
@@ -149,13 +150,14 @@ def execute(make_plan, emit: Emit, conv, x, second, result_dims, machine=MACHINE
     run = compile_body(body, [dtype] * 4, 3 * dynamic, machine.vector_bits)
     dims = result_dims(conv)
     out, whole = guarded(int(np.prod(dims)), dtype)
-    plan = make_plan(conv, machine)
-    # A strip of unknown height may be taller than the whole of a small image.
-    spare = (16 * conv.padded[1] * 64 + conv.channels * 1024) * machine.tasks if dynamic else 0
-    scratch = np.full(plan.scratch_bytes // x.itemsize + spare + 1, np.nan, dtype)
     sizes = (conv.batch, conv.height, conv.width) if dynamic else ()
-    run(x.reshape(-1), second.reshape(-1), whole, scratch, *sizes)
+    unknown = {"batch": sym("batch"), "height": sym("height"), "width": sym("width")}
+    planned = make_plan(replace(conv, **unknown) if dynamic else conv, machine)
+    nbytes = substitute(planned.scratch_bytes, dict(zip(unknown, sizes)))
+    scratch, whole_scratch = guarded(nbytes // x.itemsize, dtype)
+    run(x.reshape(-1), second.reshape(-1), whole, whole_scratch, *sizes)
     assert np.isnan(whole[out.size :]).all()
+    assert np.isnan(whole_scratch[scratch.size :]).all()
     return out.reshape(dims)
 
 
