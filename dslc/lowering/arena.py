@@ -172,9 +172,19 @@ class _Item:
         """Whether it begins and ends at multiples of the alignment, whatever the units are."""
         return not any(count % ALIGNMENT for count in (*self.start, *self.size))
 
+    @property
+    def gaps(self) -> int:
+        """How many blocks that may end anywhere there are up to its end."""
+        return self.depth + (not self.whole)
+
 
 def _lies_below(end: Counts, start: Counts) -> bool:
     return all(map(le, end, start))
+
+
+def _is_under(item: _Item, other: _Item) -> bool:
+    """Whether what the other one ends with, alignments included, has room for the item."""
+    return _lies_below(item.top, other.top) and item.gaps <= other.gaps
 
 
 # --- first fit ------------------------------------------------------------------------------------
@@ -185,12 +195,10 @@ def _lay_out_multiples(items: list[_Item], units: Sequence[Monomial]) -> Dim:
     alignment, one more is left free below what lies above it."""
     _pack(items, units)
     _deepen(items)
-    tops: list[Dim] = []
     for item in items:
-        gap = item.depth * ALIGNMENT
-        item.block.offset = align(_dim(item.start, units)) + gap
-        if not any(_lies_below(item.top, o.top) and o.top != item.top for o in items):
-            tops.append(align(_dim(item.top, units)) + (gap if item.whole else gap + ALIGNMENT))
+        item.block.offset = align(_dim(item.start, units)) + item.depth * ALIGNMENT
+    highest = [i for i in items if not any(o.top != i.top and _is_under(i, o) for o in items)]
+    tops = [align(_dim(item.top, units)) + item.gaps * ALIGNMENT for item in highest]
     return maximum(*tops) if tops else 0
 
 
@@ -289,7 +297,7 @@ def _deepen(items: Sequence[_Item]) -> None:
     lower: list[_Item] = []
     for item in sorted(items, key=lambda i: sum(i.start)):
         below = [o for o in lower if meet(item.block, o.block) and _lies_below(o.top, item.start)]
-        item.depth = max((other.depth + (not other.whole) for other in below), default=0)
+        item.depth = max((other.gaps for other in below), default=0)
         lower.append(item)
 
 
