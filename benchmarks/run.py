@@ -5,6 +5,8 @@
 Each thread count runs in a process of its own, because libraries fix their pools at start; within
 it, ours and the peers alternate. Ratio = best peer's time / ours: above 1, ours is faster. With
 `--only`, the other rows of the results stay as they were.
+
+A race that met a busy core is run again, up to `--tries` times (race.Core).
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ OURS = "dslc"
 Row = dict[str, Any]
 
 
-def worker(threads: int, seconds: float, only: Sequence[str], wanted: Sequence[str]) -> None:
+def worker(
+    threads: int, seconds: float, tries: int, only: Sequence[str], wanted: Sequence[str]
+) -> None:
     """Runs the workloads with `threads` threads in this process; prints a line of JSON for each."""
     # Imported here: the parent process needs none of this, and the pools read the environment.
     from benchmarks.race import pin
@@ -35,19 +39,21 @@ def worker(threads: int, seconds: float, only: Sequence[str], wanted: Sequence[s
     pin(threads)
     import torch
 
-    from benchmarks.race import race
+    from benchmarks.race import Core
     from benchmarks.workloads import CASES
 
     torch.set_num_threads(threads)
+    core = Core()
     for case in CASES:
         if only and not any(part in case.name for part in only):
             continue
         work = case.make(threads, wanted)
-        timings = race({OURS: work.ours, **work.peers}, seconds)
+        timings, share = core.race({OURS: work.ours, **work.peers}, seconds, tries)
         row = {
             "workload": case.name,
             "kind": case.kind,
             "threads": threads,
+            "core": share,
             "seconds": {name: asdict(timing) for name, timing in timings.items()},
             "relative difference": work.errors,
             "missing": work.missing,
@@ -90,14 +96,15 @@ def markdown(rows: Sequence[Row]) -> str:
         out += [
             f"## {threads} thread{'s' * (threads > 1)}",
             "",
-            "Milliseconds, minimum / median.",
+            "Milliseconds, minimum / median; core: the share of its multiply-adds that we all had.",
             "",
         ]
-        out.append("| workload | " + " | ".join(names) + " | ratio min | ratio median |")
-        out.append("|---|" + "---:|" * (len(names) + 2))
+        out.append("| workload | " + " | ".join(names) + " | ratio min | ratio median | core |")
+        out.append("|---|" + "---:|" * (len(names) + 3))
         for row in part:
             cells = [_cell(row["seconds"].get(name)) for name in names]
             ratios = [f"{ratio(row, which):.2f}" for which in ("minimum", "median")]
+            ratios.append(f"{row['core']:.0%}" if "core" in row else "-")
             out.append(f"| {row['workload']} | " + " | ".join(cells + ratios) + " |")
         out.append("")
         for kind in ("inference", "training"):
@@ -141,7 +148,8 @@ def start(args: argparse.Namespace, threads: int) -> list[Row]:
     if threads == 1:
         environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     command = [sys.executable, "-m", "benchmarks.run", "--worker", str(threads)]
-    command += ["--seconds", str(args.seconds), "--only", args.only, "--peers", args.peers]
+    command += ["--seconds", str(args.seconds), "--tries", str(args.tries)]
+    command += ["--only", args.only, "--peers", args.peers]
     rows = []
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, text=True, stderr=args.errors
@@ -152,10 +160,11 @@ def start(args: argparse.Namespace, threads: int) -> list[Row]:
             row = json.loads(line)
             rows.append(row)
             (peer, _), ours = best(row, "minimum"), row["seconds"][OURS]
+            error = max(row["relative difference"].values(), default=0)
             print(
                 f"  {row['workload']:52} {ours['minimum'] * 1e3:9.3f} ms"
                 f"  {ratio(row, 'minimum'):6.2f} min {ratio(row, 'median'):6.2f} median"
-                f"  of {peer}; differs {max(row['relative difference'].values(), default=0):.0e}",
+                f"  of {peer}; core {row['core']:.0%}; differs {error:.0e}",
                 flush=True,
             )
     if process.returncode:
@@ -181,6 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", default="1,2", help="thread counts, e.g. 1,2")
     parser.add_argument("--seconds", type=float, default=4.0, help="per workload")
+    parser.add_argument("--tries", type=int, default=3, help="to find the core quiet")
     parser.add_argument("--only", default="", help="parts of names of workloads, by commas")
     parser.add_argument("--peers", default="", help="parts of names of peers (default: all)")
     parser.add_argument("--output", default="cpu", help="name of the results; '' writes none")
@@ -193,7 +203,7 @@ def main() -> None:
 
         parts = [part for part in args.peers.split(",") if part]
         wanted = [n for n in NAMES if not parts or any(part in n for part in parts)]
-        worker(args.worker, args.seconds, only, wanted)
+        worker(args.worker, args.seconds, args.tries, only, wanted)
         return
     args.errors = None if args.verbose else subprocess.DEVNULL
     rows: list[Row] = []

@@ -16,6 +16,7 @@ import json
 import math
 import random
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from torch import nn
 import dslc
 from benchmarks import networks, peers
 from benchmarks.compare import difference, normal
-from benchmarks.race import pin, race
+from benchmarks.race import Core, pin
 from benchmarks.run import OURS, RESULTS, best, cpu_name, mean, ratio
 
 LARGEST = 2048
@@ -150,15 +151,16 @@ model Sweep {{
     ]
 
 
-def timed(shape: Shape, ours: Callable[[], Any], threads: int, seconds: float) -> dict[str, Any]:
-    calls, missing = peers.inference(shape.net.eval(), shape.inputs, threads, PEERS)
+def timed(shape: Shape, ours: Callable[[], Any], core: Core, args: Namespace) -> dict[str, Any]:
+    calls, missing = peers.inference(shape.net.eval(), shape.inputs, args.threads, PEERS)
     found = ours()
     errors = {name: difference(found, peers.first(call())) for name, call in calls.items()}
-    timings = race({OURS: ours, **calls}, seconds)
+    timings, share = core.race({OURS: ours, **calls}, args.seconds, args.tries)
     return {
         "kind": shape.kind,
         "workload": shape.title,
-        "threads": threads,
+        "threads": args.threads,
+        "core": share,
         "gflops": shape.flops / 1e9,
         "seconds": {n: {"minimum": t.minimum, "median": t.median} for n, t in timings.items()},
         "relative difference": errors,
@@ -199,6 +201,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=0.3, help="per shape")
+    parser.add_argument("--tries", type=int, default=3, help="to find the core quiet")
     parser.add_argument("--matmuls", type=int, default=200)
     parser.add_argument("--convs", type=int, default=100)
     parser.add_argument("--attentions", type=int, default=50)
@@ -211,11 +214,11 @@ def main() -> None:
     shapes = [matmul(draw) for _ in range(args.matmuls)]
     shapes += [convolution(draw) for _ in range(args.convs)]
     shapes += [attention(draw) for _ in range(args.attentions)]
-    rows = []
+    core, rows = Core(), []
     for start in range(0, len(shapes), TOGETHER):
         part = shapes[start : start + TOGETHER]
         for shape, call in zip(part, compiled(part, args.threads)):
-            rows.append(timed(shape, call, args.threads, args.seconds))
+            rows.append(timed(shape, call, core, args))
             worst = max(rows[-1]["relative difference"].values(), default=0.0)
             print(
                 f"{ratio(rows[-1], 'minimum'):5.2f}  {shape.kind} {shape.title} "
