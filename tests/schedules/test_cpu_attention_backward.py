@@ -92,10 +92,26 @@ def test_narrower_vectors():
     check(CASES["ragged"], Machine(vector_bits=256))
 
 
-def test_each_head_is_the_work_of_one_task():
-    case = Case(batch=2, heads=2, group=2, queries=150, keys=100, depth=32, width=32)
-    plan = check(case, Machine(MACHINE.vector_bits, tasks=3))
-    assert plan.tasks == 3
+SHARED = {
+    "one head": Case(batch=1, heads=1, queries=150, keys=250, depth=32, width=19),
+    "one more": Case(batch=2, heads=2, group=2, queries=150, keys=100, depth=32, width=32),
+    "members": Case(batch=1, heads=1, group=3, queries=50, keys=100, depth=32, width=16, drop=True),
+    "unknown": Case(
+        batch=2, heads=2, queries=130, keys=300, depth=20, width=20, low=0, past=170,
+        unknown="batch heads queries keys past",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_tasks_share_the_keys_of_a_head(name):
+    plan = check(SHARED[name], Machine(MACHINE.vector_bits, tasks=3))
+    assert (plan.tasks, plan.together) == (3, True)
+
+
+def test_threads_that_go_through_a_loop_share_no_head():
+    plan = check(SHARED["one head"], Machine(MACHINE.vector_bits, tasks=3, repeated=True))
+    assert (plan.tasks, plan.together) == (3, False)
 
 
 def test_the_working_memory_is_linear():

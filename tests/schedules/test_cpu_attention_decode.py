@@ -41,6 +41,35 @@ def test_tasks_share_the_heads():
     assert check_forward(case, Machine(tasks=3), plan_decode, emit_decode).tasks == 3
 
 
+SHARED = {
+    "one head": Case(batch=1, heads=1, queries=1, keys=3010, depth=64, width=70),
+    "fewer heads": Case(batch=1, heads=2, queries=1, group=2, keys=1500, depth=48, width=48),
+    "more heads": Case(batch=1, heads=4, queries=2, keys=800, depth=64, width=33, bias=True),
+    "fewer keys": Case(batch=5, heads=8, queries=8, keys=20, depth=200, width=256, drop=True),
+    "unknown": Case(
+        batch=2, heads=2, queries=2, keys=2000, depth=64, width=64, low=0, past=1500,
+        unknown="batch keys past",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_tasks_share_the_keys_of_a_head(name):
+    assert check_forward(SHARED[name], Machine(tasks=3), plan_decode, emit_decode).tasks == 3
+
+
+def test_tasks_that_see_no_key():
+    case = replace(SHARED["unknown"], mask=True)
+    for past in (-5, 0, 40):
+        check_forward(replace(case, past=past), Machine(tasks=3), plan_decode, emit_decode)
+
+
+def test_threads_that_go_through_a_loop_share_no_head():
+    case = SHARED["one head"]
+    plan = check_forward(case, Machine(tasks=3, repeated=True), plan_decode, emit_decode)
+    assert (plan.tasks, plan.together) == (3, False)
+
+
 @pytest.mark.parametrize(
     "sizes", [(1, 9, 1, 64), (9, 1, 1, 64), ("T", 1, 1, 64), (1, 1, 1, "D"), (1, 1, 1, 512)]
 )

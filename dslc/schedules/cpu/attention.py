@@ -44,7 +44,7 @@ from dslc.schedules.cpu.attention_blocks import (
     pack_rows,
     part,
     pieces,
-    replace,
+    replace_scores,
     row_factor,
     row_logarithm,
     row_maximum,
@@ -292,7 +292,7 @@ def _all_keys(run: _Run, block: Block) -> None:
             logarithm = row_logarithm(work.get("maximum", row), work.get("sum", row))
             run.row_done((*block.where, block.start + row), logarithm)
     if run.drop is not None:
-        replace(work, block, run.drop)
+        replace_scores(work, block, run.drop)
     tile, registers = plan.out, run.registers
 
     def begin(row: Expr, column: Expr) -> None:
@@ -333,7 +333,7 @@ def _keys(run: _Run, block: Block) -> None:
         _exponentials(run, row, block.size)
     _rescale(run, block.count)
     if run.drop is not None:
-        replace(work, block, run.drop)
+        replace_scores(work, block, run.drop)
     tile, registers = plan.out, run.registers
 
     def at(row: Expr, column: Expr) -> Expr:
@@ -363,7 +363,7 @@ def _scores(run: _Run, block: Block) -> None:
             (work.at("scores", row * block.stride + panel * width), block.stride), True,
         )  # fmt: skip
     if run.modify is not None:
-        replace(work, block, run.modify, LOG2E)
+        replace_scores(work, block, run.modify, LOG2E)
     hide(work, block, block.count, width)
 
 

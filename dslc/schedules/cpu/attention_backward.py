@@ -7,15 +7,17 @@ blocks of queries x blocks of keys, for each block of keys all queries that see 
     p = exp(q k^T scale - lse)      dv += p^T g        dk += ds^T q
     ds = p (g v^T - delta) scale                       dq += ds k
 
-The weights p are made again from the scores, so that memory is linear in queries and keys. The
-queries that share a head's keys are worked on by one task, which sums up that head's dk and dv.
+The weights p are made again from the scores, so that memory is linear in queries and keys. Each
+task has as many heads of keys for itself as the others, with all the queries that share them. Of
+each head that is left it has some blocks of keys, whose dk and dv it sums up; what the tasks found
+of dq is added up when all of them are done.
 
-Reference: Dao, "FlashAttention-2", 2023. Non-goals: float64, gradients of what is added to scores,
-sharing one head's work among tasks.
+Reference: Dao, "FlashAttention-2", 2023. Non-goals: float64, gradients of what is added to scores.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -32,9 +34,11 @@ from dslc.schedules.cpu.attention_blocks import (
     hide,
     multiply,
     pack_rows,
+    part,
     pieces,
-    replace,
+    replace_scores,
     rows_from,
+    run_heads,
 )
 from dslc.schedules.cpu.attention_shape import (
     Areas,
@@ -54,10 +58,11 @@ from dslc.schedules.cpu.contract import (
     Size,
     ceil_div,
     choose_tasks,
+    div,
     i64,
     loop,
     product,
-    run_tasks,
+    rem,
     share,
     store_vector,
     unflatten,
@@ -73,7 +78,8 @@ KEYS = 96
 @dataclass(frozen=True, slots=True)
 class BackwardPlan:
     """How the gradient is run. `rows` queries and `keys` keys are a block; `score` is the tile of
-    scores and of g v^T, `deep` that of rows as long as keys, `wide` as long as values."""
+    scores and of g v^T, `deep` that of rows as long as keys, `wide` as long as values.
+    `together`: tasks may share a head."""
 
     shape: AttentionShape
     rows: int
@@ -82,6 +88,7 @@ class BackwardPlan:
     deep: Tile
     wide: Tile
     tasks: int
+    together: bool
 
     @property
     def stride(self) -> int:
@@ -137,8 +144,8 @@ def plan_backward(shape: AttentionShape, machine: Machine) -> BackwardPlan:
         keys = -(-balanced(shape.keys, KEYS) // width) * width
     most = 4 if many else 2
     deep, wide = (columns_tile(size, lanes, most, rows) for size in (shape.depth, shape.width))
-    tasks = choose_tasks(machine, shape.work * 2)
-    return BackwardPlan(shape, rows, keys, Tile(height, PANEL, lanes, DTYPE), deep, wide, tasks)
+    tasks, score = choose_tasks(machine, shape.work * 2), Tile(height, PANEL, lanes, DTYPE)
+    return BackwardPlan(shape, rows, keys, score, deep, wide, tasks, not machine.repeated)
 
 
 def emit_backward(
@@ -162,18 +169,35 @@ def emit_backward(
     product of query and key, `drop` multiplies a weight, or its cotangent, and `moved` gives what
     takes the place of a score's cotangent.
     """
-    shape = plan.shape
+    shape, areas, total = plan.shape, plan.areas, plan.tasks
+    heads = (*shape.batch, shape.heads)
 
-    def body(task: Expr, tasks: int) -> None:
+    def run_of(task: Expr, tasks: int) -> _Run:
         registers = allocate([plan.score, plan.deep, plan.wide])
-        work = Work.of_task(scratch, plan.areas, task, tasks)
-        run = _Run(plan, q, k, v, g, lse, delta, results, work, registers, modify, drop, moved)
-        heads = (*shape.batch, shape.heads)
-        start, stop = share(product(heads), task, tasks)
-        with loop(start, stop) as unit:
-            _head(run, unflatten(unit, heads))
+        work = Work.of_task(scratch, areas, task, tasks)
+        return _Run(plan, q, k, v, g, lse, delta, results, work, registers, modify, drop, moved)
 
-    run_tasks(plan.tasks, shape.work * 2, body)
+    def own(task: Expr, tasks: int, start: Size, stop: Size) -> None:
+        run = run_of(task, tasks)
+        with loop(start, stop) as unit:
+            where = unflatten(unit, heads)
+            _clear_queries(run)
+            pieces(0, shape.keys, plan.keys, lambda key, size: _keys(run, where, key, size))
+            _store_queries(run, where, [run.work], 0, shape.group * shape.queries)
+
+    def together(unit: Expr) -> None:
+        where = unflatten(unit, heads)
+        with T.parallel(i64(0), i64(total)) as task:
+            run = run_of(task, total)
+            _clear_queries(run)
+            _some_keys(run, where, task, total)
+        with T.parallel(i64(0), i64(total)) as task:
+            works = [Work.of_task(scratch, areas, i64(other), total) for other in range(total)]
+            rows = share(shape.group * shape.queries, task, total)
+            _store_queries(run_of(task, total), where, works, *rows)
+
+    both = together if plan.together else None
+    run_heads(total, shape.work * 2, heads, own, both)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,16 +217,36 @@ class _Run:
     moved: Modify | None
 
 
-def _head(run: _Run, where: Index) -> None:
-    """One head of keys and values, with all its queries."""
-    plan, shape, work = run.plan, run.plan.shape, run.work
-    rows = T.bind(i64(shape.group * plan.dq_rows))
+def _clear_queries(run: _Run) -> None:
+    plan = run.plan
+    rows = T.bind(i64(plan.shape.group * plan.dq_rows))
     with loop(0, rows * i64(plan.depth)) as at:
-        work.put("dq", at, f32(0.0))
-    pieces(0, shape.keys, plan.keys, lambda key, size: _keys(run, where, key, size))
-    with loop(0, shape.group) as member, loop(0, shape.queries) as i, loop(0, shape.depth) as d:
-        row = member * i64(plan.dq_rows) + i
-        run.results[0]((*where, member, i, d), work.get("dq", row * plan.depth + d))
+        run.work.put("dq", at, f32(0.0))
+
+
+def _store_queries(run: _Run, where: Index, works: Sequence[Work], start: Size, stop: Size) -> None:
+    """Hands over the cotangents of rows [start, stop) of a head's queries, its members one behind
+    the other: what was found in all of `works`."""
+    plan, shape = run.plan, run.plan.shape
+    with loop(start, stop) as row:
+        member, i = div(row, shape.queries), T.bind(i64(rem(row, shape.queries)))
+        at = T.bind((member * i64(plan.dq_rows) + i) * plan.depth)
+        with loop(0, shape.depth) as d:
+            total = sum((work.get("dq", at + d) for work in works[1:]), works[0].get("dq", at + d))
+            run.results[0]((*where, T.bind(member), i, d), total)
+
+
+def _some_keys(run: _Run, where: Index, task: Expr, tasks: int) -> None:
+    """A task's blocks of the keys of a head: one of each `tasks`, forth and back, since the later
+    ones may be seen by fewer queries."""
+    shape, step = run.plan.shape, run.plan.keys
+    blocks = ceil_div(shape.keys, step)
+    with loop(0, ceil_div(blocks, tasks)) as turn:
+        back = tirx.EQ(tirx.floormod(turn, i64(2)), i64(1))
+        number = T.bind(turn * tasks + tirx.Select(back, i64(tasks - 1) - task, task))
+        with T.If(number < i64(blocks)), T.Then():
+            key = T.bind(number * step)
+            _keys(run, where, key, part(shape.keys, key, step))
 
 
 def _keys(run: _Run, where: Index, key: Expr, size: Size) -> None:
@@ -242,7 +286,7 @@ def _block(run: _Run, block: Block) -> None:
     _scores(run, block, ("queries", plan.depth), ("keys^T", shape.depth), "weights")
     _scores(run, block, ("cotangents", plan.width), ("values^T", shape.width), "moved")
     if run.modify is not None:
-        replace(work, block, run.modify)
+        replace_scores(work, block, run.modify)
     hide(work, block, block.count, plan.score.columns)
     if run.drop is not None:
         _keep(work, block, run.drop)
@@ -250,7 +294,7 @@ def _block(run: _Run, block: Block) -> None:
         _weights(run, block, row)
     _clear_rest(run, block)
     if run.moved is not None:
-        replace(work, block.named("moved"), run.moved)
+        replace_scores(work, block.named("moved"), run.moved)
     _add_queries(run, block)
     if run.drop is not None:
         _times_kept(work, block)

@@ -6,8 +6,9 @@ Non-goals: the order of blocks (`attention.py`, `attention_backward.py`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from tvm import tirx
@@ -30,6 +31,9 @@ from dslc.schedules.cpu.contract import (
     larger,
     local,
     loop,
+    product,
+    run_tasks,
+    share,
     smaller,
     store_vector,
     vector_at,
@@ -130,6 +134,37 @@ def for_heads(
         head = T.bind(tirx.Select(alone, begin + number, whole + (number - own)))
         first = T.bind(tirx.Select(alone, i64(0), task))
         body(head, first, T.bind(tirx.Select(alone, i64(1), i64(tasks))))
+
+
+def run_heads(
+    tasks: int, work: Size, heads: Sequence[Size], own: Callable[[Expr, int, Size, Size], None],
+    together: Callable[[Expr], None] | None,
+) -> None:  # fmt: skip
+    """`own(task, tasks, start, stop)` for the heads of each task, as many as the others have, and
+    `together(head)` for each that is left, with parallel loops of its own; None: of those some
+    tasks have one more. `heads`: how many there are, as dims."""
+    total = product(heads)
+    known = prod(size for size in heads if isinstance(size, int))
+    if together is None or known % tasks == 0:
+        run_tasks(tasks, work, lambda task, n: own(task, n, *share(total, task, n)))
+        return
+    each = div(total, tasks)
+
+    def rest() -> None:
+        with loop(each * tasks, total) as head:
+            together(head)
+
+    if is_zero(each):
+        rest()
+        return
+
+    def body(task: Expr, count: int) -> None:
+        if count == 1:
+            own(task, 1, 0, total)
+        else:
+            own(task, count, T.bind(task * i64(each)), T.bind((task + 1) * i64(each)))
+
+    run_tasks(tasks, work, body, then=rest)
 
 
 def clipped(left: Size, most: int) -> Size:
@@ -246,7 +281,7 @@ def hide(work: Work, block: Block, rows: int, width: int) -> None:
                 work.put(block.name, at + j, f32(MINUS_INFINITY))
 
 
-def replace(work: Work, block: Block, change: Modify, factor: float = 1.0) -> None:
+def replace_scores(work: Work, block: Block, change: Modify, factor: float = 1.0) -> None:
     """`change` of each element, times `factor`."""
     with loop(0, block.count) as row, loop(0, block.size) as j:
         at = row * block.stride + j

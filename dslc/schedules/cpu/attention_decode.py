@@ -5,17 +5,22 @@ are read where they lie, as many at a time as a vector has lanes, each times all
 share them, and the values are the columns of one register tile. The scores of a head's queries are
 kept in working memory: as many as there are keys.
 
-Non-goals: float64, many queries (`attention.py`), sharing one head's work among tasks.
+Each task has as many heads for itself as the others. Of each head that is left it has a part of the
+keys, and what the tasks found is added up: sums of values, with the maximum and the sum of weights
+that they go with.
+
+Non-goals: float64, many queries (`attention.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.attention_blocks import (
     BESIDE,
     DTYPE,
@@ -27,11 +32,12 @@ from dslc.schedules.cpu.attention_blocks import (
     finite,
     hide,
     part,
-    replace,
+    replace_scores,
     row_factor,
     row_logarithm,
     row_maximum,
     row_powers,
+    run_heads,
     store_row,
 )
 from dslc.schedules.cpu.attention_shape import (
@@ -54,8 +60,8 @@ from dslc.schedules.cpu.contract import (
     i64,
     loop,
     product,
-    run_tasks,
     share,
+    smaller,
     store_vector,
     unflatten,
     vector_at,
@@ -67,16 +73,17 @@ from dslc.schedules.cpu.register_tile import (
     reduce_segment,
     save,
 )
-from dslc.schedules.cpu.vector import LOG2E, lane_sum, lane_sums
+from dslc.schedules.cpu.vector import LN2, LOG2E, lane_sum, lane_sums
 
 FEW = 8  # queries of a head of keys
 DEEPEST = 256  # elements of a key: its vectors are written out
+READING = 3  # multiply-adds that take as long as an element of a key or a value takes to come
 
 
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
     """How attention of few queries is run: `rows` queries read one head's keys, `out` is the tile
-    of weights times values."""
+    of weights times values. `together`: tasks may share a head."""
 
     shape: AttentionShape
     queries: int
@@ -85,10 +92,22 @@ class DecodePlan:
     out: Tile
     lanes: int
     tasks: int
+    together: bool
 
     @property
     def rows(self) -> int:
         return self.queries * self.group
+
+    @property
+    def work(self) -> Size:
+        """Multiply-adds that take as long: reading counts for more than a few rows' products."""
+        shape = self.shape
+        read = product([*shape.batch, shape.heads, shape.keys]) * (shape.depth + shape.width)
+        return read * (self.rows + READING)
+
+    @property
+    def out_stride(self) -> Size:
+        return round_up(self.shape.width, self.out.columns)
 
     @property
     def stride(self) -> Size:
@@ -105,7 +124,7 @@ class DecodePlan:
         return Areas.of(
             [
                 ("queries", self.rows * self.query_stride), ("scores", rows * self.stride),
-                ("out", rows * self.out.columns), ("factor", self.rows),
+                ("out", rows * self.out_stride), ("maximum", self.rows), ("sum", self.rows),
             ]
         )  # fmt: skip
 
@@ -123,8 +142,9 @@ def plan_decode(shape: AttentionShape, machine: Machine) -> DecodePlan | None:
     lanes = machine.lanes(DTYPE)
     most = 4 if machine.registers == 32 else 2
     out = columns_tile(shape.width, lanes, most, queries * group)
-    tasks = choose_tasks(machine, shape.work)
-    return DecodePlan(shape, queries, group, depth, out, lanes, tasks)
+    together = not machine.repeated
+    plan = DecodePlan(shape, queries, group, depth, out, lanes, 1, together)
+    return replace(plan, tasks=choose_tasks(machine, plan.work))
 
 
 def emit_decode(
@@ -140,18 +160,34 @@ def emit_decode(
 ) -> None:
     """Emits the kernel's body; of arguments like those of `emit_attention`, k too contiguous along
     its last."""
-    shape = plan.shape
+    shape, areas = plan.shape, plan.areas
+    heads = (*shape.batch, shape.heads)
 
-    def body(task: Expr, tasks: int) -> None:
-        registers = allocate([plan.out])
-        work = Work.of_task(scratch, plan.areas, task, tasks)
-        run = _Run(q, v, out, work, registers, modify, drop, row_done, k, plan)
-        heads = (*shape.batch, shape.heads)
-        start, stop = share(product(heads), task, tasks)
+    def run_of(task: Expr, tasks: int) -> _Run:
+        work, registers = Work.of_task(scratch, areas, task, tasks), allocate([plan.out])
+        return _Run(q, v, out, work, registers, modify, drop, row_done, k, plan)
+
+    def own(task: Expr, tasks: int, start: Size, stop: Size) -> None:
+        run = run_of(task, tasks)
         with loop(start, stop) as unit:
-            _head(run, unflatten(unit, heads))
+            where = unflatten(unit, heads)
+            _keys(run, where, *_seen(plan))
+            _store(run, where)
 
-    run_tasks(plan.tasks, shape.work, body)
+    def together(unit: Expr) -> None:
+        where = unflatten(unit, heads)
+        with T.parallel(i64(0), i64(plan.tasks)) as task:
+            first, size = _seen(plan)
+            start, stop = share(ceil_div(size, plan.lanes), task, plan.tasks)
+            before = T.bind(start * plan.lanes)
+            count = T.bind(smaller(size, stop * plan.lanes) - before)
+            _keys(run_of(task, plan.tasks), where, T.bind(first + before), count)
+        run = run_of(i64(0), plan.tasks)
+        with loop(1, plan.tasks) as task:
+            _add(run, Work.of_task(scratch, areas, task, plan.tasks))
+        _store(run, where)
+
+    run_heads(plan.tasks, plan.work, heads, own, together if plan.together else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +196,18 @@ class _Run(Forward):
     plan: DecodePlan
 
 
-def _head(run: _Run, where: Index) -> None:
-    """One head of keys and values, with all its queries."""
-    plan, shape, work = run.plan, run.plan.shape, run.work
-    first, last = shape.first(i64(0)), shape.stop(i64(plan.queries - 1))
+def _seen(plan: DecodePlan) -> tuple[Size, Size]:
+    """The first key that is seen, and how many from there on."""
+    first, last = plan.shape.first(i64(0)), plan.shape.stop(i64(plan.queries - 1))
+    if isinstance(first, int) and isinstance(last, int):
+        return first, last - first
     first = first if isinstance(first, int) else T.bind(first)
-    size = last - first if isinstance(last, int) and isinstance(first, int) else None
-    if size is None:
-        size = T.bind(tirx.max(last - first, i64(0)))
+    return first, T.bind(tirx.max(last - first, i64(0)))
+
+
+def _keys(run: _Run, where: Index, first: Size, size: Size) -> None:
+    """The sums over keys [first, first + size) of a head, for all its queries."""
+    plan, shape, work = run.plan, run.plan.shape, run.work
     width = PANEL * plan.lanes
     _scores(run, where, first, size)
     with loop(0, plan.group) as member:
@@ -179,19 +219,16 @@ def _head(run: _Run, where: Index) -> None:
             shape, (*where, member), i64(0), plan.queries, i64(first), size, "scores", plan.stride
         )
         if run.modify is not None:
-            replace(rows, block, run.modify, LOG2E)
+            replace_scores(rows, block, run.modify, LOG2E)
         hide(rows, block, plan.queries, width)
         with loop(0, plan.queries) as i:
-            scores = rows.at("scores", i * plan.stride)
+            scores, row = rows.at("scores", i * plan.stride), member * plan.queries + i
             greatest = T.bind(row_maximum(rows, scores, ceil_div(size, width), plan.lanes))
-            total = T.bind(
-                row_powers(rows, scores, ceil_div(size, width), plan.lanes, finite(greatest))
-            )
-            if run.row_done is not None:
-                run.row_done((*where, member, i), row_logarithm(greatest, total))
-            work.put("factor", member * plan.queries + i, row_factor(total))
+            work.put("maximum", row, greatest)
+            total = row_powers(rows, scores, ceil_div(size, width), plan.lanes, finite(greatest))
+            work.put("sum", row, total)
         if run.drop is not None:
-            replace(rows, block, run.drop)
+            replace_scores(rows, block, run.drop)
     _values(run, where, first, size)
 
 
@@ -233,7 +270,7 @@ def _scores(run: _Run, where: Index, first: Size, size: Size) -> None:
 
 
 def _values(run: _Run, where: Index, first: Size, size: Size) -> None:
-    """Weights times values, divided by the weights' sums."""
+    """Weights times values."""
     plan, v, tile, work, width = run.plan, run.v, run.plan.out, run.work, run.plan.shape.width
     memory, lanes = work.memory, tile.lanes
     with loop(0, ceil_div(width, tile.columns)) as panel:
@@ -254,11 +291,42 @@ def _values(run: _Run, where: Index, first: Size, size: Size) -> None:
                     columns, tile.columns,
                 ),
             )  # fmt: skip
-            save(tile, run.registers, memory, work.at("out", row * tile.columns), tile.columns)
-        with loop(0, plan.group) as member, loop(0, plan.queries) as i:
-            row = T.bind(member * plan.queries + i)
-            factor = T.bind(tirx.Broadcast(work.get("factor", row), lanes))
+            to = work.at("out", row * plan.out_stride + column)
+            save(tile, run.registers, memory, to, plan.out_stride)
+
+
+def _add(run: _Run, other: Work) -> None:
+    """Adds what another task found of a head to what this one did."""
+    plan, work = run.plan, run.work
+    with loop(0, plan.rows) as row:
+        tops = [T.bind(each.get("maximum", row)) for each in (work, other)]
+        greatest = T.bind(tirx.max(*tops))
+        factors = [T.bind(vmath.exp(T.bind((top - finite(greatest)) * f32(LN2)))) for top in tops]
+
+        def added(name: str, at: Expr) -> None:
+            mine, theirs = (each.get(name, at) * f for each, f in zip((work, other), factors))
+            work.put(name, at, mine + theirs)
+
+        work.put("maximum", row, greatest)
+        added("sum", row)
+        with loop(0, plan.out_stride) as column:
+            added("out", row * plan.out_stride + column)
+
+
+def _store(run: _Run, where: Index) -> None:
+    """A head's sums, divided by those of its weights."""
+    plan, tile, work = run.plan, run.plan.out, run.work
+    width, lanes = plan.shape.width, tile.lanes
+    with loop(0, plan.group) as member, loop(0, plan.queries) as i:
+        row = T.bind(member * plan.queries + i)
+        total = T.bind(work.get("sum", row))
+        if run.row_done is not None:
+            logarithm = row_logarithm(work.get("maximum", row), total)
+            run.row_done((*where, member, i), logarithm)
+        factor = T.bind(tirx.Broadcast(row_factor(total), lanes))
+        with loop(0, ceil_div(width, tile.columns)) as panel:
+            column = T.bind(panel * tile.columns)
             at = T.bind(run.out.at(*where, member, i, column))
-            start = T.bind(work.at("out", row * tile.columns))
-            store_row(run.out, at, columns, tile, lambda n: vector_at(
-                memory, start + n * lanes, lanes) * factor)  # fmt: skip
+            start = T.bind(work.at("out", row * plan.out_stride + column))
+            store_row(run.out, at, part(width, column, tile.columns), tile, lambda n: vector_at(
+                work.memory, start + n * lanes, lanes) * factor)  # fmt: skip

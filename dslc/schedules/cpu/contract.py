@@ -209,23 +209,31 @@ def loop(start: Size, stop: Size) -> Iterator[Expr]:
 
 
 def run_tasks(
-    tasks: int, work: Size, body: Callable[[Expr, int], None], least: int | None = None
-) -> None:
-    """Emits `body(task, tasks)` for every task, in parallel when there are several.
+    tasks: int, work: Size, body: Callable[[Expr, int], None], least: int | None = None,
+    then: Callable[[], None] | None = None,
+) -> None:  # fmt: skip
+    """Emits `body(task, tasks)` for every task, in parallel when there are several; behind several,
+    `then()`.
 
     When `work` (multiply-adds) is not known, the kernel itself decides whether it is worth several
     tasks (from `least` on, PARALLEL_WORK if that is None); its other branch is one task that does
     everything.
     """
+
+    def several() -> None:
+        with T.parallel(i64(0), i64(tasks)) as task:
+            body(task, tasks)
+        if then is not None:
+            then()
+
     if tasks == 1:
         body(i64(0), 1)
     elif isinstance(work, int):
-        with T.parallel(i64(0), i64(tasks)) as task:
-            body(task, tasks)
+        several()
     else:
         with T.If(work >= i64(PARALLEL_WORK if least is None else least)):
-            with T.Then(), T.parallel(i64(0), i64(tasks)) as task:
-                body(task, tasks)
+            with T.Then():
+                several()
             with T.Else():
                 body(i64(0), 1)
 
