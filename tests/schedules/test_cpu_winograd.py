@@ -99,7 +99,7 @@ def test_narrower_vectors(bits):
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-def test_tasks_share_blocks(dynamic):
+def test_tasks_share_tiles(dynamic):
     conv = shape(3, 20, 20, 32, 64)
     machine = Machine(MACHINE.vector_bits, tasks=3)
     assert plan_winograd(conv, 4, 32, machine).tasks == 3

@@ -117,7 +117,7 @@ def _products(plan: Products, values: Values, machine: Machine, total: Size) -> 
     enough = not isinstance(total, int) or rows * units < total + rows
     if not enough or units < 1 or not _fits(rows, plan.width // plan.lanes, machine):
         return None
-    return replace(plan, rows=rows, units=units)
+    return replace(plan, rows=rows, units=units, fewest=min(plan.fewest, units))
 
 
 def _attention(plan: AttentionPlan, values: Values, machine: Machine) -> AttentionPlan | None:

@@ -6,12 +6,16 @@ convolution or a product whose operands were turned into sums that need fewer pr
 `seen` and `made` lie in a task's scratch memory, weights in panels of one array; those of the next
 product are asked for while this one runs, since they come from memory once a call.
 
+Rows are shared out to tasks by whole register tiles, so that few rows are shared evenly, too; a task
+does its own in blocks.
+
 Non-goals: what the products are of (`winograd.py`, `strassen.py`), and how they are put together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +26,15 @@ from dslc.schedules.cpu.contract import (
     Expr,
     Machine,
     Panels,
+    Size,
     address,
     ceil_div,
     div,
     i64,
+    larger,
     loop,
     rem,
+    share,
     smaller,
     vector_at,
 )
@@ -47,7 +54,8 @@ DTYPE = "float32"
 @dataclass(frozen=True, slots=True)
 class Products:
     """`count` products for a panel, over `depth`, of up to `units` register tiles of `rows` rows
-    each; rows of `seen` are `pitch` elements apart, of `made` the width of a panel."""
+    each, `fewest` where there are few rows; rows of `seen` are `pitch` elements apart, of `made`
+    the width of a panel."""
 
     count: int
     depth: int
@@ -55,6 +63,7 @@ class Products:
     lanes: int
     rows: int
     units: int
+    fewest: int
 
     @property
     def tile(self) -> Tile:
@@ -113,26 +122,40 @@ def plan_products(
     least: int = 0,
 ) -> Products:  # fmt: skip
     """Products of so many `rows` in all, of which a block's `seen` takes at most `kept` bytes; if
-    their number is not known, of `least` and more. Blocks are shared out to `tasks`."""
+    their number is not known, of `least` and more. Rows are shared out to `tasks`."""
     lanes = machine.lanes(DTYPE)
     most = 14 if machine.registers == 32 else 6
     wanted = max(1, max(least, most // 2 + 1) if rows is None else rows)
 
-    def plan(height: int) -> tuple[int, int]:
-        """Tiles of a block, and those that the busiest task has."""
-        fit = max(1, kept // (4 * count * height * ceil_div(depth, lanes) * lanes))
-        tiles = ceil_div(wanted, height)
-        if rows is None:
-            return fit, tiles
-        share = ceil_div(tiles, tasks)
-        units = ceil_div(share, ceil_div(share, fit))
-        return units, min(tiles, ceil_div(ceil_div(tiles, units), tasks) * units)
+    def busiest(height: int) -> int:
+        """Tiles of the task that has most."""
+        return ceil_div(ceil_div(wanted, height), tasks)
 
     # A row that is computed for nothing costs as much as any; of a low tile each costs more.
     lowest = min(wanted, most) if wanted <= most and tasks == 1 else min(wanted, most) // 2 + 1
     heights = range(lowest, min(wanted, most) + 1)
-    height = min(heights, key=lambda h: (plan(h)[1] * (h + 1), -h))
-    return Products(count, depth, width, lanes, height, plan(height)[0])
+    height = min(heights, key=lambda h: (busiest(h) * (h + 1), -h))
+    fit = max(1, kept // (4 * count * height * ceil_div(depth, lanes) * lanes))
+    tiles = busiest(height)
+    fewest = ceil_div(tiles, ceil_div(tiles, fit))
+    return Products(count, depth, width, lanes, height, fit if rows is None else fewest, fewest)
+
+
+@contextmanager
+def loop_over_blocks(
+    p: Products, total: Size, task: Expr, tasks: int
+) -> Iterator[tuple[Expr, Expr]]:
+    """A loop over the blocks of a task's share of `total` rows: first row, and how many there
+    are."""
+    start, stop = share(ceil_div(total, p.rows), task, tasks)
+    blocks = larger(1, ceil_div(stop - start, p.units))
+    each = ceil_div(stop - start, blocks)  # of about as many tiles: each block reads all weights
+    blocks, each = T.bind(i64(blocks)), T.bind(i64(each))
+    with loop(0, blocks) as block:
+        tile = T.bind(start + block * each)
+        first = T.bind(tile * p.rows)
+        last = smaller(smaller(tile + each, stop) * p.rows, total)
+        yield first, T.bind(i64(last - first))
 
 
 def emit_products(
@@ -160,12 +183,17 @@ def emit_products(
 
 
 def _next_weights(p: Products, buffer: Any, start: Expr, unit: Expr) -> Callable[[Expr], None]:
-    """Asks for the weights behind these, some at each step of the reduction; tiles share it."""
-    lines = -(-UNROLL * p.width // (LINE * p.units))
+    """Asks for the weights behind these, some at each step of the reduction; tiles share it. Where
+    there are more of them than `fewest`, the last ones ask for nothing new."""
+    lines = -(-UNROLL * p.width // (LINE * p.fewest))
     steps = p.depth // UNROLL
+    size = steps * UNROLL * p.width
 
     def ask(step: Expr) -> None:
-        first = T.bind(start + (unit * steps + step) * (lines * LINE))
+        ahead: Expr = (unit * steps + step) * (lines * LINE)
+        if p.units > p.fewest:
+            ahead = smaller(ahead, size)
+        first = T.bind(start + ahead)
         for line in range(lines):
             at = tirx.address_of(buffer[first + line * LINE])
             T.evaluate(tirx.call_intrin("void", "tirx.prefetch", at, 0, 2, 1))

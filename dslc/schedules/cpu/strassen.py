@@ -8,7 +8,7 @@ output channels are halves. A block of pairs at a time:
         seven products by the register tile, rows are pairs:           made [7, pair, width]
         their sums, the quarters of the results, to the epilogue
 
-A block's `seen` fits the L2 cache. Blocks are shared out to tasks.
+A block's `seen` fits the L2 cache.
 
 Non-goals: weights (`lowering/strassen.py` packs and sums them).
 """
@@ -36,13 +36,18 @@ from dslc.schedules.cpu.contract import (
     product,
     require,
     run_tasks,
-    share,
     smaller,
     store_vector,
     unflatten,
     vector_at,
 )
-from dslc.schedules.cpu.products import DTYPE, Products, emit_products, plan_products
+from dslc.schedules.cpu.products import (
+    DTYPE,
+    Products,
+    emit_products,
+    loop_over_blocks,
+    plan_products,
+)
 from dslc.schedules.cpu.register_tile import allocate
 
 
@@ -68,10 +73,6 @@ class StrassenPlan:
     @property
     def pairs(self) -> Size:
         return ceil_div(self.rows, 2)
-
-    @property
-    def blocks(self) -> Size:
-        return ceil_div(self.pairs, self.products.block)
 
     @property
     def work(self) -> Size:
@@ -114,10 +115,7 @@ def emit_strassen(
         registers = allocate([p.tile])
         seen = T.bind(address(at, (task if tasks > 1 else 0, p.elements)))
         made = T.bind(seen + p.count * p.seen_stride)
-        start, stop = share(plan.blocks, task, tasks)
-        with loop(start, stop) as block:
-            first = T.bind(i64(block * p.block))
-            count = T.bind(i64(smaller(plan.pairs - first, p.block)))
+        with loop_over_blocks(p, plan.pairs, task, tasks) as (first, count):
             with loop(0, count) as t:
                 _see(plan, x, scratch, T.bind(2 * (first + t)), T.bind(seen + t * p.pitch))
             units = T.bind(i64(ceil_div(count, p.rows)))

@@ -10,7 +10,7 @@ time:
 
 A block's V fits the L2 cache. Tiles that see nothing but the image are read in place; those at its
 edges, and channels that are no whole vectors, are copied to a patch first, where what is missing is
-zero. Blocks are shared out to tasks.
+zero.
 
 Non-goals: weights (`lowering/winograd.py` transforms and packs them), other kernels.
 """
@@ -42,13 +42,19 @@ from dslc.schedules.cpu.contract import (
     rem,
     require,
     run_tasks,
-    share,
     smaller,
     store_vector,
     vector_at,
 )
 from dslc.schedules.cpu.conv_shape import ConvShape
-from dslc.schedules.cpu.products import DTYPE, Products, Shared, emit_products, plan_products
+from dslc.schedules.cpu.products import (
+    DTYPE,
+    Products,
+    Shared,
+    emit_products,
+    loop_over_blocks,
+    plan_products,
+)
 from dslc.schedules.cpu.register_tile import allocate
 from dslc.schedules.cpu.transform import transform
 
@@ -82,10 +88,6 @@ class WinogradPlan:
         """Tiles of all images."""
         down, across = self.tiles
         return self.shape.batch * (down * across)
-
-    @property
-    def blocks(self) -> Size:
-        return ceil_div(self.total, self.products.block)
 
     @property
     def panels(self) -> int:
@@ -139,10 +141,7 @@ def emit_winograd(
         patch = T.bind(made + p.count * p.made_stride)
         run = _Run(plan, x, epilogue, scratch.buffer, place, results, seen, made, patch)
         registers = allocate([p.tile])
-        start, stop = share(plan.blocks, task, tasks)
-        with loop(start, stop) as block:
-            first = T.bind(i64(block * p.block))
-            count = T.bind(i64(smaller(plan.total - first, p.block)))
+        with loop_over_blocks(p, plan.total, task, tasks) as (first, count):
             with loop(0, count) as t:
                 _see(run, T.bind(first + t), t)
             units = T.bind(i64(ceil_div(count, p.rows)))
