@@ -369,7 +369,8 @@ def _plan_winograd(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | Non
     height, width, channels = cast(tuple[int, ...], tuple(known))
     top, bottom, left, right = cast(tuple[int, ...], padding)
     shape = ConvShape(
-        size(n), height, width, channels, attrs.channels, (3, 3), (attrs.stride, attrs.stride),
+        size(n), height, width, channels, attrs.channels, (attrs.kernel, attrs.kernel),
+        (attrs.stride, attrs.stride),
         padding=((top, bottom), (left, right)),
     )  # fmt: skip
     lanes = cast(int, w.type.dims[4])

@@ -163,7 +163,7 @@ def flops_of(eqn: Eqn) -> Dim:
     if isinstance(eqn.attrs, AttentionAttrs):
         return _attention_flops(eqn)
     if isinstance(eqn.attrs, WinogradAttrs):  # what it computes, not how
-        return eqn.outputs[0].type.size * (2 * 9 * eqn.inputs[0].type.dims[3])
+        return eqn.outputs[0].type.size * (2 * eqn.attrs.kernel**2 * eqn.inputs[0].type.dims[3])
     if isinstance(eqn.attrs, StrassenAttrs):
         return eqn.outputs[0].type.size * (2 * eqn.inputs[0].type.dims[3])
     cost = cost_of(eqn)

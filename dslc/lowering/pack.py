@@ -3,6 +3,7 @@
     conv2d(x, w)                  becomes   conv2d_packed(x, pack(w))
     conv2d_input_gradient(g, w)   becomes   conv2d_packed(g, pack(w turned round))
     either, of 3x3 kernels        becomes   conv2d_winograd(.., transformed(pack(w))), where it pays
+    conv2d(x, w), few channels    becomes   the same of phases (phases.py), where it pays
     conv2d(x, w), of 1x1 kernels  becomes   conv2d_strassen(x, summed(pack(w))), where it pays
     matmul(h, w) in a loop        becomes   matmul_packed(h, pack(w)), if w is the same each time;
                                             matmul_parts, if what it gives is taken apart (gates.py)
@@ -31,6 +32,7 @@ from dslc.ir.rewrite import Context, Rule, rewrite
 from dslc.ir.types import ITEMSIZE, DType
 from dslc.lowering.gates import divide
 from dslc.lowering.halves import pairs_along
+from dslc.lowering.phases import Phases, choose_phases, phased_image, phased_weights
 from dslc.lowering.strassen import Product, pays, summed
 from dslc.lowering.winograd import Convolution, choose_tile, transformed
 from dslc.ops.constants import cast as cast_op
@@ -208,6 +210,14 @@ def _convolved(
     if fixed and _by_strassen(x, w, attrs, cpu):
         sums = summed(b, pack(b, w, 1, cpu))
         return b.emit(conv2d_strassen, (x, sums), StrassenAttrs(attrs.stride))[0]
+    if (phases := _phases(x, w, attrs, cpu, fixed)) is not None:
+        weights = pack(b, phased_weights(b, w, phases), 1, cpu)
+        by_phase = WinogradAttrs(
+            attrs.channels, phases.tile, (0, phases.spare(0), 0, phases.spare(1)),
+            kernel=phases.taps,
+        )  # fmt: skip
+        sides = phased_image(b, x, phases), transformed(b, weights, phases.tile)
+        return b.emit(conv2d_winograd, sides, by_phase)[0]
     if (tile := _tile(x, w, attrs, cpu, fixed)) == 0:
         packed = pack(b, w, attrs.groups, cpu, aliases=_aliases(x, attrs, cpu))
         return _summed(b, conv2d_packed, x, packed, attrs)
@@ -238,6 +248,28 @@ def _aliases(x: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:
     if cpu.bits != 512 or x.type.dtype != "f32" or attrs.spread != (1, 1) or attrs.groups != 1:
         return False
     return isinstance(channels, int) and channels * attrs.stride[1] * 4 % 4096 == 0
+
+
+def _phases(
+    x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool
+) -> Phases | None:
+    """The phases that the convolution is to be one of, by Winograd's way."""
+    step = attrs.stride[0]
+    plain = PackedConvAttrs(attrs.channels, (step, step), attrs.padding)
+    n, *known = x.type.dims
+    kernel = cast(tuple[int, ...], w.type.dims[2:])
+    if cpu.exact or x.type.dtype != "f32" or attrs != plain or kernel[0] != kernel[1] or step == 1:
+        return None
+    if not all(isinstance(d, int) for d in (*known, *attrs.padding)):
+        return None
+    height, width, channels = cast(tuple[int, ...], tuple(known))
+    top, bottom, left, right = cast(tuple[int, ...], attrs.padding)
+    if min(top, left) < 0:
+        return None
+    down, across = height + top + bottom, width + left + right
+    size = (down - kernel[0]) // step + 1, (across - kernel[0]) // step + 1
+    given = Convolution(n, *size, channels, attrs.channels, step, kernel[0])
+    return choose_phases(given, (top, left), cpu.lanes("f32"), fixed)
 
 
 def _tile(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool) -> int:

@@ -1,20 +1,22 @@
-"""Winograd's way to convolve with 3x3 kernels: for the CPU; made by the lowering alone.
+"""Winograd's way to convolve with small kernels: for the CPU; made by the lowering alone.
 
-F(m, 3) makes m x m results from (m + 2) x (m + 2) pixels d by as many products, where the sum over
-the kernel needs 9 m m (Lavin and Gray 2016, arXiv:1509.09308):
+F(m, r) makes m x m results from (m + r - 1) x (m + r - 1) pixels d by as many products, where the
+sum over a kernel of r x r needs r r m m (Lavin and Gray 2016, arXiv:1509.09308):
 
     y = A ((G w G') * (B d B')) A'
 
-The product in the middle is element by element, over m + 2 frequencies each way; it is what is
-summed over channels. What it costs is precision: F(2, 3) is as good as the plain sum, F(4, 3) up to
-ten times less precise, since its numbers grow on the way. `docs/design/0024` has the bounds.
+The product in the middle is element by element, over m + r - 1 frequencies each way; it is what is
+summed over channels. What it costs is precision: F(2, 3) is as good as the plain sum, F(4, 3) and
+F(3, 4) up to ten times less precise, since their numbers grow on the way. `docs/design/0024` has
+the bounds.
 
-With a stride of 2 the kernel falls apart, along each axis: two of its weights see every other
+With a stride of 2 a kernel of 3 falls apart, along each axis: two of its weights see every other
 pixel, F(m, 2) with m + 1 frequencies; the third sees the others, m of them, all with one weight.
 
-Images are NHWC, the transformed weights lie in panels like those of `packed.py`:
+Images are NHWC, the transformed weights lie in panels like those of `packed.py`; m + r - 1 is m + 2
+with a stride of 2, too:
 
-    [panels, m + 2, m + 2, C, width],    zeros beyond the last channel.
+    [panels, m + r - 1, m + r - 1, C, width],    zeros beyond the last channel.
 
 Non-goals: when it pays (`lowering/winograd.py`), how it runs (`schedules/cpu/winograd.py`).
 """
@@ -47,8 +49,6 @@ else:
     np = lazy("numpy")
 
 Matrix = tuple[tuple[float, ...], ...]
-
-TILES = (2, 4)  # results of a tile along one side: m
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +93,14 @@ def _strided(g: Matrix, b: Matrix, a: Matrix) -> Way:
     return Way(weights, pixels, results, (*range(m + 1), *[m + 1] * m))
 
 
-# By the stride and the size of the tile.
-WAYS: Mapping[tuple[int, int], Way] = {
-    (1, 2): _plain(
+# By the size of the kernel, the stride, and how many results a tile has along one side.
+WAYS: Mapping[tuple[int, int, int], Way] = {
+    (3, 1, 2): _plain(
         ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
         ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
         ((1, 1, 1, 0), (0, 1, -1, -1)),
     ),
-    (1, 4): _plain(
+    (3, 1, 4): _plain(
         (
             (1 / 4, 0, 0),
             (-1 / 6, -1 / 6, -1 / 6),
@@ -119,52 +119,78 @@ WAYS: Mapping[tuple[int, int], Way] = {
         ),
         ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
     ),
-    (2, 2): _strided(
+    (3, 2, 2): _strided(
         ((1, 0), (1, 1), (0, 1)),
         ((1, -1, 0), (0, 1, 0), (0, -1, 1)),
         ((1, 1, 0), (0, 1, 1)),
     ),
-    (2, 4): _strided(
+    (3, 2, 4): _strided(
         ((1 / 2, 0), (-1 / 2, -1 / 2), (-1 / 6, 1 / 6), (1 / 6, 1 / 3), (0, 1)),
         ((2, -1, -2, 1, 0), (0, -2, -1, 1, 0), (0, 2, -3, 1, 0), (0, -1, 0, 1, 0),
          (0, 2, -1, -2, 1)),
         ((1, 1, 1, 1, 0), (0, 1, -1, 2, 0), (0, 1, 1, 4, 0), (0, 1, -1, 8, 1)),
     ),
+    (4, 1, 3): _plain(
+        (
+            (1 / 4, 0, 0, 0),
+            (-1 / 6, -1 / 6, -1 / 6, -1 / 6),
+            (-1 / 6, 1 / 6, -1 / 6, 1 / 6),
+            (1 / 24, 1 / 12, 1 / 6, 1 / 3),
+            (1 / 24, -1 / 12, 1 / 6, -1 / 3),
+            (0, 0, 0, 1),
+        ),
+        (
+            (4, 0, -5, 0, 1, 0),
+            (0, -4, -4, 1, 1, 0),
+            (0, 4, -4, -1, 1, 0),
+            (0, -2, -1, 2, 1, 0),
+            (0, 2, -1, -2, 1, 0),
+            (0, 4, 0, -5, 0, 1),
+        ),
+        ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 1)),
+    ),
 }  # fmt: skip
+
+
+def tiles(kernel: int, stride: int) -> tuple[int, ...]:
+    """The sizes that a tile may have, m."""
+    return tuple(m for taps, step, m in WAYS if (taps, step) == (kernel, stride))
 
 
 @dataclass(frozen=True, slots=True)
 class WinogradAttrs(Attrs):
-    """`channels` of the result, `tile` is m, `padding` is (top, bottom, left, right), `stride` that
-    of both axes."""
+    """`channels` of the result, `tile` is m, `padding` is (top, bottom, left, right), `stride` and
+    `kernel` those of both axes."""
 
     channels: int
     tile: int
     padding: tuple[Dim, Dim, Dim, Dim] = (0, 0, 0, 0)
     stride: int = 1
+    kernel: int = 3
 
     @property
     def way(self) -> Way:
-        return WAYS[self.stride, self.tile]
+        return WAYS[self.kernel, self.stride, self.tile]
 
 
 def _type(attrs: WinogradAttrs, x: TensorType, w: TensorType) -> TensorType:
     if (
         (x.rank, w.rank) != (4, 5)
         or {x.dtype, w.dtype} != {"f32"}
-        or ((attrs.stride, attrs.tile) not in WAYS)
+        or ((attrs.kernel, attrs.stride, attrs.tile) not in WAYS)
     ):
         raise TypeRuleError(f"cannot convolve {x} with transformed weights {w}")
     n, height, width, channels = x.dims
     top, bottom, left, right = attrs.padding
-    a, lanes = attrs.tile + 2, w.dims[4]
+    a, lanes = len(attrs.way.g), w.dims[4]
     if not isinstance(lanes, int):
         raise TypeRuleError(f"transformed weights need known dims: {w}")
     expected = (-(-attrs.channels // lanes), a, a, channels, lanes)
     if w.dims != expected:
         raise TypeRuleError(f"transformed weights {w} should have dims {expected}")
     down, across = (
-        size // attrs.stride + 1 for size in (height + top + bottom - 3, width + left + right - 3)
+        (size - attrs.kernel) // attrs.stride + 1
+        for size in (height + top + bottom, width + left + right)
     )
     return x.with_dims((n, down, across, attrs.channels))
 
@@ -173,7 +199,9 @@ def _reference(attrs: WinogradAttrs, x: Any, w: Any) -> Any:
     m, step, way = attrs.tile, attrs.stride, attrs.way
     top, bottom, left, right = cast(tuple[int, ...], attrs.padding)
     n, height, width, channels = x.shape
-    oh, ow = (height + top + bottom - 3) // step + 1, (width + left + right - 3) // step + 1
+    oh, ow = (
+        (size - attrs.kernel) // step + 1 for size in (height + top + bottom, width + left + right)
+    )
     panels, a, _, _, lanes = w.shape
     weight = w.transpose(1, 2, 3, 0, 4).reshape(a, a, channels, panels * lanes)
     weight = weight[list(way.weights)][:, list(way.weights)]
@@ -254,14 +282,14 @@ def _compute(
 
 def _sample(
     image: tuple[Dim, ...], panels: int, channels: int, tile: int, *padding: int, width: int = 8,
-    stride: int = 1,
+    stride: int = 1, kernel: int = 3,
 ) -> Sample:  # fmt: skip
-    a = tile + 2
+    a = len(WAYS[kernel, stride, tile].g)
     weight = TensorType("f32", (panels, a, a, image[3], width))
     top, bottom, left, right = padding or (1, 1, 1, 1)
     return Sample(
         (TensorType("f32", image), weight),
-        WinogradAttrs(channels, tile, (top, bottom, left, right), stride),
+        WinogradAttrs(channels, tile, (top, bottom, left, right), stride, kernel),
         rtol=2e-5 if tile == 2 else 2e-4,
         why="sums of numbers that grow on the way",
     )
@@ -283,6 +311,7 @@ conv2d_winograd = Op(
         _sample((0, 5, 5, 3), 1, 8, 4),
         _sample((1, 4, 3, 1), 1, 1, 2, 0, 1, 1, 2, stride=2),
         _sample((1, 2, 1, 1), 1, 1, 4, width=16, stride=2),
+        _sample((1, 4, 3, 1), 1, 2, 3, 2, 1, 1, 2, kernel=4),
     ),
 )
 

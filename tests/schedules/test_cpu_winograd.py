@@ -13,12 +13,12 @@ from test_cpu_conv2d import SHAPES, arrays, dense, forward, image, pack, shape
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
-from dslc.ops.winograd import TILES, WAYS
+from dslc.ops.winograd import WAYS, tiles
 from dslc.schedules.cpu.contract import Machine, Operand, Panels, panel_width
 from dslc.schedules.cpu.winograd import emit_winograd, plan_winograd
 
 # Times 2**-24, of the norms of what a result is summed from: pixels by weights.
-BOUND = {(1, 2): 2, (1, 4): 20, (2, 2): 2, (2, 4): 8}
+BOUND = {(3, 1, 2): 2, (3, 1, 4): 20, (3, 2, 2): 2, (3, 2, 4): 8, (4, 1, 3): 20}
 CASES = {
     name: SHAPES[name]
     for name in ("plain", "ragged", "one channel", "narrow", "no padding", "cropped", "one pixel")
@@ -33,6 +33,11 @@ STRIDED = {
     "uneven padding": shape(stride=(2, 2), padding=((0, 1), (1, 0))),
     "cropped": shape(stride=(2, 2), padding=((-1, 2), (1, -1))),
     "one pixel": shape(batch=1, height=1, width=2, stride=(2, 2)),
+}
+LARGER = {
+    "few channels": shape(2, 19, 15, 12, 40, kernel=(4, 4), padding=((0, 0), (0, 0))),
+    "whole tiles": shape(1, 15, 15, 16, 32, kernel=(4, 4), padding=((0, 0), (0, 0))),
+    "padding": shape(1, 8, 9, 3, 8, kernel=(4, 4), padding=((2, 1), (0, 3))),
 }
 
 
@@ -56,7 +61,7 @@ def run(conv, m, x, w, machine=MACHINE, dynamic=False):
     plan = plan_winograd(unknown if dynamic else conv, m, width, machine)
     out, whole = guarded(int(np.prod(dims)), "float32")
     scratch, spare = guarded(plan.scratch_bytes // 4, "float32")
-    g = np.array(WAYS[conv.stride[0], m].g)
+    g = np.array(WAYS[conv.kernel[0], conv.stride[0], m].g)
     transformed = np.einsum("pi,qj,ocij->ocpq", g, g, w.astype("f8")).astype("float32")
     kernel(x.reshape(-1), pack(transformed, width, 1), whole, spare, *[conv.batch] * dynamic)
     assert np.isnan(whole[out.size :]).all()
@@ -72,20 +77,25 @@ def check(conv, m, machine=MACHINE, dynamic=False):
     error = np.abs(run(conv, m, x, w, machine, dynamic) - wanted)
     # Beside what a tile sees of other pixels than the result's own: twice as many.
     assert (
-        error <= BOUND[conv.stride[0], m] * 2**-24 * (2 * pixels.max(initial=0)) * weights
+        error <= BOUND[conv.kernel[0], conv.stride[0], m] * 2**-24 * (2 * pixels.max(initial=0)) * weights
     ).all()
 
 
-@pytest.mark.parametrize("m", TILES)
+@pytest.mark.parametrize("m", tiles(3, 1))
 @pytest.mark.parametrize("conv", CASES.values(), ids=CASES)
 def test_as_the_plain_sum(conv, m):
     check(conv, m)
 
 
-@pytest.mark.parametrize("m", TILES)
+@pytest.mark.parametrize("m", tiles(3, 2))
 @pytest.mark.parametrize("conv", STRIDED.values(), ids=STRIDED)
 def test_strides(conv, m):
     check(conv, m)
+
+
+@pytest.mark.parametrize("conv", LARGER.values(), ids=LARGER)
+def test_larger_kernels(conv):
+    check(conv, 3)
 
 
 @pytest.mark.parametrize(("name", "m"), [("ragged", 2), ("plain", 4), ("several blocks", 4)])

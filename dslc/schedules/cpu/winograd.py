@@ -1,6 +1,6 @@
-"""3x3 convolution of NHWC images by Winograd's way, with a stride of 1 or 2 (`ops/winograd.py`).
+"""Convolution of NHWC images by Winograd's way: 3x3 with a stride of 1 or 2, 4x4 (`ops/winograd.py`).
 
-The results are cut into tiles of m x m, m = 2 or 4, numbered over all images. A block of tiles at a
+The results are cut into tiles of m x m, m = 2 to 4, numbered over all images. A block of tiles at a
 time:
 
     frequencies of the pixels of each tile, vectors of channels:          V [frequency, tile, C]
@@ -9,8 +9,9 @@ time:
         M back to m x m results, handed to the epilogue
 
 A block's V fits the L2 cache. Tiles that see nothing but the image are read in place; those at its
-edges, and channels that are no whole vectors, are copied to a patch first, where what is missing is
-zero.
+edges are copied to a patch first, where what is missing is zero. Of channels that are no whole
+vectors the last vector holds some of the next pixel, which no product sees: what has no next pixel
+is copied, too.
 
 Non-goals: weights (`lowering/winograd.py` transforms and packs them), other kernels.
 """
@@ -70,7 +71,7 @@ class WinogradPlan:
 
     @property
     def way(self) -> Way:
-        return WAYS[self.shape.stride[0], self.m]
+        return WAYS[self.shape.kernel[0], self.shape.stride[0], self.m]
 
     @property
     def side(self) -> int:
@@ -106,11 +107,12 @@ class WinogradPlan:
 def plan_winograd(shape: ConvShape, m: int, width: int, machine: Machine) -> WinogradPlan:
     """The plan for transformed weights in panels of `width`; only the batch may be unknown."""
     lanes, stride = machine.lanes(DTYPE), shape.stride
-    plain = ((3, 3), (1, 1), 1, (1, 1), stride[0])
-    given = (shape.kernel, shape.dilation, shape.groups, shape.input_dilation, stride[1])
-    known = given == plain and (stride[0], m) in WAYS
+    taps = shape.kernel[0]
+    plain = (taps, (1, 1), 1, (1, 1), stride[0])
+    given = (shape.kernel[1], shape.dilation, shape.groups, shape.input_dilation, stride[1])
+    known = given == plain and (taps, stride[0], m) in WAYS
     require(known and width % lanes == 0, f"not by Winograd: {shape}")
-    count = WAYS[stride[0], m].frequencies ** 2
+    count = WAYS[taps, stride[0], m].frequencies ** 2
     height, across = shape.out
     each = -(-height // m) * -(-across // m)
     tasks = choose_tasks(machine, shape.work)
@@ -189,28 +191,27 @@ def _see(run: _Run, tile: Expr, t: Expr) -> None:
     step = plan.shape.stride[0]
     row, column = T.bind(row * step - top), T.bind(column * step - left)
 
-    def copied() -> None:
-        _copy_patch(run, image, row, column)
-        _transform_pixels(run, run.scratch, run.patch, plan.side * pitch, pitch, t)
-
-    if plan.shape.channels % plan.products.lanes:
-        copied()
-        return
-    with T.If(_whole(plan, row, column)):
+    with T.If(_whole(run, image, row, column)):
         with T.Then():
             base = T.bind(x.at(image, row, column, i64(0)))
             _transform_pixels(run, x.buffer, base, x.strides[1], x.strides[2], t)
         with T.Else():
-            copied()
+            _copy_patch(run, image, row, column)
+            _transform_pixels(run, run.scratch, run.patch, plan.side * pitch, pitch, t)
 
 
-def _whole(plan: WinogradPlan, row: Expr, column: Expr) -> Expr:
-    """Whether a tile from that pixel on lies in the image."""
+def _whole(run: _Run, image: Expr, row: Expr, column: Expr) -> Expr:
+    """Whether a tile from that pixel on lies in the image, and its last vector in memory."""
+    shape, side, lanes = run.plan.shape, run.plan.side, run.plan.products.lanes
     low = tirx.And(row >= i64(0), column >= i64(0))
-    high = tirx.And(
-        row <= i64(plan.shape.height - plan.side), column <= i64(plan.shape.width - plan.side)
-    )
-    return tirx.And(low, high)
+    high = tirx.And(row <= i64(shape.height - side), column <= i64(shape.width - side))
+    inside = tirx.And(low, high)
+    if shape.channels % lanes == 0:
+        return inside
+    beyond = -shape.channels % lanes
+    last = run.x.at(image, row + (side - 1), column + (side - 1), i64(beyond))
+    end = run.x.at(i64(shape.batch - 1), i64(shape.height - 1), i64(shape.width - 1), i64(0))
+    return tirx.And(inside, last <= end)
 
 
 def _copy_patch(run: _Run, image: Expr, row: Expr, column: Expr) -> None:

@@ -74,7 +74,7 @@ WHOLE_BYTES = 12 << 20  # most of all tiles' values that may wait in the last-le
 TO_POINTS: Matrix = (
     (1, 0, 0, 0), (1, 1, 1, 1), (1, -1, 1, -1), (1, 2, 4, 8), (1, -2, 4, -8), (0, 0, 0, 1),
 )  # fmt: skip
-TO_POINTS_SEEN: Matrix = winograd.WAYS[1, PIXELS].b
+TO_POINTS_SEEN: Matrix = winograd.WAYS[3, 1, PIXELS].b
 FROM_POINTS: Matrix = (
     (1 / 4, -1 / 6, -1 / 6, 1 / 24, 1 / 24, 0),
     (0, -1 / 6, 1 / 6, 1 / 12, -1 / 12, 0),
