@@ -250,9 +250,7 @@ def _aliases(x: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:
     return isinstance(channels, int) and channels * attrs.stride[1] * 4 % 4096 == 0
 
 
-def _phases(
-    x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool
-) -> Phases | None:
+def _phases(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool) -> Phases | None:
     """The phases that the convolution is to be one of, by Winograd's way."""
     step = attrs.stride[0]
     plain = PackedConvAttrs(attrs.channels, (step, step), attrs.padding)

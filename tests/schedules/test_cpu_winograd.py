@@ -76,9 +76,8 @@ def check(conv, m, machine=MACHINE, dynamic=False):
     weights = (w.astype("f8") ** 2).sum((1, 2, 3)) ** 0.5
     error = np.abs(run(conv, m, x, w, machine, dynamic) - wanted)
     # Beside what a tile sees of other pixels than the result's own: twice as many.
-    assert (
-        error <= BOUND[conv.kernel[0], conv.stride[0], m] * 2**-24 * (2 * pixels.max(initial=0)) * weights
-    ).all()
+    bound = BOUND[conv.kernel[0], conv.stride[0], m] * 2**-24
+    assert (error <= bound * (2 * pixels.max(initial=0)) * weights).all()
 
 
 @pytest.mark.parametrize("m", tiles(3, 1))

@@ -6,8 +6,8 @@ convolution or a product whose operands were turned into sums that need fewer pr
 `seen` and `made` lie in a task's scratch memory, weights in panels of one array; those of the next
 product are asked for while this one runs, since they come from memory once a call.
 
-Rows are shared out to tasks by whole register tiles, so that few rows are shared evenly, too; a task
-does its own in blocks.
+Rows are shared out to tasks by whole register tiles, so that few rows are shared evenly, too; a
+task does its own in blocks.
 
 Non-goals: what the products are of (`winograd.py`, `strassen.py`), and how they are put together.
 """
@@ -129,13 +129,13 @@ def plan_products(
 
     def busiest(height: int) -> int:
         """Tiles of the task that has most."""
-        return ceil_div(ceil_div(wanted, height), tasks)
+        return -(-wanted // (height * tasks))
 
     # A row that is computed for nothing costs as much as any; of a low tile each costs more.
     lowest = min(wanted, most) if wanted <= most and tasks == 1 else min(wanted, most) // 2 + 1
     heights = range(lowest, min(wanted, most) + 1)
     height = min(heights, key=lambda h: (busiest(h) * (h + 1), -h))
-    fit = max(1, kept // (4 * count * height * ceil_div(depth, lanes) * lanes))
+    fit = max(1, kept // (4 * count * height * (ceil_div(depth, lanes) * lanes + width)))
     tiles = busiest(height)
     fewest = ceil_div(tiles, ceil_div(tiles, fit))
     return Products(count, depth, width, lanes, height, fit if rows is None else fewest, fewest)

@@ -1,4 +1,6 @@
-"""Convolution of NHWC images by Winograd's way: 3x3 with a stride of 1 or 2, 4x4 (`ops/winograd.py`).
+"""Convolution of NHWC images by Winograd's way: 3x3 with a stride of 1 or 2, and 4x4.
+
+`ops/winograd.py` has what is computed.
 
 The results are cut into tiles of m x m, m = 2 to 4, numbered over all images. A block of tiles at a
 time:
