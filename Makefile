@@ -48,7 +48,7 @@ bench-gpu: $(VENV)/.installed ## speed on an NVIDIA GPU beside PyTorch, torch.co
 test-gpu: $(VENV)/.installed ## the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -q -m cuda
 
-fuzz: $(VENV)/.installed ## 60,000 programs, drawn and damaged, through the front end
+fuzz: $(VENV)/.installed ## 60,000 programs, drawn and damaged, through the front end; 2,000 networks compiled
 	nice -n 10 $(BIN)/python -m tests.fuzz
 
 docs: $(VENV)/.installed ## build the documentation into build/site

@@ -123,20 +123,20 @@ def _dims(value: Value) -> tuple[Dim, ...]:
 
 def scratch_of(group: Group, machine: Machine) -> Dim:
     """Bytes of scratch memory that the group's template wants."""
-    planned = _plan(_anchor(group), machine, Sizes(None))
+    planned = _plan(group, machine, Sizes(None))
     return 0 if planned is None else cast(Dim, planned.scratch)
 
 
 def contraction_template(group: Group, machine: Machine) -> object | None:
     """The plan of the group's template, if there is one."""
-    planned = _plan(_anchor(group), machine, Sizes(None))
+    planned = _plan(group, machine, Sizes(None))
     return None if planned is None else planned.plan
 
 
 def emit_contraction(task: Task, machine: Machine, scratch: Any) -> str | None:
     """Emits the group; returns a note when it had to take a slow path."""
     anchor = _anchor(task.group)
-    planned = _plan(anchor, machine, Sizes(task))
+    planned = _plan(task.group, machine, Sizes(task))
     if planned is None:
         emit_loops(task)
         return f"{anchor.op.name} of {anchor.inputs[0].type.dtype} runs by plain loops"
@@ -190,8 +190,9 @@ def _ahead(task: Task) -> Ahead | None:
     return ask
 
 
-def _plan(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
-    """The template for a contraction, if there is one."""
+def _plan(group: Group, machine: Machine, size: Sizes) -> _Planned | None:
+    """The template for a group's contraction, if there is one."""
+    anchor = _anchor(group)
     dtype = _dtype(anchor.inputs[0])
     if dtype not in ITEMSIZE or (dtype == PAIRS and not machine.dots):
         return None
@@ -203,7 +204,7 @@ def _plan(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
         case "matmul_parts":
             return _plan_parts(anchor, machine, size)
         case "conv2d":
-            return _plan_over_planes(anchor, machine, size)
+            return _plan_over_planes(anchor, machine, size, _is_by_plane(group))
         case "conv2d_packed":
             return _plan_packed(anchor, machine, size)
         case "conv2d_winograd":
@@ -334,12 +335,12 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     )  # fmt: skip
 
 
-def _plan_over_planes(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
+def _plan_over_planes(anchor: Eqn, machine: Machine, size: Sizes, flat: bool) -> _Planned | None:
+    """`flat`: results are handed on by their place in a plane."""
     (x, w), dtype = anchor.inputs, _dtype(anchor.inputs[0])
     shape = conv_shape(anchor)
     if shape is None or not takes_planes(shape, dtype):
         return None
-    flat = size.task is not None and _is_by_plane(size.task.group)
     plan = plan_planes(replace(shape, batch=size(shape.batch)), dtype, machine, flat)
     image, weights = size.operand(x), size.operand(w)
     return _Planned(

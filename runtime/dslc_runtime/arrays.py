@@ -28,6 +28,7 @@ from dslc_runtime.manifest import FLOATS, TensorInfo
 ALIGNMENT = 64
 SMALL = 4096  # bytes
 LARGE = 1 << 20  # bytes of a result from which its memory is used again
+UNMASK = "its mask would be ignored; x.filled(0) makes an array that has zeros there"
 UNSEEN = 2  # references to what only a variable and the call that counts them refer to
 _CPU, _CUDA = 1, 2  # DLPack's kDLCPU and kDLCUDA
 _CUDA_ALIGNMENT = 16  # of what kernels read as vectors
@@ -229,6 +230,8 @@ class Slot:
     def _array(self, array: Array) -> tuple[Any, tuple[int, ...]]:
         given = described(array)
         self._check(given, array.shape, array.dtype == self.dtype, name_of(array.dtype))
+        if isinstance(array, np.ma.MaskedArray):
+            raise self.error(f"a masked {given}", UNMASK)
         if not array.flags.c_contiguous:
             why = "it is not contiguous in memory; np.ascontiguousarray(x) makes a copy that is"
             raise self.error(given, why)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dslc_runtime import safetensors
-from dslc_runtime.arrays import array_of, given_kind
+from dslc_runtime.arrays import UNMASK, array_of, given_kind
 from dslc_runtime.dtypes import Array
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.numbers import shown
@@ -48,6 +48,8 @@ def _named(name: object) -> str:
 
 def _array(name: str, value: Any) -> Array:
     """The array, or what a tensor of PyTorch, JAX or the like holds."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise ArgumentError(f"the weight {name} is a masked array: {UNMASK}")
     if isinstance(value, np.ndarray):
         return value
     if not hasattr(value, "__dlpack__") or isinstance(value, np.generic):

@@ -12,8 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from build.corpus import Model
-from lowering.native import Compiled, compile_all
 
 from dslc.autodiff.train_step import add_train_step
 from dslc.build import driver, session
@@ -23,6 +21,8 @@ from dslc.ir.dims import Dim, free_symbols, substitute
 from dslc.ir.evaluate import initial_variables, numpy_dtype, run_entry
 from dslc.ir.types import DType, TensorType, is_float
 from dslc.source import SourceFile
+from tests.build.corpus import Model
+from tests.lowering.native import Compiled, compile_all
 
 Arrays = dict[str, Any]
 

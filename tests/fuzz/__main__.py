@@ -1,7 +1,9 @@
 """The whole size: `python -m tests.fuzz [KIND ...] [--start 0] [--count 20000] [--keep DIR]`.
 
-Prints for each kind of program how many parse, check and have their IR compared, the slowest, and
-each failure once by its kind and place; the texts that fail are written to DIR.
+Prints for each kind of program how many parse, check and are compared (their IR, or what they
+compute), the slowest, and each failure once by its kind and place; the texts that fail are written
+to DIR. A file in place of a kind is tried again. Programs run in a process of their own, since
+wrong code may end it.
 """
 
 from __future__ import annotations
@@ -11,15 +13,30 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
-from tests.fuzz import by_grammar, mutated, typed
-from tests.fuzz.properties import Broken, Outcome, examine
+from tests.fuzz import by_grammar, compiled, mutated, networks, properties, typed
+from tests.fuzz.properties import Broken, Outcome
 
-KINDS: dict[str, Callable[[int], str]] = {
-    "grammar": by_grammar.program,
-    "typed": typed.program,
-    "mutated": mutated.program,
+
+@dataclass(frozen=True)
+class Kind:
+    """Programs of seeds, what holds for each of them, and how many are tried."""
+
+    program: Callable[[int], str]
+    examine: Callable[[str], Outcome] = properties.examine
+    count: int = 20_000
+
+
+KINDS = {
+    "grammar": Kind(by_grammar.program),
+    "typed": Kind(typed.program),
+    "mutated": Kind(mutated.program),
+    "networks": Kind(networks.program, compiled.examine, 2_000),
 }
 
 
@@ -27,36 +44,62 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("kinds", nargs="*", metavar="KIND")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
-    parser.add_argument("--count", type=int, default=20_000, help="seeds for each kind")
+    parser.add_argument("--count", type=int, help="seeds for each kind")
     parser.add_argument("--keep", type=Path, default=Path("build/fuzz"), metavar="DIR")
     args = parser.parse_args()
-    failures = sum(run(kind, args) for kind in args.kinds or KINDS)
-    return 1 if failures else 0
+    files = [Path(kind) for kind in args.kinds if kind not in KINDS]
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        kind = "networks" if text.startswith(networks.HEAD) else "typed"
+        print(f"{path}: {KINDS[kind].examine(text)}")
+    kinds = [kind for kind in args.kinds if kind in KINDS] or ([] if files else [*KINDS])
+    return 1 if sum(run(kind, args) for kind in kinds) else 0
 
 
-def run(kind: str, args: argparse.Namespace) -> int:
+def run(name: str, args: argparse.Namespace) -> int:
+    """Tries programs of a kind; how many fail."""
+    kind = KINDS[name]
+    count = kind.count if args.count is None else args.count
     outcomes: list[tuple[Outcome, int]] = []
     failures: Counter[str] = Counter()
-    for seed in range(args.start, args.start + args.count):
-        text = KINDS[kind](seed)
+    process = _process()
+    for seed in range(args.start, args.start + count):
         try:
-            outcomes.append((examine(text), seed))
-        except Exception as error:
-            signature = where(error)
-            failures[signature] += 1
-            if failures[signature] == 1:
-                print(f"{kind} {seed}: {signature}", flush=True)
-                args.keep.mkdir(parents=True, exist_ok=True)
-                path = args.keep / f"{kind}-{seed}.dl"
-                path.write_text(text, encoding="utf-8", newline="")
+            found = process.submit(attempt, name, seed).result()
+        except BrokenProcessPool:
+            found = "it ends the process"
+            process = _process()
+        if isinstance(found, Outcome):
+            outcomes.append((found, seed))
+            continue
+        failures[found] += 1
+        if failures[found] == 1:
+            print(f"{name} {seed}: {found}", flush=True)
+            args.keep.mkdir(parents=True, exist_ok=True)
+            path = args.keep / f"{name}-{seed}.dl"
+            path.write_text(kind.program(seed), encoding="utf-8", newline="")
+    process.shutdown()
     slowest, seed = max(((o.seconds, seed) for o, seed in outcomes), default=(0.0, 0))
     print(
-        f"{kind}: {args.count} texts, {sum(o.parses for o, _ in outcomes)} parse, "
+        f"{name}: {count} texts, {sum(o.parses for o, _ in outcomes)} parse, "
         f"{sum(o.checks for o, _ in outcomes)} check, {sum(o.models for o, _ in outcomes)} models "
         f"compared; slowest {slowest:.2f} s (seed {seed}); {sum(failures.values())} failures of "
         f"{len(failures)} kinds"
     )
     return sum(failures.values())
+
+
+def _process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, get_context("spawn"))
+
+
+def attempt(name: str, seed: int) -> Outcome | str:
+    """What became of a seed's program, or what is wrong."""
+    kind = KINDS[name]
+    try:
+        return kind.examine(kind.program(seed))
+    except Exception as error:
+        return where(error)
 
 
 def where(error: Exception) -> str:

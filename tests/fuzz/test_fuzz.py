@@ -11,10 +11,11 @@ import pytest
 
 from tests.fuzz.__main__ import KINDS
 from tests.fuzz.mutated import ROOT, corpus
-from tests.fuzz.properties import examine
 
 START = int(os.environ.get("DSLC_FUZZ_START", "0"))
-COUNTS = {"grammar": 150, "typed": 80, "mutated": 250}
+COUNTS = {"grammar": 150, "typed": 80, "mutated": 250, "networks": 4}
+PARSE = {"grammar": 0.5, "typed": 1.0, "mutated": 0.15, "networks": 1.0}
+CHECK = {"grammar": 0.03, "typed": 0.85, "mutated": 0.04, "networks": 0.85}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -22,16 +23,16 @@ def test_every_text_is_told_what_is_wrong_with_it(kind: str) -> None:
     count = int(os.environ.get("DSLC_FUZZ", COUNTS[kind]))
     outcomes = []
     for seed in range(START, START + count):
-        text = KINDS[kind](seed)
+        text = KINDS[kind].program(seed)
         try:
-            outcomes.append(examine(text))
+            outcomes.append(KINDS[kind].examine(text))
         except Exception:
             print(f"{kind} program of seed {seed}:\n{text}")
             raise
     # What is tried has to be worth it.
     parse, check = sum(o.parses for o in outcomes), sum(o.checks for o in outcomes)
-    assert parse >= {"grammar": 0.5, "typed": 1.0, "mutated": 0.15}[kind] * count
-    assert check >= {"grammar": 0.03, "typed": 0.85, "mutated": 0.04}[kind] * count
+    assert parse >= PARSE[kind] * count
+    assert check >= CHECK[kind] * count
 
 
 def test_programs_are_taken_from_the_whole_project() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,14 @@ import tvm
 
 from dslc.build.compiler import LLVM_OPTIONS, compile_module
 from dslc.ir.core import Argument, Entry, Function
-from dslc.ir.dims import substitute
+from dslc.ir.dims import Dim, substitute
 from dslc.ir.evaluate import bind_dims, numpy_dtype
+from dslc.lowering.arena import ALIGNMENT
 from dslc.lowering.entry import argument_order
 from dslc.lowering.program import Lowered, lower_entry
 from dslc.schedules.cpu.contract import Choice, Machine
 from dslc_runtime.arrays import tensor
+from tests.lowering.guarded import PAGE, Apart, forbid, guarded, guarded_empty
 
 TARGET = {
     "kind": "llvm", "mcpu": "x86-64-v3", "opt-level": 1, "cl-opt": list(LLVM_OPTIONS),
@@ -25,26 +28,36 @@ TARGET = {
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """Entries compiled into one module."""
+    """Entries compiled into one module; `holes`: pages of their arenas that nothing may touch."""
 
     executable: Any
     entries: Mapping[str, Entry]
     lowered: Mapping[str, Lowered]
+    holes: Mapping[str, Sequence[Dim]]
 
     def call(
-        self, name: str, arrays: Sequence[Any], dims: Mapping[str, int] | None = None
+        self,
+        name: str,
+        arrays: Sequence[Any],
+        dims: Mapping[str, int] | None = None,
+        before: bool = False,
     ) -> list[Any]:
-        """The entry's outputs, then the new values of what it updates, in fresh arrays."""
+        """The entry's outputs, then the new values of what it updates, in fresh arrays. Memory
+        that the kernels are given ends, or with `before` begins, where no memory is."""
         entry, lowered = self.entries[name], self.lowered[name]
         env = bind_dims(entry.function.params, list(arrays), dims or {})
         types = [r.type for r in entry.function.results[: len(entry.outputs)]]
-        outputs = [
-            np.full([int(substitute(d, env)) for d in t.dims], 77, numpy_dtype(t.dtype))
-            for t in types
-        ]
-        held = [np.array(a) for a in arrays]
-        arena = aligned(int(substitute(lowered.arena, env)))
+        outputs = []
+        for type in types:
+            shape = tuple(int(substitute(d, env)) for d in type.dims)
+            outputs.append(guarded_empty(shape, numpy_dtype(type.dtype), before))
+            outputs[-1][...] = 77
+        held = [guarded(np.asarray(a), before) for a in arrays]
+        size = int(substitute(lowered.arena, env))
+        arena = guarded_empty((-(-size // ALIGNMENT) * ALIGNMENT,), np.uint8)[:size]
         arena[:] = 255  # NaN in every float: reading what was not written shows
+        for hole in self.holes[name]:
+            forbid(arena.ctypes.data + int(substitute(hole, env)), PAGE)
         numbers = [int(env[symbol]) for symbol in lowered.dims]
         ordered = [held[i] for i in argument_order(entry)]
         self.executable[name](*numbers, *map(_native, [*ordered, *outputs]), arena)
@@ -60,19 +73,32 @@ def entry_of(function: Function, name: str = "forward") -> Entry:
 
 
 def compile_all(
-    entries: Sequence[Entry], tasks: int = 1, bits: int = 256, level: int = 1, choice: Choice = ()
+    entries: Sequence[Entry],
+    tasks: int = 1,
+    bits: int = 256,
+    level: int = 1,
+    choice: Choice = (),
+    exact: bool = False,
+    apart: bool = False,
 ) -> Compiled:
     """One module with all the entries. LLVM's `level` 0 takes a quarter of the time of 1: for what
-    asks whether the kernels are right, not how they run. `choice`: of templates' parameters."""
-    machine = Machine(vector_bits=bits, tasks=tasks, choice=choice)
-    lowered = {e.name: lower_entry(e, machine) for e in entries}
+    asks whether the kernels are right, not how they run. `choice`: of templates' parameters.
+    `apart`: nothing in an arena takes the memory of anything else, or lies beside it."""
+    machine = Machine(vector_bits=bits, tasks=tasks, choice=choice, exact=exact)
+    lowered: dict[str, Lowered] = {}
+    holes: dict[str, Sequence[Dim]] = {}
+    for entry in entries:
+        layout = Apart() if apart else nullcontext()
+        with layout as laid:
+            lowered[entry.name] = lower_entry(entry, machine)
+        holes[entry.name] = () if laid is None else laid.holes
     functions: dict[Any, Any] = {}
     for item in lowered.values():
         functions.update({v: item.module[v] for v in item.module.get_global_vars()})
     executable = compile_module(
         tvm.IRModule(functions), tvm.target.Target({**TARGET, "opt-level": level})
     )
-    return Compiled(executable, {entry.name: entry for entry in entries}, lowered)
+    return Compiled(executable, {entry.name: entry for entry in entries}, lowered, holes)
 
 
 def _native(array: Any) -> Any:

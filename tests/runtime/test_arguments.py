@@ -40,6 +40,7 @@ def unaligned() -> Any:
         (np.ones((3, 5), np.float32), "dim 1 is 5, not 4"),
         (np.ones((4, 3), np.float32).T, "not contiguous.*np.ascontiguousarray"),
         (np.ones((3, 8), np.float32)[:, ::2], "not contiguous"),
+        (np.ma.masked_less(np.ones((3, 4), np.float32), 0), "a masked f32.*mask would be ignored"),
         (unaligned(), "no multiple of 4; x.copy()"),
         ([[1.0] * 4] * 3, r"a list was given: np.asarray\(x, np.float32\) makes an array of it"),
         (None, "None was given: pass a NumPy array"),
@@ -144,6 +145,11 @@ def test_a_tensor_of_numbers_that_there_are_not(model: Model) -> None:
 def test_tensors_as_weights(model: Model) -> None:
     model.load_weights({"weight": Tensor(np.full(4, 3, np.float32))})
     assert model.weights["weight"].tolist() == [3, 3, 3, 3]
+
+
+def test_a_masked_weight(model: Model) -> None:
+    with pytest.raises(ArgumentError, match="the weight weight is a masked array: its mask would"):
+        model.load_weights({"weight": np.ma.masked_less(np.ones(4, np.float32), 0)})
 
 
 def test_a_tensor_that_is_elsewhere(model: Model) -> None:

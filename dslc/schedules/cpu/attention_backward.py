@@ -61,7 +61,6 @@ from dslc.schedules.cpu.contract import (
     div,
     i64,
     loop,
-    product,
     rem,
     share,
     store_vector,

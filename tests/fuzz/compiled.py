@@ -1,0 +1,249 @@
+"""What holds for every network: compiled, it gives what `evaluate` gives.
+
+Input: the text of a model that says in its first line how to compile it (`networks.Options`).
+Output: an `Outcome`; `Broken` where numbers differ by more than rounding explains. How much that
+is, is asked of the network itself: what its results differ by when its inputs and weights do in
+their last bits. Memory that kernels are given ends where none is, so that one that reads or writes
+too far ends the process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from dslc.autodiff.train_step import add_train_step
+from dslc.build import driver, session
+from dslc.build.target import Target
+from dslc.diagnostics import CompileError
+from dslc.ir.core import Entry, Program
+from dslc.ir.dims import Dim, substitute
+from dslc.ir.evaluate import initial_variables, run_entry
+from dslc.ir.types import DType
+from dslc.lowering import planes, strassen, stream, tasks, winograd
+from dslc.lowering.program import layout_of
+from dslc.lowering.recompute import TooLittleMemory, within
+from dslc.schedules.cpu import contract
+from dslc.schedules.cpu.contract import Machine
+from dslc.source import SourceFile
+from tests.build.lockstep import TOLERANCE, calls, draw
+from tests.fuzz.networks import Options
+from tests.fuzz.properties import Broken, Outcome
+from tests.lowering.native import Compiled, compile_all
+
+Arrays = dict[str, Any]
+Calls = list[tuple[str, Arrays]]  # the name of an entry, and its results and updates
+
+SHORT: Mapping[str, DType] = {
+    "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16",
+}  # fmt: skip
+# What a number differs by in its last bits, of the type that products are computed in.
+LAST_BITS: Mapping[DType, float] = {
+    "f64": 2.0**-50,
+    "f32": 2.0**-21,
+    "bf16": 2.0**-8,
+    "f16": 2.0**-10,
+}
+WORSE = 30  # times what last bits make: Winograd's way is less precise
+# What decides that something is worth it, and what always is.
+EAGER: Mapping[str, Sequence[tuple[Any, str, Any]]] = {
+    "tasks": (
+        (tasks, "PARALLEL_OPERATIONS", 1), (tasks, "REPEATED_OPERATIONS", 1),
+        (contract, "PARALLEL_WORK", 1), (contract, "REPEATED_WORK", 1),
+    ),
+    "strassen": ((strassen, "WORTH", 1e9),),
+    "winograd": (
+        (winograd, "INTO", dict.fromkeys(winograd.INTO, 0)),
+        (winograd, "BACK", dict.fromkeys(winograd.BACK, 0)),
+        (winograd, "FEWEST_TILES", 1), (winograd, "TRANSFORMED", 0),
+    ),
+    "stream": ((stream, "STREAMED_BYTES", 0),),
+    "planes": ((planes, "FULL", 1e6),),
+}  # fmt: skip
+
+
+def examine(text: str) -> Outcome:
+    """Whether the model that the text holds gives the right numbers."""
+    options = Options.of(text)
+    began = time.process_time()
+    try:
+        program = session.program_of(SourceFile("fuzz.dl", text), training="\ntrain " in text)
+    except CompileError:
+        return Outcome(True, False, 0, time.process_time() - began)
+    with eager(options.eager):
+        optimised, compiled = build(program, options)
+    meant = program
+    if options.precision != "f32":
+        meant = driver.for_gradients(program, options.precision)
+    if meant.training is not None:
+        meant = add_train_step(meant)
+    for sizes in options.sizes:
+        given = Inputs(meant, sizes)
+        found = run_compiled(optimised, compiled, given, options)
+        same(reference(given), found, given, products_of(text, options))
+    return Outcome(True, True, 1, time.process_time() - began)
+
+
+@contextmanager
+def eager(names: Sequence[str]) -> Iterator[None]:
+    """Small kernels are made like big ones."""
+    patches = [patch.object(*each) for name in names for each in EAGER[name]]
+    for each in patches:
+        each.start()
+    try:
+        yield
+    finally:
+        for each in patches:
+            each.stop()
+
+
+def build(program: Program, options: Options) -> tuple[Program, Compiled]:
+    """The optimised program and its entries' code."""
+    target = Target(
+        "fuzz", "cpu", "x86-64-v3", (), options.bits, options.tasks, exact=options.exact
+    )
+    optimised = driver.optimise(program, target, precision=options.precision)
+    machine = Machine(options.bits, options.tasks, exact=options.exact)
+    entries = [fitted(entry, machine, options) for entry in optimised.entries]
+    compiled = compile_all(
+        entries, options.tasks, options.bits, options.level, exact=options.exact,
+        apart=options.apart,
+    )  # fmt: skip
+    return replace(optimised, entries=tuple(entries)), compiled
+
+
+def fitted(entry: Entry, machine: Machine, options: Options) -> Entry:
+    """The entry in so much of its memory as the options say, if it can be done in so little."""
+    if options.memory == 100:
+        return entry
+
+    def lay_out(entry: Entry) -> Any:
+        return layout_of(entry, machine)
+
+    sizes: dict[str, Dim] = {**options.sizes[0]}
+    size = substitute(lay_out(entry).plan.size, sizes)
+    try:
+        return within(entry, int(size) * options.memory // 100, lay_out, options.sizes[0])
+    except TooLittleMemory:
+        return entry
+
+
+# --- both sides -----------------------------------------------------------------------------------
+
+
+class Inputs:
+    """First values of variables, and what each call is given; the same each time, but for `noise`:
+    a relative change of each number."""
+
+    def __init__(self, program: Program, sizes: Mapping[str, int]) -> None:
+        self.program, self.sizes = program, sizes
+        self.variables = initial_variables(program, seed=1)
+        rng = np.random.default_rng(0)
+        self.calls = [(call, draw(program.entry(call), sizes, rng)) for call in calls(program)]
+
+    def changed(self, noise: float, seed: int) -> Inputs:
+        made = Inputs(self.program, self.sizes)
+        rng = np.random.default_rng(seed)
+
+        def change(arrays: Arrays) -> Arrays:
+            return {name: moved(array) for name, array in arrays.items()}
+
+        def moved(array: Any) -> Any:
+            if array.dtype.name not in SHORT:
+                return array
+            step = noise * rng.choice([-1.0, 1.0], array.shape)
+            return np.asarray(np.asarray(array, np.float64) * (1 + step)).astype(array.dtype)
+
+        made.variables = change(self.variables)
+        made.calls = [(call, change(arrays)) for call, arrays in self.calls]
+        return made
+
+
+def reference(given: Inputs) -> Calls:
+    variables, made = dict(given.variables), []
+    for call, inputs in given.calls:
+        outputs, updates = run_entry(given.program, call, variables, inputs)
+        variables |= updates
+        made.append((call, {**outputs, **{f"next {n}": v for n, v in updates.items()}}))
+    return made
+
+
+def run_compiled(optimised: Program, compiled: Compiled, given: Inputs, options: Options) -> Calls:
+    variables, made = dict(given.variables), []
+
+    def call(name: str, known: Mapping[str, Any]) -> Arrays:
+        entry = optimised.entry(name)
+        arrays = [known[argument.name] for argument in entry.arguments]
+        results = compiled.call(name, arrays, before=options.before)
+        return dict(zip((*entry.outputs, *(f"next {n}" for n in entry.updates)), results))
+
+    for name, inputs in given.calls:
+        known = {**variables, **inputs}
+        if any(argument.role == "prepared" for argument in optimised.entry(name).arguments):
+            known |= call(driver.PREPARE, known)
+        results = call(name, known)
+        variables |= {n.removeprefix("next "): v for n, v in results.items() if "next " in n}
+        made.append((name, results))
+    return made
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+def products_of(text: str, options: Options) -> DType:
+    """The coarsest type that anything is computed in."""
+    # Weights that are kept in bf16 are rounded on both sides, and products are done in f32.
+    for dtype in ("bf16", "f16"):
+        if f"cast[{dtype}]" in text or options.precision == dtype:
+            return dtype
+    return "f32"
+
+
+def same(expected: Calls, found: Calls, given: Inputs, products: DType) -> None:
+    """`Broken` unless all results agree, each as closely as can be asked of it."""
+    noisy: list[Calls] | None = None
+    for number, ((call, wanted), (_, ours)) in enumerate(zip(expected, found, strict=True)):
+        for name, array in wanted.items():
+            where = f"{name} of {call}"
+            if (ours[name].dtype, ours[name].shape) != (array.dtype, array.shape):
+                raise Broken(f"{where} is {ours[name].dtype}{list(ours[name].shape)}")
+            kind = SHORT.get(array.dtype.name)
+            if kind is None:
+                if not np.array_equal(ours[name], array):
+                    raise Broken(f"{where} differs")
+                continue
+            coarse = kind if products == "f32" else products
+            error = distance(array, ours[name])
+            if error <= TOLERANCE[coarse] * max(largest(array), 1e-3):
+                continue
+            if noisy is None:
+                noise = LAST_BITS[coarse]
+                noisy = [reference(given.changed(noise, seed)) for seed in range(2)]
+            explained = max(distance(array, each[number][1][name]) for each in noisy)
+            if not error <= WORSE * explained:
+                raise Broken(
+                    f"{where} differs by {error:.2g} of {largest(array):.2g} at "
+                    f"{dict(given.sizes)}; rounding makes {explained:.2g}"
+                )
+
+
+def largest(array: Any) -> float:
+    wide = np.asarray(array, np.float64)
+    finite = np.abs(wide[np.isfinite(wide)])
+    return float(finite.max()) if finite.size else 0.0
+
+
+def distance(array: Any, other: Any) -> float:
+    """The greatest difference; infinite where one is no number and the other is."""
+    a, b = np.asarray(array, np.float64), np.asarray(other, np.float64)
+    both = np.isfinite(a) & np.isfinite(b)
+    alike = both | (a == b) | (np.isnan(a) & np.isnan(b))
+    if not alike.all():
+        return float("inf")
+    return float(np.abs(a - b)[both].max()) if both.any() else 0.0
