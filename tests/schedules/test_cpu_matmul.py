@@ -117,6 +117,21 @@ def test_panels_of_bf16(bits, m):
     check("NH", m, 70, 33, machine=Machine(vector_bits=bits))
 
 
+@pytest.mark.parametrize("bits", sorted({MACHINE.vector_bits, 128}))
+@pytest.mark.parametrize(("m", "n", "k"), [(15, 250, 28), (29, 500, 38), (300, 200, 25)])
+@pytest.mark.parametrize("kind", ["NN", "NT"])
+def test_panels_are_packed_ahead(kind, m, n, k, bits):
+    machine = Machine(bits, tasks=2, l2_bytes=1024)
+    plan = check(kind, m, n, k, machine=machine)
+    assert plan.ahead is not None
+    assert plan.ahead.copies == (kind[1] == "N")
+    assert plan.ahead.each * plan.ahead.tiles * plan.ahead.steps >= k * plan.vectors
+
+
+def test_panels_of_doubles_are_packed_ahead():
+    assert check("NN", 130, 170, 70, dtype="float64").sides == 2
+
+
 @pytest.mark.parametrize(("m", "n", "k"), [(200, 130, 101), (5, 3000, 301), (3000, 20, 60)])
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("kind", ["NN", "NT", "NP"])

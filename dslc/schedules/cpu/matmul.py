@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc.diagnostics import InternalError
 from dslc.schedules.cpu import dot_tile, row_stream
 from dslc.schedules.cpu.contract import (
     Epilogue,
@@ -41,7 +42,7 @@ from dslc.schedules.cpu.contract import (
     larger,
     loop,
     product,
-    require,
+    rem,
     run_tasks,
     share,
     smaller,
@@ -51,6 +52,7 @@ from dslc.schedules.cpu.contract import (
 from dslc.schedules.cpu.dots import HALF, widened
 from dslc.schedules.cpu.matmul_plan import MatmulPlan
 from dslc.schedules.cpu.pack import pack_panel
+from dslc.schedules.cpu.pack_ahead import Ahead
 from dslc.schedules.cpu.register_tile import (
     Registers,
     Tile,
@@ -126,7 +128,7 @@ class _Run:
         """Where this task's part of the scratch starts."""
         if self.scratch is None:
             return 0
-        part = self.plan.k * self.plan.width
+        part = self.plan.k * (self.plan.width * self.plan.sides)
         return address(self.scratch.offset, (self.task if self.tasks > 1 else 0, part))
 
 
@@ -160,16 +162,43 @@ def _rows_outside(run: _Run, where: Index, rows: list[_Range], columns: list[_Ra
 
 
 def _columns_outside(run: _Run, where: Index, rows: list[_Range], columns: list[_Range]) -> None:
+    ahead = run.plan.ahead
     for vectors, first, last in columns:
+        if ahead is not None and vectors.height == ahead.vectors:
+            _packed_ahead(run, where, rows, (vectors, first, last), ahead)
+            continue
         with loop(first, last) as c:
             block = _block(run, vectors, _to_and_fro(run.turn, c, first, last))
             if run.plan.source == "pack":
-                require(run.scratch is not None, "a matmul that packs needs scratch")
-                _pack(run, where, block)
+                _pack(run, where, block, 0)
             for group, start, stop in rows:
                 with loop(start, stop) as t:
                     row = T.bind(i64(t * group.height + group.start))
                     _tile(run, where, row, group.height, block)
+
+
+def _packed_ahead(
+    run: _Run, where: Index, rows: list[_Range], columns: _Range, ahead: Ahead
+) -> None:
+    """Blocks of whole panels, each packed, or asked for, while the one before it is multiplied."""
+    vectors, first, last = columns
+    if ahead.copies:
+        with T.If(i64(first) < i64(last)), T.Then():
+            _pack(run, where, _block(run, vectors, i64(first)), 0)
+    with loop(first, last) as c:
+        block = _block(run, vectors, c)
+        if not ahead.copies:
+            _pack(run, where, block, 0)
+        next_ = _block(run, vectors, smaller(c + 1, i64(last) - 1))
+        side = T.bind(i64(rem(c - first, run.plan.sides)))
+        source, target = _panel(run, where, next_), _packed(run, next_, 1 - side)
+        before: Size = 0
+        for group, start, stop in rows:
+            with loop(start, stop) as t:
+                row = T.bind(i64(t * group.height + group.start))
+                beside = ahead.during(before + t - start, source, target)
+                _tile(run, where, row, group.height, block, side, beside)
+            before = before + stop - start
 
 
 def _to_and_fro(turn: Expr | None, item: Expr, first: Size, last: Size) -> Expr:
@@ -201,21 +230,38 @@ def _block(run: _Run, group: Group, number: Expr) -> _Block:
     return _Block(step, first, group.height, T.bind(i64(smaller(plan.n - first, width))))
 
 
-def _pack(run: _Run, where: Index, block: _Block) -> None:
-    """Columns of b to this task's scratch, [K][width], zeros beyond N."""
-    plan, b, scratch = run.plan, run.b, run.scratch
-    if not isinstance(b, Operand) or scratch is None:
-        return
-    width = block.vectors * plan.lanes
-    source = Operand(b.buffer, b.dtype, b.strides[-2:], b.at(*where, i64(0), block.first))
+def _pack(run: _Run, where: Index, block: _Block, side: Size) -> None:
+    """Columns of b to a side of this task's scratch, zeros beyond N."""
+    plan = run.plan
     pack_panel(
-        source, Operand(scratch.buffer, plan.dtype, (width, 1), T.bind(i64(run.scratch_base))),
-        plan.k, block.columns, width, plan.lanes,
+        _panel(run, where, block), _packed(run, block, side), plan.k, block.columns,
+        block.vectors * plan.lanes, plan.lanes,
     )  # fmt: skip
 
 
-def _tile(run: _Run, where: Index, row: Expr, height: int, block: _Block) -> None:
-    """One tile: rows [row, row + height) of the block."""
+def _panel(run: _Run, where: Index, block: _Block) -> Operand:
+    """The block's columns of b where they lie."""
+    b = run.b
+    if not isinstance(b, Operand):
+        raise InternalError("panels are packed already")
+    return Operand(b.buffer, b.dtype, b.strides[-2:], T.bind(b.at(*where, i64(0), block.first)))
+
+
+def _packed(run: _Run, block: _Block, side: Size) -> Operand:
+    """Where the block's columns are packed, [K][width]."""
+    if run.scratch is None:
+        raise InternalError("a matmul that packs needs scratch")
+    plan, width = run.plan, block.vectors * run.plan.lanes
+    start = T.bind(address(run.scratch_base, (side, plan.k * plan.width)))
+    return Operand(run.scratch.buffer, plan.dtype, (width, 1), start)
+
+
+def _tile(
+    run: _Run, where: Index, row: Expr, height: int, block: _Block, side: Size = 0,
+    beside: Callable[[Expr], None] | None = None,
+) -> None:  # fmt: skip
+    """One tile: rows [row, row + height) of the block, packed on that side; `beside` as in
+    `reduce_segment`."""
     plan, a, first = run.plan, run.a, block.first
     tile = Tile(height, block.vectors, plan.lanes, plan.dtype)
     base = T.bind(a.at(*where, row, i64(0)))
@@ -245,7 +291,8 @@ def _tile(run: _Run, where: Index, row: Expr, height: int, block: _Block) -> Non
     reduce_segment(
         tile, run.registers, plan.k,
         lambda i, k: a.buffer[address(base, (i64(i), a.strides[-2]), (k, a.strides[-1]))],
-        _column_reader(run, where, block),
+        _column_reader(run, where, block, side),
+        beside,
     )  # fmt: skip
     if plan.parts > 1:
         start = T.bind(div(first, plan.parts))
@@ -257,7 +304,9 @@ def _tile(run: _Run, where: Index, row: Expr, height: int, block: _Block) -> Non
            lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
 
 
-def _column_reader(run: _Run, where: Index, block: _Block) -> Callable[[int, Expr], Expr]:
+def _column_reader(
+    run: _Run, where: Index, block: _Block, side: Size
+) -> Callable[[int, Expr], Expr]:
     """Reader of vector j of row k of the block."""
     plan, b, lanes = run.plan, run.b, run.plan.lanes
     if isinstance(b, Panels):
@@ -273,13 +322,9 @@ def _column_reader(run: _Run, where: Index, block: _Block) -> Callable[[int, Exp
             return widened(vector, lanes) if b.dtype == HALF else vector
 
         return read
-    if plan.source == "pack" and run.scratch is not None:
-        buffer, start, width = (
-            run.scratch.buffer,
-            T.bind(i64(run.scratch_base)),
-            block.vectors * lanes,
-        )
-        return lambda j, k: vector_at(buffer, start + k * width + j * lanes, lanes)
+    if plan.source == "pack":
+        packed = _packed(run, block, side)
+        return lambda j, k: vector_at(packed.buffer, packed.at(k, i64(j * lanes)), lanes)
     start = T.bind(b.at(*where, i64(0), block.first))
     return lambda j, k: _edge_load(b, start, j, k, block, plan)
 

@@ -9,7 +9,7 @@ Non-goals: TIR.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dslc.schedules.cpu.contract import (
     ITEMSIZE,
@@ -24,6 +24,8 @@ from dslc.schedules.cpu.contract import (
     require,
 )
 from dslc.schedules.cpu.dots import HALF
+from dslc.schedules.cpu.pack_ahead import Ahead
+from dslc.schedules.cpu.split import split as split_rows
 
 FEW = 8  # rows up to which packing b would take longer than the product
 MANY = 64  # rows from which packing columns is cheaper than sums over lanes
@@ -31,6 +33,7 @@ SHORT = 64  # steps up to which storing rows takes as long as the product: longe
 PLACED_ROWS, ALIASED_ROWS = 128, 48  # rows up to which b may be read in place by all tiles
 LONG = 256  # columns from which rows of b are read side by side
 STRIP = 4096  # sums of such a strip of columns
+PANELS = 3  # from which on each is packed while the one before it is multiplied
 PACKING = 4  # rows of the product that take as long as packing b
 READING = 2  # rows that would be multiplied while b is read from behind the L2 cache
 
@@ -40,6 +43,7 @@ class MatmulPlan:
     """How a matmul is run. `source`: where column vectors come from, "panels" (packed
     beforehand), "place" (b itself) or "pack" (scratch); "dots" and "stream" are other kinds of
     tiles.
+    `along`: the axis that b lies in one piece along, "n" or "k".
     `split`: what the tasks share out: "batch", "rows" or "columns"; `least`: the work from which
     there are several. `parts`: of panels in which that many results lie side by side, `kept`
     columns of each (`n` counts all that there are in the panels)."""
@@ -59,6 +63,7 @@ class MatmulPlan:
     rows_outside: bool
     parts: int = 1
     kept: int = 0
+    along: str | None = field(default=None, repr=False)
 
     @property
     def work(self) -> Size:
@@ -79,7 +84,24 @@ class MatmulPlan:
         """Bytes of scratch, given K (in whatever form the caller counts sizes)."""
         if self.source != "pack":
             return 0
-        return k * (self.width * ITEMSIZE[self.dtype] * self.tasks)
+        return k * (self.width * ITEMSIZE[self.dtype] * self.tasks * self.sides)
+
+    @property
+    def sides(self) -> int:
+        """Panels that lie in scratch: one is packed while another is multiplied."""
+        return 2 if self.ahead is not None and self.ahead.copies else 1
+
+    @property
+    def ahead(self) -> Ahead | None:
+        """What is done for a panel while the one before it is multiplied, if anything."""
+        m, n, k, along = self.m, self.n, self.k, self.along
+        known = isinstance(m, int) and isinstance(n, int) and isinstance(k, int)
+        if self.source != "pack" or along is None or not known:
+            return None
+        tiles = sum(group.count for group in split_rows(m, self.rows))
+        shared = self.tasks if self.split == "rows" else 1
+        made = Ahead(k, self.vectors, self.lanes, tiles // shared, copies=along == "n")
+        return made if made.pays and n >= PANELS * self.width else None
 
 
 def plan_matmul(
@@ -93,7 +115,7 @@ def plan_matmul(
     require(known, f"matmul of {a.dtype} and {b.dtype}")
     lanes = machine.lanes(a.dtype)
     most = m if isinstance(m, int) else most
-    source = _source(a, b, most, n, k, machine)
+    source = _source(a, b, m, most, n, k, machine)
     tasks = choose_tasks(machine, product([*batch, m + READING, n, k]))
     if source == "place" and _is_stream(m, n, k, machine, a.dtype):
         source = "stream"
@@ -113,6 +135,7 @@ def plan_matmul(
         least=machine.least_work,
         rows_outside=isinstance(b_bytes, int)
         and b_bytes * ITEMSIZE[a.dtype] <= machine.l2_bytes // 2,
+        along=_along(b),
     )  # fmt: skip
 
 
@@ -126,7 +149,7 @@ def plan_parts(
 
 
 def _source(
-    a: Operand, b: Operand | Panels, most: int | None, n: Size, k: Size, machine: Machine
+    a: Operand, b: Operand | Panels, m: Size, most: int | None, n: Size, k: Size, machine: Machine
 ) -> str:
     if isinstance(b, Panels):
         return "panels"
@@ -138,19 +161,27 @@ def _source(
     if along_k and is_int(a.strides[-1], 1) and long:
         many = most is None or most >= MANY
         return "dots" if narrow or not many else "pack"
-    near = few or is_int(n, 1) or _is_near(b, most, n, k, machine)
+    near = few or is_int(n, 1) or _is_near(b, m, most, n, k, machine)
     return "place" if along_n and near else "pack"
 
 
-def _is_near(b: Operand, most: int | None, n: Size, k: Size, machine: Machine) -> bool:
-    """Whether strips of b are read faster where they lie, by each tile again, than packed: b is not
-    far behind the L2 cache, and there are few tiles, fewer if rows fall into one set of the L1."""
+def _along(b: Operand | Panels) -> str | None:
+    if isinstance(b, Panels):
+        return None
+    return "n" if is_int(b.strides[-1], 1) else "k" if is_int(b.strides[-2], 1) else None
+
+
+def _is_near(b: Operand, m: Size, most: int | None, n: Size, k: Size, machine: Machine) -> bool:
+    """Whether strips of b are read faster where they lie, by each tile again, than packed: there
+    are few tiles, fewer if rows fall into one set of the L1, and b is in the L2 cache, or not far
+    behind it where it can't be packed while it is multiplied."""
     stride, itemsize = b.strides[-2], ITEMSIZE[b.dtype]
     known = isinstance(n, int) and isinstance(k, int) and isinstance(stride, int)
     if machine.registers < 32 or most is None or not known:
         return False
     rows = ALIASED_ROWS if stride * itemsize % 4096 == 0 else PLACED_ROWS
-    return bool(most <= rows and n * k * itemsize <= 4 * machine.l2_bytes)
+    far = machine.l2_bytes // 2 if isinstance(m, int) else 4 * machine.l2_bytes
+    return bool(most <= rows and n * k * itemsize <= far)
 
 
 def _is_stream(m: Size, n: Size, k: Size, machine: Machine, dtype: str) -> bool:
@@ -176,6 +207,8 @@ def _tile_shape(
     short = isinstance(k, int) and k <= SHORT
     if height is not None and height <= FEW and source != "pack":
         wanted = min(8, (machine.registers - 1) // (max(1, height) + 1))
+    elif wide and source == "pack" and not short:
+        wanted = 3
     elif wide and (source != "panels" or aliased or short):
         wanted = 4  # rows that lie a multiple of 4 KiB apart fall into one set of the L1 cache
     else:

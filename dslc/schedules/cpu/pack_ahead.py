@@ -1,0 +1,92 @@
+"""Packs the columns that come next while those before them are multiplied.
+
+A panel of a right side that lies in rows has a short piece of each: lines far apart, mostly on
+pages of their own, which the hardware doesn't foresee. So the register tiles of one panel copy the
+next one, a vector or two for some steps of theirs, and ask for what they will copy a little later.
+Of one that lies in columns they only ask for the lines, since it has to be turned.
+
+Input: where the next panel lies and where it goes. Non-goals: columns beyond the last one
+(`pack.py` packs them, before they are multiplied).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from dslc.schedules.cpu.contract import (
+    Expr,
+    Operand,
+    div,
+    i64,
+    rem,
+    smaller,
+    store_vector,
+    vector_at,
+)
+from dslc.schedules.cpu.register_tile import UNROLL
+
+DISTANCE = 8  # steps between asking for a line and copying it: what memory takes to answer
+MOST = 6  # vectors of a step: of more, packing first is as good
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Of a panel of `k` rows of `vectors`, what `tiles` register tiles of that depth do; `copies`:
+    whether the panel's rows lie in one piece."""
+
+    k: int
+    vectors: int
+    lanes: int
+    tiles: int
+    copies: bool
+
+    @property
+    def steps(self) -> int:
+        """Of a tile."""
+        return self.k // UNROLL
+
+    @property
+    def each(self) -> int:
+        """Vectors of a step."""
+        return -(-self.k * self.vectors // max(1, self.tiles * self.steps))
+
+    @property
+    def pays(self) -> bool:
+        return self.tiles * self.steps > 0 and self.each <= MOST
+
+    def during(self, tile: Expr, source: Operand, target: Operand) -> Callable[[Expr], None]:
+        """What the tile of that number does beside, given how many steps of UNROLL it has done."""
+
+        def act(step: Expr) -> None:
+            first = T.bind(i64((tile * self.steps + step) * self.each))
+            for i in range(self.each):
+                if self.copies:
+                    _ask(source, *self._in_rows(first + (DISTANCE * self.each + i)))
+                    self._copy(source, target, first + i)
+                else:
+                    _ask(source, *self._in_columns(first + i))
+
+        return act
+
+    def _in_rows(self, number: Expr) -> tuple[Expr, Expr]:
+        """Row and column of a vector; of those behind the last one the last row's."""
+        row = smaller(div(number, self.vectors), self.k - 1)
+        return row, rem(number, self.vectors) * self.lanes
+
+    def _in_columns(self, number: Expr) -> tuple[Expr, Expr]:
+        width = self.vectors * self.lanes
+        return smaller(div(number, width) * self.lanes, self.k - 1), rem(number, width)
+
+    def _copy(self, source: Operand, target: Operand, number: Expr) -> None:
+        row, column = (T.bind(i64(x)) for x in self._in_rows(number))
+        value = vector_at(source.buffer, source.at(row, column), self.lanes)
+        store_vector(target.buffer, value, target.at(row, column), self.lanes)
+
+
+def _ask(source: Operand, row: Expr, column: Expr) -> None:
+    line = tirx.address_of(source.buffer[source.at(row, column)])
+    T.evaluate(tirx.call_intrin("void", "tirx.prefetch", line, 0, 3, 1))
