@@ -25,9 +25,9 @@ from dslc.schedules.cpu.plane_tile import choose_tile, cycles, takes_planes
 
 STORED = {"f32": "float32", "f64": "float64"}  # what there are kernels for
 OTHER_IMAGE_OPS = ("pool2d", "conv2d_")
-# Cycles for each vector of pixels x channels: handing a result on; copying what has padding; both
-# where channels are no whole vectors.
-RESULT, COPY, RAGGED = 6.0, 4.0, 60.0
+# Cycles for each vector of pixels x channels: handing a result on; copying what has padding; what a
+# depthwise kernel takes longer where channels are no whole vectors.
+RESULT, COPY, RAGGED = 6.0, 4.0, 5.0
 TURNED, SCATTERED = 0.7, 5.0  # of each element: turned in registers, or moved one by one
 BLOCK = 16  # channels, and pixels, that are turned together
 FASTER = 2.0  # what Winograd's way gives at least
@@ -79,9 +79,8 @@ def _over_pixels(shape: ConvShape, lanes: int, winograd: bool) -> float:
     inputs = -(-shape.channels // lanes)
     copied = batch * shape.height * shape.width * inputs * COPY if shape.is_padded else 0.0
     if is_depthwise(shape.out_channels, shape.group_channels, shape.kernel, shape.groups):
-        if shape.channels % lanes:
-            return cast(float, pixels * inputs * (FULL * taps + RAGGED) + copied * RAGGED / COPY)
-        return cast(float, pixels * inputs * (FULL * taps + RESULT) + copied)
+        masked = RAGGED if shape.channels % lanes else 0.0
+        return cast(float, pixels * inputs * (FULL * taps + RESULT + masked))
     vectors = shape.groups * -(-shape.group_out_channels // lanes)
     products = FULL * taps * shape.group_channels
     if winograd and _is_square(shape):

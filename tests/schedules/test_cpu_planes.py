@@ -20,9 +20,17 @@ SHAPES = {
     "in place": shape(height=9, width=37, channels=2, out_channels=3, padding=NONE),
     "in place, narrow": shape(height=9, width=5, channels=2, out_channels=3, padding=NONE),
     "stride": shape(width=50, stride=(2, 2)),
+    "stride, wide": shape(height=7, width=140, channels=2, out_channels=3, stride=(2, 2)),
+    "wide padding": shape(width=20, channels=2, out_channels=3, padding=((1, 1), (40, 70))),
     "stride and dilation": shape(stride=(2, 3), dilation=(2, 1), padding=((2, 1), (0, 3))),
     "pointwise": shape(kernel=(1, 1), padding=NONE, height=13, width=9, channels=7),
     "pointwise, stride": shape(kernel=(1, 1), padding=NONE, stride=(2, 2)),
+    "pointwise, wide stride": shape(
+        kernel=(1, 1), padding=NONE, stride=(2, 3), width=115, channels=9
+    ),
+    "depthwise, stride": shape(
+        height=15, width=70, channels=3, out_channels=3, groups=3, stride=(2, 2)
+    ),
     "depthwise": shape(height=11, width=40, channels=5, out_channels=5, groups=5),
     "large, depthwise": shape(
         height=9, channels=3, out_channels=3, groups=3, kernel=(7, 7), padding=((3, 3), (3, 3))
@@ -68,7 +76,7 @@ def test_planes(conv):
 
 
 @pytest.mark.parametrize("bits", [256, 128])
-@pytest.mark.parametrize("name", ["wide", "in place", "depthwise"])
+@pytest.mark.parametrize("name", ["wide", "in place", "stride, wide", "pointwise, wide stride"])
 def test_narrower_vectors(name, bits):
     conv = SHAPES[name]
     x, w, _ = arrays(conv)

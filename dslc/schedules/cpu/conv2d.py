@@ -33,6 +33,7 @@ from dslc.schedules.cpu.contract import (
     Panels,
     Size,
     address,
+    ceil_div,
     choose_tasks,
     div,
     i64,
@@ -87,7 +88,8 @@ def all_positions(kernel: Pair) -> Positions:
 @dataclass(frozen=True, slots=True)
 class ConvPlan:
     """How a convolution is run. A tile holds `tile_rows` whole output rows, or when that is 0
-    up to `pixels` pixels of one row. Items (image, strip) are shared out to the tasks."""
+    up to `pixels` pixels of one row. Items (image, strip) are shared out to the tasks, or panels
+    if `by_panels`."""
 
     shape: ConvShape
     dtype: str
@@ -97,6 +99,7 @@ class ConvPlan:
     tile_rows: int
     strips: Strips
     tasks: int
+    by_panels: bool
     positions: Positions
     panels_inside: bool
 
@@ -133,14 +136,29 @@ def plan_conv2d(
     out_width = shape.out[1]
     narrow = isinstance(out_width, int) and 0 < out_width <= pixels // 2
     tasks = choose_tasks(machine, shape.work)
+    by_rows = plan_strips(shape, machine, dtype, tasks, shape.channels)
+    by_panels = tasks > 1 and _suits_panels(by_rows, -(-shape.group_out_channels // width), tasks)
     return ConvPlan(
         shape, dtype, vectors, lanes, pixels,
         tile_rows=pixels // out_width if narrow else 0,
-        strips=plan_strips(shape, machine, dtype, tasks, shape.channels),
+        strips=plan_strips(shape, machine, dtype, 1, shape.channels) if by_panels else by_rows,
         tasks=tasks,
+        by_panels=by_panels,
         positions=positions or all_positions(shape.kernel),
         panels_inside=_panels_inside(shape, dtype, machine),
     )  # fmt: skip
+
+
+def _suits_panels(strips: Strips, panels: int, tasks: int) -> bool:
+    """Whether tasks are more even if each takes panels, with all images: few rows rarely come out
+    even. Where images are copied, each task would copy them."""
+    shape = strips.shape
+    if shape.is_padded or not all(isinstance(n, int) for n in (shape.batch, *shape.out)):
+        return False
+    most_rows = ceil_div(shape.batch * strips.count, tasks) * strips.rows
+    most_panels = ceil_div(shape.groups * panels, tasks)
+    rows = shape.batch * shape.out[0]
+    return bool(most_panels * rows < most_rows * shape.groups * panels)
 
 
 def _panels_inside(shape: ConvShape, dtype: str, machine: Machine) -> bool:
@@ -172,8 +190,9 @@ def emit_conv2d(
 
     def body(task: Expr, tasks: int) -> None:
         registers = allocate(tiles)
-        start, stop = share(shape.batch * strips.count, task, tasks)
-        with loop(start, stop) as item:
+        items, panels = shape.batch * strips.count, shape.groups * plan.panels
+        parts = share(panels, task, tasks) if plan.by_panels else (0, panels)
+        with loop(*((0, items) if plan.by_panels else share(items, task, tasks))) as item:
             image, strip = unflatten(item, (shape.batch, strips.count))
             if not shape.is_padded:
                 view = view_in_place(strips, x, image, strip)
@@ -182,7 +201,7 @@ def emit_conv2d(
             else:
                 base = address(scratch.offset, (task if tasks > 1 else 0, strips.elements))
                 view = copy_strip(strips, x, scratch, T.bind(base), image, strip)
-            _strip(_Strip(plan, view, weights, epilogue, ahead, registers, image, strip))
+            _strip(_Strip(plan, view, weights, epilogue, ahead, registers, image, strip, parts))
 
     run_tasks(plan.tasks, shape.work, body)
 
@@ -209,6 +228,7 @@ class _Strip:
     registers: Registers
     image: Expr
     strip: Expr
+    panels: tuple[Size, Size]  # from one to another
 
 
 def _tilings(plan: ConvPlan) -> list[_Tiling]:
@@ -222,13 +242,12 @@ def _tilings(plan: ConvPlan) -> list[_Tiling]:
 
 def _strip(run: _Strip) -> None:
     """All tiles of a strip, panel by panel or all panels of a tile one after the other."""
-    panels = run.plan.shape.groups * run.plan.panels
     if run.plan.panels_inside:
         for tiling, row, column in _tiles(run):
-            with loop(0, panels) as panel:
+            with loop(*run.panels) as panel:
                 _tile(run, panel, tiling, row, column)
         return
-    with loop(0, panels) as panel:
+    with loop(*run.panels) as panel:
         for tiling, row, column in _tiles(run):
             _tile(run, panel, tiling, row, column)
 
@@ -276,7 +295,8 @@ def _tile(run: _Strip, panel: Expr, tiling: _Tiling, row: Expr, column: Expr) ->
         else shape.group_out_channels if plan.panels == 1
         else T.bind(i64(smaller(left, plan.width)))
     )  # fmt: skip
-    finish(tile, run.registers, columns, index, run.epilogue)
+    tail = shape.group_out_channels % plan.width
+    finish(tile, run.registers, columns, index, run.epilogue, tail)
 
 
 def _reduce(run: _Strip, tile: Tile, panel: Expr, tiling: _Tiling, row: Expr, column: Expr) -> None:

@@ -3,7 +3,7 @@
 Every channel has a kernel of its own, so lanes run along channels and nothing is broadcast. The
 forward tile is pixels of one output row x one vector of channels; the weights' tile is the
 positions of the kernel x one vector of channels, reduced over the pixels of a strip. Channels are
-padded to whole vectors when a strip is copied.
+padded to whole vectors when a strip is copied; in place only those are read that exist.
 
 Non-goals: several output channels per input channel (`conv2d.py` with groups does those).
 """
@@ -11,6 +11,7 @@ Non-goals: several output channels per input channel (`conv2d.py` with groups do
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tvm.tirx.script import builder as T
 
@@ -84,16 +85,12 @@ class DepthwisePlan:
         """Whether the image is read where it lies, and the kernel ends where the image does."""
         shape = self.shape
         known = all(isinstance(n, int) for n in (shape.width, *shape.padding[1], shape.out[1]))
-        return (
-            not self.sums and known and shape.input_dilation == (1, 1)
-            and shape.channels % self.lanes == 0
-        )  # fmt: skip
+        return not self.sums and known and shape.input_dilation == (1, 1)
 
     @property
     def copies(self) -> bool:
         """Whether strips are copied to scratch."""
-        ragged = self.shape.channels % self.lanes != 0
-        return ragged or (self.shape.is_padded and not self.clips)
+        return self.shape.is_padded and not self.clips
 
     @property
     def task_elements(self) -> Size:
@@ -173,21 +170,38 @@ def emit_depthwise(
                 plan, x, scratch, task if tasks > 1 else 0, image, strip
             )  # fmt: skip
             rows = strips.output_rows(strip)
-            with loop(0, plan.blocks) as block, loop(0, rows) as row:
-                for tile, group in zip(tiles, groups):
-                    with loop(0, group.count) as t:
-                        column = T.bind(i64(t * group.height + group.start))
-                        clear(tile, registers)
-                        if view is None:
-                            place = image, T.bind(strip * strips.rows + row), column, block
-                            _reduce_clipped(plan, tile, registers, x, weights, place, group)
-                        else:
-                            origin = view.at(row * shape.stride[0], column * shape.stride[1],
-                                             block * plan.lanes)  # fmt: skip
-                            _reduce(plan, tile, registers, view, weights, T.bind(origin), block)
-                        _finish(plan, tile, registers, epilogue, image, strip, row, column, block)
+            with loop(0, plan.blocks) as block:
+                lanes = _Lanes(plan, block, plan.channels(block))
+                with loop(0, rows) as row:
+                    for tile, group in zip(tiles, groups):
+                        with loop(0, group.count) as t:
+                            column = T.bind(i64(t * group.height + group.start))
+                            clear(tile, registers)
+                            if view is None:
+                                place = image, T.bind(strip * strips.rows + row), column
+                                _reduce_clipped(lanes, tile, registers, x, weights, place, group)
+                            else:
+                                origin = view.at(row * shape.stride[0], column * shape.stride[1],
+                                                 block * plan.lanes)  # fmt: skip
+                                _reduce(lanes, tile, registers, view, weights, T.bind(origin))
+                            _finish(lanes, tile, registers, epilogue, image, strip, row, column)
 
     run_tasks(plan.tasks, shape.work, body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lanes:
+    """A block of channels, of which so many exist."""
+
+    plan: DepthwisePlan
+    block: Expr
+    exist: Size
+
+    def of(self, buffer: Any, at: Expr) -> Expr:
+        """The image's, of the pixel whose first one lies at `at`."""
+        plan = self.plan
+        exist = plan.lanes if plan.copies else self.exist
+        return edge_vector(buffer, plan.dtype, at, plan.lanes, 0, exist, plan.lanes)
 
 
 def _groups(plan: DepthwisePlan) -> list[Group]:
@@ -216,11 +230,12 @@ def _is_inside(plan: DepthwisePlan, start: int, pixels: int) -> bool:
 
 
 def _reduce_clipped(
-    plan: DepthwisePlan, tile: Tile, registers: Registers, x: Operand, weights: Panels,
-    place: tuple[Expr, Expr, Expr, Expr], group: Group,
+    channels: _Lanes, tile: Tile, registers: Registers, x: Operand, weights: Panels,
+    place: tuple[Expr, Expr, Expr], group: Group,
 ) -> None:  # fmt: skip
     """Every pixel that the tile sees is loaded once, and multiplied for all results that see it."""
-    shape, lanes, (image, row, column, block) = plan.shape, plan.lanes, place
+    plan, block, (image, row, column) = channels.plan, channels.block, place
+    shape, lanes = plan.shape, plan.lanes
     (kh, kw), (sh, sw), (dh, dw) = shape.kernel, shape.stride, shape.dilation
     (top, _), (left, _) = shape.padding
     above = T.bind(row * sh - top)
@@ -241,7 +256,7 @@ def _reduce_clipped(
             users = [(i, z) for i in range(tile.rows) for z in range(kw) if i * sw + z * dw == seen]
             if not users:
                 continue
-            pixel = T.bind(vector_at(x.buffer, address(line, (seen, x.strides[2])), lanes))
+            pixel = T.bind(channels.of(x.buffer, address(line, (seen, x.strides[2]))))
             for i, z in users:
                 at = tile.offset(i, 0)
                 total = vector_at(registers.accumulators, at, lanes) + pixel * factors[z]
@@ -249,12 +264,13 @@ def _reduce_clipped(
 
 
 def _finish(
-    plan: DepthwisePlan, tile: Tile, registers: Registers, epilogue: Epilogue,
-    image: Expr, strip: Expr, row: Expr, column: Expr, block: Expr,
+    channels: _Lanes, tile: Tile, registers: Registers, epilogue: Epilogue,
+    image: Expr, strip: Expr, row: Expr, column: Expr,
 ) -> None:  # fmt: skip
-    out_row, first = T.bind(strip * plan.strips.rows + row), T.bind(block * plan.lanes)
+    plan = channels.plan
+    out_row, first = T.bind(strip * plan.strips.rows + row), T.bind(channels.block * plan.lanes)
     if plan.shape.channels % plan.lanes:
-        finish(tile, registers, plan.channels(block),
+        finish(tile, registers, channels.exist,
                lambda i, j: (image, out_row, column + i, first + j), epilogue)  # fmt: skip
         return
     copy_out(tile, registers)
@@ -266,9 +282,9 @@ def _finish(
 
 
 def _reduce(
-    plan: DepthwisePlan, tile: Tile, registers: Registers, view: View, weights: Panels,
-    origin: Expr, block: Expr,
-) -> None:  # fmt: skip
+    channels: _Lanes, tile: Tile, registers: Registers, view: View, weights: Panels, origin: Expr
+) -> None:
+    plan, block = channels.plan, channels.block
     (kh, kw), (dh, dw) = plan.shape.kernel, plan.shape.dilation
     across, lanes = plan.shape.stride[1], plan.lanes
     with loop(0, kh) as y, loop(0, kw) as z:
@@ -277,7 +293,7 @@ def _reduce(
         weight = T.bind(vector_at(weights.buffer, at, lanes))
         multiply_add_lanes(
             tile, registers,
-            lambda i: vector_at(view.buffer, address(base, (i * across, view.pixel)), lanes),
+            lambda i: channels.of(view.buffer, address(base, (i * across, view.pixel))),
             lambda _: weight,
         )  # fmt: skip
 
@@ -326,23 +342,25 @@ def _add_strip(run: _Strip) -> None:
         at = T.bind(run.sums + block * (tile.rows * plan.lanes))
         load(tile, registers, run.scratch.buffer, at, plan.lanes)
         channel, exist = T.bind(block * plan.lanes), plan.channels(block)
+        channels = _Lanes(plan, block, exist)
         first = T.bind(dy.at(run.image, run.strip * strips.rows, i64(0), channel))
         with loop(0, strips.output_rows(run.strip)) as row, loop(0, plan.shape.out[1]) as column:
             origin = T.bind(view.at(row * sh, column * sw, channel))
             place = address(first, (row, dy.strides[1]), (column, dy.strides[2]))
             gradient = edge_vector(dy.buffer, plan.dtype, place, plan.lanes, 0, exist, plan.lanes)
-            _multiply(plan, tile, registers, view, origin, T.bind(gradient))
+            _multiply(channels, tile, registers, view, origin, T.bind(gradient))
         save(tile, registers, run.scratch.buffer, at, plan.lanes)
 
 
 def _multiply(
-    plan: DepthwisePlan, tile: Tile, registers: Registers, view: View, origin: Expr, gradient: Expr
+    channels: _Lanes, tile: Tile, registers: Registers, view: View, origin: Expr, gradient: Expr
 ) -> None:
-    (_, kw), (dh, dw) = plan.shape.kernel, plan.shape.dilation
+    shape = channels.plan.shape
+    (_, kw), (dh, dw) = shape.kernel, shape.dilation
 
     def input_at(i: int) -> Expr:
         terms = ((i // kw * dh, view.row_stride), (i % kw * dw, view.pixel))
-        return vector_at(view.buffer, address(origin, *terms), plan.lanes)
+        return channels.of(view.buffer, address(origin, *terms))
 
     multiply_add_lanes(tile, registers, input_at, lambda _: gradient)
 

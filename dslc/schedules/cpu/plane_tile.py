@@ -8,13 +8,13 @@ what a convolution would cost (`lowering/planes.py`); code (`planes.py`, `plane_
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from dslc.schedules.cpu.conv_shape import ConvShape
 
 WRITTEN_OUT = 400  # multiply-adds of a tile up to which all positions of a kernel are
-LOAD = 2  # cycles
+LOAD = 2  # cycles; as much for each of the vectors that one of a strided image is taken of
 RESULT, ROW = 5, 8  # cycles that a vector of results takes behind its sum, and a row of them
 COPIED = 3  # cycles of a vector that is copied
 BYTES = {"float32": 4, "float64": 8}  # of what it takes
@@ -27,6 +27,7 @@ Taps = dict[tuple[int, int, int], list[tuple[int, int]]]
 class PlanesPlan:
     """Tiles of `channels` x `rows` x `vectors`; of `joined` rows, vectors hold all of them. Strips
     have `strip` output rows, a multiple of `rows`. `pitch`: elements from row to row of the strip.
+    `copies`: the image is copied, strip by strip; else it is read in place, in its strides.
 
     `flat`: the kernel is 1x1 and reads planes as they lie, of which a row is a tile's vectors.
     Items (image, group, strip) are shared out to the tasks."""
@@ -99,20 +100,28 @@ class PlanesPlan:
         return self.strip + _reach(self.shape, 0)
 
     @property
-    def phases(self) -> list[tuple[int, int]]:
-        return [(y, z) for y in _remainders(self.shape, 0) for z in _remainders(self.shape, 1)]
+    def phase_elements(self) -> int:
+        """Of a channel's phase that was copied; whole vectors are stored behind its last row."""
+        return self.strip_rows * self.pitch + -self.pitch % self.lanes
 
     @property
-    def phases_across(self) -> int:
-        return len(_remainders(self.shape, 1))
+    def phases(self) -> tuple[list[int], list[int]]:
+        """The remainders by the stride, down and across, that the kernel sees."""
+        return _remainders(self.shape, 0), _remainders(self.shape, 1)
+
+    @property
+    def planes(self) -> int:
+        """Phases of a channel."""
+        downs, acrosses = self.phases
+        return len(downs) * len(acrosses)
 
     @property
     def task_elements(self) -> int:
         """Scratch elements of a task; tiles read whole vectors behind the last row."""
         if not self.copies:
             return 0
-        planes = self.shape.group_channels * len(self.phases)
-        return planes * self.strip_rows * self.pitch + (self.vectors + 1) * self.lanes
+        planes = self.shape.group_channels * self.planes
+        return planes * self.phase_elements + (self.vectors + 1) * self.lanes
 
     @property
     def scratch_bytes(self) -> int:
@@ -165,26 +174,39 @@ def takes_planes(shape: ConvShape, dtype: str) -> bool:
 def choose_tile(shape: ConvShape, dtype: str, lanes: int, registers: int, flat: bool) -> PlanesPlan:
     """The plan for one task that goes row by row. `flat`: results are known by their place in a
     plane alone, if the kernel is 1x1."""
-    copies = shape.is_padded or shape.stride != (1, 1)
-    flat = flat and shape.kernel == (1, 1) and not copies
+    plain = not shape.is_padded and shape.stride == (1, 1)
+    flat = flat and shape.kernel == (1, 1) and plain
     room, most = (24, 8) if registers == 32 else (12, 4)
     outputs = shape.group_out_channels
     channels = -(-outputs // -(-outputs // most))
     height, width = shape.out
-    pitch = width + _reach(shape, 1)
     if flat:
         vectors = -(-height * width // lanes)
         vectors = -(-vectors // -(-vectors // (room // channels)))
         return PlanesPlan(shape, dtype, lanes, channels, 1, vectors, False, True, False,
                           vectors * lanes, 1, 1)  # fmt: skip
-    plans = []
+    plans: list[PlanesPlan] = []
+    for copies in (False,) if plain else (False, True):
+        if copies or not shape.is_padded:
+            plans += _plans(shape, dtype, lanes, channels, room, copies)
+    return min(plans, key=cycles)
+
+
+def _plans(
+    shape: ConvShape, dtype: str, lanes: int, channels: int, room: int, copies: bool
+) -> Iterator[PlanesPlan]:
+    """Tiles of `channels`, whose accumulators are at most `room`."""
+    height, width = shape.out
+    if not copies and shape.stride != (1, 1) and shape.kernel != (1, 1):
+        return  # neighbours would be taken apart for each position of the kernel
+    pitch = width + _reach(shape, 1) if copies else shape.width * shape.stride[0]
     for rows in range(1, min(height, 4 * lanes) + 1):
         if not copies and height % rows:
             continue  # a tile would read behind the last row
         base = PlanesPlan(shape, dtype, lanes, channels, rows, 1, False, False, copies, pitch, 1, 1)
         joined = -(-((rows - 1) * pitch + width) // lanes)
-        if channels * joined <= room:
-            plans.append(replace(base, vectors=joined, joined=True))
+        if channels * joined <= room and (copies or shape.stride == (1, 1)):
+            yield replace(base, vectors=joined, joined=True)
         if rows <= 4 and channels * rows <= room:
             wide = -(-width // lanes)
             fit = max(1, min(wide, room // (channels * rows)))
@@ -192,8 +214,7 @@ def choose_tile(shape: ConvShape, dtype: str, lanes: int, registers: int, flat: 
                 fit -= 1
             vectors = -(-wide // -(-wide // fit))
             aligned = -(-pitch // lanes) * lanes if copies else pitch
-            plans.append(replace(base, vectors=vectors, pitch=aligned))
-    return min(plans, key=_cycles)
+            yield replace(base, vectors=vectors, pitch=aligned)
 
 
 def cycles(plan: PlanesPlan) -> float:
@@ -202,7 +223,7 @@ def cycles(plan: PlanesPlan) -> float:
     batch = shape.batch if isinstance(shape.batch, int) else 1
     copied = 0.0
     if plan.copies:
-        rows = (plan.out[0] + _reach(shape, 0)) * len(plan.phases) * shape.channels
+        rows = (plan.out[0] + _reach(shape, 0)) * plan.planes * shape.channels
         copied = batch * rows * (plan.pitch / plan.lanes * COPIED + ROW)
     return batch * shape.group_channels * shape.out_channels * _cycles(plan) + copied
 
@@ -217,6 +238,7 @@ def _cycles(plan: PlanesPlan) -> float:
     sums = plan.channels * plan.apart * _taps_of(shape)
     blocks = -(-plan.out[0] // plan.rows)
     across = 1 if plan.joined else plan.wide / plan.vectors
-    tile = plan.vectors * max(sums, LOAD * loads)
+    apart = 1 if plan.copies else shape.stride[1]
+    tile = plan.vectors * max(sums, LOAD * apart * loads)
     results = plan.channels * (plan.apart * plan.vectors * RESULT + plan.rows * ROW)
     return blocks * across * (tile + results / shape.group_channels) / plan.channels

@@ -11,8 +11,8 @@ that are shorter than a vector are joined: a tile's rows lie one after the other
 with the pixels between them that no result has (`plane_tile.py` decides). A 1x1 kernel reads its
 planes as one row each, in place.
 
-Images with padding or strides are copied first, strip by strip (`plane_image.py`); weights are read
-where they lie, [O, C / groups, KH, KW].
+Images with padding or strides are mostly copied first, strip by strip (`plane_image.py`); weights
+are read where they lie, [O, C / groups, KH, KW].
 
 Non-goals: images whose height and width are not known, spread images.
 """
@@ -51,11 +51,12 @@ from dslc.schedules.cpu.contract import (
     zeros,
 )
 from dslc.schedules.cpu.conv_shape import ConvShape
-from dslc.schedules.cpu.plane_image import PlaneView, copy_planes, planes_in_place
+from dslc.schedules.cpu.plane_image import PlaneView, copy_planes, planes_in_place, taken_apart
 from dslc.schedules.cpu.plane_tile import PlanesPlan, choose_tile, takes_planes
 from dslc.schedules.cpu.split import Group, split
 
 IN_FLIGHT = 4  # accumulators that hide the latency of a multiply-add
+COPIED_ONCE = 8  # rows for each that is copied twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +90,23 @@ def plan_planes(shape: ConvShape, dtype: str, machine: Machine, flat: bool) -> P
     """The plan; for `flat` see `choose_tile`."""
     require(takes_planes(shape, dtype), f"convolution of planes: {shape}")
     plan = choose_tile(shape, dtype, machine.lanes(dtype), machine.registers, flat)
-    row = plan.pitch * len(plan.phases) * shape.group_channels * ITEMSIZE[dtype]
     tasks = choose_tasks(machine, shape.work)
+    return replace(plan, strip=_strip_rows(plan, machine, tasks), tasks=tasks)
+
+
+def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
+    """As many rows as half of the L2 cache holds; if what is copied is read only once, of the L1
+    cache, but not so few that most rows would be copied twice."""
+    shape, (height, _) = plan.shape, plan.out
+    row = plan.pitch * plan.planes * shape.group_channels * ITEMSIZE[plan.dtype]
+    rows = machine.l2_bytes // 2 // row
+    if plan.copies and shape.group_out_channels == plan.channels:
+        twice = plan.strip_rows - plan.strip
+        rows = min(rows, max(machine.l1_bytes // 2 // row, COPIED_ONCE * twice))
     batch = shape.batch if isinstance(shape.batch, int) and shape.batch else 1
-    height, blocks = plan.out[0], -(-plan.out[0] // plan.rows)
-    fit = -(-height * row // (machine.l2_bytes // 2))
-    count = max(1, fit, -(-tasks // (batch * shape.groups)))
-    return replace(plan, strip=-(-blocks // min(count, blocks)) * plan.rows, tasks=tasks)
+    count = max(-(-height // max(1, rows)), -(-tasks // (batch * shape.groups)))
+    blocks = -(-height // plan.rows)
+    return -(-blocks // min(count, blocks)) * plan.rows
 
 
 def emit_planes(
@@ -177,7 +188,7 @@ def _compute(run: _Run, tile: _Tile) -> None:
             if shape.stride[0] > 1:
                 phase = rem(down, shape.stride[0])
                 down = div(down, shape.stride[0])
-            terms = ((phase, run.view.phase * plan.phases_across), (down, run.view.row))
+            terms = ((phase, run.view.phase * len(plan.phases[1])), (down, run.view.row))
             there, taken = T.bind(address(base, *terms)), T.bind(address(at, (y, kw)))
             for number, (place, users) in enumerate(plan.taps(range(1)).items()):
                 _multiply(run, tile, there, place, users, taken, number % sets)
@@ -205,7 +216,7 @@ def _multiply(
     plan, lanes, sums = run.plan, run.plan.lanes, run.accumulators
     phase, row, column = place
     start = address(base, (phase, run.view.phase), (row, run.view.row)) + column
-    vectors = [T.bind(_load(run, tile, start + j * lanes, j)) for j in range(tile.vectors)]
+    vectors = [T.bind(_load(run, tile, start, j)) for j in range(tile.vectors)]
     per_channel = plan.shape.group_channels * plan.shape.kernel[0] * plan.shape.kernel[1]
     for result, tap in users:
         for o in range(tile.channels):
@@ -218,16 +229,22 @@ def _multiply(
 
 
 def _load(run: _Run, tile: _Tile, at: Expr, number: int) -> Expr:
-    """A vector of the image; in place nothing is read behind a row's end."""
-    plan = run.plan
+    """Vector `number` of the image, from `at` on; in place nothing is read behind a row's end."""
+    plan, step, lanes = run.plan, run.view.column, run.plan.lanes
     columns: Size = plan.joined_columns if plan.joined else tile.columns
-    full = isinstance(columns, int) and columns >= (number + 1) * plan.lanes
+    whole = (number + 1) * lanes + (step > 1)  # columns of a row that has all that lies between
+    full = isinstance(columns, int) and columns >= whole
     inner = number < tile.vectors - 1 and not plan.flat
+    first = number * lanes * step
     if plan.copies or full or inner:
-        return vector_at(run.view.buffer, at, plan.lanes)
-    lane = tirx.Ramp(i64(number * plan.lanes), i64(1), plan.lanes)
-    mask = lane < tirx.Broadcast(i64(columns), plan.lanes)
-    return masked_vector(run.view.buffer, plan.dtype, at, plan.lanes, mask)
+        vectors = [vector_at(run.view.buffer, at + first + k * lanes, lanes) for k in range(step)]
+        return taken_apart(vectors, 0, lanes)
+    end = tirx.Broadcast(i64((columns - 1) * step + 1), lanes)
+    vectors = []
+    for start in range(first, first + step * lanes, lanes):
+        mask = tirx.Ramp(i64(start), i64(1), lanes) < end
+        vectors.append(masked_vector(run.view.buffer, plan.dtype, at + start, lanes, mask))
+    return taken_apart(vectors, 0, lanes)
 
 
 def _add_up(run: _Run, tile: _Tile, sets: int) -> None:

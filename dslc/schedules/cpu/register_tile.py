@@ -45,6 +45,7 @@ ColumnReader = Callable[[int, Expr], Expr]  # (vector of the tile, k) -> vector 
 
 UNROLL = 4  # steps of k per iteration
 HOT = 32  # iterations of the inner one of two loops
+ROLLED = 32  # columns from which LLVM leaves a loop over them
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,17 +203,24 @@ def finish(
     columns: Size,
     index: Callable[[Expr, Expr], Index],
     epilogue: Epilogue,
+    tail: int | None = None,
 ) -> None:
     """Hands the first `columns` columns of every row to the epilogue.
 
-    `index(i, j)` is the logical index of element (i, j) of the tile, both TIR expressions.
+    `index(i, j)` is the logical index of element (i, j) of the tile, both TIR expressions. `tail`:
+    what `columns` are if they aren't all.
     """
     copy_out(tile, registers)
     results = registers.results
 
     def rows(width: Size) -> None:
-        with loop(0, tile.rows) as i, loop(0, width) as j:
-            epilogue(index(i, j), results[i * tile.columns + j])
+        # A short loop over columns LLVM would unroll, and then take rows for lanes.
+        apart = tile.rows if isinstance(width, int) and width < ROLLED else 1
+        with loop(0, tile.rows // apart) as block:
+            for n in range(apart):
+                i = block * apart + n
+                with loop(0, width) as j:
+                    epilogue(index(i, j), results[i * tile.columns + j])
 
     if isinstance(columns, int):
         rows(columns)
@@ -221,7 +229,7 @@ def finish(
         with T.Then():
             rows(tile.columns)
         with T.Else():
-            rows(columns)
+            rows(columns if tail is None else tail)
 
 
 def finish_parts(
