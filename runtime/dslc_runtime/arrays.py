@@ -30,6 +30,7 @@ SMALL = 4096  # bytes
 LARGE = 1 << 20  # bytes of a result from which its memory is used again
 UNMASK = "its mask would be ignored; x.filled(0) makes an array that has zeros there"
 UNSEEN = 2  # references to what only a variable and the call that counts them refer to
+_NO_BYTES = np.empty(0, np.uint8)
 _CPU, _CUDA = 1, 2  # DLPack's kDLCPU and kDLCUDA
 _CUDA_ALIGNMENT = 16  # of what kernels read as vectors
 _BFLOAT_CODE = 4  # DLPack's kDLBfloat
@@ -63,8 +64,11 @@ def result_empty(
     """
     if nbytes < LARGE:
         return np.empty(shape, dtype) if nbytes <= SMALL else aligned_empty(shape, dtype, nbytes)
-    raw: Any = kept.pop(0) if kept else None
-    if raw is None or raw.nbytes != nbytes + ALIGNMENT or sys.getrefcount(raw) > UNSEEN:
+    try:
+        raw: Any = kept.pop(0)  # first of all: other threads take from them, too
+    except IndexError:
+        raw = _NO_BYTES
+    if raw.nbytes != nbytes + ALIGNMENT or sys.getrefcount(raw) > UNSEEN:
         raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     kept.append(raw)
     return _aligned(raw, shape, dtype)

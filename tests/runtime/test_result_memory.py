@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import dslc
-from dslc_runtime.arrays import LARGE
+from dslc_runtime.arrays import LARGE, result_empty
 
 COUNT = LARGE // 4 + 3
 
@@ -34,3 +34,14 @@ def test_results_of_other_sizes():
     model = dslc.compile("model M(x: f32[N]) -> f32[N] {\n    return x + x\n}\n")
     for count in (COUNT, 2 * COUNT, COUNT, 3 * COUNT):
         np.testing.assert_array_equal(model(np.ones(count, "f4")), np.full(count, 2, "f4"))
+
+
+def test_memory_that_another_thread_has_just_taken():
+    class Taken(list):
+        def __len__(self):
+            return 1  # as it was a moment ago
+
+    kept = Taken()
+    made = result_empty((COUNT,), np.dtype("f4"), 4 * COUNT, kept)
+    assert made.nbytes == 4 * COUNT
+    assert kept[0] is made.base
