@@ -140,11 +140,19 @@ def plan_decode(shape: AttentionShape, machine: Machine) -> DecodePlan | None:
     if not known or not 0 < queries * group <= FEW or not 0 < depth <= DEEPEST:
         return None
     lanes = machine.lanes(DTYPE)
-    most = 4 if machine.registers == 32 else 2
-    out = columns_tile(shape.width, lanes, most, queries * group)
+    out = _value_tile(shape.width, queries * group, lanes, machine)
     together = not machine.repeated
     plan = DecodePlan(shape, queries, group, depth, out, lanes, 1, together)
     return replace(plan, tasks=choose_tasks(machine, plan.work))
+
+
+def _value_tile(width: Size, rows: int, lanes: int, machine: Machine) -> Tile:
+    """The tile of weights times values: all columns side by side, if there are registers for it,
+    since then each row of values is read from end to end."""
+    vectors = -(-width // lanes) if isinstance(width, int) else 0
+    if 0 < rows * vectors <= machine.registers * 3 // 4:
+        return Tile(rows, vectors, lanes, DTYPE)
+    return columns_tile(width, lanes, 4 if machine.registers == 32 else 2, rows)
 
 
 def emit_decode(
