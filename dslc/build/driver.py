@@ -35,7 +35,8 @@ from dslc.lowering.cuda_pack import pack_for_cuda
 from dslc.lowering.halves import halves
 from dslc.lowering.pack import Vectors, pack_weights
 from dslc.lowering.planes import prefers_planes
-from dslc.ops.strassen import conv2d_strassen
+from dslc.lowering.strassen import multiplied_by
+from dslc.ops.strassen import conv2d_strassen, matmul_strassen
 from dslc.ops.winograd import conv2d_winograd
 from dslc.passes import pipeline
 from dslc.passes.hoist import PREPARE, fixed_variables
@@ -119,7 +120,9 @@ def optimise(
         cpu = Vectors(target.vector_bits, target.has_bf16, target.exact)
         earlier = pipeline.before_lowering(partial(prefers_planes, cpu=cpu))
         program = pipeline.run(program, earlier, dump)
-        pack = partial(pack_weights, cpu=cpu, fixed=fixed_variables(program))
+        fixed = fixed_variables(program)
+        quick = () if cpu.exact else multiplied_by(program, fixed, cpu.lanes("f32"))
+        pack = partial(pack_weights, cpu=cpu, fixed=fixed, quick=quick)
         kernels = (
             ("pack", pipeline.each_entry(pack)),
             ("halves", pipeline.each_entry(partial(halves, dots=cpu.dots))),
@@ -218,17 +221,17 @@ def _summarised(
         tuple(dict.fromkeys([*notes, *(note for _, entry in reports for note in entry.notes)])),
         tuple(gpu),
         layers_of(program, conv2d_winograd),
-        layers_of(program, conv2d_strassen),
+        layers_of(program, conv2d_strassen, matmul_strassen),
     )
 
 
-def layers_of(program: Program, op: Op) -> tuple[str, ...]:
-    """What the op does, by its layers."""
+def layers_of(program: Program, *ops: Op) -> tuple[str, ...]:
+    """What the ops do, by their layers."""
     found = (
         eqn.origin.path or eqn.outputs[0].name
         for entry in program.entries
         for eqn in entry.function.eqns
-        if eqn.op is op
+        if eqn.op in ops
     )
     return tuple(dict.fromkeys(found))
 

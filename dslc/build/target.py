@@ -48,9 +48,9 @@ _MORE = (
 class Target:
     """`name` in the artifact; `cpu` for LLVM (`native` or a level); `features`: CPU flags that
     the code needs; `tasks`: into how many tasks big kernels are cut; `architectures` of a GPU;
-    `machine`: the CPU's instruction set; `exact`: whether convolutions may not be done by
-    Winograd's way or Strassen's; `memory`: the most bytes of an arena, where unknown dims have
-    these `sizes`."""
+    `machine`: the CPU's instruction set; `exact`: whether convolutions and products may
+    not be done by Winograd's way or Strassen's; `memory`: the most bytes of an arena, where unknown
+    dims have these `sizes`."""
 
     name: str
     kind: Literal["cpu", "cuda"]

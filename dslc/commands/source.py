@@ -60,7 +60,8 @@ def add_exact(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exact",
         action="store_true",
-        help="sums of convolutions as they are written: slower, and up to ten times more precise",
+        help="sums of convolutions and products as they are written: slower, and up to ten times "
+        "more precise",
     )
 
 

@@ -209,7 +209,7 @@ def _plan(group: Group, machine: Machine, size: Sizes) -> _Planned | None:
             return _plan_packed(anchor, machine, size)
         case "conv2d_winograd":
             return _plan_winograd(anchor, machine, size)
-        case "conv2d_strassen":
+        case "conv2d_strassen" | "matmul_strassen":
             return _plan_strassen(anchor, machine, size)
         case "conv2d_weight_gradient":
             return _plan_weight_gradient(anchor, machine, size)
@@ -389,14 +389,14 @@ def _plan_winograd(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | Non
 
 def _plan_strassen(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
     x, w = anchor.inputs
-    attrs = cast(StrassenAttrs, anchor.attrs)
+    steps = (1, *anchor.attrs.stride) if isinstance(anchor.attrs, StrassenAttrs) else (1,)
     _, _, depth, width = cast(tuple[int, ...], w.type.dims)
     lanes = machine.lanes("float32")
     if depth % lanes or width % lanes:
         return None
     *pixels, columns = map(size, anchor.outputs[0].type.dims)
     image, panels = size.operand(x), Panels(size.buffer(w), "float32", width)
-    planned = plan_strassen(tuple(pixels), cast(int, columns), depth, attrs.stride, width, machine)
+    planned = plan_strassen(tuple(pixels), cast(int, columns), depth, steps, width, machine)
     plan = chosen(planned, machine)
     return _Planned(
         plan,

@@ -17,7 +17,7 @@ from dslc.ir.types import DType, TensorType
 from dslc.ops.attention_formula import AttentionAttrs, score_dims
 from dslc.ops.parts import PartsAttrs
 from dslc.ops.scan_attrs import ScanAttrs
-from dslc.ops.strassen import StrassenAttrs
+from dslc.ops.strassen import conv2d_strassen, matmul_strassen
 from dslc.ops.winograd import WinogradAttrs
 
 WINDOW = 32  # reductions over no more (constant) elements are written out as one expression
@@ -164,8 +164,8 @@ def flops_of(eqn: Eqn) -> Dim:
         return _attention_flops(eqn)
     if isinstance(eqn.attrs, WinogradAttrs):  # what it computes, not how
         return eqn.outputs[0].type.size * (2 * eqn.attrs.kernel**2 * eqn.inputs[0].type.dims[3])
-    if isinstance(eqn.attrs, StrassenAttrs):
-        return eqn.outputs[0].type.size * (2 * eqn.inputs[0].type.dims[3])
+    if eqn.op in (conv2d_strassen, matmul_strassen):
+        return eqn.outputs[0].type.size * (2 * eqn.inputs[0].type.dims[-1])
     cost = cost_of(eqn)
     steps = product(cost.reduction) if cost.reduction is not None else 0
     parts = len(eqn.outputs) if isinstance(eqn.attrs, PartsAttrs) else 1

@@ -17,6 +17,7 @@ CONTRACTIONS = (
     "matmul_packed",
     "matmul_parts",
     "matmul_pairs",
+    "matmul_strassen",
     "conv2d",
     "conv2d_packed",
     "conv2d_winograd",

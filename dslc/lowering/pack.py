@@ -5,6 +5,7 @@
     either, of 3x3 kernels        becomes   conv2d_winograd(.., transformed(pack(w))), where it pays
     conv2d(x, w), few channels    becomes   the same of phases (phases.py), where it pays
     conv2d(x, w), of 1x1 kernels  becomes   conv2d_strassen(x, summed(pack(w))), where it pays
+    matmul(x, w)                  becomes   matmul_strassen(x, summed(pack(w))), where all do by w
     matmul(h, w) in a loop        becomes   matmul_packed(h, pack(w)), if w is the same each time;
                                             matmul_parts, if what it gives is taken apart (gates.py)
     matmul(x, w)                  becomes   matmul_packed(x, pack(w)), if w never changes; what w
@@ -49,7 +50,7 @@ from dslc.ops.packed import (
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.shape import reshape, transpose
 from dslc.ops.slicing import pad, slice_
-from dslc.ops.strassen import StrassenAttrs, conv2d_strassen
+from dslc.ops.strassen import StrassenAttrs, conv2d_strassen, matmul_strassen
 from dslc.ops.windows import ConvAttrs, ConvInputGradientAttrs
 from dslc.ops.winograd import WinogradAttrs, conv2d_winograd
 
@@ -79,14 +80,18 @@ class Vectors:
         return self.bits // 8 // (4 if dtype == "bf16" else ITEMSIZE[dtype])
 
 
-def pack_weights(entry: Entry, cpu: Vectors, fixed: Container[str]) -> Entry:
-    """The entry for a CPU; `fixed`: variables that no entry changes."""
+def pack_weights(
+    entry: Entry, cpu: Vectors, fixed: Container[str], quick: Container[str] = ()
+) -> Entry:
+    """The entry for a CPU; `fixed`: variables that no entry changes; `quick`: those of them whose
+    products go by Strassen's way."""
     function = entry.function
     weights = {
         param
         for param, argument in zip(function.params, entry.arguments)
         if argument.role in ("weight", "state") and argument.name in fixed
     }
+    names = {param: a.name for param, a in zip(function.params, entry.arguments)}
 
     def rule(eqn: Eqn, b: Builder, context: Context) -> Value | None:
         if eqn.op is conv2d:
@@ -94,8 +99,12 @@ def pack_weights(entry: Entry, cpu: Vectors, fixed: Container[str]) -> Entry:
         if eqn.op is conv2d_input_gradient:
             return _to_input(eqn, b, cpu, bool(weights))
         if eqn.op is matmul:
-            known = _made_of(eqn.inputs[1], context) in weights
-            return _product(eqn, b, cpu, _narrow(eqn.inputs[1], context)) if known else None
+            weight = _made_of(eqn.inputs[1], context)
+            if weight not in weights:
+                return None
+            if names[weight] in quick:
+                return _product_of_sums(eqn, b, cpu)
+            return _product(eqn, b, cpu, _narrow(eqn.inputs[1], context))
         return None
 
     rules: list[Rule] = [rule]
@@ -151,6 +160,13 @@ def _product(eqn: Eqn, b: Builder, cpu: Vectors, kept: Value) -> Value | None:
         return None
     packed = pack_matrix(b, kept, attrs.transpose_b, cpu)
     return _summed(b, matmul_packed, x, packed, PackedMatmulAttrs(columns))
+
+
+def _product_of_sums(eqn: Eqn, b: Builder, cpu: Vectors) -> Value:
+    """The product by Strassen's way."""
+    (x, w), attrs = eqn.inputs, cast(MatmulAttrs, eqn.attrs)
+    sums = summed(b, pack_matrix(b, w, attrs.transpose_b, cpu))
+    return cast(Value, matmul_strassen(b, x, sums))
 
 
 def _is_narrow(w: Value, columns: int, cpu: Vectors) -> bool:

@@ -1,4 +1,5 @@
-"""Strassen's way to multiply, for 1x1 convolutions: for the CPU; made by the lowering alone.
+"""Strassen's way to multiply, for 1x1 convolutions and for products by weights: for the CPU; made
+by the lowering alone.
 
 A product of two 2x2 matrices of blocks needs seven products of blocks, not eight (Strassen 1969,
 Gaussian Elimination is not Optimal): each is of a sum of the left's quarters (`LEFT`) and one of
@@ -9,6 +10,7 @@ are two panels of output channels. The sums of weights are made beforehand,
     [pairs of panels, 7, C / 2, width].
 
 Images are NHWC, pixels are numbered over all of them; one without a second is paired with itself.
+Rows of a plain product are what pixels of one image are.
 `docs/design/0034` has the bounds of its error.
 
 Non-goals: when it pays (`lowering/strassen.py`), how it runs (`schedules/cpu/strassen.py`).
@@ -16,7 +18,7 @@ Non-goals: when it pays (`lowering/strassen.py`), how it runs (`schedules/cpu/st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dslc._frozen import dataclass
@@ -27,6 +29,7 @@ from dslc.ir.op import (
     Expr,
     Index,
     Kernels,
+    NoAttrs,
     NoFacet,
     Op,
     Operand,
@@ -99,9 +102,7 @@ def _compute(
 ) -> Reader:
     """All seven products of each element; its template has a better way."""
     x, w = operands
-    _, _, depth, width = w.type.dims
     n, height, across, _ = outputs[0].dims
-    dtype = x.type.dtype
 
     def calculated(name: str, a: Expr, b: Dim) -> Expr:
         return k.binary(name, a, k.dim(b), "index")
@@ -118,37 +119,49 @@ def _compute(
         image, row, column, o = index
         flat = k.binary("add", calculated("mul", image, height), row, "index")
         flat = k.binary("add", calculated("mul", flat, across), column, "index")
-        odd = calculated("mod", flat, 2)
-        first = k.binary("sub", flat, odd, "index")
-        next_ = calculated("add", first, 1)
-        there = k.compare("lt", next_, k.dim(n * height * across), "index")
-        second = k.select(there, next_, first)
-        within = calculated("mod", o, 2 * width)
-        below = k.compare("eq", odd, k.dim(1), "index")
-        right = k.compare("ge", within, k.dim(width), "index")
-        panel, lane = calculated("floordiv", o, 2 * width), calculated("mod", within, width)
-
-        def sign(f: int) -> Expr:
-            a, b, c, d = (k.const(signs[f], dtype) for signs in RESULT)
-            return k.select(below, k.select(right, d, c), k.select(right, b, a))
-
-        def product(r: Index) -> Expr:
-            behind = calculated("add", r[0], depth)
-            quarters = [pixel(at, c) for at in (first, second) for c in (r[0], behind)]
-            total = k.const(0, dtype)
-            for f, left in enumerate(LEFT):
-                seen = k.const(0, dtype)
-                for factor, quarter in zip(left, quarters):
-                    if factor:
-                        name = "add" if factor > 0 else "sub"
-                        seen = k.binary(name, seen, quarter, dtype)
-                made = k.binary("mul", seen, w((panel, k.dim(f), r[0], lane)), dtype)
-                total = k.binary("add", total, k.binary("mul", sign(f), made, dtype), dtype)
-            return total
-
-        return k.reduce("sum", (depth,), product, dtype)
+        return _element(k, pixel, n * height * across, w, flat, o)
 
     return read
+
+
+def _element(
+    k: Kernels, pixel: Callable[[Expr, Expr], Expr], rows: Dim, w: Operand, flat: Expr, o: Expr
+) -> Expr:
+    """Output channel `o` of the pixel of number `flat`, of `rows` pixels."""
+    _, _, depth, width = w.type.dims
+    dtype = w.type.dtype
+
+    def calculated(name: str, a: Expr, b: Dim) -> Expr:
+        return k.binary(name, a, k.dim(b), "index")
+
+    odd = calculated("mod", flat, 2)
+    first = k.binary("sub", flat, odd, "index")
+    next_ = calculated("add", first, 1)
+    second = k.select(k.compare("lt", next_, k.dim(rows), "index"), next_, first)
+    within = calculated("mod", o, 2 * width)
+    below = k.compare("eq", odd, k.dim(1), "index")
+    right = k.compare("ge", within, k.dim(width), "index")
+    panel, lane = calculated("floordiv", o, 2 * width), calculated("mod", within, width)
+
+    def sign(f: int) -> Expr:
+        a, b, c, d = (k.const(signs[f], dtype) for signs in RESULT)
+        return k.select(below, k.select(right, d, c), k.select(right, b, a))
+
+    def product(r: Index) -> Expr:
+        behind = calculated("add", r[0], depth)
+        quarters = [pixel(at, c) for at in (first, second) for c in (r[0], behind)]
+        total = k.const(0, dtype)
+        for f, left in enumerate(LEFT):
+            seen = k.const(0, dtype)
+            for factor, quarter in zip(left, quarters):
+                if factor:
+                    name = "add" if factor > 0 else "sub"
+                    seen = k.binary(name, seen, quarter, dtype)
+            made = k.binary("mul", seen, w((panel, k.dim(f), r[0], lane)), dtype)
+            total = k.binary("add", total, k.binary("mul", sign(f), made, dtype), dtype)
+        return total
+
+    return k.reduce("sum", (depth,), product, dtype)
 
 
 def _sample(image: tuple[Any, ...], panels: int, width: int, *stride: int) -> Sample:
@@ -172,4 +185,48 @@ conv2d_strassen = Op(
     ),
 )
 
-OPS: tuple[Op, ...] = (conv2d_strassen,)
+# --- products -------------------------------------------------------------------------------------
+
+
+def _matmul_type(attrs: NoAttrs, a: TensorType, w: TensorType) -> TensorType:
+    if (a.rank, w.rank) != (2, 4):
+        raise TypeRuleError(f"cannot multiply {a} by sums of weights {w}")
+    *_, rows, columns = _type(StrassenAttrs(), a.with_dims((1, 1, *a.dims)), w).dims
+    return a.with_dims((rows, columns))
+
+
+def _matmul_reference(attrs: NoAttrs, a: Any, w: Any) -> Any:
+    return _reference(StrassenAttrs(), a[None, None], w)[0, 0]
+
+
+def _matmul_compute(
+    k: Kernels, attrs: NoAttrs, operands: Sequence[Operand], outputs: Sequence[TensorType]
+) -> Reader:
+    a, w = operands
+
+    def read(index: Index) -> Expr:
+        return _element(k, lambda row, c: a((row, c)), outputs[0].dims[0], w, *index)
+
+    return read
+
+
+def _matmul_sample(rows: Dim, inner: int, panels: int, width: int) -> Sample:
+    weight = TensorType("f32", (panels, len(LEFT), inner // 2, width))
+    return Sample((TensorType("f32", (rows, inner)), weight), rtol=2e-4, why="differences of sums")
+
+
+matmul_strassen = Op(
+    "matmul_strassen",
+    attrs=NoAttrs,
+    type_rule=_matmul_type,
+    reference=_matmul_reference,
+    gradient=NoFacet("the lowering makes it, after gradients are taken"),
+    compute=_matmul_compute,
+    samples=(
+        _matmul_sample(5, 4, 1, 2),
+        _matmul_sample(sym("N"), 32, 2, 16),
+        _matmul_sample(0, 32, 1, 16),
+    ),
+)
+
+OPS: tuple[Op, ...] = (conv2d_strassen, matmul_strassen)

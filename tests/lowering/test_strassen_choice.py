@@ -1,4 +1,5 @@
-"""Which 1x1 convolutions go by Strassen's way, with what weights, and that --exact refuses it."""
+"""Which 1x1 convolutions and products by weights go by Strassen's way, with what weights, and that
+--exact refuses it."""
 
 from __future__ import annotations
 
@@ -15,7 +16,14 @@ from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
 from dslc.lowering.strassen import Product, pays, summed
-from dslc.ops.strassen import LEFT, RESULT, RIGHT, StrassenAttrs, conv2d_strassen
+from dslc.ops.strassen import (
+    LEFT,
+    RESULT,
+    RIGHT,
+    StrassenAttrs,
+    conv2d_strassen,
+    matmul_strassen,
+)
 from dslc.source import SourceFile
 
 TARGET = Target("test", "cpu", "x86-64-v3", (), 256, 1)
@@ -82,3 +90,46 @@ def test_exact_and_training_refuse_it() -> None:
     assert layers(TARGET, training=False) == ("first", "second")
     assert layers(replace(TARGET, exact=True), training=False) == ()
     assert layers(TARGET, training=True) == ()
+
+
+DENSE = """
+model Net(x: f32[N, 128, 256]) -> f32[N, 128, 512] {
+    return x |> first: dense[512] |> relu |> second: dense[512] |> third: dense[512]
+}
+"""
+# `shared` is multiplied by many rows and by one.
+SHARED = """
+model Net {
+    shared = dense[512, bias=false]
+    alone = dense[512, bias=false]
+
+    entry many(x: f32[T, 128, 512]) -> f32[T, 128, 512] { return x |> shared |> alone }
+    entry one(x: f32[1, 512]) -> f32[1, 512] { return x |> shared }
+}
+"""
+
+
+def dense_layers(source: str, target: Target = TARGET, training: bool = False) -> tuple[str, ...]:
+    program = session.program_of(SourceFile("net", source), training=training)
+    return driver.layers_of(driver.optimise(program, target), matmul_strassen)
+
+
+def test_products_by_weights_go_by_it() -> None:
+    assert dense_layers(DENSE) == ("first", "second", "third")
+    assert dense_layers(DENSE, replace(TARGET, exact=True)) == ()
+    assert dense_layers(DENSE.replace("128", "64")) == ()  # rows
+    assert dense_layers(DENSE.replace("128", "N")) == ()  # of an unknown number
+    trained = DENSE + "train Net {\n    loss mean(output * output)\n    optimizer sgd[lr=0.1]\n}\n"
+    assert dense_layers(trained, training=True) == ()
+
+
+def test_a_weight_has_one_form() -> None:
+    assert dense_layers(SHARED) == ("alone",)
+
+
+def test_sizes_of_their_own_share_the_sums() -> None:
+    program = session.program_of(SourceFile("net", DENSE), training=False)
+    made = driver.optimise(program, TARGET, sizes={"N": (1, 8)})
+    entries = [entry for entry in made.entries if entry.name.startswith("forward")]
+    assert len(entries) == 3
+    assert len({entry.arguments for entry in entries}) == 1

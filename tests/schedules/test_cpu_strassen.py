@@ -50,7 +50,7 @@ def run(conv, x, w, width, machine=MACHINE, dynamic=False):
     def plan(batch):
         pixels = (batch, *conv.out)
         depth = conv.channels // 2
-        return plan_strassen(pixels, conv.out_channels, depth, conv.stride, width, machine)
+        return plan_strassen(pixels, conv.out_channels, depth, (1, *conv.stride), width, machine)
 
     def body(x_buffer, w_buffer, out, scratch, *sizes):
         target = dense(out, "float32", *dims)
@@ -103,11 +103,39 @@ def test_narrower_vectors(bits):
 def test_tasks_share_tiles(dynamic):
     conv = pointwise(3, 19, 19, 32, 64)
     machine = Machine(MACHINE.vector_bits, tasks=3)
-    made = plan_strassen((3, 19, 19), 64, 16, (1, 1), 32, machine)
+    made = plan_strassen((3, 19, 19), 64, 16, (1, 1, 1), 32, machine)
     assert made.tasks == 3
     check(conv, machine, dynamic)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 33])
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_rows_of_a_product(rows, dynamic):
+    random = np.random.default_rng(0)
+    x, w = random.standard_normal((rows, 96)), random.standard_normal((128, 96, 1, 1))
+    x, w = x.astype("float32"), w.astype("float32")
+
+    def plan(count):
+        return plan_strassen((count,), 128, 48, (1,), 32, MACHINE)
+
+    def body(x_buffer, w_buffer, out, scratch, *sizes):
+        emit_strassen(
+            plan(sizes[0] if dynamic else rows), Operand(x_buffer, "float32", (96, 1)),
+            Panels(w_buffer, "float32", 32),
+            lambda index, value: T.buffer_store(out, value, [index[0] * 128 + index[1]]),
+            Operand(scratch, "float32", (1,)),
+        )  # fmt: skip
+
+    kernel = compile_body(body, ["float32"] * 4, 1 * dynamic)
+    made = plan(tvm.tirx.Var("n", "int64") if dynamic else rows)
+    out, whole = guarded(rows * 128, "float32")
+    scratch, spare = guarded(made.scratch_bytes // 4, "float32")
+    kernel(x.reshape(-1), sums(w, 32), whole, spare, *[rows] * dynamic)
+    assert np.isnan(whole[out.size :]).all()
+    assert np.isnan(spare[scratch.size :]).all()
+    np.testing.assert_allclose(out.reshape(rows, 128), x @ w[:, :, 0, 0].T, atol=2e-4)
+
+
 def test_others_are_refused():
     with pytest.raises(InternalError, match="not by Strassen"):
-        plan_strassen((1, 7, 7), 96, 32, (1, 1), 32, MACHINE)
+        plan_strassen((1, 7, 7), 96, 32, (1, 1, 1), 32, MACHINE)

@@ -74,8 +74,8 @@ class Machine:
     multiplies pairs of bf16; `arm`: whether it is a 64-bit Arm, which has 32 registers of 128 bits.
     `most`: dims of the program that are never greater than a number.
     `repeated`: kernels are called in each step of a loop, which threads go through together.
-    `exact`: convolutions are plain sums, none by Winograd's way or Strassen's. `choices` were
-    measured on it for some kernels (`lowering/measured.py`), `choice` for this one.
+    `exact`: convolutions and products are plain sums, none by Winograd's way or Strassen's.
+    `choices` were measured on it for some kernels (`lowering/measured.py`), `choice` for this one.
     """
 
     vector_bits: int = 512

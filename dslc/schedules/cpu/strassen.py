@@ -1,7 +1,8 @@
-"""1x1 convolution of NHWC images by Strassen's way: seven products for eight (`ops/strassen.py`).
+"""1x1 convolution of NHWC images, and product by weights, by Strassen's way: seven products for
+eight (`ops/strassen.py`).
 
 Pixels are numbered over all images, two neighbours make a pair; channels and each two panels of
-output channels are halves. A block of pairs at a time:
+output channels are halves. Of a plain product, pixels are rows. A block of pairs at a time:
 
     the seven sums of the quarters of each pair, vectors of channels:  seen [7, pair, C / 2]
     for each two panels:
@@ -53,11 +54,12 @@ from dslc.schedules.cpu.register_tile import allocate
 
 @dataclass(frozen=True, slots=True)
 class StrassenPlan:
-    """How it is run: `pixels` of the result (images, rows, columns), `columns` of a product."""
+    """How it is run: `pixels` of the result (images, rows, columns; or rows alone) and the steps
+    that those of x are apart, `columns` of a product."""
 
-    pixels: tuple[Size, Size, Size]
+    pixels: tuple[Size, ...]
     columns: int
-    stride: tuple[int, int]
+    steps: tuple[int, ...]
     products: Products
     tasks: int
 
@@ -85,7 +87,7 @@ class StrassenPlan:
 
 
 def plan_strassen(
-    pixels: tuple[Size, Size, Size], columns: int, depth: int, stride: tuple[int, int], width: int,
+    pixels: tuple[Size, ...], columns: int, depth: int, steps: tuple[int, ...], width: int,
     machine: Machine,
 ) -> StrassenPlan:  # fmt: skip
     """The plan for weights of half as many channels, `depth`, in panels of `width`."""
@@ -97,15 +99,15 @@ def plan_strassen(
     products = plan_products(
         len(LEFT), depth, width, pairs, tasks, machine.l2_bytes * 5 // 8, machine
     )
-    return StrassenPlan(pixels, columns, stride, products, tasks)
+    return StrassenPlan(pixels, columns, steps, products, tasks)
 
 
 def emit_strassen(
     plan: StrassenPlan, x: Operand, weights: Panels, epilogue: Epilogue,
     scratch: Operand | None = None,
 ) -> None:  # fmt: skip
-    """Emits the kernel's body; x is [batch, height, width, channels]. The epilogue's index is
-    (image, row, column, output channel). `scratch` (rank 1) holds `plan.scratch_bytes` bytes."""
+    """Emits the kernel's body; x is [pixels.., channels]. The epilogue's index is (pixel.., output
+    channel). `scratch` (rank 1) holds `plan.scratch_bytes` bytes."""
     require(weights.width == plan.products.width, "weights are packed for another tile")
     if scratch is None:
         raise InternalError("Strassen's product needs scratch")
@@ -134,9 +136,9 @@ def _see(plan: StrassenPlan, x: Operand, scratch: Operand, pixel: Expr, to: Expr
     second = pixel + 1 if plan.is_even else smaller(pixel + 1, plan.rows - 1)
     starts = []
     for each in (pixel, second):
-        image, row, column = unflatten(T.bind(i64(each)), plan.pixels)
-        row, column = row * plan.stride[0], column * plan.stride[1]
-        starts.append(T.bind(x.at(image, row, column, i64(0))))
+        index = unflatten(T.bind(i64(each)), plan.pixels)
+        at = (i * step for i, step in zip(index, plan.steps, strict=True))
+        starts.append(T.bind(x.at(*at, i64(0))))
     with loop(0, p.depth // lanes) as vector:
         at = T.bind(vector * lanes)
         quarters = [
@@ -157,7 +159,7 @@ def _make(
     def half_of(below: int) -> None:
         """Those of one pixel."""
         p = plan.products
-        image, row, column = (T.bind(i) for i in unflatten(T.bind(pixel + below), plan.pixels))
+        index = [T.bind(i) for i in unflatten(T.bind(pixel + below), plan.pixels)]
         for right in range(2):
             signs = RESULT[2 * below + right]
             with loop(0, p.width) as c:
@@ -165,8 +167,7 @@ def _make(
                     scratch.buffer[source + f * p.made_stride + c] if sign else None
                     for f, sign in enumerate(signs)
                 ]
-                at = (image, row, column, first + right * p.width + c)
-                epilogue(at, _sum(signs, made))
+                epilogue((*index, first + right * p.width + c), _sum(signs, made))
 
     half_of(0)
     if plan.is_even:
