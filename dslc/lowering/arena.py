@@ -141,14 +141,14 @@ def _is_natural(atom: Atom) -> bool:
         case Sym():
             return True
         case Quotient(num, den):
-            return _are_natural(num) and _are_natural(den)
+            return is_never_negative(num) and is_never_negative(den)
         case Remainder(_, den):
-            return _are_natural(den)
+            return is_never_negative(den)
         case Extremum(kind, args):
-            return (any if kind == "max" else all)(map(_are_natural, args))
+            return (any if kind == "max" else all)(map(is_never_negative, args))
 
 
-def _are_natural(dim: Dim) -> bool:
+def is_never_negative(dim: Dim) -> bool:
     return all(count > 0 and all(map(_is_natural, unit)) for unit, count in _terms(dim))
 
 

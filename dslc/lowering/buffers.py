@@ -30,18 +30,19 @@ STORED: Mapping[DType, str] = {
 @dataclass(frozen=True, slots=True)
 class Memory:
     """A value in a flat buffer, in row-major order; of the first `rows` dims there is only what one
-    index into them has."""
+    index into them has, from element `start` on."""
 
     buffer: Any
     type: TensorType
     rows: int = 0
+    start: Expr = None
 
     def offset(self, k: ScalarKernels, index: Index) -> Expr:
         """Position of an element; an index of one entry is that position already when the value
         is read flat (`index` then stands for all dims)."""
         if len(index) == 1 and self.type.rank != 1:
             return index[0]
-        total = k.dim(0)
+        total = k.dim(0) if self.start is None else self.start
         for i, stride in zip(index[self.rows :], strides_of(self.type.dims[self.rows :])):
             total = k.binary("add", total, k.binary("mul", i, k.dim(stride), "index"), "index")
         return total

@@ -6,7 +6,7 @@ written; the arena is a 64-byte aligned u8 array of the planned size. Inputs are
 all others are the runtime's own, and taken as they are. A scan is a loop in it: the kernels of its
 body are called once for each step, with addresses that move along. Where they are cut into parts,
 and there is enough to do, threads go through the loop together: each calls its part of a kernel,
-and waits for the others before the next.
+and waits for the others before the next. So do kernels that share a launch, but without waiting.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dslc.ir.types import ITEMSIZE, DType, TensorType
 from dslc.lowering.kernel import Kernel
 from dslc.lowering.memory import InArena, InArgument, InCarry, InOutput, OfScan, Place, Slots
 from dslc.lowering.sizes import dim_expression, i64
+from dslc.lowering.tasks import PARALLEL_OPERATIONS
 from dslc.schedules.cpu.contract import PARALLEL_WORK
 
 REGION = "pragma_parallel_launch_point"  # what stands in it is run by each thread
@@ -84,7 +85,18 @@ class Loop:
         return max([1, *counts, *(s.parts for s in self.steps if isinstance(s, Loop))])
 
 
-Step: TypeAlias = Call | CopyCall | Loop
+@dataclass(frozen=True, slots=True, eq=False)
+class Launch:
+    """Kernels that don't wait for one another, in one launch of `tasks` tasks. A kernel that is not
+    cut into parts is done by one of them: `owners` tells by which. `work`: operations of all."""
+
+    calls: tuple[Call, ...]
+    owners: tuple[int, ...]
+    tasks: int
+    work: Dim
+
+
+Step: TypeAlias = Call | CopyCall | Loop | Launch
 
 COUNTED = "__counted"  # behind the name of an entry's other function
 
@@ -160,12 +172,21 @@ def _emit_counted(emitter: _Emitter, steps: Sequence[Step], counters: Counters) 
     def now() -> Expr:
         return tirx.call_llvm_intrin("int64", counters.clock)
 
-    before = start + i64(len(steps))
+    each = [alone for step in steps for alone in _apart(step)]
+    before = start + i64(len(each))
     T.buffer_store(ticks, now(), [before])
-    for i, step in enumerate(steps):
+    for i, step in enumerate(each):
         emitter.emit([step])
         T.buffer_store(ticks, now() - ticks[before], [start + i64(i)])
         T.buffer_store(ticks, now(), [before])
+
+
+def _apart(step: Step) -> list[Step]:
+    """The kernels of a launch, each in one of its own."""
+    if not isinstance(step, Launch):
+        return [step]
+    made = zip(step.calls, step.owners)
+    return [replace(step, calls=(call,), owners=(owner,)) for call, owner in made]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,20 +227,50 @@ class _Emitter:
     def emit(self, steps: Sequence[Step]) -> None:
         for step in steps:
             match step:
-                case Call(kernel, function):
-                    sizes = [self.symbols[n] for n in kernel.symbols]
-                    with self.each_part(kernel.parts) as part:
-                        at = [self.address(place) for place in kernel.pointers]
-                        returned = "int32" if kernel.parallel else "void"
-                        turn = [self.turn] if kernel.repeated else []
-                        last = [part] if kernel.parts > 1 else []
-                        self.call(function, at, [*sizes, *turn, *last], returned)
+                case Call():
+                    with self.each_part(step.kernel.parts) as part:
+                        self.run_part(step, part)
+                case Launch():
+                    self.launch(step)
                 case CopyCall(source, target, size, function):
                     with self.each_part(1):
                         at = [self.address(source), self.address(target)]
                         self.call(function, at, [self.dim(size)], "void")
                 case Loop():
                     self.run(step)
+
+    def run_part(self, step: Call, part: Expr) -> None:
+        """A part of a kernel, or all of one that is not cut."""
+        kernel = step.kernel
+        at = [self.address(place) for place in kernel.pointers]
+        sizes = [self.symbols[name] for name in kernel.symbols]
+        turn = [self.turn] if kernel.repeated else []
+        last = [part] if kernel.parts > 1 else []
+        returned = "int32" if kernel.parallel else "void"
+        self.call(step.function, at, [*sizes, *turn, *last], returned)
+
+    def launch(self, launch: Launch) -> None:
+        """The kernels, by all threads at once if there is enough to do."""
+        if isinstance(launch.work, int):
+            (self.at_once if launch.work >= PARALLEL_OPERATIONS else self.in_turn)(launch)
+            return
+        with T.If(self.dim(launch.work) >= i64(PARALLEL_OPERATIONS)):
+            with T.Then():
+                self.at_once(launch)
+            with T.Else():
+                self.in_turn(launch)
+
+    def at_once(self, launch: Launch) -> None:
+        with T.parallel(i64(0), i64(launch.tasks)) as task:
+            for call, owner in zip(launch.calls, launch.owners):
+                if call.kernel.parts > 1:
+                    self.run_part(call, task)
+                else:
+                    with T.If(tirx.EQ(task, i64(owner))), T.Then():
+                        self.run_part(call, task)
+
+    def in_turn(self, launch: Launch) -> None:
+        self.emit(launch.calls)
 
     @contextmanager
     def each_part(self, count: int) -> Iterator[Expr]:

@@ -79,24 +79,26 @@ def places_of(group: Group, grouping: Grouping, plan: Plan, position: int) -> tu
 
 def make_kernel(
     name: str, group: Group, grouping: Grouping, plan: Plan, position: int, tasks: int,
-    math: Math, emit: Emit, repeated: bool = False,
+    math: Math, emit: Emit, repeated: bool = False, joint: bool = False,
 ) -> Kernel:  # fmt: skip
     """The kernel of the group at `position`; one that is `repeated` in a loop is cut into parts
-    that threads go through together (`parts.py`), and runs no parallel loop of its own."""
+    that threads go through together (`parts.py`), and runs no parallel loop of its own. So is one
+    that is `joint`, launched with others, if it can be."""
     found = pointers_of(group, grouping, plan.places)
     scratch = plan.scratch.get(position)
     symbols = symbols_of(group)
     with IRBuilder() as builder, T.prim_func(is_private=True):
         T.func_name(name)
         T.func_attr({"tirx.noalias": True})
-        task, extra = _declare_all(found, scratch, symbols, group, tasks, math, repeated)
+        task, extra = _declare_all(found, scratch, symbols, group, tasks, math, repeated, joint)
         note = emit(task, extra)
     function = builder.get()
     places = places_of(group, grouping, plan, position)
-    if task.parallel and repeated:
+    if task.parallel and (repeated or joint):
         divided = cut(function)
         if divided is None:
-            return make_kernel(name, group, grouping, plan, position, 1, math, emit, repeated)
+            tasks = 1 if repeated else tasks
+            return make_kernel(name, group, grouping, plan, position, tasks, math, emit, repeated)
         return Kernel(name, divided, places, symbols, False, note, repeated, tasks)
     if task.parallel:  # such a function returns a status
         status = tvm.ir.PrimType("int32")
@@ -106,7 +108,7 @@ def make_kernel(
 
 def _declare_all(
     found: Mapping[Place, list[Value]], scratch: InArena | None, symbols: Sequence[str],
-    group: Group, tasks: int, math: Math, repeated: bool,
+    group: Group, tasks: int, math: Math, repeated: bool, joint: bool,
 ) -> tuple[Task, Any]:  # fmt: skip
     """Parameters and buffers of the function being built; the task, and the scratch buffer."""
     types = [STORED[values[0].type.dtype] for values in found.values()]
@@ -120,7 +122,7 @@ def _declare_all(
         for values, buffer in zip(found.values(), _buffers(k, found, handles))
         for value in values
     }
-    task = Task(group, Graph(k, group.eqns, memory), tasks, turn)
+    task = Task(group, Graph(k, group.eqns, memory), tasks, turn, joint)
     if scratch is None:
         return task, None
     return task, handles[-1]

@@ -23,10 +23,11 @@ from dslc.ir.core import Entry, Eqn, Value
 from dslc.ir.dims import Dim, Poly
 from dslc.ir.picture import Box, Picture
 from dslc.lowering.arena import largest_live_set
-from dslc.lowering.cost import cost_of, flops_of
+from dslc.lowering.cost import cost_of
 from dslc.lowering.group import Group, Grouping
 from dslc.lowering.memory import InArena, InArgument, InCarry, InOutput, OfScan, Place
-from dslc.lowering.program import Layout, calls_of, kernel_name, moved, read_by, scan_attrs
+from dslc.lowering.program import Layout, calls_of, kernel_name, scan_attrs
+from dslc.lowering.work import flops_in, moved, read_by
 
 Template = Callable[[Group], object | None]
 
@@ -62,11 +63,8 @@ def pictured(entry: Entry, layout: Layout, template: Template) -> Picture:
 
 
 def _head(entry: Entry, layout: Layout) -> str:
-    flops: Dim = 0
-    for eqn in entry.function.eqns:
-        flops = flops + flops_of(eqn)
     step, live = largest_live_set(layout.plan.blocks)
-    calls = calls_of(layout)
+    calls, flops = calls_of(layout), flops_in(entry.function.eqns)
     head = f"{entry.name}: {number(calls)} kernel{'s' * (calls != 1)}, {number(flops)} FLOPs"
     head += f", {number(layout.plan.size)} bytes of arena"
     if live != 0:
@@ -120,6 +118,7 @@ class _List:
         )
         yield from _field("repeats", list(_repeated(group, computed)))
         yield from _field("scratch", self.scratch(i))
+        yield from _field("launch", self.launch(i))
         yield from _field("work", [_work(group, grouping)])
         body = self.layout.bodies.get(i)
         if body is not None:
@@ -161,6 +160,12 @@ class _List:
         return (
             [] if place is None else [f"arena {number(place.offset)}, {number(place.size)} bytes"]
         )
+
+    def launch(self, i: int) -> list[str]:
+        return [
+            f"shared by {launch[0]} to {launch[-1]}, which don't wait for one another"
+            for launch in self.layout.launches if i in launch
+        ]  # fmt: skip
 
 
 def _field(name: str, rows: Sequence[str]) -> Iterator[str]:
@@ -222,7 +227,5 @@ def _repeated(group: Group, computed: Mapping[Eqn, int]) -> Iterator[str]:
 
 
 def _work(group: Group, grouping: Grouping) -> str:
-    flops: Dim = 0
-    for eqn in group.eqns:
-        flops = flops + flops_of(eqn)
-    return f"{number(flops)} FLOPs, {number(moved(group, grouping))} bytes moved"
+    flops, bytes_ = flops_in(group.eqns), moved(group, grouping)
+    return f"{number(flops)} FLOPs, {number(bytes_)} bytes moved"

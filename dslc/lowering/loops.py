@@ -24,7 +24,7 @@ from dslc.lowering.buffers import Memory
 from dslc.lowering.group import Group
 from dslc.lowering.reductions import emit_reduction
 from dslc.lowering.row_loops import emit_rows
-from dslc.lowering.stream import BLOCK, fence, imported, past_caches, store_block
+from dslc.lowering.stream import BLOCK, fenced, imported, past_caches, store_block
 from dslc.lowering.tasks import Task, for_rows
 from dslc.ops.shape import ConcatAttrs
 from dslc.ops.slicing import PadAttrs
@@ -93,7 +93,7 @@ def _emit_past(task: Task, past: frozenset[Value], size: int) -> None:
             store_block(task, past, lambda lane: (k.binary("add", start, lane, "index"),))
 
     with imported(past):
-        for_rows(task, (size // BLOCK,), (BLOCK,), task.weight, block, lambda: fence(past))
+        for_rows(task, (size // BLOCK,), (BLOCK,), task.weight, block, lambda: fenced(past))
         with k.loop(size % BLOCK) as lane:
             task.store_all((k.binary("add", lane, k.dim(size - size % BLOCK), "index"),))
 

@@ -24,12 +24,12 @@ from dslc.lowering.attention_tiles import (
     emit_attention_group,
 )
 from dslc.lowering.contract import contraction_template, emit_contraction, scratch_of
-from dslc.lowering.cost import flops_of
 from dslc.lowering.entry import (
     COUNTED,
     Call,
     CopyCall,
     Counters,
+    Launch,
     Loop,
     Step,
     entry_dims,
@@ -38,6 +38,7 @@ from dslc.lowering.entry import (
 )
 from dslc.lowering.group import Group, Grouping, group
 from dslc.lowering.kernel import Kernel, make_kernel, places_of, pointers_of
+from dslc.lowering.launches import shared_launches, work_of
 from dslc.lowering.loops import emit_loops
 from dslc.lowering.measured import for_group
 from dslc.lowering.memory import InArena, InCarry, Place, Plan, plan, plan_body
@@ -48,6 +49,7 @@ from dslc.lowering.rows import join_rows
 from dslc.lowering.shared import Callee, Shared, told
 from dslc.lowering.tasks import Task
 from dslc.lowering.turns import emit_turn, is_turn
+from dslc.lowering.work import flops_in, moved
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.contract import Machine
@@ -89,12 +91,19 @@ class Work:
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     """A function's groups, where its values lie, and the same for the bodies of its scans, by the
-    number of their group. One that is `repeated` is such a body."""
+    number of their group. One that is `repeated` is such a body. `launches`: of several groups, by
+    `tasks` tasks."""
 
     grouping: Grouping
     plan: Plan
     bodies: Mapping[int, Layout]
     repeated: bool = False
+    launches: tuple[range, ...] = ()
+    tasks: int = 1
+
+    def joint(self, position: int) -> bool:
+        """Whether the group at `position` is launched with others."""
+        return any(position in launch for launch in self.launches)
 
 
 COPIED = "all of it is copied at each call: its old value is read later"
@@ -133,10 +142,12 @@ def lower_entry(
                 emit_loops(task)
         return None
 
+    math = vmath.fused_math if machine.fuses else vmath.math
+
     def make(name: str, g: Group, layout: Layout, position: int) -> Kernel:
         return make_kernel(
-            name, g, layout.grouping, layout.plan, position, machine.tasks, vmath.math, emit,
-            layout.repeated,
+            name, g, layout.grouping, layout.plan, position, machine.tasks, math, emit,
+            layout.repeated, layout.joint(position),
         )  # fmt: skip
 
     params = zip(entry.function.params, entry.arguments)
@@ -163,7 +174,11 @@ def layout_of(entry: Entry, machine: Machine) -> Layout:
     def grouped(function: Function) -> Grouping:
         return join_rows(function, join_moves(function, group(function)), machine.tasks)
 
-    return lay_out(entry, scratch, grouped)
+    layout = lay_out(entry, scratch, grouped)
+    if machine.tasks == 1:
+        return layout
+    launches = shared_launches(layout.grouping, layout.plan)
+    return replace(layout, launches=launches, tasks=machine.tasks)
 
 
 def template_of(group: Group, machine: Machine) -> object | None:
@@ -198,13 +213,10 @@ def assemble(
     if clock is not None:
         counted = make_entry(entry, steps, Counters(clock, layout.plan.size))
         joined.functions[tvm.ir.GlobalVar(entry.name + COUNTED)] = counted
-    flops: Dim = 0
-    for eqn in entry.function.eqns:
-        flops = flops + flops_of(eqn)
     return Lowered(
         entry.name, tvm.IRModule(joined.functions), entry_dims(entry), layout.plan.size,
         largest_live_set(layout.plan.blocks)[1], tuple(joined.names), len(set(joined.names)),
-        calls_of(layout), flops, tuple(dict.fromkeys(joined.notes)),
+        calls_of(layout), flops_in(entry.function.eqns), tuple(dict.fromkeys(joined.notes)),
         works_of(layout, entry.name) if clock is not None else (),
     )  # fmt: skip
 
@@ -214,25 +226,9 @@ def works_of(layout: Layout, prefix: str) -> tuple[Work, ...]:
     works = []
     for i, g in enumerate(layout.grouping.groups):
         name = f"{prefix}_{i}_scan" if g.kind == "scan" else kernel_name(prefix, i, g)
-        flops: Dim = 0
-        for eqn in g.eqns:
-            flops = flops + flops_of(eqn)
-        works.append(Work(name, flops, moved(g, layout.grouping)))
+        works.append(Work(name, flops_in(g.eqns), moved(g, layout.grouping)))
     works += [Work(f"{prefix}_copy", 0, 2 * copy.size) for copy in layout.plan.copies]
     return tuple(works)
-
-
-def read_by(g: Group, grouping: Grouping) -> list[Value]:
-    """What the group reads and does not make."""
-    return [value for value in g.inputs if grouping.base(value) not in g.outputs]
-
-
-def moved(g: Group, grouping: Grouping) -> Dim:
-    """Bytes of what the group reads and writes, each once."""
-    total: Dim = 0
-    for value in [*read_by(g, grouping), *g.outputs]:
-        total = total + value.type.nbytes
-    return total
 
 
 def plan_bodies(
@@ -294,20 +290,38 @@ class _Joined:
     def steps(self, layout: Layout, prefix: str) -> list[Step]:
         """What the host function does for the groups of one function, and the copies behind."""
         steps: list[Step] = []
+        launches = {launch.start: launch for launch in layout.launches}
         for i, g in enumerate(layout.grouping.groups):
             if g.kind == "scan":
                 steps.append(self.loop(layout, i, f"{prefix}_{i}"))
-            else:
+            elif i in launches:
+                steps += self.launch(layout, launches[i], prefix)
+            elif not layout.joint(i):
                 first = self.call(layout, i, kernel_name(prefix, i, g))
                 steps += [first, *map(self.behind, first.kernel.after, repeat(first.kernel))]
         for copy in layout.plan.copies:
             steps.append(self.copy(copy.source, copy.target, copy.size))
         return steps
 
+    def launch(self, layout: Layout, positions: range, prefix: str) -> list[Step]:
+        """Kernels that share a launch, but for those that have parallel loops of their own."""
+        steps: list[Step] = []
+        together: list[tuple[Call, Dim]] = []
+        for i in positions:
+            g = layout.grouping.groups[i]
+            call = self.call(layout, i, kernel_name(prefix, i, g))
+            if call.kernel.parallel:
+                steps += [*joint_launch(together, layout.tasks), call]
+                together = []
+            else:
+                together.append((call, work_of(g, layout.grouping)))
+        return [*steps, *joint_launch(together, layout.tasks)]
+
     def call(self, layout: Layout, position: int, name: str) -> Call:
         g, grouping, plan = layout.grouping.groups[position], layout.grouping, layout.plan
         together = tuple(map(tuple, pointers_of(g, grouping, plan.places).values()))
-        text = told(g, together, position in plan.scratch, layout.repeated)
+        joint = layout.joint(position)
+        text = told(g, together, position in plan.scratch, layout.repeated, joint)
         known = self.shared.find(text)
         if known is None:
             kernel = self.make(name, g, layout, position)
@@ -359,8 +373,23 @@ class _Joined:
         return Loop(
             attrs.length, attrs.reverse, layout.plan.scratch.get(position, InArena(0, 0)),
             places(anchor.inputs), places(anchor.outputs), body.plan.carries,
-            tuple(before), tuple(self.steps(body, prefix)), tuple(after), flops_of(anchor),
+            tuple(before), tuple(self.steps(body, prefix)), tuple(after), flops_in([anchor]),
         )  # fmt: skip
+
+
+def joint_launch(works: Sequence[tuple[Call, Dim]], tasks: int) -> list[Step]:
+    """The calls, each with its work, as a launch. What is not cut goes to the task that has least
+    to do."""
+    if len(works) < 2 and not any(call.kernel.parts > 1 for call, _ in works):
+        return [call for call, _ in works]
+    loads, owners, total = [0] * tasks, [], cast(Dim, 0)
+    for call, work in works:
+        owner = loads.index(min(loads))
+        if call.kernel.parts == 1 and isinstance(work, int):
+            loads[owner] += work
+        owners.append(owner)
+        total = total + work
+    return [Launch(tuple(call for call, _ in works), tuple(owners), tasks, total)]
 
 
 def kernel_name(entry: str, position: int, g: Group) -> str:

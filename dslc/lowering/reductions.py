@@ -10,6 +10,7 @@ Non-goals: the accumulators themselves (`accumulate.py`), positions of extrema (
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 from tvm import tirx
@@ -59,13 +60,19 @@ def _reduction_at(task: Task, value: Value, index: Index) -> Reduction:
     return asked
 
 
-def reduce_row(
-    task: Task, value: Value, index: Index, also: Callable[[Index], None] | None = None
-) -> None:
-    """One result of a reduction along the last axis. `also` is done at each index that is
-    reduced."""
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is done while a row is reduced: at each index `also`, and behind each block of elements
+    `behind`, with the index of the first and how many they are."""
+
+    also: Callable[[Index], None] | None = None
+    behind: Callable[[Index, int], None] | None = None
+
+
+def reduce_row(task: Task, value: Value, index: Index, beside: Beside | None = None) -> None:
+    """One result of a reduction along the last axis."""
     lanes = _lanes(_reduction_at(task, value, index))
-    _finish(task, value, index, _total(task, value, index, lanes, also))
+    _finish(task, value, index, _total(task, value, index, lanes, beside or Beside()))
 
 
 def _finish(task: Task, value: Value, index: Index, total: Expr) -> None:
@@ -97,9 +104,7 @@ def _emit_along(task: Task, value: Value, asked: Reduction) -> None:
     for_rows(task, value.type.dims, (), weight, row)
 
 
-def _total(
-    task: Task, value: Value, index: Index, lanes: int, also: Callable[[Index], None] | None
-) -> Expr:
+def _total(task: Task, value: Value, index: Index, lanes: int, beside: Beside) -> Expr:
     k = task.k
     asked = _reduction_at(task, value, index)
     outer, last = asked.dims[:-1], asked.dims[-1]
@@ -108,18 +113,24 @@ def _total(
 
     def add(r: Index, lane: Expr) -> None:
         sums.add(lane, asked.body(r))
-        if also is not None:
-            also((*index, *r))
+        if beside.also is not None:
+            beside.also((*index, *r))
 
     def block(r: Index) -> None:
         start = k.binary("mul", r[-1], k.dim(lanes), "index")
         with k.loop(lanes) as lane:
             add((*r[:-1], k.binary("add", start, lane, "index")), lane)
+        if beside.behind is not None:
+            beside.behind((*index, *r[:-1], start), lanes)
 
     def tail(r: Index) -> None:
-        if rest != 0:
-            with k.loop(rest) as lane:
-                add((*r, k.binary("add", k.dim(blocks * lanes), lane, "index")), lane)
+        if rest == 0:
+            return
+        start = k.dim(blocks * lanes)
+        with k.loop(rest) as lane:
+            add((*r, k.binary("add", start, lane, "index")), lane)
+        if beside.behind is not None and isinstance(rest, int):
+            beside.behind((*index, *r, start), rest)
 
     def row(r: Index) -> None:
         if blocks != 0:

@@ -64,11 +64,14 @@ class Shared:
         return callee, True
 
 
-def told(group: Group, together: Together, scratch: bool, repeated: bool) -> str:
+def told(
+    group: Group, together: Together, scratch: bool, repeated: bool, joint: bool = False
+) -> str:
     """The group as text, equal for those whose kernels are: all of its fields, whatever they are,
-    with values numbered as they are met; and whether it is of a scan's body."""
-    teller = _Teller()
-    return " ".join([teller.tell(group), teller.tell(together), str(scratch), str(repeated)])
+    with values numbered as they are met; whether it is of a scan's body, or launched with others.
+    """
+    tell, how = _Teller().tell, (scratch, repeated, joint)
+    return " ".join([tell(group), tell(together), *map(str, how)])
 
 
 class _Teller:

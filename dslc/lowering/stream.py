@@ -14,7 +14,7 @@ Non-goals: kernels of unknown size, whose results are stored like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -84,21 +84,22 @@ def imported(past: frozenset[Value]) -> Iterator[None]:
         yield
 
 
-def fence(past: frozenset[Value]) -> None:
-    """Behind a task's last store: other threads see them from here on."""
+@contextmanager
+def fenced(past: frozenset[Value]) -> Iterator[None]:
+    """Around what a task does: behind its last store, other threads see them all."""
+    yield
     if past:
         T.evaluate(tirx.call_extern("void", "dslc_fence"))
 
 
 def store_block(
-    task: Task, past: frozenset[Value], at: Callable[[Expr], Index],
-    ahead: Mapping[Value, Dim] | None = None,
-) -> None:  # fmt: skip
-    """The BLOCK results at the indices `at(lane)`. Operands are asked for so many elements `ahead`
-    of these places."""
+    task: Task, past: frozenset[Value], at: Callable[[Expr], Index], count: int = BLOCK
+) -> None:
+    """The results at the indices `at(lane)` of `count` lanes; whole vectors go past the caches."""
     k, memory = task.k, task.graph.memory
-    cells = {value: local(BLOCK, "float32") for value in past}
-    with k.loop(BLOCK) as lane:
+    whole = count - count % LANES
+    cells = {value: local(count, "float32") for value in past}
+    with k.loop(count) as lane:
         index = at(lane)
         results = [(value, task.graph.at(value, index)) for value in task.group.outputs]
         for value, result in results:
@@ -107,19 +108,20 @@ def store_block(
             else:
                 task.store(value, index, result)
     first = at(i64(0))
-    for value, distance in (ahead or {}).items():
-        start = T.bind(memory[value].offset(k, first) + k.dim(distance))
-        for n in range(0, BLOCK, LINE):
-            _ask(memory[value].buffer, start + i64(n))
     for value, cell in cells.items():
         start = T.bind(memory[value].offset(k, first))
-        for n in range(0, BLOCK, LANES):
+        for n in range(0, whole, LANES):
             place = tirx.address_of(memory[value].buffer[start + i64(n)])
             vector = vector_at(cell, i64(n), LANES)
             T.evaluate(tirx.call_extern("void", "dslc_store_past", place, vector))
+        with k.loop(count - whole) as lane:
+            at_lane = at(k.binary("add", lane, k.dim(whole), "index"))
+            task.store(value, at_lane, cell[lane + i64(whole)])
 
 
-def _ask(buffer: Any, at: Expr) -> None:
-    """Asks for the line of an element, which will be read."""
-    where = tirx.address_of(buffer[at])
-    T.evaluate(tirx.call_intrin("void", "tirx.prefetch", where, 0, 3, 1))
+def ask(buffer: Any, first: Expr, count: int) -> None:
+    """Asks for the lines of `count` elements of 32 bits, which will be read."""
+    start = T.bind(first)
+    for n in range(0, count, LINE):
+        where = tirx.address_of(buffer[start + i64(n)])
+        T.evaluate(tirx.call_intrin("void", "tirx.prefetch", where, 0, 3, 1))

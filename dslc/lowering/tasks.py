@@ -8,6 +8,7 @@ size decides when it runs. Non-goals: what is done for an index (`loops.py`, `re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from tvm import tirx
@@ -25,22 +26,25 @@ from dslc.lowering.sizes import i64
 
 # Work is counted in operations of one lane of a vector, of which a core does some 60 in a ns.
 PARALLEL_OPERATIONS = 600_000  # about 10 µs of work: less is not worth waking a thread
-REPEATED_OPERATIONS = 16_000  # in a loop that threads go through together: they wait anyway
+REPEATED_OPERATIONS = 16_000  # where threads go through loops or launches together anyway
 MOVED = 1.5  # operations that take as long as a byte takes from a cache
+Around = Callable[[], AbstractContextManager[None]]
+
 GUESS = 32  # what an unknown extent counts as when deciding what to cut into tasks
 
 
 @dataclass(slots=True, eq=False)
 class Task:
     """One kernel being emitted. `tasks` is the number of parallel parts; `turn` the step of the
-    loop that it is called in, if it is, which threads go through together; `parallel` tells
-    afterwards whether a parallel loop was emitted. `weight`: operations for each element, or what
-    its bytes take, if that is more."""
+    loop that it is called in, if it is, which threads go through together; `joint` tells whether it
+    is launched with others, and `parallel` afterwards whether a parallel loop was emitted.
+    `weight`: operations for each element, or what its bytes take, if that is more."""
 
     group: Group
     graph: Graph
     tasks: int
     turn: Expr | None = None
+    joint: bool = False
     parallel: bool = False
     weight: int = field(init=False)
 
@@ -55,7 +59,8 @@ class Task:
     @property
     def least(self) -> int:
         """Operations from which there are several parts."""
-        return PARALLEL_OPERATIONS if self.turn is None else REPEATED_OPERATIONS
+        together = self.turn is not None or self.joint
+        return REPEATED_OPERATIONS if together else PARALLEL_OPERATIONS
 
     def store(self, value: Value, index: Index, result: Expr) -> None:
         self.graph.memory[value].store(self.k, index, result)
@@ -85,43 +90,37 @@ def for_rows(
     inner: Sequence[Dim],
     weight: int,
     body: Callable[[Index], None],
-    end: Callable[[], None] | None = None,
+    around: Around = nullcontext,
 ) -> None:
     """Runs `body` for every index into a prefix of `outer + inner`: all of `outer` when serial,
-    enough of its dims for all tasks when parallel. `weight`: operations per element. `end` is done
-    at the end of each task."""
+    enough of its dims for all tasks when parallel. `weight`: operations per element. `around`
+    stands around what each task does."""
     total = product([*outer, *inner]) * weight
-    finish = end or _nothing
     if task.tasks == 1 or (isinstance(total, int) and total < task.least):
-        _serial(task, outer, body, finish)
+        _serial(task, outer, body, around)
         return
     if not outer:
         outer = inner  # a flat loop: cut the elements themselves
     if not outer:
-        _serial(task, outer, body, finish)  # one result: nothing to share out
+        _serial(task, outer, body, around)  # one result: nothing to share out
         return
     prefix = _prefix(outer, 4 * task.tasks)
     if isinstance(total, int):
-        _parallel(task, outer[:prefix], body, finish)
+        _parallel(task, outer[:prefix], body, around)
         return
     big = tirx.GE(task.k.dim(total), i64(task.least))
     with T.If(big):
         with T.Then(), task.k.scope():
-            _parallel(task, outer[:prefix], body, finish)
+            _parallel(task, outer[:prefix], body, around)
         with T.Else(), task.k.scope():
-            _serial(task, outer[: len(outer) - (outer is inner)], body, finish)
-
-
-def _nothing() -> None:
-    pass
+            _serial(task, outer[: len(outer) - (outer is inner)], body, around)
 
 
 def _serial(
-    task: Task, outer: Sequence[Dim], body: Callable[[Index], None], end: Callable[[], None]
+    task: Task, outer: Sequence[Dim], body: Callable[[Index], None], around: Around
 ) -> None:
-    with task.k.nest(outer) as index:
+    with around(), task.k.nest(outer) as index:
         body(index)
-    end()
 
 
 def _prefix(dims: Sequence[Dim], wanted: int) -> int:
@@ -135,7 +134,7 @@ def _prefix(dims: Sequence[Dim], wanted: int) -> int:
 
 
 def _parallel(
-    task: Task, dims: Sequence[Dim], body: Callable[[Index], None], end: Callable[[], None]
+    task: Task, dims: Sequence[Dim], body: Callable[[Index], None], around: Around
 ) -> None:
     """Balanced parts of the items of `dims`, in parallel."""
     k, total = task.k, product(dims)
@@ -144,9 +143,8 @@ def _parallel(
         count = k.dim(total)
         start = T.bind(tirx.floordiv(part * count, i64(task.tasks)))
         stop = T.bind(tirx.floordiv((part + i64(1)) * count, i64(task.tasks)))
-        with T.serial(start, stop) as item, k.scope():
+        with around(), T.serial(start, stop) as item, k.scope():
             body(unflatten(k, k.intern(item), dims))
-        end()
 
 
 def unflatten(k: ScalarKernels, item: Expr, dims: Sequence[Dim]) -> Index:

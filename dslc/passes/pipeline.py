@@ -27,6 +27,7 @@ from dslc.passes.precision import narrowed
 from dslc.passes.products import products
 from dslc.passes.quotients import quotients
 from dslc.passes.scans import scans
+from dslc.passes.stages import stages
 from dslc.passes.sums import sums
 from dslc.passes.totals import totals
 from dslc.passes.yields import yields
@@ -47,6 +48,7 @@ FUNCTION_PASSES: Mapping[str, FunctionPass] = {
     "products": products,
     "quotients": quotients,
     "scans": scans,
+    "stages": stages,
     "sums": sums,
     "totals": totals,
     "bf16": partial(narrowed, dtype="bf16"),
@@ -105,7 +107,7 @@ def before_lowering(prefers_planes: Callable[[Function, Function], bool] | None 
         *SIMPLIFY,
         *each("totals", "products", "quotients", "sums", "yields", "scans", "canonicalize"),
         ("layout", on_entries(laid_out)),
-        *each("canonicalize", "flatten"),
+        *each("canonicalize", "flatten", "stages"),
         ("absorb", absorb_transposes),
         *SIMPLIFY,
     )

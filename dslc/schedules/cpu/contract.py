@@ -95,6 +95,11 @@ class Machine:
         return 32 if self.vector_bits == 512 or self.arm else 16
 
     @property
+    def fuses(self) -> bool:
+        """Whether it rounds a product and a sum once."""
+        return self.vector_bits >= 256 or self.arm
+
+    @property
     def least_work(self) -> int:
         """Multiply-adds from which a kernel is cut into tasks."""
         return REPEATED_WORK if self.repeated else PARALLEL_WORK
