@@ -25,7 +25,8 @@ ARGUMENT = 4  # the same for the argument of a transcendental function
 
 
 def weight_of(value: Expr, weights: Mapping[int, int]) -> int:
-    """Nodes of an expression with its variables written out; a load counts as one."""
+    """Nodes of an expression with its variables written out; a load counts as one, but for choices
+    in its address."""
     match value:
         case tirx.Var():
             return weights.get(identity(value), 1)
@@ -38,8 +39,24 @@ def weight_of(value: Expr, weights: Mapping[int, int]) -> int:
             return 1 + weight_of(value.value if isinstance(value, tirx.Cast) else value.a, weights)
         case tirx.expr.BinaryOpExpr() | tirx.expr.CmpExpr() | tirx.And() | tirx.Or():
             return 1 + weight_of(value.a, weights) + weight_of(value.b, weights)
+        case tvm.ir.TensorLoad():
+            return 1 + sum(_choices(index, weights) for index in value.indices)
         case _:
             return 1
+
+
+def _choices(address: Expr, weights: Mapping[int, int]) -> int:
+    """Nodes of an address that are more than sums and products of what is as simple as a loop's
+    index: TVM looks into the sides of a choice again and again."""
+    match address:
+        case tirx.Var():
+            return weights.get(identity(address), 1) - 1
+        case tirx.Select():
+            return weight_of(address, weights)
+        case tirx.expr.BinaryOpExpr():
+            return _choices(address.a, weights) + _choices(address.b, weights)
+        case _:
+            return 0
 
 
 def constant_of(value: Expr) -> int | None:
