@@ -171,10 +171,10 @@ def _product_of_sums(eqn: Eqn, b: Builder, cpu: Vectors) -> Value:
 
 def _is_narrow(w: Value, columns: int, cpu: Vectors) -> bool:
     """Whether a panel of [N, K] would hold fewer columns than a vector, each of them long enough to
-    be multiplied as it lies."""
+    be multiplied as it lies: a single one would waste all lanes but one."""
     inner = cast(int, w.type.size) // columns
     lanes = cpu.lanes(w.type.dtype)
-    return columns < lanes and inner >= LONG * lanes
+    return columns < lanes and inner >= (1 if columns == 1 else LONG) * lanes
 
 
 def _summed(b: Builder, op: Op, x: Value, packed: Value, attrs: Attrs) -> Value:

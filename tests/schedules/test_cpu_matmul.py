@@ -160,6 +160,7 @@ def test_sources_follow_the_layout():
     assert source((4096, 1), stored(1, 4096), 20, 64, 4096) == "dots"
     assert source((4096, 1), stored(1, 4096), 99, 64, 4096) == "pack"
     assert source((4096, 1), stored(1, 4096), 99, 3, 4096) == "dots"
+    assert source((30, 1), stored(1, 1), 99, 1, 30) == "dots"
     assert source((64, 1), stored(1, 64), 99, 64, 64) == "pack"
 
 

@@ -157,7 +157,8 @@ def _source(
     few = most is not None and most <= FEW
     along_n, along_k = is_int(b.strides[-1], 1), is_int(b.strides[-2], 1)
     narrow = isinstance(n, int) and n < lanes
-    long = isinstance(k, int) and k >= (8 if few or narrow else 32) * lanes
+    least = 1 if is_int(n, 1) else 8 if few or narrow else 32
+    long = isinstance(k, int) and k >= least * lanes
     if along_k and is_int(a.strides[-1], 1) and long:
         many = most is None or most >= MANY
         return "dots" if narrow or not many else "pack"
