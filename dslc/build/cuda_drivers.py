@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from subprocess import run
 
 from dslc.build.cuda_toolchain import find_library
 from dslc.build.errors import BuildError
+from dslc.build.scratch import scratch_folder
 from dslc.diagnostics import InternalError
 
 _DRIVER, _RUNTIME = "libcuda.so.1", "libcudart.so.13"
@@ -55,12 +55,12 @@ def _loads(library: str) -> bool:
 
 def _load_standins(compiler: Sequence[str]) -> None:
     sources = Path(__file__).parent / "standin"
-    with tempfile.TemporaryDirectory(prefix="dslc-standin-") as folder:
+    with scratch_folder("standin") as folder:
         for name, source, script in (
             (_DRIVER, "cuda.c", None),
             (_RUNTIME, "cudart.c", "cudart.map"),
         ):
-            out = Path(folder) / name
+            out = folder / name
             versions = [] if script is None else [f"-Wl,--version-script={sources / script}"]
             _compile(compiler, sources / source, out, [f"-Wl,-soname,{name}", *versions])
             ctypes.CDLL(str(out), mode=ctypes.RTLD_GLOBAL)

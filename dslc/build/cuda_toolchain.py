@@ -18,7 +18,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from typing import Literal
 
 from dslc.build.errors import BuildError
 from dslc.build.fatbin import Image, pack
+from dslc.build.scratch import scratch_folder
 from dslc.diagnostics import InternalError
 
 Kind = Literal["cubin", "ptx"]
@@ -242,8 +242,8 @@ def _fetch(library: ctypes.CDLL, what: str, program: ctypes.c_void_p) -> bytes:
 
 def _compile_nvcc(source: str, architecture: str, kind: Kind, program: Path) -> bytes:
     arch = architecture if kind == "cubin" else architecture.replace("sm_", "compute_")
-    with tempfile.TemporaryDirectory(prefix="dslc-cuda-") as folder:
-        text, out = Path(folder) / "kernels.cu", Path(folder) / f"kernels.{kind}"
+    with scratch_folder("cuda") as folder:
+        text, out = folder / "kernels.cu", folder / f"kernels.{kind}"
         text.write_text(source, encoding="utf-8")
         command = [str(program), f"-{kind}", f"-arch={arch}", "-O3", "-w", "-std=c++17"]
         done = subprocess.run(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from dslc.autodiff.train_step import add_train_step
 from dslc.build import cache, describe, tuned
 from dslc.build.errors import BuildError
 from dslc.build.link import find_linker, link, no_linker
+from dslc.build.scratch import scratch_folder
 from dslc.build.special import Sizes, check_sizes, specialise
 from dslc.build.target import Target
 from dslc.build.worker import EntryReport, Job, Report
@@ -157,9 +157,9 @@ def build_program(
     infos: list[TargetInfo] = []
     reports: list[tuple[Target, EntryReport]] = []
     gpu: list[Mapping[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="dslc-build-") as folder:
+    with scratch_folder("build") as folder:
         for target in targets:
-            made = compile_target(optimised[target.name], target, Path(folder))
+            made = compile_target(optimised[target.name], target, folder)
             libraries[target.file] = made.library
             infos.append(target_info(optimised[target.name], target, made.entries))
             reports += [(target, entry) for entry in made.entries]
@@ -346,7 +346,7 @@ def target_info(program: Program, target: Target, entries: Sequence[EntryReport]
 def _code(entry: Entry, report: EntryReport) -> EntryCode:
     """`prepare` fills the variables that its outputs are named after; they follow its own."""
     variables = describe.variables_of(entry)
-    if entry.name == PREPARE:
+    if entry.prepares:
         variables += entry.outputs
     arena: DimExpr = dims.from_json(report.arena)
     sizes = tuple(DimSize(name, size) for name, size in entry.sizes)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from dslc.build.errors import BuildError
 from dslc.build.link import NO_LINKER, find_linker
+from dslc.build.scratch import scratch_folder
 
 MEMORY = 256 << 20  # bytes: several times the largest caches
 STEPS, RUNS = 2_000_000, 7  # of multiply-adds: 11 ms a run
@@ -106,8 +105,8 @@ def _code() -> ctypes.CDLL:
     compiler = find_linker()
     if compiler is None:
         raise BuildError(NO_LINKER)
-    with tempfile.TemporaryDirectory(prefix="dslc-peaks-") as folder:
-        source, library = Path(folder) / "peaks.c", Path(folder) / "peaks.so"
+    with scratch_folder("peaks") as folder:
+        source, library = folder / "peaks.c", folder / "peaks.so"
         source.write_text(SOURCE)
         flags = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC"]
         words = [*compiler, *flags, str(source), "-o", str(library)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from dslc.autodiff.train_step import add_train_step
 from dslc.build import driver, session
+from dslc.build.scratch import scratch_folder
 from dslc.build.special import check_sizes
 from dslc.build.target import parse_targets, with_memory
 from dslc.cli import EXIT_USAGE, UserError
@@ -87,8 +87,8 @@ def later(program: Program, args: argparse.Namespace) -> str:
         return shown(optimised, args, args.entry)
     program = only(optimised, args.entry)
     wanted = "asm" if args.stage == "cuda" else "page" if args.html else args.stage
-    with tempfile.TemporaryDirectory(prefix="dslc-show-") as folder:
-        job = driver.make_job(program, target, Path(folder), wanted)
+    with scratch_folder("show") as folder:
+        job = driver.make_job(program, target, folder, wanted)
         return driver.run_job(job).text.rstrip()
 
 

@@ -123,6 +123,10 @@ class Argument:
     role: Role
 
 
+# What names of prepared variables begin with; no output of a program has a dot.
+PREPARED = "prepared."
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """A function that can be called from outside.
@@ -140,6 +144,11 @@ class Entry:
     updates: tuple[str, ...] = ()
     special_of: str | None = None
     sizes: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def prepares(self) -> bool:
+        """Whether its outputs are variables that the other entries take."""
+        return any(name.startswith(PREPARED) for name in self.outputs)
 
 
 VariableKind = Literal["weight", "state", "optimizer", "average", "prepared"]

@@ -1,12 +1,15 @@
 """The host function of an entry: calls its kernels in order on one arena.
 
-`entry(dims..., inputs..., variables..., outputs..., arena)`: dims are i64, in the order of
-`entry_dims`; inputs and variables are the function's parameters (`argument_order`); outputs are
-written; the arena is a 64-byte aligned u8 array of the planned size. Inputs are checked again;
-all others are the runtime's own, and taken as they are. A scan is a loop in it: the kernels of its
-body are called once for each step, with addresses that move along. Where they are cut into parts,
-and there is enough to do, threads go through the loop together: each calls its part of a kernel,
-and waits for the others before the next. So do kernels that share a launch, but without waiting.
+`entry(dims..., inputs..., table, outputs..., arena)`: dims are i64, in the order of `entry_dims`;
+inputs are parameters of the function; the table is an i64 array of the addresses of the others, the
+variables, in their order; outputs are written; the arena is a 64-byte aligned u8 array of the
+planned size. Where outputs are variables, their addresses stand in the table, too. Inputs are
+checked again; all others are the runtime's own, and taken as they are.
+
+A scan is a loop in it: the kernels of its body are called once for each step, with addresses that
+move along. Where they are cut into parts, and there is enough to do, threads go through the loop
+together: each calls its part of a kernel, and waits for the others before the next. So do kernels
+that share a launch, but without waiting.
 """
 
 from __future__ import annotations
@@ -123,10 +126,10 @@ def entry_dims(entry: Entry) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def argument_order(entry: Entry) -> tuple[int, ...]:
-    """Positions of the parameters in the order in which they are handed over: inputs first."""
-    places = range(len(entry.arguments))
-    return tuple(sorted(places, key=lambda i: (entry.arguments[i].role != "input", i)))
+def parameters(entry: Entry) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Positions of the parameters that are inputs, and of those that are variables."""
+    given = tuple(i for i, argument in enumerate(entry.arguments) if argument.role == "input")
+    return given, tuple(i for i in range(len(entry.arguments)) if i not in given)
 
 
 def make_entry(entry: Entry, steps: Sequence[Step], counters: Counters | None = None) -> Any:
@@ -136,26 +139,20 @@ def make_entry(entry: Entry, steps: Sequence[Step], counters: Counters | None = 
         T.func_name(entry.name if counters is None else entry.name + COUNTED)
         T.func_attr({"tirx.noalias": True})
         symbols = {name: T.arg(name, tirx.Var(name, "int64")) for name in entry_dims(entry)}
-        given: dict[int, Any] = {}
-        for i in argument_order(entry):
-            if entry.arguments[i].role == "input":
-                checked = _declare(f"a_{i}", entry.function.params[i].type, symbols)
-                given[i] = T.arg(f"a_{i}", checked)
-            else:
-                given[i] = T.arg(f"a_{i}", tirx.Var(f"a_{i}", "handle"))
-        made = [T.arg(f"o_{i}", tirx.Var(f"o_{i}", "handle")) for i in range(len(entry.outputs))]
+        types = [param.type for param in entry.function.params]
+        results = [result.type for result in entry.function.results[: len(entry.outputs)]]
+        inputs, variables = parameters(entry)
+        params = {i: T.arg(f"a_{i}", _declare(f"a_{i}", types[i], symbols)) for i in inputs}
+        table = T.arg("table", tirx.Var("table", "handle"))
+        given = () if entry.prepares else results
+        made = [T.arg(f"o_{i}", tirx.Var(f"o_{i}", "handle")) for i in range(len(given))]
         bytes_ = tirx.Var("arena_size", "int64")
         arena = T.arg("arena", T.buffer((bytes_,), "uint8", align=1))
-        params = {
-            i: argument
-            if entry.arguments[i].role == "input"
-            else _trusted(argument, entry.function.params[i].type, symbols)
-            for i, argument in given.items()
-        }
-        outputs = [
-            _trusted(argument, result.type, symbols)
-            for argument, result in zip(made, entry.function.results)
-        ]
+        kept = [*(types[i] for i in variables), *(results if entry.prepares else ())]
+        stored = _stored(table, kept, symbols)
+        params.update(zip(variables, stored))
+        outputs = stored[len(variables) :]
+        outputs += [_trusted(_data(t), type, symbols) for t, type in zip(made, given)]
         emitter = _Emitter(symbols, params, outputs, arena)
         if counters is None:
             emitter.emit(steps)
@@ -388,17 +385,34 @@ def _declare(name: str, type: TensorType, symbols: Mapping[str, Any]) -> Any:
     return T.buffer(shape, _DECLARED[type.dtype], strides=strides, align=ITEMSIZE[type.dtype])
 
 
-def _trusted(tensor: Any, type: TensorType, symbols: Mapping[str, Any]) -> Any:
-    """The buffer of an argument that is the runtime's own: its address is taken as it is. To check
-    each of a network's weights at each call takes a function that LLVM compiles for a minute."""
+def _data(tensor: Any) -> Expr:
+    """The address of a tensor's elements."""
+    return tirx.tvm_struct_get(tensor, 0, _DATA, "handle")
+
+
+def _stored(table: Any, types: Sequence[TensorType], symbols: Mapping[str, Any]) -> list[Any]:
+    """The buffers of these types at the addresses in the table. As arguments, a network's hundreds
+    of weights would take more code than its kernels, and time at each call."""
+    if not types:
+        return []
+    start = T.bind(_data(table))
+    return [
+        _trusted(tirx.tvm_struct_get(start, place, _WORD, "int64"), type, symbols)
+        for place, type in enumerate(types)
+    ]
+
+
+def _trusted(address: Expr, type: TensorType, symbols: Mapping[str, Any]) -> Any:
+    """The buffer of what is the runtime's own, at an address that is taken as it is."""
     dtype = _DECLARED[type.dtype]
-    address = tirx.tvm_struct_get(tensor, 0, _DATA, "handle")
     data = T.bind(tirx.reinterpret(T.handle(dtype, "global").ty, address))
     size = dim_expression(type.size, symbols)
     return T.decl_buffer((size,), dtype, data=data, align=ITEMSIZE[type.dtype], layout=None)
 
 
-_DATA = 1  # TVM's number of the address among the fields of a tensor
+# TVM's numbers of what is read: the address among the fields of a tensor, an item of an array.
+_DATA = 1
+_WORD = 17
 
 
 def _in_turn(count: Expr) -> Any:

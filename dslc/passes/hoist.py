@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from dslc.ir.builder import Builder
-from dslc.ir.core import Argument, Entry, Eqn, Function, Program, Value, Variable
+from dslc.ir.core import PREPARED, Argument, Entry, Eqn, Function, Program, Value, Variable
 from dslc.ir.op import Op, attrs_symbols
 from dslc.ir.rewrite import drop_dead
 from dslc.ops import broadcast, constants, shape
@@ -140,7 +140,7 @@ class Prepare:
                 made[param] = self.arguments[argument]
         for eqn in source.eqns:
             made.update(zip(eqn.outputs, self.b.copy(eqn, [made[v] for v in eqn.inputs])))
-        names = {value: f"prepared.{len(self.results) + i}" for i, value in enumerate(values)}
+        names = {value: f"{PREPARED}{len(self.results) + i}" for i, value in enumerate(values)}
         self.results.update((name, made[value]) for value, name in names.items())
         return names
 

@@ -279,9 +279,7 @@ class Entry:
 
     def _invoke(self, plan: Plan, inputs: list[Any], outputs: list[Any], arena: Any) -> None:
         store = self._owner.acquire(plan.code)
-        handles = store.handles
-        variables = [handles[name] for name in plan.code.variables]
-        plan.function(*plan.dims, *inputs, *variables, *outputs, arena)
+        plan.function(*plan.dims, *inputs, store.table(plan.code), *outputs, arena)
         if self._outdates:
             store.stale = True
 

@@ -16,7 +16,7 @@ from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
 from dslc_runtime.records import Misfit, reader
 
-FORMAT = 5
+FORMAT = 6
 
 DTypeName = Literal["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool"]
 FLOATS: tuple[DTypeName, ...] = ("f64", "f32", "f16", "bf16")
@@ -136,8 +136,9 @@ class StepInfo:
 @dataclass(frozen=True, slots=True)
 class EntryCode:
     """An entry's compiled function on one target:
-    `symbol(*dims, *inputs, *variables, *outputs, arena)`, dims as integers, they and variables in
-    the order given here; arena: u8, 1-d, exactly `arena` bytes, 64-byte aligned. An entry has one
+    `symbol(*dims, *inputs, table, *outputs, arena)`, dims as integers, in the order given here;
+    table: i64, 1-d, the addresses of the variables in the order given here; arena: u8, 1-d, exactly
+    `arena` bytes, 64-byte aligned. An entry has one
     code for any sizes, and others where dims have these `sizes`. With `steps`, `symbol__counted` is
     called alike, with room behind the arena for an i64 for each step and one more: it leaves there
     what each step took, in ticks of any length."""

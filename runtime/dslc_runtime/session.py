@@ -339,8 +339,7 @@ class Model:
             arena: Any = aligned_empty((size,), np.dtype(np.uint8), size)
             if self.device is not None:
                 arena = self.device.empty((size,), np.dtype(np.uint8))
-            handles = [store.handles[name] for name in prepare.variables]
-            self._prepare_function(*handles, arena)
+            self._prepare_function(store.table(prepare), arena)
         store.stale = False
 
 

@@ -1,7 +1,8 @@
 """The tensors of a model that live between calls: weights, states, optimiser states, prepared ones.
 
 Input: what a manifest declares and arrays that fit it (`loading.py`). Output: a `Store` of arrays
-and of the handles that compiled code takes. Non-goals: locking, running `prepare` (`session.py`).
+and of the tables of addresses that compiled code takes. Non-goals: locking, running `prepare`
+(`session.py`).
 """
 
 from __future__ import annotations
@@ -16,30 +17,44 @@ import numpy as np
 from dslc_runtime.arrays import aligned_copy, is_aligned, tensor, zeros_together
 from dslc_runtime.cuda import Device
 from dslc_runtime.dtypes import ITEMSIZE, Array, DType, numpy_dtype
-from dslc_runtime.manifest import VariableInfo
+from dslc_runtime.manifest import EntryCode, VariableInfo
 
 
 class Store:
-    """Current values by name. Never changed except through `handles` by compiled code: new weights
-    make a new Store, so that calls under way keep theirs. `first`: what states begin with, if not
-    with zeros."""
+    """Current values by name: `arrays`, or on a GPU `tensors`. Never changed except by compiled
+    code: new weights make a new Store, so that calls under way keep theirs. `first`: what states
+    begin with, if not with zeros."""
 
-    __slots__ = ("arrays", "device", "first", "handles", "infos", "stale")
+    __slots__ = ("_tables", "arrays", "device", "first", "infos", "stale", "tensors")
 
     def __init__(
         self,
         infos: Mapping[str, VariableInfo],
         arrays: Mapping[str, Array],
-        handles: Mapping[str, Any],
+        tensors: Mapping[str, Any],
         device: Device | None,
         first: Mapping[str, Array],
     ) -> None:
         self.first = first
         self.infos = infos
-        self.arrays = arrays  # empty on a GPU
-        self.handles = handles
+        self.arrays = arrays
+        self.tensors = tensors
         self.device = device
+        self._tables: dict[str, Any] = {}
         self.stale = True  # prepared variables don't match the others (yet)
+
+    def table(self, code: EntryCode) -> Any:
+        """The addresses of the variables that compiled code takes."""
+        made = self._tables.get(code.symbol)
+        if made is None:
+            places = [self._address(name) for name in code.variables]
+            made = self._tables[code.symbol] = tensor(np.array(places, np.int64))
+        return made
+
+    def _address(self, name: str) -> int:
+        if self.device is not None:
+            return int(self.tensors[name].data_ptr())
+        return int(self.arrays[name].ctypes.data)
 
     def read(self, name: str) -> Array:
         """A read-only view of a variable; on a GPU, of a copy."""
@@ -48,7 +63,7 @@ class Store:
         else:
             info = self.infos[name]
             view = np.empty(info.dims, numpy_dtype(info.dtype))
-            self.device.download(self.handles[name], view)
+            self.device.download(self.tensors[name], view)
         view.flags.writeable = False
         return view
 
@@ -68,10 +83,10 @@ class Store:
     def _with(self, new: AbstractSet[str], values: Mapping[str, Array]) -> Store:
         """A store that shares all but the variables in `new`."""
         kept = {name: array for name, array in self.arrays.items() if name not in new}
-        handles = {name: handle for name, handle in self.handles.items() if name not in new}
+        tensors = {name: made for name, made in self.tensors.items() if name not in new}
         made = make({name: self.infos[name] for name in new}, values, self.device)
         arrays, first = {**kept, **made.arrays}, {**self.first, **made.first}
-        return Store(self.infos, arrays, {**handles, **made.handles}, self.device, first)
+        return Store(self.infos, arrays, {**tensors, **made.tensors}, self.device, first)
 
 
 def make(
@@ -85,8 +100,7 @@ def make(
     made = {info.name: array for info, array in zip(missing, zeros)}
     arrays = {n: made[n] if n in made else _fit(v, values[n]) for n, v in infos.items()}
     if device is None:
-        handles = {name: tensor(a) for name, a in arrays.items()}
-        return Store(infos, arrays, handles, None, first)
+        return Store(infos, arrays, {}, None, first)
     return Store(infos, {}, {name: device.upload(a) for name, a in arrays.items()}, device, first)
 
 

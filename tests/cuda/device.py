@@ -24,9 +24,9 @@ from dslc.ir.evaluate import bind_dims, numpy_dtype
 HOST = {"kind": "llvm", "mcpu": "x86-64-v2", "opt-level": 0}
 ARCHITECTURES = ("sm_80", "sm_90")
 
-# Of each entry: its dim variables in order, the positions of its parameters in the order in which
-# they are handed over, the bytes of its arena.
-Facts = dict[str, tuple[tuple[str, ...], tuple[int, ...], Dim]]
+# Of each entry: its dim variables in order, the positions of its parameters that are inputs and of
+# those that are variables, the bytes of its arena.
+Facts = dict[str, tuple[tuple[str, ...], tuple[tuple[int, ...], tuple[int, ...]], Dim]]
 
 
 def build(entries: Sequence[Entry], folder: Path, gpu: bool) -> None:
@@ -39,7 +39,7 @@ def build(entries: Sequence[Entry], folder: Path, gpu: bool) -> None:
     from dslc.build.cuda_toolchain import Nvrtc, find_toolchain
     from dslc.build.link import link
     from dslc.lowering.cuda import lower_entry_cuda, with_targets
-    from dslc.lowering.entry import argument_order
+    from dslc.lowering.entry import parameters
 
     host = tvm.target.Target(HOST)
     device = tvm.target.Target({"kind": "cuda", "arch": ARCHITECTURES[0]})
@@ -47,7 +47,7 @@ def build(entries: Sequence[Entry], folder: Path, gpu: bool) -> None:
     facts: Facts = {}
     for entry in entries:
         lowered = lower_entry_cuda(entry)
-        facts[entry.name] = lowered.dims, argument_order(entry), lowered.arena
+        facts[entry.name] = lowered.dims, parameters(entry), lowered.arena
         functions.update(with_targets(lowered, device, host).functions.items())
     toolchain = find_toolchain() if gpu else Nvrtc(Path(), ())
     if not gpu:
@@ -80,7 +80,7 @@ class Library:
         self, name: str, arrays: Sequence[Any], dims: Mapping[str, int] | None = None
     ) -> list[Any]:
         """The entry's outputs, then the new values of what it updates."""
-        entry, (names, order, size) = self.entries[name], self.facts[name]
+        entry, (names, (inputs, variables), size) = self.entries[name], self.facts[name]
         env = bind_dims(entry.function.params, list(arrays), dims or {})
         results = entry.function.results[: len(entry.outputs)]
         shapes = [tuple(int(substitute(d, env)) for d in r.type.dims) for r in results]
@@ -91,9 +91,11 @@ class Library:
             [self.device.upload(a) for a in given],
             [self.device.upload(a) for a in made],
         )
-        ordered = [held[i] for i in order]
+        table = np.array([held[i].data_ptr() for i in variables], np.int64)
         sizes = [int(env[d]) for d in names]
-        self.module[name](*sizes, *ordered, *outputs, self.device.upload(arena))
+        self.module[name](
+            *sizes, *(held[i] for i in inputs), table, *outputs, self.device.upload(arena)
+        )
         position = {a.name: i for i, a in enumerate(entry.arguments)}
         for tensor, array in zip(outputs, made):
             self.device.download(tensor, array)

@@ -15,8 +15,9 @@ from dslc.ir.core import Argument, Entry, Function
 from dslc.ir.dims import Dim, substitute
 from dslc.ir.evaluate import bind_dims, numpy_dtype
 from dslc.lowering.arena import ALIGNMENT
-from dslc.lowering.entry import argument_order
+from dslc.lowering.entry import parameters
 from dslc.lowering.program import Lowered, lower_entry
+from dslc.lowering.shared import Shared
 from dslc.schedules.cpu.contract import Choice, Machine
 from dslc_runtime.arrays import tensor
 from tests.lowering.guarded import PAGE, Apart, forbid, guarded, guarded_empty
@@ -59,8 +60,7 @@ class Compiled:
         for hole in self.holes[name]:
             forbid(arena.ctypes.data + int(substitute(hole, env)), PAGE)
         numbers = [int(env[symbol]) for symbol in lowered.dims]
-        ordered = [held[i] for i in argument_order(entry)]
-        self.executable[name](*numbers, *map(_native, [*ordered, *outputs]), arena)
+        self.executable[name](*numbers, *handed(entry, held, outputs), arena)
         position = {a.name: i for i, a in enumerate(entry.arguments)}
         return [*outputs, *(held[position[update]] for update in entry.updates)]
 
@@ -85,12 +85,12 @@ def compile_all(
     asks whether the kernels are right, not how they run. `choice`: of templates' parameters.
     `apart`: nothing in an arena takes the memory of anything else, or lies beside it."""
     machine = Machine(vector_bits=bits, tasks=tasks, choice=choice, exact=exact)
-    lowered: dict[str, Lowered] = {}
+    shared, lowered = Shared(), dict[str, Lowered]()
     holes: dict[str, Sequence[Dim]] = {}
     for entry in entries:
         layout = Apart() if apart else nullcontext()
         with layout as laid:
-            lowered[entry.name] = lower_entry(entry, machine)
+            lowered[entry.name] = lower_entry(entry, machine, shared)
         holes[entry.name] = () if laid is None else laid.holes
     functions: dict[Any, Any] = {}
     for item in lowered.values():
@@ -99,6 +99,14 @@ def compile_all(
         tvm.IRModule(functions), tvm.target.Target({**TARGET, "opt-level": level})
     )
     return Compiled(executable, {entry.name: entry for entry in entries}, lowered, holes)
+
+
+def handed(entry: Entry, held: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
+    """Arrays as an entry takes them: inputs, the table of what is a variable, outputs."""
+    inputs, variables = ([held[i] for i in places] for places in parameters(entry))
+    made, kept = ([], outputs) if entry.prepares else (outputs, [])
+    table = np.array([array.ctypes.data for array in (*variables, *kept)], np.int64)
+    return [*map(_native, inputs), table, *map(_native, made)]
 
 
 def _native(array: Any) -> Any:

@@ -77,26 +77,39 @@ def toy_functions() -> dict[str, Callable[[], None]]:
         align = 1 if dtype == "uint8" else 4
         return T.arg(name, T.buffer(shape, dtype, strides=strides, align=align))
 
+    def table() -> Any:
+        return T.arg("table", tirx.Var("table", "handle"))
+
+    def variable(table: Any, place: int) -> Any:
+        """Floats at an address in the table; TVM's 1 is the data of a tensor, 17 an item of it."""
+        start = tirx.tvm_struct_get(table, 0, 1, "handle")
+        address = tirx.tvm_struct_get(T.bind(start), place, 17, "int64")
+        data = T.bind(tirx.reinterpret(T.handle("float32", "global").ty, address))
+        return T.decl_buffer((4,), "float32", data=data, layout=None)
+
     def rows() -> Any:
         return T.arg("n", tirx.Var("n", "int64"))
 
     def forward() -> None:
         n = rows()
-        x, w, y = arg("x", (n, 4)), arg("w", (4,)), arg("y", (n, 4))
+        x, given, y = arg("x", (n, 4)), table(), arg("y", (n, 4))
         arena = arg("arena", (n * 16,), "uint8")
+        w = variable(given, 0)
         with T.parallel(0, n) as i, T.serial(0, 4) as j:
             T.buffer_store(y, x[i, j] * w[j] + 1.0, [i, j])
         T.evaluate(arena.data)
 
     def prepare() -> None:
-        w, p, arena = arg("w", (4,)), arg("p", (4,)), arg("arena", (0,), "uint8")
+        given, arena = table(), arg("arena", (0,), "uint8")
+        w, p = variable(given, 0), variable(given, 1)
         with T.serial(0, 4) as j:
             T.buffer_store(p, w[j] * 2.0, [j])
         T.evaluate(arena.data)
 
     def count() -> None:
-        x, total, y = arg("x", (2,)), arg("total", (2,)), arg("y", (2,))
+        x, given, y = arg("x", (2,)), table(), arg("y", (2,))
         arena = arg("arena", (0,), "uint8")
+        total = variable(given, 0)
         with T.serial(0, 2) as j:
             T.buffer_store(y, total[j], [j])
             T.buffer_store(total, total[j] + x[j], [j])
@@ -105,9 +118,9 @@ def toy_functions() -> dict[str, Callable[[], None]]:
     def train() -> None:
         n = rows()
         x, seed, step = arg("x", (n, 4)), arg("seed", (), "int64"), arg("step", (), "int64")
-        w, m = arg("w", (4,)), arg("m", (4,))
-        loss, metric = arg("loss", ()), arg("metric", ())
+        given, loss, metric = table(), arg("loss", ()), arg("metric", ())
         arena = arg("arena", (0,), "uint8")
+        w, m = variable(given, 0), variable(given, 1)
         T.buffer_store(loss, tirx.Cast("float32", seed[()] * 100 + step[()]), [])
         T.buffer_store(metric, w[0], [])
         with T.serial(0, n) as i, T.serial(0, 4) as j:
@@ -118,8 +131,9 @@ def toy_functions() -> dict[str, Callable[[], None]]:
 
     def evaluate() -> None:
         n = rows()
-        x, w, loss = arg("x", (n, 4)), arg("w", (4,)), arg("loss", ())
+        x, given, loss = arg("x", (n, 4)), table(), arg("loss", ())
         metric, arena = arg("metric", ()), arg("arena", (0,), "uint8")
+        w = variable(given, 0)
         T.buffer_store(loss, 0.0, [])
         T.buffer_store(metric, w[0], [])
         with T.serial(0, n) as i, T.serial(0, 4) as j:
@@ -130,6 +144,7 @@ def toy_functions() -> dict[str, Callable[[], None]]:
         n = rows()
         k = T.arg("k", tirx.Var("k", "int64"))
         a, b, c = arg("a", (n, k)), arg("b", (n + k,)), arg("c", (), "int32")
+        table()
         y, z = arg("y", (n,)), arg("z", (n + k,), "int32")
         arena = arg("arena", (64,), "uint8")
         with T.serial(0, n) as i:
