@@ -121,4 +121,5 @@ def back_end_identity() -> str:
     here = Path(__file__).parent
     names = ("apache-tvm", "apache-tvm-ffi")
     versions = [f"{name} {version(name)}" for name in names]
-    return key_of([*versions, (here / "compiler.py").read_text()])
+    sources = [(here / name).read_text() for name in ("compiler.py", "bindings.py")]
+    return key_of([*versions, *sources])

@@ -12,7 +12,8 @@ from typing import Any
 
 import tvm
 from tvm import tirx
-from tvm.tirx.compilation_pipeline import finalize_device_passes, finalize_host_passes
+
+from dslc.build import bindings
 
 _X = tirx.transform
 
@@ -36,8 +37,21 @@ def _lower(module: Any, _context: Any) -> Any:
     return tvm.ir.transform.Sequential(passes)(module)
 
 
+def _finish_host() -> Any:
+    return tvm.ir.transform.Sequential([_X.LowerTVMBuiltin(), *_lower_intrinsics()])
+
+
+def _finish_device() -> Any:
+    passes = [_X.LowerWarpMemory(), _X.StmtSimplify(), *_lower_intrinsics()]
+    return tvm.ir.transform.Sequential(passes)
+
+
+def _lower_intrinsics() -> list[Any]:
+    return [bindings.hide(), _X.LowerIntrin(), bindings.show()]
+
+
 def _pipeline() -> tuple[Any, Any, Any]:
-    return _lower, finalize_host_passes, finalize_device_passes
+    return _lower, _finish_host, _finish_device
 
 
 tirx.register_tir_pipeline("dslc", _pipeline)
