@@ -178,7 +178,8 @@ def _compiled(
     size = _size(lowered.arena, sizes)
     arena = aligned_empty((size,), np.dtype(np.uint8), size)
     numbers = [sizes.get(name, 1) for name in lowered.dims]
-    handles = [tensor(array) for array in (*arrays, *results, arena)]
+    table = np.zeros(1, np.int64)  # of addresses of variables, of which there are none
+    handles = [tensor(array) for array in (*arrays, table, *results, arena)]
     function = executable["kernel"]
     return lambda: function(*numbers, *handles), results
 
