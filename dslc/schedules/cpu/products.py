@@ -55,7 +55,8 @@ DTYPE = "float32"
 class Products:
     """`count` products for a panel, over `depth`, of up to `units` register tiles of `rows` rows
     each, `fewest` where there are few rows; rows of `seen` are `pitch` elements apart, of `made`
-    the width of a panel."""
+    the width of a panel. `apart`: `made` holds one tile, whose products are put together before
+    those of the next are made."""
 
     count: int
     depth: int
@@ -64,6 +65,7 @@ class Products:
     rows: int
     units: int
     fewest: int
+    apart: bool = False
 
     @property
     def tile(self) -> Tile:
@@ -88,7 +90,7 @@ class Products:
     @property
     def made_stride(self) -> int:
         """Elements of `made` from one product to the next."""
-        return self.block * self.width + self.lanes
+        return (self.rows if self.apart else self.block) * self.width + self.lanes
 
     @property
     def elements(self) -> int:
@@ -119,7 +121,7 @@ class Shared:
 
 def plan_products(
     count: int, depth: int, width: int, rows: int | None, tasks: int, kept: int, machine: Machine,
-    least: int = 0,
+    least: int = 0, apart: bool = False,
 ) -> Products:  # fmt: skip
     """Products of so many `rows` in all, of which a block's `seen` takes at most `kept` bytes; if
     their number is not known, of `least` and more. Rows are shared out to `tasks`."""
@@ -138,7 +140,8 @@ def plan_products(
     fit = max(1, kept // (4 * count * height * (ceil_div(depth, lanes) * lanes + width)))
     tiles = busiest(height)
     fewest = ceil_div(tiles, ceil_div(tiles, fit))
-    return Products(count, depth, width, lanes, height, fit if rows is None else fewest, fewest)
+    units = fit if rows is None else fewest
+    return Products(count, depth, width, lanes, height, units, fewest, apart)
 
 
 @contextmanager
@@ -160,26 +163,27 @@ def loop_over_blocks(
 
 def emit_products(
     p: Products, registers: Registers, scratch: Any, seen: Expr, made: Expr, weights: Panels,
-    panel: Expr, units: Expr, shared: Shared | None = None,
+    panel: Expr, tiles: tuple[Size, Size], shared: Shared | None = None,
 ) -> None:  # fmt: skip
-    """All products of a panel, of the first `units` tiles; `seen` and `made`: where they lie."""
+    """All products of a panel, of those `tiles`; `seen` and `made`: where they lie."""
     size = p.depth * p.width
+    next_ = p.count * size if p.apart else size  # from these weights to those of what comes next
     each = p.count if shared is None else shared.weights
     with loop(0, p.count) as f:
         place = f if shared is None else T.bind(i64(shared.place(f)))
         start = T.bind(address(weights.offset) + (panel * each + place) * size)
         source, target = T.bind(seen + f * p.seen_stride), T.bind(made + f * p.made_stride)
-        with loop(0, units) as unit:
+        with loop(*tiles) as unit:
             row = T.bind(source + unit * (p.rows * p.pitch))
-            next_ = _next_weights(p, weights.buffer, T.bind(start + size), unit)
+            to = target if p.apart else T.bind(target + unit * (p.rows * p.width))
             clear(p.tile, registers)
             reduce_segment(
                 p.tile, registers, p.depth,
                 lambda i, k: scratch[row + i * p.pitch + k],
                 lambda j, k: vector_at(weights.buffer, start + k * p.width + j * p.lanes, p.lanes),
-                next_,
+                _next_weights(p, weights.buffer, T.bind(start + next_), unit),
             )  # fmt: skip
-            save(p.tile, registers, scratch, T.bind(target + unit * (p.rows * p.width)), p.width)
+            save(p.tile, registers, scratch, to, p.width)
 
 
 def _next_weights(p: Products, buffer: Any, start: Expr, unit: Expr) -> Callable[[Expr], None]:

@@ -16,6 +16,7 @@ Non-goals: weights (`lowering/strassen.py` packs and sums them).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tvm.tirx.script import builder as T
@@ -96,8 +97,10 @@ def plan_strassen(
     require(whole, f"not by Strassen: 2 * {depth} channels to {columns} in panels of {width}")
     tasks = choose_tasks(machine, product([rows, columns, 2 * depth]))
     pairs = ceil_div(rows, 2) if isinstance(rows, int) else None
+    # Weights that stay in the L2 cache for all tiles leave the L1 cache to what is made of one.
+    apart = 4 * len(LEFT) * depth * width <= machine.l2_bytes // 4
     products = plan_products(
-        len(LEFT), depth, width, pairs, tasks, machine.l2_bytes * 5 // 8, machine
+        len(LEFT), depth, width, pairs, tasks, machine.l2_bytes * 5 // 8, machine, apart=apart
     )
     return StrassenPlan(pixels, columns, steps, products, tasks)
 
@@ -122,12 +125,27 @@ def emit_strassen(
                 _see(plan, x, scratch, T.bind(2 * (first + t)), T.bind(seen + t * p.pitch))
             units = T.bind(i64(ceil_div(count, p.rows)))
             with loop(0, plan.columns // (2 * p.width)) as panel:
-                emit_products(p, registers, scratch.buffer, seen, made, weights, panel, units)
-                with loop(0, count) as t:
-                    pixel, source = T.bind(2 * (first + t)), T.bind(made + t * p.width)
-                    _make(plan, scratch, pixel, source, T.bind(panel * (2 * p.width)), epilogue)
+                for tiles, rows in _parts(p, units, count):
+                    emit_products(p, registers, scratch.buffer, seen, made, weights, panel, tiles)
+                    with loop(*rows) as t:
+                        pixel = T.bind(2 * (first + t))
+                        source = T.bind(made + (t - (rows[0] if p.apart else 0)) * p.width)
+                        _make(plan, scratch, pixel, source, T.bind(panel * (2 * p.width)), epilogue)
 
     run_tasks(plan.tasks, plan.work, body)
+
+
+def _parts(
+    p: Products, units: Expr, count: Expr
+) -> Iterator[tuple[tuple[Size, Size], tuple[Size, Size]]]:
+    """What of a block is multiplied and then put together: its tiles and rows, or those of each
+    tile, inside of the loop over them."""
+    if not p.apart:
+        yield (0, units), (0, count)
+        return
+    with loop(0, units) as unit:
+        start = T.bind(unit * p.rows)
+        yield (unit, unit + 1), (start, T.bind(i64(smaller(start + p.rows, count))))
 
 
 def _see(plan: StrassenPlan, x: Operand, scratch: Operand, pixel: Expr, to: Expr) -> None:

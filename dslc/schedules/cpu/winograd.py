@@ -150,7 +150,7 @@ def emit_winograd(
                 _see(run, T.bind(first + t), t)
             units = T.bind(i64(ceil_div(count, p.rows)))
             with loop(0, plan.panels) as panel:
-                emit_products(p, registers, scratch.buffer, seen, made, weights, panel, units,
+                emit_products(p, registers, scratch.buffer, seen, made, weights, panel, (0, units),
                               Shared(plan.way.weights))  # fmt: skip
                 with loop(0, count) as t:
                     _make(run, panel, T.bind(first + t), t)
