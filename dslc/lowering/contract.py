@@ -67,7 +67,7 @@ from dslc.schedules.cpu.winograd_weight import (
     suits_winograd,
 )
 
-FAR = 2_000_000  # elements that are no longer in the caches when they are read
+FAR = 1_000_000  # elements that are no longer in a core's caches when they are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +171,13 @@ def _epilogue(task: Task, anchor: Eqn) -> Epilogue:
 
 
 def _ahead(task: Task) -> Ahead | None:
-    """Asks for what the group reads at an index beside the contraction: a tile reads some bytes of
-    each pixel, which the hardware doesn't foresee. None if no cache is too small for it."""
+    """Asks for what the group reads at an index beside the contraction, and for where it writes: a
+    tile has some bytes of each pixel, which the hardware doesn't foresee. None if they are near."""
     group, k = task.group, task.k
     values = [value for value in group.inputs if value in group.pointwise]
+    values += [value for value in group.outputs if value.type.dims == group.dims]
     size = group.outputs[0].type.size
-    if not values or (isinstance(size, int) and size < FAR):
+    if isinstance(size, int) and size < FAR:
         return None
 
     def ask(index: tuple[Expr, ...]) -> None:
@@ -379,11 +380,12 @@ def _plan_winograd(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | Non
         return None
     image, panels = size.operand(x), Panels(size.buffer(w), "float32", lanes)
     plan = chosen(plan_winograd(shape, attrs.tile, lanes, machine), machine)
+    ahead = None if size.task is None else _ahead(size.task)
     return _Planned(
         plan,
         plan.scratch_bytes,
         plan.tasks,
-        lambda e, s: emit_winograd(plan, image, panels, e, s),
+        lambda e, s: emit_winograd(plan, image, panels, e, s, ahead),
     )
 
 
@@ -398,11 +400,12 @@ def _plan_strassen(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | Non
     image, panels = size.operand(x), Panels(size.buffer(w), "float32", width)
     planned = plan_strassen(tuple(pixels), cast(int, columns), depth, steps, width, machine)
     plan = chosen(planned, machine)
+    ahead = None if size.task is None else _ahead(size.task)
     return _Planned(
         plan,
         plan.scratch_bytes,
         plan.tasks,
-        lambda e, s: emit_strassen(plan, image, panels, e, s),
+        lambda e, s: emit_strassen(plan, image, panels, e, s, ahead),
     )
 
 

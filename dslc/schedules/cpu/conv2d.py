@@ -16,9 +16,10 @@ Non-goals: Winograd, packing of weights (ordinary IR ops do that once).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
@@ -50,6 +51,7 @@ from dslc.schedules.cpu.contract import (
 from dslc.schedules.cpu.conv_shape import ConvShape, Pair
 from dslc.schedules.cpu.image import Strips, View, copy_strip, plan_strips, view_in_place
 from dslc.schedules.cpu.register_tile import (
+    UNROLL,
     Registers,
     Tile,
     allocate,
@@ -59,6 +61,7 @@ from dslc.schedules.cpu.register_tile import (
 )
 from dslc.schedules.cpu.split import split
 
+LINE_BYTES = 64  # of a cache
 UNROLLED = 64  # steps of a whole reduction up to which its kernel positions are written out
 
 
@@ -112,6 +115,13 @@ class ConvPlan:
     def panels(self) -> int:
         """Panels of one group."""
         return -(-self.shape.group_out_channels // self.width)
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether tiles lie in memory one behind the other, and a reduction has some steps."""
+        shape = self.shape
+        plain = (shape.kernel, shape.stride, shape.groups) == ((1, 1), (1, 1), 1)
+        return plain and not shape.is_padded and shape.channels >= 4 * UNROLL
 
     @property
     def scratch_bytes(self) -> Size:
@@ -283,12 +293,15 @@ def _tile(run: _Strip, panel: Expr, tiling: _Tiling, row: Expr, column: Expr) ->
                                                         rem(i, tiling.columns))  # fmt: skip
         return run.image, out_row + down, column + across, first + j
 
-    if run.ahead is not None:
+    beside = None
+    if run.ahead is not None and plan.pointwise:
+        beside = _asking(run, tiling, index, run.ahead, row, column)
+    elif run.ahead is not None:
         with loop(0, tiling.pixels) as i:
             for j in range(plan.vectors):
                 run.ahead(index(i, i64(j * plan.lanes)))
     clear(tile, run.registers)
-    _reduce(run, tile, panel, tiling, row, column)
+    _reduce(run, tile, panel, tiling, row, column, beside)
     left = shape.group_out_channels - part * plan.width
     columns = (
         plan.width if shape.group_out_channels % plan.width == 0
@@ -299,7 +312,37 @@ def _tile(run: _Strip, panel: Expr, tiling: _Tiling, row: Expr, column: Expr) ->
     finish(tile, run.registers, columns, index, run.epilogue, tail)
 
 
-def _reduce(run: _Strip, tile: Tile, panel: Expr, tiling: _Tiling, row: Expr, column: Expr) -> None:
+def _asking(
+    run: _Strip, tiling: _Tiling, index: Callable[[Expr, Expr], Index], ahead: Ahead, row: Expr,
+    column: Expr,
+) -> Callable[[Expr], None]:  # fmt: skip
+    """Asks for where the results will lie, and for the pixels of the next tile, a few lines at each
+    step of the reduction: all at once they would take as long as memory does."""
+    plan, view = run.plan, run.view
+    steps = plan.shape.channels // UNROLL
+    line = LINE_BYTES // ITEMSIZE[plan.dtype]
+    results = tiling.pixels * plan.vectors
+    pixels = tiling.pixels * ceil_div(plan.shape.channels, line)
+    next_ = T.bind(view.at(row, column, 0) + tiling.pixels * view.pixel)
+
+    def ask(step: Expr) -> None:
+        for i in range(ceil_div(results, steps)):
+            number = T.bind(smaller(step * ceil_div(results, steps) + i, i64(results - 1)))
+            ahead(index(T.bind(div(number, plan.vectors)),
+                        T.bind(rem(number, plan.vectors) * plan.lanes)))  # fmt: skip
+        each = ceil_div(pixels, steps)
+        first = T.bind(next_ + step * (each * line))
+        for i in range(each):
+            at = tirx.address_of(view.buffer[first + i * line])
+            T.evaluate(tirx.call_intrin("void", "tirx.prefetch", at, 0, 3, 1))
+
+    return ask
+
+
+def _reduce(
+    run: _Strip, tile: Tile, panel: Expr, tiling: _Tiling, row: Expr, column: Expr,
+    beside: Callable[[Expr], None] | None = None,
+) -> None:  # fmt: skip
     """The reductions over kernel rows, or kernel positions where those don't lie side by side."""
     plan, shape, view = run.plan, run.plan.shape, run.view
     (kh, kw), (sh, sw), (dh, dw) = shape.kernel, shape.stride, shape.dilation
@@ -328,6 +371,7 @@ def _reduce(run: _Strip, tile: Tile, panel: Expr, tiling: _Tiling, row: Expr, co
             lambda j, k: vector_at(
                 run.weights.buffer, start + k * plan.width + j * plan.lanes, plan.lanes
             ),
+            beside,
         )  # fmt: skip
 
     if kh * positions * length <= UNROLLED:

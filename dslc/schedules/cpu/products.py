@@ -77,6 +77,11 @@ class Products:
         return self.rows * self.units
 
     @property
+    def steps(self) -> int:
+        """Of all products of a tile, each some of the depth."""
+        return self.count * (self.depth // UNROLL)
+
+    @property
     def pitch(self) -> int:
         """Whole vectors, and no multiple of 2 KB: such rows share few lines of the L1 cache."""
         whole = -(-self.depth // self.lanes) * self.lanes
@@ -164,8 +169,10 @@ def loop_over_blocks(
 def emit_products(
     p: Products, registers: Registers, scratch: Any, seen: Expr, made: Expr, weights: Panels,
     panel: Expr, tiles: tuple[Size, Size], shared: Shared | None = None,
+    beside: Callable[[Expr, Expr], None] | None = None,
 ) -> None:  # fmt: skip
-    """All products of a panel, of those `tiles`; `seen` and `made`: where they lie."""
+    """All products of a panel, of those `tiles`; `seen` and `made`: where they lie. `beside`: what
+    is done at each of a tile's `p.steps`, given the tile and the number of the step."""
     size = p.depth * p.width
     next_ = p.count * size if p.apart else size  # from these weights to those of what comes next
     each = p.count if shared is None else shared.weights
@@ -181,9 +188,25 @@ def emit_products(
                 p.tile, registers, p.depth,
                 lambda i, k: scratch[row + i * p.pitch + k],
                 lambda j, k: vector_at(weights.buffer, start + k * p.width + j * p.lanes, p.lanes),
-                _next_weights(p, weights.buffer, T.bind(start + next_), unit),
+                _asked(_next_weights(p, weights.buffer, T.bind(start + next_), unit), p, f, unit,
+                       beside),
             )  # fmt: skip
             save(p.tile, registers, scratch, to, p.width)
+
+
+def _asked(
+    weights: Callable[[Expr], None], p: Products, f: Expr, unit: Expr,
+    beside: Callable[[Expr, Expr], None] | None,
+) -> Callable[[Expr], None]:  # fmt: skip
+    """What is done beside a step: asking for weights, and what the caller wants."""
+    if beside is None:
+        return weights
+
+    def both(step: Expr) -> None:
+        weights(step)
+        beside(unit, T.bind(f * (p.depth // UNROLL) + step))
+
+    return both
 
 
 def _next_weights(p: Products, buffer: Any, start: Expr, unit: Expr) -> Callable[[Expr], None]:

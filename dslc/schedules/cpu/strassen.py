@@ -16,7 +16,7 @@ Non-goals: weights (`lowering/strassen.py` packs and sums them).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tvm.tirx.script import builder as T
@@ -24,6 +24,7 @@ from tvm.tirx.script import builder as T
 from dslc.diagnostics import InternalError
 from dslc.ops.strassen import LEFT, RESULT
 from dslc.schedules.cpu.contract import (
+    Ahead,
     Epilogue,
     Expr,
     Machine,
@@ -33,9 +34,11 @@ from dslc.schedules.cpu.contract import (
     address,
     ceil_div,
     choose_tasks,
+    div,
     i64,
     loop,
     product,
+    rem,
     require,
     run_tasks,
     smaller,
@@ -107,10 +110,11 @@ def plan_strassen(
 
 def emit_strassen(
     plan: StrassenPlan, x: Operand, weights: Panels, epilogue: Epilogue,
-    scratch: Operand | None = None,
+    scratch: Operand | None = None, ahead: Ahead | None = None,
 ) -> None:  # fmt: skip
     """Emits the kernel's body; x is [pixels.., channels]. The epilogue's index is (pixel.., output
-    channel). `scratch` (rank 1) holds `plan.scratch_bytes` bytes."""
+    channel). `scratch` (rank 1) holds `plan.scratch_bytes` bytes. `ahead` is called beside
+    products, for each vector of their results."""
     require(weights.width == plan.products.width, "weights are packed for another tile")
     if scratch is None:
         raise InternalError("Strassen's product needs scratch")
@@ -126,7 +130,9 @@ def emit_strassen(
             units = T.bind(i64(ceil_div(count, p.rows)))
             with loop(0, plan.columns // (2 * p.width)) as panel:
                 for tiles, rows in _parts(p, units, count):
-                    emit_products(p, registers, scratch.buffer, seen, made, weights, panel, tiles)
+                    ask = None if ahead is None else _asking(plan, first, panel, ahead)
+                    emit_products(p, registers, scratch.buffer, seen, made, weights, panel, tiles,
+                                  beside=ask)  # fmt: skip
                     with loop(*rows) as t:
                         pixel = T.bind(2 * (first + t))
                         source = T.bind(made + (t - (rows[0] if p.apart else 0)) * p.width)
@@ -146,6 +152,27 @@ def _parts(
     with loop(0, units) as unit:
         start = T.bind(unit * p.rows)
         yield (unit, unit + 1), (start, T.bind(i64(smaller(start + p.rows, count))))
+
+
+def _asking(
+    plan: StrassenPlan, first: Expr, panel: Expr, ahead: Ahead
+) -> Callable[[Expr, Expr], None]:
+    """Asks for what a tile's results are added to, and where they will lie, a few at each step: all
+    at once they would take as long as memory does."""
+    p = plan.products
+    of_pixel = 2 * p.width // p.lanes
+    each = ceil_div(2 * p.rows * of_pixel, max(1, p.steps))
+
+    def ask(tile: Expr, step: Expr) -> None:
+        start = T.bind(2 * (first + tile * p.rows))
+        for i in range(each):
+            number = T.bind(step * each + i)
+            pixel = smaller(start + div(number, of_pixel), plan.rows - 1)
+            index = tuple(T.bind(i) for i in unflatten(T.bind(i64(pixel)), plan.pixels))
+            column = panel * (2 * p.width) + rem(number, of_pixel) * p.lanes
+            ahead((*index, T.bind(i64(column))))
+
+    return ask
 
 
 def _see(plan: StrassenPlan, x: Operand, scratch: Operand, pixel: Expr, to: Expr) -> None:

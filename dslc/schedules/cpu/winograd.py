@@ -20,6 +20,7 @@ Non-goals: weights (`lowering/winograd.py` transforms and packs them), other ker
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from tvm.tirx.script import builder as T
 from dslc.diagnostics import InternalError
 from dslc.ops.winograd import WAYS, Way
 from dslc.schedules.cpu.contract import (
+    Ahead,
     Epilogue,
     Expr,
     Machine,
@@ -97,6 +99,16 @@ class WinogradPlan:
         return -(-self.shape.out_channels // self.products.width)
 
     @property
+    def deep(self) -> bool:
+        """Whether products have a step for each vector of the results."""
+        return self.products.rows * self.result_vectors <= self.products.steps
+
+    @property
+    def result_vectors(self) -> int:
+        """Of a tile and a panel."""
+        return self.m * self.m * (self.products.width // self.products.lanes)
+
+    @property
     def task_elements(self) -> int:
         """Scratch elements of a task: V, M, then a patch."""
         return self.products.elements + self.side * self.side * self.products.pitch
@@ -127,10 +139,11 @@ def plan_winograd(shape: ConvShape, m: int, width: int, machine: Machine) -> Win
 
 def emit_winograd(
     plan: WinogradPlan, x: Operand, weights: Panels, epilogue: Epilogue,
-    scratch: Operand | None = None,
+    scratch: Operand | None = None, ahead: Ahead | None = None,
 ) -> None:  # fmt: skip
     """Emits the kernel's body; x is [batch, height, width, channels]. The epilogue's index is
-    (image, row, column, output channel). `scratch` (rank 1) holds `plan.scratch_bytes` bytes."""
+    (image, row, column, output channel). `scratch` (rank 1) holds `plan.scratch_bytes` bytes.
+    `ahead` is called beside products, for each vector of their results."""
     p = plan.products
     require(weights.width == p.width, "weights are packed for another tile")
     if scratch is None:
@@ -150,8 +163,11 @@ def emit_winograd(
                 _see(run, T.bind(first + t), t)
             units = T.bind(i64(ceil_div(count, p.rows)))
             with loop(0, plan.panels) as panel:
+                ask = (
+                    _asking(plan, first, panel, ahead) if ahead is not None and plan.deep else None
+                )
                 emit_products(p, registers, scratch.buffer, seen, made, weights, panel, (0, units),
-                              Shared(plan.way.weights))  # fmt: skip
+                              Shared(plan.way.weights), ask)  # fmt: skip
                 with loop(0, count) as t:
                     _make(run, panel, T.bind(first + t), t)
 
@@ -180,6 +196,28 @@ def _position(plan: WinogradPlan, tile: Expr) -> tuple[Expr, Expr, Expr]:
     image, within = T.bind(div(tile, down * across)), T.bind(rem(tile, down * across))
     row, column = div(within, across) * plan.m, rem(within, across) * plan.m
     return image, T.bind(i64(row)), T.bind(i64(column))
+
+
+def _asking(
+    plan: WinogradPlan, first: Expr, panel: Expr, ahead: Ahead
+) -> Callable[[Expr, Expr], None]:
+    """Asks for where the results of register tile after register tile will lie, and what is read
+    there, a vector at each step: all at once they would take as long as memory does."""
+    p, m = plan.products, plan.m
+    height, width = plan.shape.out
+    vectors = p.width // p.lanes
+
+    def ask(unit: Expr, step: Expr) -> None:
+        tile = first + unit * p.rows + div(step, plan.result_vectors)
+        image, row, column = _position(plan, T.bind(i64(smaller(tile, plan.total - 1))))
+        within = T.bind(rem(step, plan.result_vectors))
+        pixel = T.bind(div(within, vectors))
+        row = smaller(row + div(pixel, m), height - 1)
+        column = smaller(column + rem(pixel, m), width - 1)
+        channel = panel * p.width + rem(within, vectors) * p.lanes
+        ahead((image, T.bind(i64(row)), T.bind(i64(column)), T.bind(i64(channel))))
+
+    return ask
 
 
 # --- pixels to frequencies ------------------------------------------------------------------------
