@@ -3,17 +3,16 @@
 Input: arrays. Output: arrays in fresh memory (or in `out`). What a call needs is worked out once
 per combination of shapes (a `Plan`): dim values, result shapes, arena size. After that a call is a
 check per argument and one native call without the GIL.
-Non-goals: loading (`session.py`), the checks of a single array (`arrays.py`).
+Non-goals: loading (`session.py`), the checks of a single array (`arrays.py`), what is declared
+(`signature.py`).
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-import operator
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -34,52 +33,14 @@ from dslc_runtime.device_call import on_host
 from dslc_runtime.dims import DimError
 from dslc_runtime.dtypes import ITEMSIZE, Array, DType, described, numpy_dtype
 from dslc_runtime.errors import ArgumentError
-from dslc_runtime.manifest import Check, DimInfo, EntryCode, EntryInfo, Limit, TensorInfo
+from dslc_runtime.manifest import EntryCode, EntryInfo, Limit, TensorInfo
 from dslc_runtime.processes import hold, state
+from dslc_runtime.signature import Signature, check_condition, check_range
 from dslc_runtime.variables import Store
 
 MAX_PLANS = 1024
 
-_COMPARE: dict[str, Callable[[int, int], bool]] = {
-    "==": operator.eq, "!=": operator.ne, "<": operator.lt,
-    "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-}  # fmt: skip
-
 Shapes = tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """What an entry takes and returns; prints as in a `.dl` file."""
-
-    info: EntryInfo
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """What the caller gives, in order."""
-        return tuple(t for t in self.info.inputs if t.supplied == "caller")
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        return self.info.outputs
-
-    def __str__(self) -> str:
-        bounds = {dim.name: _bounds(dim) for dim in self.info.dims}
-        arguments = []
-        for t in self.inputs:
-            words = [bounds.pop(d, d) if isinstance(d, str) else dims.text(d) for d in t.dims]
-            kind = f"{t.dtype}[{', '.join(words)}]" if words else t.dtype
-            arguments.append(f"{t.name}: {kind}")
-        results = ", ".join(map(declared, self.outputs))
-        if len(self.outputs) != 1:
-            results = f"({results})"
-        return f"({', '.join(arguments)}) -> {results}"
-
-
-def _bounds(dim: DimInfo) -> str:
-    if dim.high is not None:
-        return f"{dim.name} in {dim.low}..{dim.high}"
-    return f"{dim.name} in {dim.low}.." if dim.low > 1 else dim.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,10 +276,10 @@ class Entry:
                 slot.take(value)
         values, origins = self._bind(shapes)
         for dim in self.info.dims:
-            _check_range(dim, values[dim.name], origins[dim.name])
+            check_range(dim, values[dim.name], origins[dim.name])
         self._check_expressions(shapes, values)
         for check in self.info.checks:
-            _check_condition(check, values)
+            check_condition(check, values)
         try:
             outputs = [self._sized(t, dtype, values) for t, dtype in self._typed_results]
             code, function = self._choose(values)
@@ -439,20 +400,3 @@ _ndarray = np.ndarray
 
 def _names(dim: dims.DimExpr) -> list[str]:
     return sorted(dims.variables(dim))
-
-
-def _check_range(dim: DimInfo, value: int, origin: str) -> None:
-    if value < dim.low or (dim.high is not None and value > dim.high):
-        bounds = f"{dim.low}..{dim.high}" if dim.high is not None else f"at least {dim.low}"
-        raise ArgumentError(f"{dim.name} is {value} (from {origin}), but it must be {bounds}")
-
-
-def _check_condition(check: Check, values: Mapping[str, int]) -> None:
-    try:
-        left, right = dims.evaluate(check.left, values), dims.evaluate(check.right, values)
-    except DimError as error:
-        raise ArgumentError(str(error)) from None
-    if not _COMPARE[check.op](left, right):
-        names = re.sub(r"\{(\w+)\}", lambda m: str(values.get(m[1], m[0])), check.message)
-        given = ", ".join(f"{name} = {value}" for name, value in sorted(values.items()))
-        raise ArgumentError(f"{names} (with {given})")

@@ -26,13 +26,14 @@ from dslc_runtime.artifact import check_weights, read_artifact
 from dslc_runtime.cuda import Device
 from dslc_runtime.device import choose
 from dslc_runtime.dtypes import ITEMSIZE, Array, MissingDType, Tensor
-from dslc_runtime.entry import Entry, Signature
+from dslc_runtime.entry import Entry
 from dslc_runtime.errors import ArgumentError, ArtifactError, DeviceError
 from dslc_runtime.manifest import AVERAGE, EntryCode, EntryInfo, Manifest, TargetInfo
 from dslc_runtime.numbers import whole
 from dslc_runtime.processes import Turns, hold, state, wait_for_calls
 from dslc_runtime.report import LoadReport
 from dslc_runtime.sampling import Sampling
+from dslc_runtime.signature import Signature
 from dslc_runtime.variables import Store
 from dslc_runtime.weight_files import given_weights
 

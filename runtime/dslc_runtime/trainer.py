@@ -17,13 +17,14 @@ from typing import Any
 from dslc_runtime import safetensors
 from dslc_runtime.device_call import on_host
 from dslc_runtime.dtypes import Array, described, numpy_dtype, show_type
-from dslc_runtime.entry import Entry, Signature
+from dslc_runtime.entry import Entry
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.manifest import AVERAGE
 from dslc_runtime.numbers import seed_of
 from dslc_runtime.report import LoadReport
 from dslc_runtime.safetensors import SafetensorsError
 from dslc_runtime.session import Model, Weights
+from dslc_runtime.signature import Signature
 
 CHECKPOINT = "dslc checkpoint 1"
 

@@ -29,6 +29,7 @@ from dslc.ir.types import DType
 from dslc.lowering import planes, strassen, stream, tasks, winograd
 from dslc.lowering.program import layout_of
 from dslc.lowering.recompute import TooLittleMemory, within
+from dslc.passes import stages
 from dslc.schedules.cpu import contract
 from dslc.schedules.cpu.contract import Machine
 from dslc.source import SourceFile
@@ -58,7 +59,7 @@ EAGER: Mapping[str, Sequence[tuple[Any, str, Any]]] = {
         (tasks, "PARALLEL_OPERATIONS", 1), (tasks, "REPEATED_OPERATIONS", 1),
         (contract, "PARALLEL_WORK", 1), (contract, "REPEATED_WORK", 1),
     ),
-    "strassen": ((strassen, "WORTH", 1e9),),
+    "strassen": ((strassen, "WORTH", 1e9), (strassen, "ROWS", 0)),
     "winograd": (
         (winograd, "INTO", dict.fromkeys(winograd.INTO, 0)),
         (winograd, "BACK", dict.fromkeys(winograd.BACK, 0)),
@@ -66,6 +67,7 @@ EAGER: Mapping[str, Sequence[tuple[Any, str, Any]]] = {
     ),
     "stream": ((stream, "STREAMED_BYTES", 0),),
     "planes": ((planes, "FULL", 1e6),),
+    "stages": ((stages, "LONG", 256), (stages, "PARTS", 3)),
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from std.transformer import gated_mlp, transformer_encoder_layer
 from std.vision import basic_block, bottleneck, inverted_residual, squeeze_excite
 
 """
-EAGER = ("tasks", "strassen", "winograd", "stream", "planes")
+EAGER = ("tasks", "strassen", "winograd", "stream", "planes", "stages")
 SYMBOLS = {"N": (1, 2, 3, 5), "H": (12, 13, 17), "W": (12, 15, 19), "T": (1, 2, 7, 13, 20)}
 
 
