@@ -59,6 +59,7 @@ from dslc.schedules.cpu.attention_shape import (
     balanced,
     columns_tile,
     round_up,
+    steps,
 )
 from dslc.schedules.cpu.contract import (
     Expr,
@@ -91,7 +92,9 @@ from dslc.schedules.cpu.register_tile import (
 from dslc.schedules.cpu.vector import LN2, LOG2E
 
 KEYS = 512  # of a block: their scores and values stay in the caches while queries pass
-TILES = 2  # of scores below each other in a block
+ROWS = 24  # queries of a block, or about so many: their scores stay in the nearest cache
+READING = 0.25  # steps in the time of a vector of keys or values that a block reads
+GUESS = 64  # what an unknown size counts as
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,32 +154,47 @@ def plan_attention(
     shape: AttentionShape, machine: Machine, values_apart: bool = False
 ) -> AttentionPlan:
     """The plan for attention in float32. `values_apart`: rows of values don't lie side by side."""
-    lanes, wide = machine.lanes(DTYPE), machine.registers == 32
-    height, rows = _rows_of(shape.queries, 12 if wide else 6, TILES if wide else 2 * TILES)
-    most = 4 if wide else 2
-    score = Tile(height, PANEL, lanes, DTYPE)
-    if isinstance(shape.keys, int) and 0 < shape.keys <= KEYS:
-        score = columns_tile(shape.keys, lanes, most, rows)
-    out = columns_tile(shape.width, lanes, most, rows)
+    rows = _rows_of(shape, machine)
+    score, out = attention_tiles(shape, rows, machine)
     keys = _keys_of(shape, score.columns)
     whole = isinstance(shape.keys, int) and shape.keys <= keys
     ragged = not isinstance(shape.width, int) or shape.width % out.columns != 0
-    many = not isinstance(shape.queries, int) or shape.queries > 2 * rows
-    packed = (values_apart or ragged) and many
+    packed = values_apart or ragged
     tasks = choose_tasks(machine, shape.work)
     return AttentionPlan(shape, rows, keys, score, out, tasks, whole, packed)
 
 
-def _rows_of(queries: Size, most: int, tiles: int) -> tuple[int, int]:
-    """Rows of a tile, at most `most`, and of a block of up to `tiles` of them: equal blocks."""
+def _rows_of(shape: AttentionShape, machine: Machine) -> int:
+    """Queries of a block: those whose tiles have the fewest steps in all."""
+    queries = shape.queries
     if not isinstance(queries, int) or queries == 0:
-        return most, most * tiles
-    if queries <= most * tiles:
-        height = balanced(queries, most)
-        return height, -(-queries // height) * height
-    blocks = -(-queries // (most * tiles))
-    height = -(-queries // (blocks * tiles))
-    return height, height * tiles
+        return ROWS
+    keys, depth, width = (
+        size if isinstance(size, int) and size else GUESS
+        for size in (shape.keys, shape.depth, shape.width)
+    )
+
+    def cost(rows: int) -> float:
+        score, out = attention_tiles(shape, rows, machine)
+        whole, rest = divmod(queries, rows)
+        total = sum(
+            whole * steps(tile, rows, columns) * length + steps(tile, rest, columns) * length
+            for tile, columns, length in ((score, keys, depth), (out, width, keys))
+        )
+        read = keys * (depth + width) / score.lanes
+        return total + (whole + bool(rest)) * read * READING
+
+    fewest, most = (min(queries, rows) for rows in (ROWS // 2, ROWS * 3 // 2))
+    return min(range(fewest, most + 1), key=lambda rows: (cost(rows), abs(rows - ROWS)))
+
+
+def attention_tiles(shape: AttentionShape, rows: int, machine: Machine) -> tuple[Tile, Tile]:
+    """Of the scores and of the result, for blocks of so many rows."""
+    lanes, most = machine.lanes(DTYPE), 4 if machine.registers == 32 else 2
+    score = Tile(balanced(rows, 3 * most), PANEL, lanes, DTYPE)
+    if isinstance(shape.keys, int) and 0 < shape.keys <= KEYS:
+        score = columns_tile(shape.keys, lanes, most, rows)
+    return score, columns_tile(shape.width, lanes, most, rows)
 
 
 def _keys_of(shape: AttentionShape, width: int) -> int:

@@ -112,13 +112,20 @@ def columns_tile(columns: Size, lanes: int, most: int, rows: int) -> Tile:
     steps, those of rows and columns behind the last included."""
     if not isinstance(columns, int) or not columns:
         return Tile(balanced(rows, 6), most, lanes, "float32")
-    wanted = -(-columns // lanes)
+    tiles = [Tile(_height(rows, 6 * most // v), v, lanes, "float32") for v in range(1, most + 1)]
+    return min(tiles, key=lambda t: (steps(t, rows, columns), abs(t.vectors - most // 2)))
 
-    def steps(vectors: int) -> float:
-        height = balanced(rows, 6 * most // vectors)
-        products = -(-rows // height) * height * -(-wanted // vectors) * vectors
-        # A step loads so many vectors and scalars, one in the time of a product.
-        return products * max(1.0, (height + vectors) / (height * vectors))
 
-    vectors = min(range(1, most + 1), key=lambda v: (steps(v), abs(v - most // 2)))
-    return Tile(balanced(rows, 6 * most // vectors), vectors, lanes, "float32")
+def steps(tile: Tile, rows: int, columns: int) -> int:
+    """Multiply-adds of a step along the sum. A step loads so many vectors and scalars, one in the
+    time of a product."""
+    height, vectors = tile.rows, tile.vectors
+    return (
+        -(-rows // height) * -(-columns // tile.columns) * max(height * vectors, height + vectors)
+    )
+
+
+def _height(rows: int, most: int) -> int:
+    """Rows of tiles that have as few as possible behind the last, and half of the most at least."""
+    heights = range(min(rows, (most + 1) // 2), min(rows, most) + 1)
+    return min(heights, key=lambda height: (-(-rows // height) * height, -height))

@@ -14,7 +14,7 @@ from itertools import product
 from math import prod
 from typing import Any, TypeVar
 
-from dslc.schedules.cpu.attention import AttentionPlan
+from dslc.schedules.cpu.attention import AttentionPlan, attention_tiles
 from dslc.schedules.cpu.contract import Choice, Machine, Size
 from dslc.schedules.cpu.conv2d import ConvPlan
 from dslc.schedules.cpu.depthwise import DepthwisePlan
@@ -27,7 +27,7 @@ _ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14)
 _VECTORS = (1, 2, 3, 4, 6, 8)
 _PIXELS = (4, 6, 7, 8, 10, 12, 14)
 _UNITS = (1, 2, 3, 4, 6, 8, 12, 16)
-_BLOCKS = (6, 12, 24, 48, 96, 192)
+_BLOCKS = (6, 12, 16, 24, 32, 48, 96)
 _KEYS = (64, 128, 256, 512, 1024)
 
 Plan = TypeVar("Plan")
@@ -121,15 +121,16 @@ def _products(plan: Products, values: Values, machine: Machine, total: Size) -> 
 
 
 def _attention(plan: AttentionPlan, values: Values, machine: Machine) -> AttentionPlan | None:
-    """Blocks of other sizes, of the same tiles."""
+    """Blocks of other sizes."""
     rows, keys, shape = values["rows"], values["keys"], plan.shape
-    if 0 in (rows, keys) or rows % plan.score.rows or keys % plan.score.columns:
+    if 0 in (rows, keys) or (isinstance(shape.queries, int) and rows > shape.queries):
         return None
+    score, out = attention_tiles(shape, rows, machine)
     most = shape.keys if isinstance(shape.keys, int) else keys
-    high = isinstance(shape.queries, int) and rows >= shape.queries + plan.score.rows
-    if high or keys >= most + plan.score.columns:
+    if keys % score.columns or keys >= most + score.columns:
         return None
-    return replace(plan, rows=rows, keys=keys, whole=isinstance(shape.keys, int) and keys >= most)
+    whole = isinstance(shape.keys, int) and keys >= most
+    return replace(plan, rows=rows, keys=keys, score=score, out=out, whole=whole)
 
 
 TEMPLATES = (
