@@ -194,6 +194,24 @@ def test_joined_rows_compute_what_their_equations_mean() -> None:
                     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_each_row_is_stored_beside_the_next_one(tasks: int) -> None:
+    """The first row has none before it, and the last none behind it."""
+
+    def body(length: int) -> Body:
+        return lambda b: [softmax(b, b.param("x", f32(N, length)))]
+
+    entries = [entry_of(function_of(body(n)), f"e{n}") for n in (128, 129, 271)]
+    compiled = compile_all(entries, tasks=tasks, level=0)
+    for entry in entries:
+        (value,) = entry.function.params
+        for env in ({"N": 0}, {"N": 1}, {"N": 2}, {"N": 701}):
+            x = array(value, env, np.random.default_rng(0))
+            (want,) = evaluate(entry.function, [x], env)
+            (got,) = compiled.call(entry.name, [x], env)
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+
+
 def array(value: Value, env: dict[str, int], random: np.random.Generator) -> Any:
     dims = [d if isinstance(d, int) else env[str(d)] for d in value.type.dims]
     if value.type.dtype == "i32":
