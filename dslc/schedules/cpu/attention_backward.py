@@ -142,7 +142,8 @@ def plan_backward(shape: AttentionShape, machine: Machine) -> BackwardPlan:
     if isinstance(shape.keys, int) and shape.keys:
         keys = -(-balanced(shape.keys, KEYS) // width) * width
     most = 4 if many else 2
-    deep, wide = (columns_tile(size, lanes, most, rows) for size in (shape.depth, shape.width))
+    # Of keys there may be fewer, and they are the rows of two of the three products.
+    deep, wide = (columns_tile(size, lanes, most, keys) for size in (shape.depth, shape.width))
     tasks, score = choose_tasks(machine, shape.work * 2), Tile(height, PANEL, lanes, DTYPE)
     return BackwardPlan(shape, rows, keys, score, deep, wide, tasks, not machine.repeated)
 
