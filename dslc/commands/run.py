@@ -34,6 +34,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.output is not None and args.output.suffix not in (".npy", ".npz"):
+        raise UserError(f"results go to an .npy or .npz file, not {args.output}", EXIT_USAGE)
     model = dslc_runtime.load(args.artifact, threads=args.threads)
     if args.weights is not None:
         tell_notes(model.load_weights(args.weights).notes)
@@ -64,6 +66,9 @@ def read_arrays(path: Path) -> Array | dict[str, Array]:
     """An `.npy` as an array, an `.npz` as arrays by name; nothing is unpickled."""
     try:
         with path.open("rb") as stream:
+            if not stream.read(6).startswith((b"\x93NUMPY", b"PK")):
+                raise UserError(f"{path} is no .npy or .npz file", EXIT_USAGE)
+            stream.seek(0)
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded

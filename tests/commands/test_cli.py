@@ -189,6 +189,17 @@ def test_build_tells_of_each_weight(artifact, tiny, tmp_path, dslc) -> None:
     assert "no weight of Tiny is called 'fc3.*'; it has 'fc2." in slip.stderr
 
 
+def test_run_reads_and_writes_arrays_alone(artifact, tiny, dslc) -> None:
+    (tiny / "notes.txt").write_text("no array")
+    done = dslc("run", artifact, "--input", tiny / "notes.txt", status=2)
+    assert "notes.txt is no .npy or .npz file" in done.stderr
+    np.save(tiny / "x.npy", np.ones((2, 4), np.float32))
+    words = ("--input", tiny / "x.npy", "-o", tiny / "out.txt")
+    done = dslc("run", artifact, *words, status=2)
+    assert "results go to an .npy or .npz file, not" in done.stderr
+    assert not (tiny / "out.txt").exists()
+
+
 def test_run_refuses_an_array_that_does_not_fit(artifact, tiny, dslc) -> None:
     np.save(tiny / "bad.npy", np.ones((2, 5), np.float32))
     done = dslc("run", artifact, "--input", tiny / "bad.npy", status=1)
