@@ -107,7 +107,7 @@ class _Made:
             "mask": self.all_of(mask),
             "bias": self.bias(terms),
             "factor": self.factor(dropped, q.type.dtype),
-            "past": band.past and self.now(band.past),
+            "past": band.past and self.scalar(self.now(band.past)),
         }
         given = {name: value for name, value in operands.items() if value is not None}
         attrs = AttentionAttrs(
@@ -123,6 +123,10 @@ class _Made:
     def now(self, value: Value) -> Value:
         """What stands for the value by now."""
         return self.replaced.get(value, value)
+
+    def scalar(self, x: Value) -> Value:
+        """The one number that `x` is."""
+        return x if x.type.rank == 0 else typed(Value, reshape(self.b, x, dims=()))
 
     def turned(self, x: Value, across: bool) -> Value:
         """The matrices of `x`, transposed if they lie across."""

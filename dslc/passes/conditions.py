@@ -221,9 +221,14 @@ def _affine(given: Placed, dims: Sequence[Dim], producers: Producers) -> _Affine
     given = _below(given, producers)
     eqn = producers.get(given.value)
     known = None if eqn is None else _known(eqn, given, dims, producers)
-    if known is None and given.value.type == TensorType("i64"):
+    if known is None and is_number(given.value.type):
         return _Affine(scalars=((given.value, 1),))
     return known
+
+
+def is_number(type: TensorType) -> bool:
+    """Whether it is one i64, of whatever rank: of a batch of 1, the past is i64[1]."""
+    return type.dtype == "i64" and all(dim == 1 for dim in type.dims)
 
 
 def _known(eqn: Eqn, given: Placed, dims: Sequence[Dim], producers: Producers) -> _Affine | None:

@@ -123,6 +123,12 @@ CASES = {
         "scaled_dot_product_attention(q, k, v, arange[S]() <= past)",
         {"low": 0, "past": True},
     ),
+    "the past of the only sequence": Case(
+        "q: f32[1, 2, 1, 3], k: f32[1, 2, S, 3], v: f32[1, 2, S, 4], past: i64[1]",
+        """seen = causal_mask(max(past) + arange[1](), arange[S]())
+        scaled_dot_product_attention(q, k, v, reshape[1, 1, 1, S](seen))""",
+        {"low": 0, "past": True},
+    ),
     "a past of each sequence": Case(
         f"{CROSS}, past: i64[N]",
         """seen = causal_mask(reshape[N, 1, 1](past) + arange[T](), arange[S]())
