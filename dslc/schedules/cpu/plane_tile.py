@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from dslc.schedules.cpu.conv_shape import ConvShape
 
-LARGEST_STRIDE = 4  # of which neighbours are shuffled; LLVM ends with a fault for 16 vectors
 WRITTEN_OUT = 400  # multiply-adds of a tile up to which all positions of a kernel are
 LOAD = 2  # cycles; as much for each of the vectors that one of a strided image is taken of
 RESULT, ROW = 5, 8  # cycles that a vector of results takes behind its sum, and a row of them
@@ -169,8 +168,7 @@ def takes_planes(shape: ConvShape, dtype: str) -> bool:
     known = (shape.height, shape.width, top, bottom, left, right)
     if not all(isinstance(size, int) for size in known) or dtype not in BYTES:
         return False
-    apart = shape.stride[1] <= LARGEST_STRIDE
-    return apart and shape.input_dilation == (1, 1) and min(shape.out) > 0 and min(known) >= 0
+    return shape.input_dilation == (1, 1) and min(shape.out) > 0 and min(known) >= 0
 
 
 def choose_tile(shape: ConvShape, dtype: str, lanes: int, registers: int, flat: bool) -> PlanesPlan:
