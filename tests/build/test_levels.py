@@ -29,6 +29,7 @@ SOURCE = """model M(
 CROSS, EMULATOR = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
 
 # Calls an entry with arrays from standard input, as tvm_ffi would; results go to standard output.
+# Those given behind the first `inputs` are variables, whose addresses stand in a table.
 CALLER = """
 #include <stdint.h>
 #include <stdio.h>
@@ -42,12 +43,15 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int
     for (int i = 0; i < count; i++) fputs(parts[i], stderr);
 }
 int __tvm_ffi_forward(void *self, Any *arguments, int32_t count, Any *result);
-static int64_t ranks[] = {%(ranks)s}, shapes[][8] = {%(shapes)s}, given = %(given)d;
+static int64_t ranks[] = {%(ranks)s}, shapes[][8] = {%(shapes)s}, given = %(given)d, inputs = %(inputs)d;
 int main(void) {
     enum { COUNT = sizeof ranks / sizeof *ranks };
     static Tensor tensors[COUNT];
-    static Any arguments[COUNT], result;
+    static Any arguments[COUNT + 1], result;
+    static int64_t table[COUNT], length = COUNT;
+    Tensor addresses = {table, 1, 0, 1, 0, 64, 1, &length, 0, 0};
     size_t sizes[COUNT];
+    int count = 0;
     for (int i = 0; i < COUNT; i++) {
         size_t size = sizes[i] = (ranks[i] == 1 ? 1 : 4);
         for (int d = 0; d < ranks[i]; d++) sizes[i] *= shapes[i][d];
@@ -55,9 +59,11 @@ int main(void) {
         tensors[i] = (Tensor){aligned_alloc(64, sizes[i] / 64 * 64 + 64), 1, 0, ranks[i],
                               bytes ? 1 : 2, bytes ? 8 : 32, 1, shapes[i], 0, 0};
         if (i < given && fread(tensors[i].data, 1, sizes[i], stdin) != sizes[i]) return 2;
-        arguments[i] = (Any){7, 0, {.pointer = &tensors[i]}};
+        if (i == inputs) arguments[count++] = (Any){7, 0, {.pointer = &addresses}};
+        if (i < inputs || i >= given) arguments[count++] = (Any){7, 0, {.pointer = &tensors[i]}};
+        else table[i - inputs] = (int64_t)tensors[i].data;
     }
-    if (__tvm_ffi_forward(0, arguments, COUNT, &result)) return 3;
+    if (__tvm_ffi_forward(0, arguments, count, &result)) return 3;
     for (int i = given; i < COUNT - 1; i++) fwrite(tensors[i].data, 1, sizes[i], stdout);
     return 0;
 }
@@ -100,6 +106,7 @@ def test_arm_code_computes_what_is_meant(tmp_path: Path) -> None:
         "ranks": ", ".join(str(len(d)) for d in dims),
         "shapes": ", ".join(f"{{{', '.join(map(str, d))}}}" for d in dims),
         "given": len(order),
+        "inputs": sum(argument.role == "input" for argument in entry.arguments),
     }
     (tmp_path / "main.c").write_text(CALLER % words)
     command = [str(CROSS), "-static", "-o", str(tmp_path / "main"), str(tmp_path / "main.c")]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lowering.native import aligned, compile_all, entry_of
+from lowering.native import aligned, compile_all, entry_of, handed
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Function
@@ -54,7 +54,8 @@ def test_results_wherever_they_lie(tasks: int) -> None:
             assert PAST in str(compiled.lowered[name].module)
             for shift in (0, 4):
                 out = place(np.full_like(x, 77), shift)
-                compiled.executable[name](x, out, aligned(0))
+                arguments = handed(compiled.entries[name], [x], [out])
+                compiled.executable[name](*arguments, aligned(0))
                 np.testing.assert_allclose(out, result, rtol=1e-6)
 
 
