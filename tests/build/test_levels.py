@@ -43,7 +43,8 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int
     for (int i = 0; i < count; i++) fputs(parts[i], stderr);
 }
 int __tvm_ffi_forward(void *self, Any *arguments, int32_t count, Any *result);
-static int64_t ranks[] = {%(ranks)s}, shapes[][8] = {%(shapes)s}, given = %(given)d, inputs = %(inputs)d;
+static int64_t ranks[] = {%(ranks)s}, shapes[][8] = {%(shapes)s};
+static int64_t given = %(given)d, inputs = %(inputs)d;
 int main(void) {
     enum { COUNT = sizeof ranks / sizeof *ranks };
     static Tensor tensors[COUNT];
