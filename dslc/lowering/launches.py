@@ -93,4 +93,5 @@ def is_above(place: InArena, other: InArena) -> bool:
 
 def work_of(group: Group, grouping: Grouping) -> Dim:
     """Operations, and those that take as long as the bytes which are moved."""
-    return flops_in(group.eqns) + moved(group, grouping) * round(2 * MOVED) // 2
+    halves = round(2 * MOVED)  # dims are whole numbers
+    return flops_in(group.eqns) + moved(group, grouping) * halves // 2

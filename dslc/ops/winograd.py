@@ -93,6 +93,16 @@ def _strided(g: Matrix, b: Matrix, a: Matrix) -> Way:
     return Way(weights, pixels, results, (*range(m + 1), *[m + 1] * m))
 
 
+# What is made of six pixels, for the points 0, 1, -1, 2, -2 and infinity.
+SIX_PIXELS: Matrix = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+)
+
 # By the size of the kernel, the stride, and how many results a tile has along one side.
 WAYS: Mapping[tuple[int, int, int], Way] = {
     (3, 1, 2): _plain(
@@ -109,14 +119,7 @@ WAYS: Mapping[tuple[int, int, int], Way] = {
             (1 / 24, -1 / 12, 1 / 6),
             (0, 0, 1),
         ),
-        (
-            (4, 0, -5, 0, 1, 0),
-            (0, -4, -4, 1, 1, 0),
-            (0, 4, -4, -1, 1, 0),
-            (0, -2, -1, 2, 1, 0),
-            (0, 2, -1, -2, 1, 0),
-            (0, 4, 0, -5, 0, 1),
-        ),
+        SIX_PIXELS,
         ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
     ),
     (3, 2, 2): _strided(
@@ -139,14 +142,7 @@ WAYS: Mapping[tuple[int, int, int], Way] = {
             (1 / 24, -1 / 12, 1 / 6, -1 / 3),
             (0, 0, 0, 1),
         ),
-        (
-            (4, 0, -5, 0, 1, 0),
-            (0, -4, -4, 1, 1, 0),
-            (0, 4, -4, -1, 1, 0),
-            (0, -2, -1, 2, 1, 0),
-            (0, 2, -1, -2, 1, 0),
-            (0, 4, 0, -5, 0, 1),
-        ),
+        SIX_PIXELS,
         ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 1)),
     ),
 }  # fmt: skip

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from lowering.bodies import Body, f32, function_of
 from lowering.native import compile_all, entry_of
 
 from dslc.autodiff.train_step import add_train_step
 from dslc.build import session
 from dslc.ir.builder import Builder
-from dslc.ir.core import Entry, Function, Value
+from dslc.ir.core import Entry, Value
 from dslc.ir.dims import Dim, sym
 from dslc.ir.evaluate import evaluate
-from dslc.ir.types import TensorType
 from dslc.lowering.launches import is_above, meet
 from dslc.lowering.memory import InArena, InArgument
 from dslc.lowering.program import Layout, layout_of, lower_entry
@@ -25,16 +25,6 @@ from dslc.schedules.cpu.contract import Machine
 from dslc.source import SourceFile
 
 N = sym("N")
-Body = Callable[[Builder], Sequence[Value]]
-
-
-def f32(*dims: Dim) -> TensorType:
-    return TensorType("f32", dims)
-
-
-def function_of(body: Body) -> Function:
-    b = Builder()
-    return b.function("f", body(b))
 
 
 def laid_out(body: Body, tasks: int = 2) -> Layout:

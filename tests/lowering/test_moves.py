@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from lowering.bodies import function_of
 from lowering.native import compile_all, entry_of
 
 from dslc.ir.builder import Builder
-from dslc.ir.core import Function, Value
+from dslc.ir.core import Value
 from dslc.ir.dims import Dim, sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
@@ -73,11 +74,6 @@ def gradient(b: Builder) -> Sequence[Value]:
     operands = (q, k, v, g, rows, delta)
     found = b.emit(OPS["attention_gradient"], operands, AttentionAttrs(0.25, low=0))
     return [turned(b, out), *(turned(b, each) for each in found)]
-
-
-def function_of(body: Callable[[Builder], Sequence[Value]]) -> Function:
-    b = Builder()
-    return b.function("f", body(b))
 
 
 def joined(body: Callable[[Builder], Sequence[Value]]) -> Grouping:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from lowering.bodies import Body, f32, function_of
 from lowering.native import compile_all, entry_of
 
 from dslc.ir.builder import Builder
-from dslc.ir.core import Function, Value
-from dslc.ir.dims import Dim, sym
+from dslc.ir.core import Value
+from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
 from dslc.lowering.group import Group, Grouping, group
@@ -19,16 +20,6 @@ from dslc.lowering.rows import join_rows
 from dslc.ops import BY_NAME as OPS
 
 N, C = sym("N"), sym("C")
-Body = Callable[[Builder], Sequence[Value]]
-
-
-def f32(*dims: Dim) -> TensorType:
-    return TensorType("f32", dims)
-
-
-def function_of(body: Body) -> Function:
-    b = Builder()
-    return b.function("f", body(b))
 
 
 def joined(body: Body, tasks: int = 1) -> Grouping:
