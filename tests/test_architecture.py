@@ -14,7 +14,14 @@ PACKAGES = {"dslc": ROOT / "dslc", "dslc_runtime": ROOT / "runtime" / "dslc_runt
 
 # A module belongs to the layer of its longest matching prefix and may import, of this project,
 # its own layer's package and what is listed.
-L0 = ["dslc.source", "dslc.diagnostics", "dslc._frozen", "dslc._lazy", "dslc._cache"]
+L0 = [
+    "dslc.source",
+    "dslc.diagnostics",
+    "dslc._frozen",
+    "dslc._lazy",
+    "dslc._cache",
+    "dslc._recursion",
+]
 LAYERS: dict[str, list[str]] = {
     "dslc._frozen": [],
     "dslc.source": ["dslc._frozen"],

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dslc._recursion import deep_recursion
 from dslc.build import cuda_drivers
 from dslc.build.errors import BuildError
 from dslc.build.link import find_linker
@@ -132,7 +133,8 @@ def main() -> int:
     os.dup2(2, REPORT_FD)
     job = Job.from_json(sys.stdin.read())
     try:
-        report = compile_job(job)
+        with deep_recursion():
+            report = compile_job(job)
     except BuildError as error:
         report = Report((), (), error=str(error))
     except OSError as error:

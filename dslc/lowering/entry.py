@@ -149,10 +149,10 @@ def make_entry(entry: Entry, steps: Sequence[Step], counters: Counters | None = 
         bytes_ = tirx.Var("arena_size", "int64")
         arena = T.arg("arena", T.buffer((bytes_,), "uint8", align=1))
         kept = [*(types[i] for i in variables), *(results if entry.prepares else ())]
-        stored = _stored(table, kept, symbols)
+        stored = _stored(table, kept)
         params.update(zip(variables, stored))
         outputs = stored[len(variables) :]
-        outputs += [_trusted(_data(t), type, symbols) for t, type in zip(made, given)]
+        outputs += [_trusted(_data(t), type) for t, type in zip(made, given)]
         emitter = _Emitter(symbols, params, outputs, arena)
         if counters is None:
             emitter.emit(steps)
@@ -390,24 +390,31 @@ def _data(tensor: Any) -> Expr:
     return tirx.tvm_struct_get(tensor, 0, _DATA, "handle")
 
 
-def _stored(table: Any, types: Sequence[TensorType], symbols: Mapping[str, Any]) -> list[Any]:
-    """The buffers of these types at the addresses in the table. As arguments, a network's hundreds
+def _stored(table: Any, types: Sequence[TensorType]) -> list[_Memory]:
+    """What lies at the addresses in the table. As arguments, a network's hundreds
     of weights would take more code than its kernels, and time at each call."""
     if not types:
         return []
     start = T.bind(_data(table))
     return [
-        _trusted(tirx.tvm_struct_get(start, place, _WORD, "int64"), type, symbols)
+        _trusted(tirx.tvm_struct_get(start, place, _WORD, "int64"), type)
         for place, type in enumerate(types)
     ]
 
 
-def _trusted(address: Expr, type: TensorType, symbols: Mapping[str, Any]) -> Any:
-    """The buffer of what is the runtime's own, at an address that is taken as it is."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Memory:
+    """Where the runtime's own lies. No buffer is declared for it: declarations nest, and hundreds
+    are closed by as many functions that call one another."""
+
+    data: Expr
+    dtype: str
+
+
+def _trusted(address: Expr, type: TensorType) -> _Memory:
+    """What lies at an address that is taken as it is."""
     dtype = _DECLARED[type.dtype]
-    data = T.bind(tirx.reinterpret(T.handle(dtype, "global").ty, address))
-    size = dim_expression(type.size, symbols)
-    return T.decl_buffer((size,), dtype, data=data, align=ITEMSIZE[type.dtype], layout=None)
+    return _Memory(T.bind(tirx.reinterpret(T.handle(dtype, "global").ty, address)), dtype)
 
 
 # TVM's numbers of what is read: the address among the fields of a tensor, an item of an array.

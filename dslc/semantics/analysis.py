@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import field
 
 from dslc._frozen import dataclass
+from dslc._recursion import deep_recursion
 from dslc.diagnostics import Diagnostic
-from dslc.semantics.elaborate import deep_recursion, new_context
+from dslc.semantics.elaborate import new_context
 from dslc.semantics.facts import Facts, Recorder
 from dslc.semantics.names import names_of
 from dslc.semantics.partial import expect_missing, tainted, worth_telling

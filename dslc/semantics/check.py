@@ -7,10 +7,11 @@ program (`elaborate.py`), printing.
 
 from __future__ import annotations
 
+from dslc._recursion import deep_recursion
 from dslc.diagnostics import Diagnostic, nearest_name
 from dslc.semantics import errors, weights
 from dslc.semantics.context import Context, Mistake
-from dslc.semantics.elaborate import deep_recursion, elaborate_model, new_context
+from dslc.semantics.elaborate import elaborate_model, new_context
 from dslc.semantics.generic import check_alone
 from dslc.semantics.models import as_layer
 from dslc.semantics.partial import expect_missing, tainted, worth_telling

@@ -6,10 +6,9 @@ None) and every diagnostic. Non-goals: optimisation; printing the diagnostics.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
+from dslc._recursion import deep_recursion
 from dslc.diagnostics import Diagnostic, InternalError, Reporter, nearest_name
 from dslc.ir.core import Entry, Program, TrainPlan, Value
 from dslc.semantics import calls, errors, statics, weights
@@ -25,9 +24,6 @@ from dslc.source import SourceFile, Span
 from dslc.syntax import ast
 
 Setting = int | float | bool | str
-
-# A call of the language takes some 25 calls of Python; context.MOST_CALLS of them fit.
-_RECURSION_LIMIT = 8000
 
 
 def elaborate(
@@ -78,17 +74,6 @@ def _elaborated(
         trains = any(block.name.name == decl.name.name for block in module.trains)
         train = training(trains)
         return ctx, elaborate_model(ctx, module, decl, statics or {}, training=train)
-
-
-@contextmanager
-def deep_recursion() -> Iterator[None]:
-    """A recursion limit that fits programs nested as deep as the language allows."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, _RECURSION_LIMIT))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
 
 
 def new_context(source: SourceFile, store: Store | None = None) -> Context:

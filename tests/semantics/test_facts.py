@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dslc._recursion import deep_recursion
 from dslc.semantics.check import check
-from dslc.semantics.elaborate import deep_recursion, elaborate_model, new_context
+from dslc.semantics.elaborate import elaborate_model, new_context
 from dslc.semantics.facts import Facts, Recorder
 from dslc.source import SourceFile
 from dslc.syntax import ast

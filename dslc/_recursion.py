@@ -1,0 +1,25 @@
+"""How deep Python's functions may call one another while the compiler works.
+
+Input: nothing. Output: a higher limit for as long as a `with` lasts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# A call of the language takes some 25 calls of Python; semantics/context.MOST_CALLS of them fit.
+# An elementwise op takes three in a kernel, and two thousand of them in a chain may become one.
+_LIMIT = 8000
+
+
+@contextmanager
+def deep_recursion() -> Iterator[None]:
+    """A recursion limit that fits programs nested as deep as the language allows."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, _LIMIT))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
