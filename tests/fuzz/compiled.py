@@ -36,21 +36,13 @@ from dslc.source import SourceFile
 from tests.build.lockstep import TOLERANCE, calls, draw
 from tests.fuzz.networks import Options
 from tests.fuzz.properties import Broken, Outcome
+from tests.fuzz.rounding import LAST_BITS, coarsest
 from tests.lowering.native import Compiled, compile_all
 
 Arrays = dict[str, Any]
 Calls = list[tuple[str, Arrays]]  # the name of an entry, and its results and updates
 
-SHORT: Mapping[str, DType] = {
-    "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16",
-}  # fmt: skip
-# What a number differs by in its last bits, of the type that products are computed in.
-LAST_BITS: Mapping[DType, float] = {
-    "f64": 2.0**-50,
-    "f32": 2.0**-21,
-    "bf16": 2.0**-8,
-    "f16": 2.0**-10,
-}
+FLOATS = ("float64", "float32", "float16", "bfloat16")
 HUGE = 2.0**14  # of f16: sums on the way to it may be infinite
 WORSE = 30  # times what last bits make: Winograd's way is less precise
 # What decides that something is worth it, and what always is.
@@ -89,7 +81,7 @@ def examine(text: str) -> Outcome:
     for sizes in options.sizes:
         given = Inputs(meant, sizes)
         found = run_compiled(optimised, compiled, given, options)
-        same(reference(given), found, given, products_of(text, options))
+        same(reference(given), found, given)
     return Outcome(True, True, 1, time.process_time() - began)
 
 
@@ -158,7 +150,7 @@ class Inputs:
             return {name: moved(array) for name, array in arrays.items()}
 
         def moved(array: Any) -> Any:
-            if array.dtype.name not in SHORT:
+            if array.dtype.name not in FLOATS:
                 return array
             step = noise * rng.choice([-1.0, 1.0], array.shape)
             return np.asarray(np.asarray(array, np.float64) * (1 + step)).astype(array.dtype)
@@ -199,38 +191,28 @@ def run_compiled(optimised: Program, compiled: Compiled, given: Inputs, options:
 # --- comparing ------------------------------------------------------------------------------------
 
 
-def products_of(text: str, options: Options) -> DType:
-    """The coarsest type that anything is computed in."""
-    # Weights that are kept in bf16 are rounded on both sides, and products are done in f32.
-    for dtype in ("bf16", "f16"):
-        if f"cast[{dtype}]" in text or options.precision == dtype:
-            return dtype
-    return "f32"
-
-
-def same(expected: Calls, found: Calls, given: Inputs, products: DType) -> None:
+def same(expected: Calls, found: Calls, given: Inputs) -> None:
     """`Broken` unless all results agree, each as closely as can be asked of it."""
-    noisy: list[Calls] | None = None
+    kinds = coarsest(given.program)
+    noisy: dict[DType, list[Calls]] = {}
     for number, ((call, wanted), (_, ours)) in enumerate(zip(expected, found, strict=True)):
         for name, array in wanted.items():
             where = f"{name} of {call}"
-            if products == "f16" and largest(array) > HUGE:
-                return
             if (ours[name].dtype, ours[name].shape) != (array.dtype, array.shape):
                 raise Broken(f"{where} is {ours[name].dtype}{list(ours[name].shape)}")
-            kind = SHORT.get(array.dtype.name)
+            kind = kinds.get((call, name))
             if kind is None:
                 if not np.array_equal(ours[name], array):
                     raise Broken(f"{where} differs")
                 continue
-            coarse = kind if products == "f32" else products
+            if kind == "f16" and largest(array) > HUGE:
+                return
             error = distance(array, ours[name])
-            if error <= TOLERANCE[coarse] * max(largest(array), 1e-3):
+            if error <= TOLERANCE[kind] * max(largest(array), 1e-3):
                 continue
-            if noisy is None:
-                noise = LAST_BITS[coarse]
-                noisy = [reference(given.changed(noise, seed)) for seed in range(2)]
-            explained = max(distance(array, each[number][1][name]) for each in noisy)
+            if kind not in noisy:
+                noisy[kind] = [reference(given.changed(LAST_BITS[kind], seed)) for seed in (0, 1)]
+            explained = max(distance(array, each[number][1][name]) for each in noisy[kind])
             if not error <= WORSE * explained:
                 raise Broken(
                     f"{where} differs by {error:.2g} of {largest(array):.2g} at "
