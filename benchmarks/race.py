@@ -2,9 +2,10 @@
 
 Two callables are never timed minutes apart: each round calls every one of them, so that a noisy
 neighbour or a clock change meets them all. Wall time; the process is pinned to as many cores as
-it has threads. With several, a rest before each sample lets the threads of the callable before go
-to sleep, and one call wakes this one's: OpenMP's spin for some 7 ms after a call, on the cores of
-whoever is next.
+it has threads. A rest before each sample lets the threads of the callable before finish and go to
+sleep, on the cores of whoever is next: OpenMP's spin for some 7 ms after a call, JAX's work for
+some 5 ms after it. Then as many calls as the sample has wake this callable's threads, and bring
+what short calls need into the caches; long ones on one thread need none.
 
 A neighbour on the other half of a core takes up to half of its arithmetic, and more from whoever
 uses it well. A loop of multiply-adds in each round tells how much of the core all had.
@@ -55,9 +56,10 @@ def race(
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, samples.values())) < least:
         for name, call in callables.items():
-            if shared:
-                time.sleep(REST)
-                call()
+            time.sleep(REST)
+            if shared or repeats[name] > 1:
+                for _ in range(repeats[name]):
+                    call()
             started = time.perf_counter()
             for _ in range(repeats[name]):
                 call()
