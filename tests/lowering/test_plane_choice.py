@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -64,3 +66,15 @@ def test_what_is_fused_behind_them() -> None:
     wanted = F.conv2d(a, w["second.weight"], w["second.bias"]) * row + y
     found = model(x.numpy(), y.numpy(), row.numpy())
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_short_rows_are_stored_as_they_lie() -> None:
+    """LLVM unrolls loops over 14 pixels; of the channels around them it must make no lanes."""
+    text = net("3, 20, 14, 2", "c: conv2d[48, kernel=1]", "3, 48, 14, 2")
+    target = Target("test", "cpu", "znver4", (), 512, 1)
+    program = session.program_of(SourceFile("net", text))
+    optimised = driver.optimise(program, target)
+    code = driver.run_job(driver.make_job(optimised, target, Path(), "asm")).text
+    assert layouts(text) == {"NCHW"}
+    assert "vfmadd" in code
+    assert "vscatter" not in code

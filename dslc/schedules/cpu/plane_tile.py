@@ -66,6 +66,13 @@ class PlanesPlan:
         return -(-self.out[1] // self.lanes)
 
     @property
+    def missing(self) -> int:
+        """Pixels of the last vectors that no result has."""
+        if self.flat:
+            return self.out[0] * self.out[1] - self.pixels
+        return self.wide * self.lanes - self.out[1]
+
+    @property
     def apart(self) -> int:
         """Rows of a tile that have vectors of their own."""
         return 1 if self.joined else self.rows

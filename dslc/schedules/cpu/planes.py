@@ -39,6 +39,7 @@ from dslc.schedules.cpu.contract import (
     local,
     loop,
     masked_vector,
+    prefetch,
     product,
     rem,
     require,
@@ -84,6 +85,7 @@ class _Tile:
     row: Expr
     column: Expr
     columns: Size  # of a row that exist
+    tail: int  # how many, where they are not all of its vectors'
 
 
 def plan_planes(shape: ConvShape, dtype: str, machine: Machine, flat: bool) -> PlanesPlan:
@@ -159,7 +161,10 @@ def _strip(run: _Run) -> None:
                             else step if whole or (vectors is not across[-1] and not plan.flat)
                             else T.bind(i64(smaller(left - column, step)))
                         )  # fmt: skip
-                        tile = _Tile(channels.height, vectors.height, channel, row, column, columns)
+                        tail = step - plan.missing
+                        tile = _Tile(
+                            channels.height, vectors.height, channel, row, column, columns, tail
+                        )
                         _compute(run, tile)
                         _finish(run, tile)
 
@@ -268,11 +273,14 @@ def _finish(run: _Run, tile: _Tile) -> None:
     of_channel = tile.vectors * plan.lanes * plan.apart
     flat = T.bind(row * width + tile.column) if plan.flat else None
 
-    def columns(count: Size) -> None:
-        with loop(0, tile.channels) as o, loop(0, rows) as r, loop(0, count) as j:
-            value = run.results[address(i64(0), (o, of_channel), (r, of_row)) + j]
-            at = (row + r, tile.column + j) if flat is None else (i64(0), flat + j)
-            run.epilogue((run.image, first + o, *at), value)
+    def columns(count: int) -> None:
+        with loop(0, tile.channels) as o, loop(0, rows) as r:
+            start = T.bind(address(i64(0), (o, of_channel), (r, of_row)))
+            prefetch(run.results[start])  # so LLVM makes no lanes of channels or rows
+            with loop(0, count) as j:
+                value = run.results[start + j]
+                at = (row + r, tile.column + j) if flat is None else (i64(0), flat + j)
+                run.epilogue((run.image, first + o, *at), value)
 
     most = tile.vectors * plan.lanes
     if isinstance(tile.columns, int):
@@ -282,4 +290,4 @@ def _finish(run: _Run, tile: _Tile) -> None:
         with T.Then():
             columns(most)
         with T.Else():
-            columns(tile.columns)
+            columns(tile.tail)
