@@ -22,7 +22,7 @@ from dslc.lowering.buffers import STORED, Memory
 from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group, Grouping
 from dslc.lowering.memory import InArena, Place, Plan
-from dslc.lowering.parts import cut
+from dslc.lowering.parts import apart, cut
 from dslc.lowering.scalar import Math, ScalarKernels
 from dslc.lowering.tasks import Task
 
@@ -101,8 +101,8 @@ def make_kernel(
             return make_kernel(name, group, grouping, plan, position, tasks, math, emit, repeated)
         return Kernel(name, divided, places, symbols, False, note, repeated, tasks)
     if task.parallel:  # such a function returns a status
-        status = tvm.ir.PrimType("int32")
-        function = tirx.PrimFunc(function.params, function.body, status, function.attrs)
+        status, body = tvm.ir.PrimType("int32"), apart(function.body, f"{name}_task")
+        function = tirx.PrimFunc(function.params, body, status, function.attrs)
     return Kernel(name, function, places, symbols, task.parallel, note, repeated)
 
 

@@ -7,6 +7,8 @@ Input: a kernel whose tasks run in a parallel loop. Output: the same as a functi
 stands beside that loop (the branch for too little work) is done by the first part. The host
 function calls all parts, and waits for them before the next kernel (`entry.py`).
 See docs/design/0027-loops-that-threads-go-through.md.
+
+Other kernels keep their loop; `apart` makes its body a function of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvm import tirx
+from tvm.ir import StringImm
 
 from dslc.lowering.sizes import i64
 
@@ -28,6 +31,30 @@ def cut(function: Any) -> Any | None:
     if body is None:
         return None
     return tirx.PrimFunc([*function.params, part], body, function.ret_type, function.attrs)
+
+
+def apart(statement: Any, name: str) -> Any:
+    """The statement with what a task does in a function `name`. A thread is handed its pointers in
+    a structure, and for all that LLVM knows they may overlap then; arguments of a function don't
+    (`tirx.noalias`), so that results needn't be stored before the next operand is read."""
+    match statement:
+        case tirx.For() if statement.kind == tirx.ForKind.PARALLEL:
+            task = tirx.AttrStmt(i64(0), "compute_scope", StringImm(name), statement.body)
+            variable, start, extent = statement.loop_var, statement.min, statement.extent
+            loop = tirx.For(variable, start, extent, tirx.ForKind.PARALLEL, task)
+            # TVM goes on with the place of the inner function in the debug information, which LLVM
+            # refuses, until a statement behind the loop has its own.
+            return tirx.SeqStmt([loop, tirx.Bind(tirx.Var("behind", "int64"), i64(0))])
+        case tirx.IfThenElse():
+            sides = (statement.then_case, statement.else_case)
+            either = [None if side is None else apart(side, name) for side in sides]
+            return tirx.IfThenElse(statement.condition, *either)
+        case tirx.SeqStmt():
+            return tirx.SeqStmt([apart(inner, name) for inner in statement.seq])
+        case tirx.AttrStmt():
+            body = apart(statement.body, name)
+            return tirx.AttrStmt(statement.node, statement.attr_key, statement.value, body)
+    return statement
 
 
 def _of_part(statement: Any, part: Any) -> Any | None:
