@@ -291,6 +291,15 @@ def test_tasks_have_about_as_many_rows(batch, tasks, rows):
     assert strips.rows <= 8
 
 
+def test_tasks_take_panels_where_rows_are_uneven():
+    conv = shape(1, 7, 7, 40, 120, (1, 1), padding=((0, 0), (0, 0)))
+    machine = replace(MACHINE, tasks=2, repeated=True)
+    plan = plan_conv2d(conv, "float32", 32, machine)
+    assert plan.by_panels and plan.strips.count == 1
+    x, w, _ = arrays(conv)
+    close(run_forward(conv, x, w, machine), forward(x, w, conv), terms(conv))
+
+
 DEPTHWISE = {
     "ragged": shape(channels=20, out_channels=20, groups=20),
     "whole vectors": shape(channels=32, out_channels=32, groups=32, padding=((0, 0), (0, 0))),
