@@ -295,7 +295,8 @@ def test_tasks_take_panels_where_rows_are_uneven():
     conv = shape(1, 7, 7, 40, 120, (1, 1), padding=((0, 0), (0, 0)))
     machine = replace(MACHINE, tasks=2, repeated=True)
     plan = plan_conv2d(conv, "float32", 32, machine)
-    assert plan.by_panels and plan.strips.count == 1
+    assert plan.by_panels
+    assert plan.strips.count == 1
     x, w, _ = arrays(conv)
     close(run_forward(conv, x, w, machine), forward(x, w, conv), terms(conv))
 
