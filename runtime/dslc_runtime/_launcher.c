@@ -8,9 +8,11 @@
  * task by advancing `next` with compare-and-swap. The caller takes tasks too, so a worker that is
  * late costs nothing but its help, and a job never waits for a thread that has not started on it.
  * Whoever finds the pool taken (another caller, or a parallel loop inside a task) runs its tasks
- * itself, and the owner's next jobs leave that thread a CPU. Idle workers spin for a moment, spin on while nobody else wants the CPU, then sleep on a
- * futex. Before sleepers are woken they are given CPUs away from the caller's: left to itself, the
- * system likes to wake a thread beside the one that woke it, where it waits until the job is done.
+ * itself, and the owner's next jobs leave that thread a CPU. Idle workers spin for a moment, spin on
+ * while nobody else wants the CPU, then sleep on a futex. As many are woken as a job lacks, and each
+ * once: it may take milliseconds until one has a CPU. Before that they are given CPUs away from the
+ * caller's: left to itself, the system likes to wake a thread beside the one that woke it, where it
+ * waits until the job is done.
  *
  * Non-goals: work stealing beyond whole tasks.
  */
@@ -49,7 +51,8 @@ static struct {
 
 static _Atomic uint64_t state;  /* epoch << 32 | tasks << 16 | next */
 static _Atomic uint32_t wake;   /* futex of idle workers: the epoch last published */
-static _Atomic int sleepers;
+static _Atomic int sleepers;    /* workers that sleep, or are about to; one that is woken is no
+                                   longer one, even if it takes long until it has a CPU */
 static _Atomic uint32_t done;   /* tasks finished; futex of the waiting owner */
 static _Atomic int owner_waits;
 static _Atomic int failed;
@@ -86,12 +89,15 @@ static int64_t now(void) {
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static void sleep_on(_Atomic uint32_t *word, uint32_t seen) {
-  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+/* Whether `wake_up` ended it; else the word was another one by then, or a signal came. */
+static int sleep_on(_Atomic uint32_t *word, uint32_t seen) {
+  return syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0) == 0;
 }
 
-static void wake_up(_Atomic uint32_t *word, int count) {
-  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+/* How many it woke. */
+static int wake_up(_Atomic uint32_t *word, int count) {
+  long woken = syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+  return woken > 0 ? (int)woken : 0;
 }
 
 static int tasks_left(uint64_t s) { return (s & 0xffff) < ((s >> 16) & 0xffff); }
@@ -137,8 +143,8 @@ static void *worker(void *unused) {
       idle_since = 0;
     } else if (!wait_a_moment(spins, &idle_since)) {
       atomic_fetch_add(&sleepers, 1);
-      if (!tasks_left(atomic_load(&state))) sleep_on(&wake, epoch);
-      atomic_fetch_sub(&sleepers, 1);
+      int woken = !tasks_left(atomic_load(&state)) && sleep_on(&wake, epoch);
+      if (!woken) atomic_fetch_sub(&sleepers, 1);
       idle_since = 0;
     }
   }
@@ -236,10 +242,13 @@ static void remember(Body body, int64_t took) {
   seen[place].took = took;
 }
 
+/* How many workers must be woken, so that `wanted` are awake. */
+static int too_few(int wanted) { return wanted - (workers - atomic_load(&sleepers)); }
+
 /* Runs the job on the pool, which the caller owns. Without a number of tasks each thread that there
  * is gets one, so that they may wait for each other (`dslc_barrier`). */
 static int run_together(Body body, void *data, int tasks, int most) {
-  int fresh = workers < most - 1, asleep = atomic_load(&sleepers) > 0, result;
+  int fresh = workers < most - 1, asleep = too_few(most - 1) > 0, result;
   if (asleep && !fresh && tasks == 0 && run_if_small(body, data, &result)) return result;
   if (fresh) start_workers(most - 1);
   int64_t begin = asleep ? now() : 0;
@@ -253,9 +262,9 @@ static int run_together(Body body, void *data, int tasks, int most) {
   atomic_store(&state, (uint64_t)epoch << 32 | (uint64_t)tasks << 16);
   atomic_store(&wake, epoch);
   int here = sched_getcpu();
-  asleep |= atomic_load(&sleepers) > 0;
-  if (fresh || asleep || here != placed_from) place_workers(here);
-  if (asleep) wake_up(&wake, most - 1);
+  int lacking = too_few(most - 1);
+  if (fresh || lacking > 0 || here != placed_from) place_workers(here);
+  if (lacking > 0) atomic_fetch_sub(&sleepers, wake_up(&wake, lacking));
   inside = 1;
   run_tasks();
   inside = 0;

@@ -215,6 +215,41 @@ def test_a_small_job_does_not_wake_sleeping_workers(launch: Any) -> None:
         assert min(counts) == fewest
 
 
+def test_no_more_workers_are_woken_than_a_job_has_tasks_for(launch: Any) -> None:
+    """Of a larger pool: those that sleep stay asleep while there are enough awake."""
+    barrier = threading.Barrier(4, timeout=30)
+    workers: set[int] = set()
+
+    def meet(task: int) -> int:
+        workers.add(threading.get_native_id())
+        return 0 if barrier.wait() >= 0 else 1
+
+    dslc_runtime.set_num_threads(4)
+    while len(workers) < 4:  # more, if an earlier test left some
+        assert launch(meet, 4) == 0
+    workers.discard(threading.get_native_id())
+
+    def slept() -> dict[int, str]:
+        """How often each of them was off its CPU."""
+        found = {}
+        for worker in workers:
+            status = Path(f"/proc/self/task/{worker}/status").read_text().splitlines()
+            found[worker] = " ".join(line for line in status if "ctxt_switches" in line)
+        return found
+
+    dslc_runtime.set_num_threads(2)
+    woken = []
+    for _ in range(20):
+        time.sleep(0.01)
+        before = slept()
+        for _ in range(8):
+            assert launch(lambda task: 0, 2) == 0
+        time.sleep(0.01)  # until they sleep again
+        after = slept()
+        woken.append(sum(after[worker] != before[worker] for worker in workers))
+    assert min(woken) <= 1
+
+
 def test_a_barrier_of_a_job_that_runs_alone_waits_for_nobody(launch: Any) -> None:
     """Inside a task, one task does everything."""
     native = ctypes.CDLL(str(launcher.library()))
