@@ -10,34 +10,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import traceback
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.fuzz import by_grammar, compiled, mutated, networks, properties, typed
-from tests.fuzz.properties import Broken, Outcome
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Programs of seeds, what holds for each of them, and how many are tried."""
-
-    program: Callable[[int], str]
-    examine: Callable[[str], Outcome] = properties.examine
-    count: int = 20_000
-
-
-KINDS = {
-    "grammar": Kind(by_grammar.program),
-    "typed": Kind(typed.program),
-    "mutated": Kind(mutated.program),
-    "networks": Kind(networks.program, compiled.examine, 2_000),
-}
+from tests.fuzz import networks
+from tests.fuzz.kinds import KINDS, attempt
+from tests.fuzz.properties import Outcome
 
 
 def main() -> int:
@@ -91,24 +72,6 @@ def run(name: str, args: argparse.Namespace) -> int:
 
 def _process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, get_context("spawn"))
-
-
-def attempt(name: str, seed: int) -> Outcome | str:
-    """What became of a seed's program, or what is wrong."""
-    kind = KINDS[name]
-    try:
-        return kind.examine(kind.program(seed))
-    except Exception as error:
-        return where(error)
-
-
-def where(error: Exception) -> str:
-    """The kind of an error and the place in dslc that raised it."""
-    if isinstance(error, Broken):
-        return f"Broken: {str(error)[:80]}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/dslc/" in f.filename]
-    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
-    return f"{type(error).__name__} at {place}: {str(error)[:80]}"
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
-from tests.fuzz.__main__ import KINDS
+from tests.fuzz.kinds import KINDS
 from tests.fuzz.mutated import ROOT, corpus
 
 START = int(os.environ.get("DSLC_FUZZ_START", "0"))
@@ -33,6 +35,13 @@ def test_every_text_is_told_what_is_wrong_with_it(kind: str) -> None:
     parse, check = sum(o.parses for o in outcomes), sum(o.checks for o in outcomes)
     assert parse >= PARSE[kind] * count
     assert check >= CHECK[kind] * count
+
+
+def test_the_whole_size_runs_in_processes_of_its_own() -> None:
+    command = [sys.executable, "-m", "tests.fuzz", "grammar", "--count", "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("grammar: 3 texts")
 
 
 def test_programs_are_taken_from_the_whole_project() -> None:
