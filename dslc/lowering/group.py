@@ -45,6 +45,9 @@ Kind = Literal["loop", "reduce", "scatter", "contract", "rank", "scan", "put", "
 Rows = tuple[Dim, ...]
 
 VIEWS = ("reshape",)
+# Equations that one kernel holds at most: a longer chain costs little to store in between, and its
+# pieces are compiled side by side, those that are equal once. Many periods of a chain divide it.
+MOST_FUSED = 60
 # Groups of one equation (and what is fused into those that don't read all operands from memory).
 ALONE: dict[str, Kind] = {
     "argsort": "rank",
@@ -279,6 +282,8 @@ class _Grouper:
             return f"{weight} operations, read more often than it has elements"
         if self.costs[eqn].window is not None and any(map(turns, users)):
             return "a window, read across"
+        if eqn.op.elementwise and any(len(draft.eqns) >= MOST_FUSED for draft in drafts):
+            return f"behind {MOST_FUSED} operations"
         return self.why_not_repeated(eqn, drafts) if len(drafts) > 1 else None
 
     def why_not_repeated(self, eqn: Eqn, drafts: list[_Draft]) -> str | None:
@@ -381,6 +386,8 @@ class _Grouper:
         """A user's group that can compute `eqn` as one more of its outputs."""
         for draft in drafts:
             if draft.kind == "scatter" or not self.is_identity(eqn, draft):
+                continue
+            if len(draft.eqns) >= MOST_FUSED:
                 continue
             # What is behind a product keeps the place for it.
             anchored = self.is_anchor(eqn) or eqn.outputs[0] in self.contracted

@@ -7,7 +7,7 @@ from lowering.native import entry_of
 from dslc.ir.builder import Builder
 from dslc.ir.core import Function
 from dslc.ir.types import TensorType
-from dslc.lowering.group import Group, Grouping, group
+from dslc.lowering.group import MOST_FUSED, Group, Grouping, group
 from dslc.ops import BY_NAME as OPS
 
 
@@ -130,3 +130,24 @@ def test_a_pool_s_gradient_compares_what_was_stored() -> None:
     groups = group(b.function("f", [result])).groups
     (last,) = (g for g in groups if "max_pool2d_gradient" in names(g))
     assert names(last) == ["max_pool2d_gradient"]
+
+
+def test_a_long_chain_is_cut_into_equal_kernels() -> None:
+    b = Builder()
+    x = b.param("x", f32(4, 5))
+    value = x
+    for _ in range(MOST_FUSED):
+        bias = OPS["broadcast"](b, b.param(f"b{len(b.eqns)}", f32(5)), dims=(4, 5), axes=(1,))
+        value = OPS["add"](b, OPS["mul"](b, OPS["tanh"](b, value), bias), value)
+    groups = group(b.function("f", [value])).groups
+    assert [names(g) for g in groups] == [["broadcast", "tanh", "mul", "add"] * 15] * 4
+    assert all(len(g.outputs) == 1 for g in groups)
+
+
+def test_a_long_chain_of_results_is_cut() -> None:
+    b = Builder()
+    values = [b.param("x", f32(4, 5))]
+    for _ in range(2 * MOST_FUSED):
+        values.append(OPS["tanh"](b, values[-1]))
+    groups = group(b.function("f", values[1:])).groups
+    assert [len(g.outputs) for g in groups] == [MOST_FUSED] * 2
