@@ -282,6 +282,8 @@ class _Grouper:
             return f"{weight} operations, read more often than it has elements"
         if self.costs[eqn].window is not None and any(map(turns, users)):
             return "a window, read across"
+        if any(self.is_written_out(eqn, draft) for draft in drafts):
+            return "a window, behind a product"
         if eqn.op.elementwise and any(len(draft.eqns) >= MOST_FUSED for draft in drafts):
             return f"behind {MOST_FUSED} operations"
         return self.why_not_repeated(eqn, drafts) if len(drafts) > 1 else None
@@ -355,6 +357,13 @@ class _Grouper:
                     return True
         return False
 
+    def is_written_out(self, eqn: Eqn, draft: _Draft) -> bool:
+        """Whether the draft would have a window in the epilogue of a product: as a tile writes that
+        out for each of its elements, LLVM would take minutes."""
+        if eqn.op.name in CONTRACTIONS:
+            return any(self.costs[each].window for each in draft.eqns)
+        return draft.kind == "contract" and self.costs[eqn].window is not None
+
     def add(self, draft: _Draft, eqn: Eqn) -> None:
         identity = self.is_identity(eqn, draft)
         if self.is_repeated(eqn, draft):
@@ -392,6 +401,8 @@ class _Grouper:
             # What is behind a product keeps the place for it.
             anchored = self.is_anchor(eqn) or eqn.outputs[0] in self.contracted
             if anchored and draft.anchor is not None:
+                continue
+            if self.is_written_out(eqn, draft):
                 continue
             others = [other for other in drafts if other is not draft]
             if not any(other.reaches(draft) for other in others):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from lowering.native import entry_of
 
 from dslc.ir.builder import Builder
-from dslc.ir.core import Function
+from dslc.ir.core import Function, Value
 from dslc.ir.types import TensorType
 from dslc.lowering.group import MOST_FUSED, Group, Grouping, group
 from dslc.ops import BY_NAME as OPS
@@ -151,3 +152,21 @@ def test_a_long_chain_of_results_is_cut() -> None:
         values.append(OPS["tanh"](b, values[-1]))
     groups = group(b.function("f", values[1:])).groups
     assert [len(g.outputs) for g in groups] == [MOST_FUSED] * 2
+
+
+@pytest.mark.parametrize("pooled_first", [True, False])
+def test_a_window_is_no_epilogue(pooled_first: bool) -> None:
+    b = Builder()
+    x, w = b.param("x", f32(1, 4, 8, 8)), b.param("w", f32(4, 4, 5, 5))
+    sizes = {"stride": (1, 1), "padding": (0, 0, 0, 0)}
+
+    def pooled() -> Value:
+        return OPS["max_pool2d"](b, x, kernel=(5, 5), **sizes)
+
+    def convolved() -> Value:
+        return OPS["conv2d"](b, x, w, dilation=(1, 1), groups=1, **sizes)
+
+    made = [make() for make in ((pooled, convolved) if pooled_first else (convolved, pooled))]
+    groups = group(b.function("f", [OPS["add"](b, *made)])).groups
+    for g in groups:
+        assert not {"max_pool2d", "conv2d"} <= {*names(g)}
