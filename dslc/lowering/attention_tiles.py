@@ -27,11 +27,12 @@ from dslc.ops.attention_formula import AttentionAttrs, by_name
 from dslc.schedules.cpu.attention import AttentionPlan, emit_attention, plan_attention
 from dslc.schedules.cpu.attention_backward import BackwardPlan, emit_backward, plan_backward
 from dslc.schedules.cpu.attention_decode import DecodePlan, emit_decode, plan_decode
+from dslc.schedules.cpu.attention_lanes import LanesPlan, emit_lanes, plan_lanes
 from dslc.schedules.cpu.attention_shape import AttentionShape, Modify
 from dslc.schedules.cpu.choices import chosen
 from dslc.schedules.cpu.contract import Epilogue, Machine, Operand, Size
 
-Plan = AttentionPlan | DecodePlan | BackwardPlan
+Plan = AttentionPlan | DecodePlan | LanesPlan | BackwardPlan
 
 
 def attention_scratch(group: Group, machine: Machine) -> Dim:
@@ -76,10 +77,17 @@ def _plan(group: Group, machine: Machine, size: Sizes, past: Size) -> Plan | Non
     )  # fmt: skip
     if eqn.op.name == "attention_gradient":
         return plan_backward(shape, machine)
-    values = strided(group, by_name(attrs, eqn.inputs)["v"])
-    apart = values.strides[-2] != v.dims[-1]
+    operands = by_name(attrs, eqn.inputs)
+    rows, keys, values = (strided(group, operands[name]).strides for name in ("q", "k", "v"))
     decode = plan_decode(shape, machine)
-    return decode or chosen(plan_attention(shape, machine, apart), machine)
+    if decode is not None:
+        return decode
+    apart = values[-2] != v.dims[-1]
+    if rows[-1] == 1 and not (attrs.mask or attrs.bias or attrs.factor):
+        lanes = plan_lanes(shape, machine, apart or keys[-2:] != (k.dims[-1], 1))
+        if lanes is not None:
+            return chosen(lanes, machine)
+    return chosen(plan_attention(shape, machine, apart), machine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,9 @@ class _Emitted:
         result, logarithms = self.scores.eqn.outputs
         out = self.members(self.scores.kept(result))
         rows = self.into(logarithms, True) if logarithms in self.task.group.outputs else None
-        if isinstance(plan, DecodePlan):
+        if isinstance(plan, LanesPlan):
+            emit_lanes(plan, q, k, v, out, self.scratch, rows)
+        elif isinstance(plan, DecodePlan):
             emit_decode(plan, q, k, v, out, self.scratch, modify, drop, rows)
         else:
             emit_attention(plan, q, k, v, out, self.scratch, modify, drop, rows)

@@ -37,6 +37,10 @@ MODELS = {
         "{ return x |> conv: conv2d[512, kernel=1, bias=false] |> max_pool2d[2] }"
     ),
     "AttentionPlan": (
+        "model M(q: f32[2, 200, 24], k: f32[2, 260, 24], bias: f32[200, 260])"
+        " -> f32[2, 200, 24] { return softmax(q @ k.T + bias) @ k }"
+    ),
+    "LanesPlan": (
         "from std.attention import scaled_dot_product_attention\n"
         "model M(q: f32[1, 2, 200, 24], k: f32[1, 2, 260, 24], v: f32[1, 2, 260, 24])"
         " -> f32[1, 2, 200, 24] { return scaled_dot_product_attention(q, k, v) }"

@@ -12,6 +12,8 @@ block of queries.
 
 The scores are powers of two: queries are multiplied by log2(e) as they are copied.
 
+Where scores are nothing but products of known sizes, `attention_lanes.py` is faster.
+
 References: Milakov, Gimelshein, "Online normalizer calculation for softmax", 2018; Dao et al.,
 "FlashAttention", 2022. Non-goals: float64, few queries (`attention_decode.py`), gradients
 (`attention_backward.py`).

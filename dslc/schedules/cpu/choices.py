@@ -15,6 +15,7 @@ from math import prod
 from typing import Any, TypeVar
 
 from dslc.schedules.cpu.attention import AttentionPlan, attention_tiles
+from dslc.schedules.cpu.attention_lanes import LanesPlan, lanes_plan
 from dslc.schedules.cpu.contract import Choice, Machine, Size
 from dslc.schedules.cpu.conv2d import ConvPlan
 from dslc.schedules.cpu.depthwise import DepthwisePlan
@@ -28,6 +29,7 @@ _VECTORS = (1, 2, 3, 4, 6, 8)
 _PIXELS = (4, 6, 7, 8, 10, 12, 14)
 _UNITS = (1, 2, 3, 4, 6, 8, 12, 16)
 _BLOCKS = (6, 12, 16, 24, 32, 48, 96)
+_MOST_QUERIES = 4  # vectors of them
 _KEYS = (64, 128, 256, 512, 1024)
 
 Plan = TypeVar("Plan")
@@ -133,6 +135,14 @@ def _attention(plan: AttentionPlan, values: Values, machine: Machine) -> Attenti
     return replace(plan, rows=rows, keys=keys, score=score, out=out, whole=whole)
 
 
+def _lanes(plan: LanesPlan, values: Values, machine: Machine) -> LanesPlan | None:
+    """Blocks of other sizes."""
+    vectors, keys, shape = values["vectors"], values["keys"], plan.shape
+    if not 0 < vectors <= _MOST_QUERIES or not 0 < keys < shape.keys + plan.score.rows:
+        return None
+    return lanes_plan(shape, machine, vectors, keys, plan.copied)
+
+
 TEMPLATES = (
     _Template(MatmulPlan, {"rows": _ROWS, "vectors": _VECTORS, "rows_outside": (0, 1)}, _matmul),
     _Template(ConvPlan, {"pixels": _PIXELS}, _convolution),
@@ -140,4 +150,5 @@ TEMPLATES = (
     _Template(WinogradPlan, {"rows": _ROWS, "units": _UNITS}, _winograd),
     _Template(StrassenPlan, {"rows": _ROWS, "units": _UNITS}, _strassen),
     _Template(AttentionPlan, {"rows": _BLOCKS, "keys": _KEYS}, _attention),
+    _Template(LanesPlan, {"vectors": _VECTORS, "keys": _KEYS}, _lanes),
 )
