@@ -28,13 +28,15 @@ MOVED = 4  # cycles for an element of the image of phases
 @dataclass(frozen=True, slots=True)
 class Phases:
     """A convolution of `kernel` x `kernel` with a `stride`, padded by so much above and on the
-    left, to `height` x `width` results in whole tiles of `tile` x `tile`."""
+    left, to `height` x `width` results in whole tiles of `tile` x `tile`; it takes so many
+    `cycles`."""
 
     kernel: int
     stride: int
     before: tuple[int, int]
     size: tuple[int, int]
     tile: int
+    cycles: float = 0.0
 
     @property
     def taps(self) -> int:
@@ -68,7 +70,8 @@ def choose_phases(
     made = Phases(conv.kernel, conv.stride, before, size, tile)
     images = conv.batch if isinstance(conv.batch, int) else 1
     moved = MOVED * images * made.pixels(0) * made.pixels(1) * apart.channels
-    return made if found[tile] + moved < min(plain.values()) else None
+    total = found[tile] + moved
+    return replace(made, cycles=total) if total < min(plain.values()) else None
 
 
 def phased_image(b: Builder, x: Value, p: Phases) -> Value:

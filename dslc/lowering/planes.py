@@ -16,12 +16,13 @@ from typing import cast
 from dslc.ir.core import Eqn, Function
 from dslc.ir.dims import Dim
 from dslc.lowering.pack import Vectors
-from dslc.lowering.winograd import FEWEST_CHANNELS
+from dslc.lowering.phases import choose_phases
+from dslc.lowering.winograd import Convolution, choose_tile, costs
 from dslc.ops.packed import is_depthwise
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.windows import ConvAttrs
+from dslc.schedules.cpu import plane_tile
 from dslc.schedules.cpu.conv_shape import ConvShape
-from dslc.schedules.cpu.plane_tile import choose_tile, cycles, takes_planes
 
 STORED = {"f32": "float32", "f64": "float64"}  # what there are kernels for
 OTHER_IMAGE_OPS = ("pool2d", "conv2d_")
@@ -29,8 +30,8 @@ OTHER_IMAGE_OPS = ("pool2d", "conv2d_")
 # depthwise kernel takes longer where channels are no whole vectors.
 RESULT, COPY, RAGGED = 6.0, 4.0, 5.0
 TURNED, SCATTERED = 0.7, 5.0  # of each element: turned in registers, or moved one by one
+FAR, TRAVELLED = 1 << 21, 1.5  # elements that no cache holds: what each takes on its way
 BLOCK = 16  # channels, and pixels, that are turned together
-FASTER = 2.0  # what Winograd's way gives at least
 FULL = 1.1  # cycles of a multiply-add of the register tile
 
 
@@ -60,11 +61,12 @@ def prefers_planes(planes: Function, pixels: Function, cpu: Vectors) -> bool:
             return False
         if eqn.op.name == "conv2d":
             shape, dtype = conv_shape(eqn), eqn.inputs[0].type.dtype
-            if shape is None or not takes_planes(shape, STORED.get(dtype, "")):
+            if shape is None or not plane_tile.takes_planes(shape, STORED.get(dtype, "")):
                 return False
             lanes, registers = cpu.lanes(dtype), 32 if cpu.bits == 512 else 16
-            tile = choose_tile(shape, STORED[dtype], lanes, registers, flat=True)
-            total += cycles(tile) - _over_pixels(shape, lanes, dtype == "f32" and not cpu.exact)
+            tile = plane_tile.choose_tile(shape, STORED[dtype], lanes, registers, flat=True)
+            winograd = dtype == "f32" and not cpu.exact
+            total += plane_tile.cycles(tile) - _over_pixels(shape, lanes, winograd)
         elif any(name in eqn.op.name for name in OTHER_IMAGE_OPS):
             return False
     turned = (eqn for eqn in pixels.eqns if eqn.op.name == "transpose")
@@ -83,16 +85,23 @@ def _over_pixels(shape: ConvShape, lanes: int, winograd: bool) -> float:
         return cast(float, pixels * inputs * (FULL * taps + RESULT + masked))
     vectors = shape.groups * -(-shape.group_out_channels // lanes)
     products = FULL * taps * shape.group_channels
-    if winograd and _is_square(shape):
-        return cast(float, pixels * vectors * (products / FASTER))
-    return cast(float, pixels * vectors * (products + RESULT) + copied)
+    found = _by_winograd(shape, lanes) if winograd else None
+    return found or cast(float, pixels * vectors * (products + RESULT) + copied)
 
 
-def _is_square(shape: ConvShape) -> bool:
-    """Whether Winograd's way would be taken."""
-    plain = (shape.stride, shape.dilation, shape.groups) == ((1, 1), (1, 1), 1)
-    few = min(shape.channels, shape.out_channels) < FEWEST_CHANNELS
-    return plain and shape.kernel == (3, 3) and not few
+def _by_winograd(shape: ConvShape, lanes: int) -> float | None:
+    """Cycles by Winograd's way, if that is taken."""
+    (kernel, across), (step, _), (before, _), (left, _) = shape.kernel, shape.stride, *shape.padding
+    square = kernel == across and shape.stride == (step, step)
+    if not square or shape.dilation != (1, 1) or shape.groups > 1:
+        return None
+    sizes = (shape.batch, *shape.out, shape.channels, shape.out_channels)
+    conv = Convolution(*sizes, step, kernel)
+    phases = choose_phases(conv, (before, left), lanes, fixed=True) if step > 1 else None
+    if phases is not None:
+        return phases.cycles
+    tile = choose_tile(conv, lanes, fixed=True) if kernel == 3 and step <= 2 else 0
+    return costs(conv, lanes, fixed=True)[tile] if tile else None
 
 
 def _of_turning(eqn: Eqn) -> float:
@@ -105,7 +114,8 @@ def _of_turning(eqn: Eqn) -> float:
     whole = 1.0
     for size in (dims[-1], dims[perm.index(3)]):
         whole *= size // BLOCK * BLOCK / max(1, size)
-    return total * (whole * TURNED + (1 - whole) * SCATTERED)
+    moved = TRAVELLED if total > FAR else 0.0
+    return total * (whole * TURNED + (1 - whole) * SCATTERED + moved)
 
 
 def _known(dim: Dim) -> int:

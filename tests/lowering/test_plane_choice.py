@@ -40,6 +40,12 @@ def net(dims: str, body: str, result: str) -> str:
             "1, 64, 56, 56",
             "NHWC",
         ),  # Winograd's way
+        (
+            "2, 4, 68, 12",
+            "c: conv2d[480, kernel=7, stride=2, padding=3]",
+            "2, 480, 34, 6",
+            "NHWC",
+        ),  # of phases, by Winograd's way
         ("1, 3, H, 50", "c: conv2d[5, kernel=3, padding=1]", "1, 5, H, 50", "NHWC"),
         ("1, 3, 60, 50", "c: conv2d[5, kernel=3] |> max_pool2d[2]", "1, 5, 29, 24", "NHWC"),
     ],

@@ -24,6 +24,9 @@ SHAPES = {
     "wide padding": shape(width=20, channels=2, out_channels=3, padding=((1, 1), (40, 70))),
     "stride and dilation": shape(stride=(2, 3), dilation=(2, 1), padding=((2, 1), (0, 3))),
     "pointwise": shape(kernel=(1, 1), padding=NONE, height=13, width=9, channels=7),
+    "pointwise, from memory": shape(
+        batch=1, kernel=(1, 1), padding=NONE, height=301, width=99, channels=9, out_channels=2
+    ),
     "pointwise, stride": shape(kernel=(1, 1), padding=NONE, stride=(2, 2)),
     "pointwise, wide stride": shape(
         kernel=(1, 1), padding=NONE, stride=(2, 3), width=115, channels=9

@@ -75,7 +75,7 @@ def copy_planes(
         channel = T.bind(group * shape.group_channels + c)
         for number, down in enumerate(downs):
             first = number * len(acrosses)
-            with loop(0, plan.strip_rows) as row:
+            with loop(0, plan.rows_of(down)) as row:
                 source = T.bind((above + row) * shape.stride[0] + (down - shape.padding[0][0]))
                 inside = tirx.And(source >= i64(0), source < i64(shape.height))
                 phases = range(first, first + len(acrosses))

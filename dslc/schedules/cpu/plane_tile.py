@@ -15,8 +15,10 @@ from dslc.schedules.cpu.conv_shape import ConvShape
 
 WRITTEN_OUT = 400  # multiply-adds of a tile up to which all positions of a kernel are
 LOAD = 2  # cycles; as much for each of the vectors that one of a strided image is taken of
-RESULT, ROW = 5, 8  # cycles that a vector of results takes behind its sum, and a row of them
+RESULT, ROW = 4, 3  # cycles that a vector of results takes behind its sum, and a row of them
+TILE = 4  # cycles to begin a tile
 COPIED = 3  # cycles of a vector that is copied
+FAR = 1 << 20  # bytes of an image that no cache near a core holds
 BYTES = {"float32": 4, "float64": 8}  # of what it takes
 
 # Of an input's vectors (phase, row, column): the (row of the tile, tap) of the results that see it.
@@ -83,6 +85,13 @@ class PlanesPlan:
         return (self.rows - 1) * self.pitch + self.out[1]
 
     @property
+    def asks(self) -> bool:
+        """Whether pixels of the next tile are asked for: of planes that come from memory it reads a
+        few lines each, which the hardware doesn't foresee."""
+        shape = self.shape
+        return self.flat and shape.channels * self.pixels * BYTES[self.dtype] > FAR
+
+    @property
     def accumulators(self) -> int:
         return self.channels * self.apart * self.vectors
 
@@ -103,8 +112,14 @@ class PlanesPlan:
 
     @property
     def strip_rows(self) -> int:
-        """Rows of each phase that a strip reads."""
+        """Rows of each phase, at most, that a strip reads."""
         return self.strip + _reach(self.shape, 0)
+
+    def rows_of(self, down: int) -> int:
+        """Rows that a strip reads of the phases with such a remainder."""
+        step, apart = self.shape.stride[0], self.shape.dilation[0]
+        seen = [k * apart for k in range(self.shape.kernel[0]) if k * apart % step == down]
+        return self.strip + seen[-1] // step
 
     @property
     def phase_elements(self) -> int:
@@ -247,5 +262,5 @@ def _cycles(plan: PlanesPlan) -> float:
     across = 1 if plan.joined else plan.wide / plan.vectors
     apart = 1 if plan.copies else shape.stride[1]
     tile = plan.vectors * max(sums, LOAD * apart * loads)
-    results = plan.channels * (plan.apart * plan.vectors * RESULT + plan.rows * ROW)
+    results = TILE + plan.channels * (plan.apart * plan.vectors * RESULT + plan.rows * ROW)
     return blocks * across * (tile + results / shape.group_channels) / plan.channels

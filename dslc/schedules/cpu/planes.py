@@ -57,6 +57,8 @@ from dslc.schedules.cpu.plane_tile import PlanesPlan, choose_tile, takes_planes
 from dslc.schedules.cpu.split import Group, split
 
 IN_FLIGHT = 4  # accumulators that hide the latency of a multiply-add
+SUMMED = 4  # terms that are worth a partial sum
+NEAR = 2  # a cache line is wanted in the L2 cache
 COPIED_ONCE = 8  # rows for each that is copied twice
 
 
@@ -209,8 +211,10 @@ def _compute(run: _Run, tile: _Tile) -> None:
 
 
 def _sets(plan: PlanesPlan, tile: _Tile) -> int:
-    """Partial sums of each accumulator, where these are few."""
-    return max(1, IN_FLIGHT // (tile.channels * plan.apart * tile.vectors))
+    """Partial sums of each accumulator, where these are few and have many terms."""
+    terms = plan.shape.group_channels * plan.shape.kernel[0] * plan.shape.kernel[1]
+    few = IN_FLIGHT // (tile.channels * plan.apart * tile.vectors)
+    return max(1, min(few, terms // SUMMED))
 
 
 def _multiply(
@@ -222,6 +226,9 @@ def _multiply(
     phase, row, column = place
     start = address(base, (phase, run.view.phase), (row, run.view.row)) + column
     vectors = [T.bind(_load(run, tile, start, j)) for j in range(tile.vectors)]
+    if plan.asks:
+        for j in range(tile.vectors):
+            prefetch(run.view.buffer[start + (tile.vectors + j) * lanes], NEAR)
     per_channel = plan.shape.group_channels * plan.shape.kernel[0] * plan.shape.kernel[1]
     for result, tap in users:
         for o in range(tile.channels):
