@@ -101,9 +101,7 @@ def make_kernel(
             return make_kernel(name, group, grouping, plan, position, tasks, math, emit, repeated)
         return Kernel(name, divided, places, symbols, False, note, repeated, tasks)
     if task.parallel:  # such a function returns a status
-        status, body = tvm.ir.PrimType("int32"), function.body
-        if group.anchor is not None and group.anchor.op.name == "conv2d_packed":
-            body = apart(body, f"{name}_task")  # its results are written out, row by row
+        status, body = tvm.ir.PrimType("int32"), apart(function.body, f"{name}_task")
         function = tirx.PrimFunc(function.params, body, status, function.attrs)
     return Kernel(name, function, places, symbols, task.parallel, note, repeated)
 

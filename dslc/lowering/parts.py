@@ -8,7 +8,7 @@ stands beside that loop (the branch for too little work) is done by the first pa
 function calls all parts, and waits for them before the next kernel (`entry.py`).
 See docs/design/0027-loops-that-threads-go-through.md.
 
-Other kernels keep their loop; `apart` makes its body a function of its own, for convolutions.
+Other kernels keep their loop; `apart` makes its body a function of its own.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,3 +82,17 @@ def test_exact_refuses_it(training: bool) -> None:
 
     assert names(TARGET)["conv2d_winograd"] >= 1
     assert names(replace(TARGET, exact=True))["conv2d_winograd"] == 0
+
+
+def test_pixels_of_one_vector_are_stored_as_they_lie() -> None:
+    """LLVM unrolls loops over 16 channels; of the pixels around them it must make no lanes."""
+    text = """
+model Net(x: f32[1, 16, 128, 128]) -> f32[1, 16, 128, 128] {
+    return x |> conv: conv2d[16, kernel=3, padding=1] |> relu
+}
+"""
+    target = Target("test", "cpu", "znver4", (), 512, 1)
+    optimised = driver.optimise(session.program_of(SourceFile("net", text)), target)
+    code = driver.run_job(driver.make_job(optimised, target, Path(), "asm")).text
+    assert "vfmadd" in code
+    assert "vscatter" not in code

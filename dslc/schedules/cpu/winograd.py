@@ -44,6 +44,7 @@ from dslc.schedules.cpu.contract import (
     i64,
     local,
     loop,
+    prefetch,
     rem,
     require,
     run_tasks,
@@ -335,9 +336,12 @@ def _hand_over(run: _Run, panel: Expr, image: Expr, row: Expr, column: Expr) -> 
     across = m if width % m == 0 else T.bind(i64(smaller(width - column, m)))
 
     def pixels(columns: Size) -> None:
-        with loop(0, down) as i, loop(0, across) as j, loop(0, columns) as c:
-            value = run.results[(i * m + j) * plan.products.width + c]
-            run.epilogue((image, row + i, column + j, first + c), value)
+        with loop(0, down) as i, loop(0, across) as j:
+            start = T.bind((i * m + j) * plan.products.width)
+            prefetch(run.results[start])  # so LLVM makes no lanes of pixels
+            with loop(0, columns) as c:
+                value = run.results[start + c]
+                run.epilogue((image, row + i, column + j, first + c), value)
 
     left = plan.shape.out_channels % plan.products.width
     if not left:
