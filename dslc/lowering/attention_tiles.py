@@ -27,7 +27,8 @@ from dslc.ops.attention_formula import AttentionAttrs, by_name
 from dslc.schedules.cpu.attention import AttentionPlan, emit_attention, plan_attention
 from dslc.schedules.cpu.attention_backward import BackwardPlan, emit_backward, plan_backward
 from dslc.schedules.cpu.attention_decode import DecodePlan, emit_decode, plan_decode
-from dslc.schedules.cpu.attention_lanes import LanesPlan, emit_lanes, plan_lanes
+from dslc.schedules.cpu.attention_lanes import emit_lanes
+from dslc.schedules.cpu.attention_lanes_plan import LanesPlan, plan_lanes
 from dslc.schedules.cpu.attention_shape import AttentionShape, Modify
 from dslc.schedules.cpu.choices import chosen
 from dslc.schedules.cpu.contract import Epilogue, Machine, Operand, Size

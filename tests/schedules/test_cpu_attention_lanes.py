@@ -11,7 +11,8 @@ from attention_case import Case, check_forward
 from harness import MACHINE, compile_body
 
 from dslc.ir.dims import sym
-from dslc.schedules.cpu.attention_lanes import emit_lanes, lanes_plan, plan_lanes
+from dslc.schedules.cpu.attention_lanes import emit_lanes
+from dslc.schedules.cpu.attention_lanes_plan import lanes_plan, plan_lanes
 from dslc.schedules.cpu.contract import Machine, Operand
 
 

@@ -15,7 +15,7 @@ from math import prod
 from typing import Any, TypeVar
 
 from dslc.schedules.cpu.attention import AttentionPlan, attention_tiles
-from dslc.schedules.cpu.attention_lanes import LanesPlan, lanes_plan
+from dslc.schedules.cpu.attention_lanes_plan import LanesPlan, lanes_plan
 from dslc.schedules.cpu.contract import Choice, Machine, Size
 from dslc.schedules.cpu.conv2d import ConvPlan
 from dslc.schedules.cpu.depthwise import DepthwisePlan
