@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from harness import MACHINE, compile_body, guarded
@@ -103,6 +105,16 @@ def test_few_rows_by_a_matrix_behind_the_cache(kind, m, k, bits):
 @pytest.mark.parametrize("kind", ["NN", "NT", "NP"])
 def test_double_precision(kind):
     check(kind, 19, 21, 300, dtype="float64")
+
+
+@pytest.mark.parametrize(("kind", "m", "n", "tasks"), [
+    ("NP", 1, 100, 2), ("NH", 1, 100, 2), ("NP", 3, 90, 2), ("NP", 1, 300, 3), ("NN", 1, 50, 2),
+])  # fmt: skip
+def test_each_task_has_columns_of_few_rows(kind, m, n, tasks):
+    """Of tiles as wide as registers allow there would be fewer than tasks."""
+    plan = check(kind, m, n, 6001 * 100 // (n * m), machine=replace(MACHINE, tasks=tasks))
+    assert (plan.tasks, plan.split) == (tasks, "columns")
+    assert -(-n // plan.width) >= tasks
 
 
 @pytest.mark.parametrize("bits", [256, 128])

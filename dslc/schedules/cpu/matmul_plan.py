@@ -124,6 +124,9 @@ def plan_matmul(
     rows, vectors = _tile_shape(source, b, height, n, k, machine, a.dtype)
     if source == "stream":
         rows, vectors = m, max(1, min(ceil_div(n, lanes * tasks), STRIP // (m * lanes)))
+    elif source in ("panels", "place") and isinstance(m, int) and isinstance(n, int):
+        step = b.width // lanes if isinstance(b, Panels) else 1
+        vectors = _shared_vectors(m, n, batch, vectors, step, lanes, tasks)
     shared = machine.repeated and isinstance(n, int) and n >= 2 * tasks * vectors * unit
     # In a loop b is the same at each step: a thread keeps its columns in its cache.
     split = "columns" if shared else _split_axis(m, n, batch, rows, vectors * unit, tasks, source)
@@ -253,6 +256,21 @@ def _split_axis(
 
 def _largest_share(items: int, tasks: int) -> float:
     return ceil_div(items, tasks) / items if items else 1.0
+
+
+def _shared_vectors(
+    m: int, n: int, batch: Sequence[Size], vectors: int, step: int, lanes: int, tasks: int
+) -> int:
+    """The width of tiles of which each task has as many, where sharing out rows or matrices leaves
+    one of them more to do."""
+    tiles = ceil_div(n, vectors * lanes)
+    if not n or tiles >= 4 * tasks or any(not isinstance(extent, int) for extent in batch):
+        return vectors
+    narrow = ceil_div(ceil_div(n, lanes), ceil_div(tiles, tasks) * tasks)
+    narrow = ceil_div(narrow, step) * step
+    others = min(_largest_share(product(batch), tasks), _largest_share(m, tasks))
+    shares = [_largest_share(ceil_div(n, width * lanes), tasks) for width in (narrow, vectors)]
+    return narrow if shares[0] < 0.9 * min(others, shares[1]) else vectors
 
 
 def _shared_rows(m: int, rows: int, tasks: int) -> int:
