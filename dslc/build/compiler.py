@@ -38,15 +38,15 @@ def _lower(module: Any, _context: Any) -> Any:
 
 
 def _finish_host() -> Any:
-    return tvm.ir.transform.Sequential([_X.LowerTVMBuiltin(), *_lower_intrinsics()])
+    return tvm.ir.transform.Sequential([_X.LowerTVMBuiltin(), *lower_intrinsics()])
 
 
 def _finish_device() -> Any:
-    passes = [_X.LowerWarpMemory(), _X.StmtSimplify(), *_lower_intrinsics()]
+    passes = [_X.LowerWarpMemory(), _X.StmtSimplify(), *lower_intrinsics()]
     return tvm.ir.transform.Sequential(passes)
 
 
-def _lower_intrinsics() -> list[Any]:
+def lower_intrinsics() -> list[Any]:
     return [bindings.hide(), _X.LowerIntrin(), bindings.show()]
 
 

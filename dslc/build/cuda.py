@@ -21,6 +21,7 @@ from tvm import tirx
 from tvm.runtime import _ffi_api
 from tvm.tirx.compilation_pipeline import finalize_host_passes
 
+from dslc.build.compiler import lower_intrinsics
 from dslc.build.cubin import KernelInfo, kernels_of
 from dslc.build.cuda_drivers import check_tvm
 from dslc.build.cuda_toolchain import Toolchain, compile_source, compute_capability
@@ -58,8 +59,12 @@ def _lower(module: Any, _context: Any) -> Any:
     return tvm.ir.transform.Sequential(passes)(module)
 
 
+def _finish_device() -> Any:
+    return tvm.ir.transform.Sequential(lower_intrinsics())
+
+
 def _pipeline() -> tuple[Any, Any, Any]:
-    return _lower, finalize_host_passes, _X.LowerIntrin
+    return _lower, finalize_host_passes, _finish_device
 
 
 tirx.register_tir_pipeline("dslc_cuda", _pipeline)

@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from dslc.build import bindings
+from dslc.build import bindings, cuda
 
 
 def module() -> Any:
@@ -41,3 +41,17 @@ def test_what_is_lowered_is_the_same() -> None:
     assert tvm_ffi.structural_equal(shown, lower(plain))
     assert tvm_ffi.structural_equal(bindings.show()(hidden), plain)
     assert not tvm_ffi.structural_equal(lower(plain), plain)
+
+
+def test_kernels_of_a_gpu_are_lowered_so_too() -> None:
+    """Written out, the last of these would be of 2**60 terms."""
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name("f")
+        x = T.arg("x", T.buffer((64,), "float32"))
+        value = T.bind(x[0])
+        for _ in range(60):
+            value = T.bind(tirx.Select(value < x[1], value, value * value))
+        T.buffer_store(x, value, [2])
+    target = tvm.target.Target({"kind": "cuda", "arch": "sm_80"}, host="llvm")
+    module = tirx.transform.BindTarget(target)(tvm.IRModule({"f": builder.get()}))
+    assert cuda._finish_device()(module).script().count("T.Select") == 60
