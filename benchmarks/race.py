@@ -8,7 +8,7 @@ some 5 ms after it. Then as many calls as the sample has wake this callable's th
 what short calls need into the caches; long ones on one thread need none.
 
 A neighbour on the other half of a core takes up to half of its arithmetic, and more from whoever
-uses it well. A loop of multiply-adds in each round tells how much of the core all had.
+uses it well. A loop of multiply-adds, on each core in each round, tells how much of it all had.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def race(
 
 
 class Core:
-    """Races on a core that others may use, too; remembers the most it was seen to do."""
+    """Races on cores that others may use, too; remembers the most that one was seen to do."""
 
     def __init__(self) -> None:
         self.most = max(peaks.flops_now() for _ in range(200))
@@ -76,7 +76,7 @@ class Core:
     def race(
         self, callables: Mapping[str, Callable[[], object]], seconds: float, tries: int
     ) -> tuple[dict[str, Timing], float]:
-        """The timings and the share of the core that all had, by the median of the rounds.
+        """The timings and the share of its busiest core that all had, by the median of the rounds.
 
         Below `QUIET`, the race is run again; of up to `tries`, the one with the largest share
         stands, whoever won it.
@@ -97,4 +97,11 @@ class Core:
 
 
 def _probe(rates: list[float]) -> None:
-    rates.append(peaks.flops_now())
+    """Adds what the slowest of this thread's cores does now."""
+    cores = os.sched_getaffinity(0)
+    found = []
+    for core in cores:
+        os.sched_setaffinity(0, [core])
+        found.append(peaks.flops_now())
+    os.sched_setaffinity(0, cores)
+    rates.append(min(found))
