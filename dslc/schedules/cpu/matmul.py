@@ -164,7 +164,7 @@ def _rows_outside(run: _Run, where: Index, rows: list[_Range], columns: list[_Ra
 def _columns_outside(run: _Run, where: Index, rows: list[_Range], columns: list[_Range]) -> None:
     ahead = run.plan.ahead
     for vectors, first, last in columns:
-        if ahead is not None and vectors.height == ahead.vectors:
+        if ahead is not None and not is_int(vectors.count, 1):  # the last has fewer columns
             _packed_ahead(run, where, rows, (vectors, first, last), ahead)
             continue
         with loop(first, last) as c:
