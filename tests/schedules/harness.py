@@ -12,6 +12,7 @@ from tvm.tirx.script import builder as T
 
 from dslc.build.compiler import compile_module
 from dslc.schedules.cpu.contract import Machine
+from tests.lowering import guarded as edges
 
 MCPU = {512: "x86-64-v4", 256: "x86-64-v3", 128: "x86-64-v2"}
 
@@ -27,7 +28,8 @@ MACHINE = Machine(vector_bits=512 if has_avx512() else 256)
 def compile_body(
     body: Callable[..., None], dtypes: list[str], sizes: int = 0, vector_bits: int = 0
 ) -> Callable[..., None]:
-    """`body(buffers.., sizes..)` as a function of flat arrays and then int64 sizes."""
+    """`body(buffers.., sizes..)` as a function of flat arrays and then int64 sizes. To read or
+    write behind an array ends the process."""
     with IRBuilder() as ib, T.prim_func():
         T.func_name("kernel")
         T.func_attr({"tirx.noalias": True})
@@ -43,8 +45,13 @@ def compile_body(
     kernel = compile_module(tvm.IRModule({"kernel": ib.get()}), target)["kernel"]
 
     def run(*args: Any) -> None:
+        arrays = [x for x in args if isinstance(x, np.ndarray)]
         # An empty array has no address that DLPack would take.
-        kernel(*(np.zeros(1, x.dtype) if getattr(x, "size", 1) == 0 else x for x in args))
+        apart = [edges.guarded(x) if x.size else np.zeros(1, x.dtype) for x in arrays]
+        kernel(*apart, *args[len(arrays) :])
+        for array, result in zip(arrays, apart):
+            if array.size:
+                array[...] = result
 
     return run
 

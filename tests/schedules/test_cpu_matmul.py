@@ -15,7 +15,6 @@ from dslc.schedules.cpu.contract import Machine, Operand, Panels, panel_width
 from dslc.schedules.cpu.dots import HALF
 from dslc.schedules.cpu.matmul import emit_matmul
 from dslc.schedules.cpu.matmul_plan import plan_matmul
-from tests.lowering.guarded import guarded as at_an_edge
 
 SIZES = [
     (1, 1, 1), (1, 17, 600), (3, 5, 7), (2, 33, 16), (7, 16, 17), (33, 17, 40), (13, 100, 1),
@@ -67,8 +66,7 @@ def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, mos
     run = compile_body(body, [dtype, stored, *[dtype] * 3], int(dynamic), machine.vector_bits)
     out, whole = guarded(m * n, dtype)
     scratch = np.zeros(plans[0].scratch_bytes(k) // np.dtype(dtype).itemsize + 1, dtype)
-    read = [at_an_edge(x.reshape(-1)) for x in (a_data, b_data[kind[1]](), added)]
-    run(*read, whole, scratch, *[m] * dynamic)
+    run(a_data.reshape(-1), b_data[kind[1]]().reshape(-1), added, whole, scratch, *[m] * dynamic)
     expected = np.maximum(a.astype("f8") @ b.astype("f8") + added, 0)
     tolerance = 1e-6 if dtype == "float32" else 1e-15
     np.testing.assert_allclose(out.reshape(m, n), expected, atol=tolerance * max(4, 4 * k**0.5))
