@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # A call of the language takes some 25 calls of Python; semantics/context.MOST_CALLS of them fit.
-# An elementwise op takes three in a kernel, and two thousand of them in a chain may become one.
+# An elementwise op takes three in a kernel.
 _LIMIT = 8000
 
 

@@ -15,9 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from tvm import tirx
-from tvm.tirx.script import builder as T
-
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, Poly, free_symbols, substitute
@@ -39,7 +36,16 @@ from dslc.ops.strassen import StrassenAttrs
 from dslc.ops.windows import ConvWeightGradientAttrs
 from dslc.ops.winograd import WinogradAttrs
 from dslc.schedules.cpu.choices import chosen
-from dslc.schedules.cpu.contract import ITEMSIZE, Ahead, Epilogue, Machine, Operand, Panels, Size
+from dslc.schedules.cpu.contract import (
+    ITEMSIZE,
+    Ahead,
+    Epilogue,
+    Machine,
+    Operand,
+    Panels,
+    Size,
+    prefetch,
+)
 from dslc.schedules.cpu.conv2d import emit_conv2d, plan_conv2d
 from dslc.schedules.cpu.conv2d_weight import (
     emit_conv2d_backward_weight,
@@ -185,8 +191,7 @@ def _ahead(task: Task) -> Ahead | None:
             where = tuple(k.intern(i) for i in index)
             for value in values:
                 memory = task.graph.memory[value]
-                place = tirx.address_of(memory.buffer[memory.offset(k, where)])
-                T.evaluate(tirx.call_intrin("void", "tirx.prefetch", place, 0, 3, 1))
+                prefetch(memory.buffer[memory.offset(k, where)])
 
     return ask
 
@@ -287,8 +292,7 @@ def _asked_ahead(task: Task) -> Callable[[Expr, Expr], None]:
         for value, (first, start) in reads:
             memory = task.graph.memory[value]
             index = (row + task.k.dim(first), column + task.k.dim(start))
-            place = tirx.address_of(memory.buffer[memory.offset(task.k, index)])
-            T.evaluate(tirx.call_intrin("void", "tirx.prefetch", place, 0, 2, 1))
+            prefetch(memory.buffer[memory.offset(task.k, index)], 2)
 
     return ahead
 

@@ -27,7 +27,7 @@ from dslc.ir.op import Expr, Index
 from dslc.lowering.sizes import i64
 from dslc.lowering.stack import local
 from dslc.lowering.tasks import Task
-from dslc.schedules.cpu.contract import vector_at
+from dslc.schedules.cpu.contract import prefetch, vector_at
 
 BLOCK = 64  # results at a time
 LANES = 16
@@ -123,5 +123,4 @@ def ask(buffer: Any, first: Expr, count: int) -> None:
     """Asks for the lines of `count` elements of 32 bits, which will be read."""
     start = T.bind(first)
     for n in range(0, count, LINE):
-        where = tirx.address_of(buffer[start + i64(n)])
-        T.evaluate(tirx.call_intrin("void", "tirx.prefetch", where, 0, 3, 1))
+        prefetch(buffer[start + i64(n)])

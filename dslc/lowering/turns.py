@@ -29,6 +29,7 @@ from dslc.schedules.cpu.contract import (
     Operand,
     address,
     loop,
+    prefetch,
     store_vector,
     unflatten,
     vector_at,
@@ -158,5 +159,4 @@ def _ask_for(source: Operand, block: Expr, column: Expr, lanes: int) -> None:
     turn = tirx.floormod(block, i64(lanes))
     start = T.bind(source.at((block - turn + i64(lanes)) * i64(lanes), column + turn))
     for i in range(lanes):
-        place = tirx.address_of(source.buffer[start + i64(i * lanes)])
-        T.evaluate(tirx.call_intrin("void", "tirx.prefetch", place, 0, 2, 1))
+        prefetch(source.buffer[start + i64(i * lanes)], 2)

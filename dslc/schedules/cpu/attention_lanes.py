@@ -48,6 +48,7 @@ from dslc.schedules.cpu.contract import (
     local,
     loop,
     masked_vector,
+    prefetch,
     product,
     run_tasks,
     smaller,
@@ -192,14 +193,13 @@ def _ahead(run: _Run, block: _Block) -> None:
     queries = run.plan.queries
     last = larger(run.plan.shape.queries - 1, 0)
     for source, size, first, write in (
-        (run.q, run.plan.shape.depth, queries, 0), (run.out, run.plan.shape.width, 0, 1)
+        (run.q, run.plan.shape.depth, queries, False), (run.out, run.plan.shape.width, 0, True)
     ):  # fmt: skip
         with loop(0, queries) as row:
             there = smaller(block.start + (row + first), last)
             start = T.bind(source.at(*block.where, there, i64(0)))
             with loop(0, -(-size // LINE) + 1) as line:
-                at = tirx.address_of(source.buffer[start + smaller(line * LINE, size - 1)])
-                T.evaluate(tirx.call_intrin("void", "tirx.prefetch", at, write, 2, 1))
+                prefetch(source.buffer[start + smaller(line * LINE, size - 1)], 2, write)
 
 
 def _squares(size: int, lanes: int, body: Callable[[Expr, int], None]) -> None:

@@ -66,11 +66,10 @@ def plan_lanes(shape: AttentionShape, machine: Machine, apart: bool = False) -> 
     sizes = (shape.keys, shape.depth, shape.width)
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         return None
-    vectors = _vectors(shape.queries, machine.lanes(DTYPE))
+    queries, lanes = shape.queries, machine.lanes(DTYPE)
+    vectors = _vectors(queries, lanes)
     keys = -(-shape.keys // -(-shape.keys // KEYS))
-    several = not isinstance(shape.queries, int) or shape.queries > 2 * vectors * machine.lanes(
-        DTYPE
-    )
+    several = not isinstance(queries, int) or queries > 2 * vectors * lanes
     return lanes_plan(shape, machine, vectors, keys, apart and several)
 
 

@@ -213,13 +213,14 @@ def loop(start: Size, stop: Size) -> Iterator[Expr]:
         yield variable
 
 
-def prefetch(place: Expr, locality: int = 3) -> None:
+def prefetch(place: Expr, locality: int = 3, write: bool = False) -> None:
     """Asks for the cache line of an element, `buffer[index]`, which may be none of the buffer's.
 
     LLVM takes no turns of a loop that does so for lanes: where it unrolls a short loop in such a
     one, its elements become lanes, as they lie.
     """
-    T.evaluate(tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(place), 0, locality, 1))
+    at = tirx.address_of(place)
+    T.evaluate(tirx.call_intrin("void", "tirx.prefetch", at, int(write), locality, 1))
 
 
 def run_tasks(

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
@@ -39,6 +38,7 @@ from dslc.schedules.cpu.contract import (
     div,
     i64,
     loop,
+    prefetch,
     product,
     rem,
     require,
@@ -333,8 +333,7 @@ def _asking(
         each = ceil_div(pixels, steps)
         first = T.bind(next_ + step * (each * line))
         for i in range(each):
-            at = tirx.address_of(view.buffer[first + i * line])
-            T.evaluate(tirx.call_intrin("void", "tirx.prefetch", at, 0, 3, 1))
+            prefetch(view.buffer[first + i * line])
 
     return ask
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.schedules.cpu.contract import (
@@ -22,6 +21,7 @@ from dslc.schedules.cpu.contract import (
     Operand,
     div,
     i64,
+    prefetch,
     rem,
     smaller,
     store_vector,
@@ -65,10 +65,11 @@ class Ahead:
             first = T.bind(i64((tile * self.steps + step) * self.each))
             for i in range(self.each):
                 if self.copies:
-                    _ask(source, *self._in_rows(first + (DISTANCE * self.each + i)))
+                    row = self._in_rows(first + (DISTANCE * self.each + i))
+                    prefetch(source.buffer[source.at(*row)])
                     self._copy(source, target, first + i)
                 else:
-                    _ask(source, *self._in_columns(first + i))
+                    prefetch(source.buffer[source.at(*self._in_columns(first + i))])
 
         return act
 
@@ -85,8 +86,3 @@ class Ahead:
         row, column = (T.bind(i64(x)) for x in self._in_rows(number))
         value = vector_at(source.buffer, source.at(row, column), self.lanes)
         store_vector(target.buffer, value, target.at(row, column), self.lanes)
-
-
-def _ask(source: Operand, row: Expr, column: Expr) -> None:
-    line = tirx.address_of(source.buffer[source.at(row, column)])
-    T.evaluate(tirx.call_intrin("void", "tirx.prefetch", line, 0, 3, 1))

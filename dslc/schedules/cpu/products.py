@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.schedules.cpu.contract import (
@@ -33,6 +32,7 @@ from dslc.schedules.cpu.contract import (
     i64,
     larger,
     loop,
+    prefetch,
     rem,
     share,
     smaller,
@@ -222,7 +222,6 @@ def _next_weights(p: Products, buffer: Any, start: Expr, unit: Expr) -> Callable
             ahead = smaller(ahead, size)
         first = T.bind(start + ahead)
         for line in range(lines):
-            at = tirx.address_of(buffer[first + line * LINE])
-            T.evaluate(tirx.call_intrin("void", "tirx.prefetch", at, 0, 2, 1))
+            prefetch(buffer[first + line * LINE], 2)
 
     return ask
