@@ -8,6 +8,7 @@ Non-goals: speed; the runtime's checks and messages for users.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dslc._lazy import lazy
@@ -35,6 +36,7 @@ class ArgumentsError(ValueError):
     """The arrays given to a function don't fit its parameters."""
 
 
+@cache
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
     """NumPy's dtype for one of ours; bf16 is that of ml_dtypes."""
     return np.dtype(ml_dtypes.bfloat16 if dtype == "bf16" else _NUMPY_NAME[dtype])
