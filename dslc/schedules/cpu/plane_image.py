@@ -26,9 +26,11 @@ from dslc.schedules.cpu.contract import (
     Operand,
     Size,
     address,
+    div,
     i64,
     loop,
     masked_vector,
+    rem,
     store_vector,
     vector_at,
     zeros,
@@ -87,6 +89,29 @@ def copy_planes(
                     with T.Else(), loop(0, -(-plan.pitch // plan.lanes)) as block:
                         nothing = [zeros(plan.dtype, plan.lanes)] * shape.stride[1]
                         _store(plan, scratch, targets, block, nothing)
+    return _flat_view(plan, view) if plan.flat else view
+
+
+def _flat_view(plan: PlanesPlan, copied: PlaneView) -> PlaneView:
+    """The copy as flat tiles read it: as it is, or with the pixels that each position of the kernel
+    sees gathered behind it, row behind row."""
+    width = plan.vectors * plan.lanes
+    if not plan.gathers:
+        return PlaneView(copied.buffer, copied.base, copied.channel, 0, width, 1)
+    start = T.bind(address(copied.base, (1, plan.copied_elements)))
+    view = PlaneView(copied.buffer, start, plan.gathered_elements, 0, width, 1)
+    (kh, kw), across, lanes = plan.shape.kernel, plan.shape.out[1], plan.lanes
+    (sh, sw), (dh, dw), acrosses = plan.shape.stride, plan.shape.dilation, plan.phases[1]
+    with loop(0, plan.shape.group_channels) as c, loop(0, kh) as y:
+        phases = rem(y * dh, sh) * len(acrosses)
+        for z in range(kw):
+            phase = phases + acrosses.index(z * dw % sw)
+            source = T.bind(copied.at(c, phase, div(y * dh, sh), z * dw // sw))
+            target = T.bind(view.at(c * (kh * kw) + (y * kw + z), 0, 0, 0))
+            with loop(0, plan.strip) as row, loop(0, -(-across // lanes)) as block:
+                at = address(source, (row, copied.row), (block, lanes))
+                to = address(target, (row, across), (block, lanes))
+                store_vector(view.buffer, vector_at(copied.buffer, at, lanes), to, lanes)
     return view
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-
 from dslc.schedules.cpu.conv_shape import ConvShape
 
 WRITTEN_OUT = 400  # multiply-adds of a tile up to which all positions of a kernel are
@@ -18,6 +17,7 @@ LOAD = 2  # cycles; as much for each of the vectors that one of a strided image 
 RESULT, ROW = 4, 3  # cycles that a vector of results takes behind its sum, and a row of them
 TILE = 4  # cycles to begin a tile
 COPIED = 3  # cycles of a vector that is copied
+PANEL = 1 << 19  # bytes of gathered pixels that lie in a cache near a core
 FAR = 1 << 20  # bytes of an image that no cache near a core holds
 BYTES = {"float32": 4, "float64": 8}  # of what it takes
 
@@ -31,7 +31,11 @@ class PlanesPlan:
     have `strip` output rows, a multiple of `rows`. `pitch`: elements from row to row of the strip.
     `copies`: the image is copied, strip by strip; else it is read in place, in its strides.
 
-    `flat`: the kernel is 1x1 and reads planes as they lie, of which a row is a tile's vectors.
+    `flat`: tiles don't see rows of results, but their plane as one row, of which a tile's vectors
+    are a part. What they read lies as results do: in place, if the kernel is 1x1; else, of the
+    copy, pixels are gathered for each position of the kernel, and these are the channels that tiles
+    see. In place a strip of them is so many tiles.
+
     Items (image, group, strip) are shared out to the tasks."""
 
     shape: ConvShape
@@ -54,12 +58,34 @@ class PlanesPlan:
         return int(height * width)
 
     @property
+    def seen(self) -> ConvShape:
+        """The convolution as tiles see it."""
+        if not (self.flat and self.copies):
+            return self.shape
+        channels = self.shape.channels * _taps_of(self.shape)
+        return replace(
+            self.shape, channels=channels, kernel=(1, 1), stride=(1, 1), dilation=(1, 1)
+        )
+
+    @property
+    def gathers(self) -> bool:
+        """Whether a copy is copied again, for each position of the kernel."""
+        return self.flat and self.copies and self.shape.kernel != (1, 1)
+
+    @property
+    def height(self) -> int:
+        """Of a plane of results, as strips see it."""
+        return self.out[0] if self.flat and not self.copies else int(self.shape.out[0])
+
+    @property
     def out(self) -> tuple[int, int]:
-        """Rows and columns of a plane of results, as tiles see it."""
-        if self.flat:
-            width = self.vectors * self.lanes
-            return -(-self.pixels // width), width
+        """Rows and columns of a plane of results, as tiles see it; where the image is copied for
+        flat ones, of a strip."""
         height, width = self.shape.out
+        if self.flat:
+            pixels = self.strip * width if self.copies else self.pixels
+            width = self.vectors * self.lanes
+            return -(-pixels // width), width
         return int(height), int(width)
 
     @property
@@ -71,7 +97,8 @@ class PlanesPlan:
     def missing(self) -> int:
         """Pixels of the last vectors that no result has."""
         if self.flat:
-            return self.out[0] * self.out[1] - self.pixels
+            pixels = self.strip * self.shape.out[1] if self.copies else self.pixels
+            return int(self.out[0] * self.out[1] - pixels)
         return self.wide * self.lanes - self.out[1]
 
     @property
@@ -88,8 +115,8 @@ class PlanesPlan:
     def asks(self) -> bool:
         """Whether pixels of the next tile are asked for: of planes that come from memory it reads a
         few lines each, which the hardware doesn't foresee."""
-        shape = self.shape
-        return self.flat and shape.channels * self.pixels * BYTES[self.dtype] > FAR
+        far = self.shape.channels * self.pixels * BYTES[self.dtype] > FAR
+        return self.flat and not self.copies and far
 
     @property
     def accumulators(self) -> int:
@@ -103,12 +130,12 @@ class PlanesPlan:
     @property
     def rolled(self) -> bool:
         """Whether a kernel's rows are gone through in a loop."""
-        return _is_rolled(self.shape, self.accumulators, self.apart)
+        return _is_rolled(self.seen, self.accumulators, self.apart)
 
     @property
     def strips(self) -> int:
         """Of a plane."""
-        return -(-self.out[0] // self.strip)
+        return -(-self.height // self.strip)
 
     @property
     def strip_rows(self) -> int:
@@ -138,19 +165,31 @@ class PlanesPlan:
         return len(downs) * len(acrosses)
 
     @property
+    def copied_elements(self) -> int:
+        """Of a strip's phases."""
+        return self.shape.group_channels * self.planes * self.phase_elements
+
+    @property
+    def gathered_elements(self) -> int:
+        """From one to the next of the channels that were gathered: an odd number of vectors, so
+        that not all of them lie in the same lines of a cache."""
+        pixels = self.strip * int(self.shape.out[1])
+        return (-(-pixels // self.lanes) | 1) * self.lanes
+
+    @property
     def task_elements(self) -> int:
         """Scratch elements of a task; tiles read whole vectors behind the last row."""
         if not self.copies:
             return 0
-        planes = self.shape.group_channels * self.planes
-        return planes * self.phase_elements + (self.vectors + 1) * self.lanes
+        gathered = self.seen.group_channels * self.gathered_elements if self.gathers else 0
+        return self.copied_elements + gathered + (self.vectors + 1) * self.lanes
 
     @property
     def scratch_bytes(self) -> int:
         return self.task_elements * BYTES[self.dtype] * self.tasks
 
     def taps(self, kernel_rows: Iterable[int]) -> Taps:
-        return taps(self.shape, self.apart, kernel_rows)
+        return taps(self.seen, self.apart, kernel_rows)
 
 
 def taps(shape: ConvShape, rows: int, kernel_rows: Iterable[int]) -> Taps:
@@ -180,8 +219,12 @@ def _reach(shape: ConvShape, axis: int) -> int:
 
 def _is_rolled(shape: ConvShape, accumulators: int, apart: int) -> bool:
     many = accumulators * shape.kernel[0] * shape.kernel[1] > WRITTEN_OUT
-    counted = _remainders(shape, 0)
-    return many and apart == 1 and counted == list(range(len(counted)))
+    return many and apart == 1 and _counts(_remainders(shape, 0))
+
+
+def _counts(remainders: list[int]) -> bool:
+    """Whether a remainder is its own number."""
+    return remainders == list(range(len(remainders)))
 
 
 def takes_planes(shape: ConvShape, dtype: str) -> bool:
@@ -194,24 +237,43 @@ def takes_planes(shape: ConvShape, dtype: str) -> bool:
 
 
 def choose_tile(shape: ConvShape, dtype: str, lanes: int, registers: int, flat: bool) -> PlanesPlan:
-    """The plan for one task that goes row by row. `flat`: results are known by their place in a
-    plane alone, if the kernel is 1x1."""
+    """The plan for one task that goes row by row. `flat`: results may be known by their place in a
+    plane alone."""
     plain = not shape.is_padded and shape.stride == (1, 1)
-    flat = flat and shape.kernel == (1, 1) and plain
     room, most = (24, 8) if registers == 32 else (12, 4)
     outputs = shape.group_out_channels
     channels = -(-outputs // -(-outputs // most))
-    height, width = shape.out
-    if flat:
-        vectors = -(-height * width // lanes)
-        vectors = -(-vectors // -(-vectors // (room // channels)))
-        return PlanesPlan(shape, dtype, lanes, channels, 1, vectors, False, True, False,
-                          vectors * lanes, 1, 1)  # fmt: skip
+    if flat and plain and shape.kernel == (1, 1):
+        plan = PlanesPlan(shape, dtype, lanes, channels, 1, 1, False, True, False, lanes, 1, 1)
+        return fit_flat(plan, registers)
     plans: list[PlanesPlan] = []
+    if flat and _counts(_remainders(shape, 0)):
+        plans.append(_copied_flat(shape, dtype, lanes, channels, registers))
     for copies in (False,) if plain else (False, True):
         if copies or not shape.is_padded:
             plans += _plans(shape, dtype, lanes, channels, room, copies)
     return min(plans, key=cycles)
+
+
+def _copied_flat(
+    shape: ConvShape, dtype: str, lanes: int, channels: int, registers: int
+) -> PlanesPlan:
+    """A plan that copies the image as results lie."""
+    height, width = shape.out
+    pitch = width if shape.kernel == (1, 1) else width + _reach(shape, 1)
+    plan = PlanesPlan(shape, dtype, lanes, channels, 1, 1, False, True, True, pitch, 1, 1)
+    row = plan.seen.group_channels * width * BYTES[dtype]
+    count = -(-height // max(1, PANEL // row))
+    return fit_flat(replace(plan, strip=-(-height // count)), registers)
+
+
+def fit_flat(plan: PlanesPlan, registers: int) -> PlanesPlan:
+    """Of a flat plan's tiles the width, for as many of about the same as a plane or strip needs."""
+    pixels = plan.strip * plan.shape.out[1] if plan.copies else plan.pixels
+    room = 24 if registers == 32 else 12
+    vectors = -(-pixels // plan.lanes)
+    vectors = -(-vectors // -(-vectors // (room // plan.channels)))
+    return replace(plan, vectors=vectors, pitch=plan.pitch if plan.copies else vectors * plan.lanes)
 
 
 def _plans(
@@ -241,13 +303,17 @@ def _plans(
 
 def cycles(plan: PlanesPlan) -> float:
     """For the whole convolution, copies included; a batch that isn't known counts as one image."""
-    shape = plan.shape
+    shape, (height, width) = plan.shape, plan.shape.out
     batch = shape.batch if isinstance(shape.batch, int) else 1
     copied = 0.0
     if plan.copies:
-        rows = (plan.out[0] + _reach(shape, 0)) * plan.planes * shape.channels
-        copied = batch * rows * (plan.pitch / plan.lanes * COPIED + ROW)
-    return batch * shape.group_channels * shape.out_channels * _cycles(plan) + copied
+        rows = (height + _reach(shape, 0)) * plan.planes * shape.channels
+        copied = rows * (plan.pitch / plan.lanes * COPIED + ROW)
+    if plan.gathers:
+        rows = height * plan.seen.channels
+        copied += rows * (-(-width // plan.lanes) * COPIED + ROW)
+    sums = plan.seen.group_channels * shape.out_channels * _cycles(plan)
+    return batch * (sums + copied)
 
 
 def _taps_of(shape: ConvShape) -> int:
@@ -256,9 +322,9 @@ def _taps_of(shape: ConvShape) -> int:
 
 def _cycles(plan: PlanesPlan) -> float:
     """For a plane of results, and one input channel of the group."""
-    shape, loads = plan.shape, len(plan.taps(range(plan.shape.kernel[0])))
+    shape, loads = plan.seen, len(plan.taps(range(plan.seen.kernel[0])))
     sums = plan.channels * plan.apart * _taps_of(shape)
-    blocks = -(-plan.out[0] // plan.rows)
+    blocks = -(-plan.out[0] // plan.rows) * (plan.strips if plan.flat and plan.copies else 1)
     across = 1 if plan.joined else plan.wide / plan.vectors
     apart = 1 if plan.copies else shape.stride[1]
     tile = plan.vectors * max(sums, LOAD * apart * loads)

@@ -33,6 +33,7 @@ from dslc.schedules.cpu.contract import (
     Operand,
     Size,
     address,
+    ceil_div,
     choose_tasks,
     div,
     i64,
@@ -52,8 +53,13 @@ from dslc.schedules.cpu.contract import (
     zeros,
 )
 from dslc.schedules.cpu.conv_shape import ConvShape
-from dslc.schedules.cpu.plane_image import PlaneView, copy_planes, planes_in_place, taken_apart
-from dslc.schedules.cpu.plane_tile import PlanesPlan, choose_tile, takes_planes
+from dslc.schedules.cpu.plane_image import (
+    PlaneView,
+    copy_planes,
+    planes_in_place,
+    taken_apart,
+)
+from dslc.schedules.cpu.plane_tile import PlanesPlan, choose_tile, fit_flat, takes_planes
 from dslc.schedules.cpu.split import Group, split
 
 IN_FLIGHT = 4  # accumulators that hide the latency of a multiply-add
@@ -74,7 +80,8 @@ class _Run:
     results: Expr
     image: Expr
     group: Expr
-    first_row: Expr  # of the results, that is the strip's first
+    first: Expr  # of the results' rows, or flat: pixels, that is the strip's
+    left: Size  # how many of them the strip has
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ class _Tile:
     row: Expr
     column: Expr
     columns: Size  # of a row that exist
-    tail: int  # how many, where they are not all of its vectors'
+    tail: Size  # how many, where they are not all of its vectors'
 
 
 def plan_planes(shape: ConvShape, dtype: str, machine: Machine, flat: bool) -> PlanesPlan:
@@ -95,14 +102,17 @@ def plan_planes(shape: ConvShape, dtype: str, machine: Machine, flat: bool) -> P
     require(takes_planes(shape, dtype), f"convolution of planes: {shape}")
     plan = choose_tile(shape, dtype, machine.lanes(dtype), machine.registers, flat)
     tasks = choose_tasks(machine, shape.work)
-    return replace(plan, strip=_strip_rows(plan, machine, tasks), tasks=tasks)
+    plan = replace(plan, strip=_strip_rows(plan, machine, tasks), tasks=tasks)
+    return fit_flat(plan, machine.registers) if plan.flat else plan
 
 
 def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
     """As many rows as half of the L2 cache holds; if what is copied is read only once, of the L1
     cache, but not so few that most rows would be copied twice."""
-    shape, (height, _) = plan.shape, plan.out
+    shape, height = plan.shape, plan.height
     row = plan.pitch * plan.planes * shape.group_channels * ITEMSIZE[plan.dtype]
+    if plan.gathers:
+        row = shape.out[1] * plan.seen.group_channels * ITEMSIZE[plan.dtype]
     rows = machine.l2_bytes // 2 // row
     if plan.copies and shape.group_out_channels == plan.channels:
         twice = plan.strip_rows - plan.strip
@@ -134,36 +144,51 @@ def emit_planes(
             else:
                 start = T.bind(address(scratch.offset, (task, plan.task_elements)))
                 view = copy_planes(plan, x, scratch, start, image, group, strip)
-            first = T.bind(strip * plan.strip)
-            run = _Run(plan, view, w, epilogue, accumulators, results, image, group, first)
-            _strip(run)
+            first, left = _part(plan, strip)
+            _strip(_Run(plan, view, w, epilogue, accumulators, results, image, group, first, left))
 
     run_tasks(plan.tasks, shape.work, body)
+
+
+def _part(plan: PlanesPlan, strip: Expr) -> tuple[Expr, Size]:
+    """The first of a strip's rows or, where tiles are flat, pixels, and how many it has."""
+    first = T.bind(strip * plan.strip)
+    even = plan.height % plan.strip == 0
+    rows = plan.strip if even else smaller(plan.height - first, plan.strip)
+    if not plan.flat:
+        return first, rows
+    if plan.copies:
+        width = plan.shape.out[1]
+        return T.bind(first * width), rows * width if even else T.bind(i64(rows * width))
+    first = T.bind(first * plan.out[1])
+    left = plan.pixels - first
+    return first, plan.pixels if plan.strips == 1 else smaller(left, plan.strip * plan.out[1])
 
 
 def _strip(run: _Run) -> None:
     """All tiles of a strip, some output channels after the others."""
     plan = run.plan
-    height, width = plan.out
-    rows = plan.strip if height % plan.strip == 0 else smaller(height - run.first_row, plan.strip)
+    width = plan.out[1]
     across = [Group(0, 1, plan.vectors)] if plan.joined else split(plan.wide, plan.vectors)
+    blocks = ceil_div(run.left, width if plan.flat else plan.rows)
+    uneven = plan.flat and plan.copies and plan.height % plan.strip != 0
     for channels in split(plan.shape.group_out_channels, plan.channels):
         with loop(0, channels.count) as number:
             channel = T.bind(number * channels.height + channels.start)
-            with loop(0, div(rows + (plan.rows - 1), plan.rows)) as block:
+            with loop(0, blocks) as block:
                 row = T.bind(block * plan.rows)
                 for vectors in across:
                     step = vectors.height * plan.lanes
                     with loop(0, vectors.count) as t:
                         column = T.bind(t * step + vectors.start * plan.lanes)
                         whole = width % plan.lanes == 0 and not plan.flat
-                        left = plan.pixels - (run.first_row + row) * width if plan.flat else width
+                        left = run.left - row * width if plan.flat else width
                         columns = (
                             width if plan.joined
                             else step if whole or (vectors is not across[-1] and not plan.flat)
                             else T.bind(i64(smaller(left - column, step)))
                         )  # fmt: skip
-                        tail = step - plan.missing
+                        tail = columns if uneven else step - plan.missing
                         tile = _Tile(
                             channels.height, vectors.height, channel, row, column, columns, tail
                         )
@@ -173,7 +198,7 @@ def _strip(run: _Run) -> None:
 
 def _compute(run: _Run, tile: _Tile) -> None:
     """The sums of a tile, into `results`."""
-    plan, shape = run.plan, run.plan.shape
+    plan, shape = run.plan, run.plan.seen
     kh, kw = shape.kernel
     sets = _sets(plan, tile)
     for number in range(sets * tile.channels * plan.apart * tile.vectors):
@@ -212,7 +237,7 @@ def _compute(run: _Run, tile: _Tile) -> None:
 
 def _sets(plan: PlanesPlan, tile: _Tile) -> int:
     """Partial sums of each accumulator, where these are few and have many terms."""
-    terms = plan.shape.group_channels * plan.shape.kernel[0] * plan.shape.kernel[1]
+    terms = plan.seen.group_channels * plan.seen.kernel[0] * plan.seen.kernel[1]
     few = IN_FLIGHT // (tile.channels * plan.apart * tile.vectors)
     return max(1, min(few, terms // SUMMED))
 
@@ -229,7 +254,7 @@ def _multiply(
     if plan.asks:
         for j in range(tile.vectors):
             prefetch(run.view.buffer[start + (tile.vectors + j) * lanes], NEAR)
-    per_channel = plan.shape.group_channels * plan.shape.kernel[0] * plan.shape.kernel[1]
+    per_channel = plan.seen.group_channels * plan.seen.kernel[0] * plan.seen.kernel[1]
     for result, tap in users:
         for o in range(tile.channels):
             scalar = run.w.buffer[weights + (o * per_channel + tap)]
@@ -273,14 +298,14 @@ def _finish(run: _Run, tile: _Tile) -> None:
     """The results of a tile that exist to the epilogue."""
     plan = run.plan
     height, width = plan.out
-    row = T.bind(run.first_row + tile.row)
+    row = T.bind(tile.row if plan.flat else run.first + tile.row)
     first = T.bind(run.group * plan.shape.group_out_channels + tile.channel)
     rows = plan.rows if height % plan.rows == 0 else T.bind(i64(smaller(height - row, plan.rows)))
     of_row = plan.pitch if plan.joined else tile.vectors * plan.lanes
     of_channel = tile.vectors * plan.lanes * plan.apart
-    flat = T.bind(row * width + tile.column) if plan.flat else None
+    flat = T.bind(run.first + row * width + tile.column) if plan.flat else None
 
-    def columns(count: int) -> None:
+    def columns(count: Size) -> None:
         with loop(0, tile.channels) as o, loop(0, rows) as r:
             start = T.bind(address(i64(0), (o, of_channel), (r, of_row)))
             prefetch(run.results[start])  # so LLVM makes no lanes of channels or rows
