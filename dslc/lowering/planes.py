@@ -29,7 +29,8 @@ OTHER_IMAGE_OPS = ("pool2d", "conv2d_")
 # Cycles for each vector of pixels x channels: handing a result on; copying what has padding; what a
 # depthwise kernel takes longer where channels are no whole vectors.
 RESULT, COPY, RAGGED = 6.0, 4.0, 5.0
-TURNED, SCATTERED = 0.7, 5.0  # of each element: turned in registers, or moved one by one
+TURNED, SCATTERED = 0.7, 0.8  # of each element: turned in registers, or moved one by one
+KERNEL = 2000  # of a transpose: to begin it
 FAR, TRAVELLED = 1 << 21, 1.5  # elements that no cache holds: what each takes on its way
 BLOCK = 16  # channels, and pixels, that are turned together
 FULL = 1.1  # cycles of a multiply-add of the register tile
@@ -115,7 +116,7 @@ def _of_turning(eqn: Eqn) -> float:
     for size in (dims[-1], dims[perm.index(3)]):
         whole *= size // BLOCK * BLOCK / max(1, size)
     moved = TRAVELLED if total > FAR else 0.0
-    return total * (whole * TURNED + (1 - whole) * SCATTERED + moved)
+    return KERNEL + total * (whole * TURNED + (1 - whole) * SCATTERED + moved)
 
 
 def _known(dim: Dim) -> int:

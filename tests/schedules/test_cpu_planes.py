@@ -45,6 +45,23 @@ SHAPES = {
     ),
     "empty": shape(batch=0),
 }  # fmt: skip
+# Many channels of results for which pixels are gathered.
+GATHERED = {
+    "narrow": shape(batch=1, height=9, width=3, channels=2, out_channels=41),
+    "large": shape(
+        height=7, width=18, channels=3, out_channels=43, kernel=(7, 5), padding=((3, 3), (2, 2))
+    ),
+    "stride and dilation": shape(
+        height=11, width=37, channels=2, out_channels=34, stride=(2, 3), dilation=(1, 2),
+        kernel=(3, 2), padding=((2, 1), (0, 3)),
+    ),
+    "no padding, groups": shape(
+        height=9, width=5, channels=4, out_channels=132, groups=2, padding=NONE
+    ),
+    "pointwise, stride": shape(
+        height=9, width=13, channels=5, out_channels=37, kernel=(1, 1), stride=(2, 2), padding=NONE
+    ),
+}  # fmt: skip
 
 
 def run(conv, x, w, machine=MACHINE, flat=True):
@@ -78,10 +95,42 @@ def test_planes(conv):
     close(run(conv, x, w), forward(x, w, conv), terms(conv))
 
 
+@pytest.mark.parametrize("conv", GATHERED.values(), ids=GATHERED)
+def test_gathered_pixels(conv):
+    plan = plan_planes(conv, "float32", MACHINE, flat=True)
+    assert plan.flat
+    assert plan.copies
+    x, w, _ = arrays(conv)
+    close(run(conv, x, w), forward(x, w, conv), terms(conv))
+
+
+@pytest.mark.parametrize(("height", "strips"), [(24, 4), (23, 4)])
+def test_gathered_strips(height, strips):
+    """Of 24 rows, strips of 6; of 23, the last has 5."""
+    conv = shape(batch=1, height=height, width=3, channels=2, out_channels=130)
+    row = 4 * 3 * conv.channels * 9
+    machine = Machine(MACHINE.vector_bits, tasks=2, repeated=True, l2_bytes=2 * 6 * row)
+    plan = plan_planes(conv, "float32", machine, flat=True)
+    assert (plan.gathers, plan.strips, plan.tasks) == (True, strips, 2)
+    x, w, _ = arrays(conv)
+    close(run(conv, x, w, machine), forward(x, w, conv), terms(conv))
+
+
+def test_pointwise_strips():
+    conv = shape(batch=1, height=9, width=51, channels=6, out_channels=41, kernel=(1, 1),
+                 padding=NONE)  # fmt: skip
+    machine = Machine(MACHINE.vector_bits, tasks=2, repeated=True, l2_bytes=1 << 12)
+    assert plan_planes(conv, "float32", machine, flat=True).strips > 2
+    x, w, _ = arrays(conv)
+    close(run(conv, x, w, machine), forward(x, w, conv), terms(conv))
+
+
 @pytest.mark.parametrize("bits", [256, 128])
-@pytest.mark.parametrize("name", ["wide", "in place", "stride, wide", "pointwise, wide stride"])
+@pytest.mark.parametrize(
+    "name", ["wide", "in place", "stride, wide", "pointwise, wide stride", "gathered"]
+)
 def test_narrower_vectors(name, bits):
-    conv = SHAPES[name]
+    conv = {**SHAPES, "gathered": GATHERED["narrow"]}[name]
     x, w, _ = arrays(conv)
     close(run(conv, x, w, Machine(vector_bits=bits)), forward(x, w, conv), terms(conv))
 

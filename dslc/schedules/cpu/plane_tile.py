@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+
 from dslc.schedules.cpu.conv_shape import ConvShape
 
 WRITTEN_OUT = 400  # multiply-adds of a tile up to which all positions of a kernel are
 LOAD = 2  # cycles; as much for each of the vectors that one of a strided image is taken of
 RESULT, ROW = 4, 3  # cycles that a vector of results takes behind its sum, and a row of them
 TILE = 4  # cycles to begin a tile
+STEP = 2  # cycles that a flat one takes longer for each channel: it has but one position
 COPIED = 3  # cycles of a vector that is copied
 PANEL = 1 << 19  # bytes of gathered pixels that lie in a cache near a core
 FAR = 1 << 20  # bytes of an image that no cache near a core holds
@@ -31,10 +33,10 @@ class PlanesPlan:
     have `strip` output rows, a multiple of `rows`. `pitch`: elements from row to row of the strip.
     `copies`: the image is copied, strip by strip; else it is read in place, in its strides.
 
-    `flat`: tiles don't see rows of results, but their plane as one row, of which a tile's vectors
-    are a part. What they read lies as results do: in place, if the kernel is 1x1; else, of the
-    copy, pixels are gathered for each position of the kernel, and these are the channels that tiles
-    see. In place a strip of them is so many tiles.
+    `flat`: tiles see no rows of results; what a strip has of a plane is a row to them. What they
+    read lies as results do: in place, if the kernel is 1x1 (a strip is then so many pixels); else,
+    of the copy, pixels are gathered for each position of the kernel, and these are the channels
+    that tiles see.
 
     Items (image, group, strip) are shared out to the tasks."""
 
@@ -63,9 +65,7 @@ class PlanesPlan:
         if not (self.flat and self.copies):
             return self.shape
         channels = self.shape.channels * _taps_of(self.shape)
-        return replace(
-            self.shape, channels=channels, kernel=(1, 1), stride=(1, 1), dilation=(1, 1)
-        )
+        return replace(self.shape, channels=channels, kernel=(1, 1), stride=(1, 1), dilation=(1, 1))
 
     @property
     def gathers(self) -> bool:
@@ -73,19 +73,21 @@ class PlanesPlan:
         return self.flat and self.copies and self.shape.kernel != (1, 1)
 
     @property
-    def height(self) -> int:
-        """Of a plane of results, as strips see it."""
-        return self.out[0] if self.flat and not self.copies else int(self.shape.out[0])
+    def length(self) -> int:
+        """Rows, or pixels, of a plane of results, that strips are cut of."""
+        return self.pixels if self.flat and not self.copies else int(self.shape.out[0])
+
+    @property
+    def even(self) -> bool:
+        """Whether all strips are equally long."""
+        return self.length % self.strip == 0
 
     @property
     def out(self) -> tuple[int, int]:
-        """Rows and columns of a plane of results, as tiles see it; where the image is copied for
-        flat ones, of a strip."""
+        """Rows and columns of a plane of results as tiles see it, or, if they are flat, a strip."""
         height, width = self.shape.out
         if self.flat:
-            pixels = self.strip * width if self.copies else self.pixels
-            width = self.vectors * self.lanes
-            return -(-pixels // width), width
+            return 1, int(self.strip * width) if self.copies else self.strip
         return int(height), int(width)
 
     @property
@@ -96,9 +98,6 @@ class PlanesPlan:
     @property
     def missing(self) -> int:
         """Pixels of the last vectors that no result has."""
-        if self.flat:
-            pixels = self.strip * self.shape.out[1] if self.copies else self.pixels
-            return int(self.out[0] * self.out[1] - pixels)
         return self.wide * self.lanes - self.out[1]
 
     @property
@@ -135,7 +134,7 @@ class PlanesPlan:
     @property
     def strips(self) -> int:
         """Of a plane."""
-        return -(-self.height // self.strip)
+        return -(-self.length // self.strip)
 
     @property
     def strip_rows(self) -> int:
@@ -244,8 +243,11 @@ def choose_tile(shape: ConvShape, dtype: str, lanes: int, registers: int, flat: 
     outputs = shape.group_out_channels
     channels = -(-outputs // -(-outputs // most))
     if flat and plain and shape.kernel == (1, 1):
-        plan = PlanesPlan(shape, dtype, lanes, channels, 1, 1, False, True, False, lanes, 1, 1)
-        return fit_flat(plan, registers)
+        pixels = shape.out[0] * shape.out[1]
+        return fit_flat(
+            PlanesPlan(shape, dtype, lanes, channels, 1, 1, False, True, False, 1, pixels, 1),
+            registers,
+        )
     plans: list[PlanesPlan] = []
     if flat and _counts(_remainders(shape, 0)):
         plans.append(_copied_flat(shape, dtype, lanes, channels, registers))
@@ -268,12 +270,9 @@ def _copied_flat(
 
 
 def fit_flat(plan: PlanesPlan, registers: int) -> PlanesPlan:
-    """Of a flat plan's tiles the width, for as many of about the same as a plane or strip needs."""
-    pixels = plan.strip * plan.shape.out[1] if plan.copies else plan.pixels
+    """A flat plan with tiles as wide as registers allow."""
     room = 24 if registers == 32 else 12
-    vectors = -(-pixels // plan.lanes)
-    vectors = -(-vectors // -(-vectors // (room // plan.channels)))
-    return replace(plan, vectors=vectors, pitch=plan.pitch if plan.copies else vectors * plan.lanes)
+    return replace(plan, vectors=max(1, min(plan.wide, room // plan.channels)))
 
 
 def _plans(
@@ -324,9 +323,9 @@ def _cycles(plan: PlanesPlan) -> float:
     """For a plane of results, and one input channel of the group."""
     shape, loads = plan.seen, len(plan.taps(range(plan.seen.kernel[0])))
     sums = plan.channels * plan.apart * _taps_of(shape)
-    blocks = -(-plan.out[0] // plan.rows) * (plan.strips if plan.flat and plan.copies else 1)
+    blocks = plan.strips if plan.flat else -(-plan.out[0] // plan.rows)
     across = 1 if plan.joined else plan.wide / plan.vectors
     apart = 1 if plan.copies else shape.stride[1]
-    tile = plan.vectors * max(sums, LOAD * apart * loads)
+    tile = plan.vectors * max(sums, LOAD * apart * loads) + STEP * plan.flat
     results = TILE + plan.channels * (plan.apart * plan.vectors * RESULT + plan.rows * ROW)
     return blocks * across * (tile + results / shape.group_channels) / plan.channels

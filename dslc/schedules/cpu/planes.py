@@ -109,7 +109,7 @@ def plan_planes(shape: ConvShape, dtype: str, machine: Machine, flat: bool) -> P
 def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
     """As many rows as half of the L2 cache holds; if what is copied is read only once, of the L1
     cache, but not so few that most rows would be copied twice."""
-    shape, height = plan.shape, plan.height
+    shape, length = plan.shape, plan.length
     row = plan.pitch * plan.planes * shape.group_channels * ITEMSIZE[plan.dtype]
     if plan.gathers:
         row = shape.out[1] * plan.seen.group_channels * ITEMSIZE[plan.dtype]
@@ -118,9 +118,14 @@ def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
         twice = plan.strip_rows - plan.strip
         rows = min(rows, max(machine.l1_bytes // 2 // row, COPIED_ONCE * twice))
     batch = shape.batch if isinstance(shape.batch, int) and shape.batch else 1
-    count = max(-(-height // max(1, rows)), -(-tasks // (batch * shape.groups)))
-    blocks = -(-height // plan.rows)
-    return -(-blocks // min(count, blocks)) * plan.rows
+    count = max(-(-length // max(1, rows)), -(-tasks // (batch * shape.groups)))
+    if plan.flat:  # equal strips have no tiles that are wider than what is left
+        even = (n for n in range(count, min(2 * count, length + 1)) if length % n == 0)
+        if (n := next(even, 0)) > 0 and (plan.copies or n == 1):
+            return length // n
+    unit = plan.vectors * plan.lanes if plan.flat and not plan.copies else plan.rows
+    blocks = -(-length // unit)
+    return -(-blocks // min(count, blocks)) * unit
 
 
 def emit_planes(
@@ -153,42 +158,48 @@ def emit_planes(
 def _part(plan: PlanesPlan, strip: Expr) -> tuple[Expr, Size]:
     """The first of a strip's rows or, where tiles are flat, pixels, and how many it has."""
     first = T.bind(strip * plan.strip)
-    even = plan.height % plan.strip == 0
-    rows = plan.strip if even else smaller(plan.height - first, plan.strip)
-    if not plan.flat:
-        return first, rows
-    if plan.copies:
-        width = plan.shape.out[1]
-        return T.bind(first * width), rows * width if even else T.bind(i64(rows * width))
-    first = T.bind(first * plan.out[1])
-    left = plan.pixels - first
-    return first, plan.pixels if plan.strips == 1 else smaller(left, plan.strip * plan.out[1])
+    left = plan.strip if plan.even else T.bind(i64(smaller(plan.length - first, plan.strip)))
+    if not (plan.flat and plan.copies):
+        return first, left
+    width = plan.shape.out[1]
+    return T.bind(first * width), left * width
+
+
+def _across(run: _Run) -> list[Group]:
+    """The tiles of a row."""
+    plan = run.plan
+    if plan.joined:
+        return [Group(0, 1, plan.vectors)]
+    if plan.flat and not plan.even:
+        return [Group(0, ceil_div(run.left, plan.vectors * plan.lanes), plan.vectors)]
+    return split(plan.wide, plan.vectors)
 
 
 def _strip(run: _Run) -> None:
     """All tiles of a strip, some output channels after the others."""
-    plan = run.plan
-    width = plan.out[1]
-    across = [Group(0, 1, plan.vectors)] if plan.joined else split(plan.wide, plan.vectors)
-    blocks = ceil_div(run.left, width if plan.flat else plan.rows)
-    uneven = plan.flat and plan.copies and plan.height % plan.strip != 0
+    plan, across = run.plan, _across(run)
+    even = plan.even or not plan.flat
+    width = plan.out[1] if even else run.left
     for channels in split(plan.shape.group_out_channels, plan.channels):
         with loop(0, channels.count) as number:
             channel = T.bind(number * channels.height + channels.start)
-            with loop(0, blocks) as block:
+            with loop(0, 1 if plan.flat else ceil_div(run.left, plan.rows)) as block:
                 row = T.bind(block * plan.rows)
                 for vectors in across:
                     step = vectors.height * plan.lanes
                     with loop(0, vectors.count) as t:
                         column = T.bind(t * step + vectors.start * plan.lanes)
-                        whole = width % plan.lanes == 0 and not plan.flat
-                        left = run.left - row * width if plan.flat else width
+                        whole = even and (plan.missing == 0 or vectors is not across[-1])
                         columns = (
                             width if plan.joined
-                            else step if whole or (vectors is not across[-1] and not plan.flat)
-                            else T.bind(i64(smaller(left - column, step)))
+                            else step if whole
+                            else T.bind(i64(smaller(width - column, step)))
                         )  # fmt: skip
-                        tail = columns if uneven else step - plan.missing
+                        tail = (
+                            step - plan.missing if even
+                            else columns if plan.copies
+                            else plan.pixels % step
+                        )  # fmt: skip
                         tile = _Tile(
                             channels.height, vectors.height, channel, row, column, columns, tail
                         )
@@ -271,7 +282,7 @@ def _load(run: _Run, tile: _Tile, at: Expr, number: int) -> Expr:
     columns: Size = plan.joined_columns if plan.joined else tile.columns
     whole = (number + 1) * lanes + (step > 1)  # columns of a row that has all that lies between
     full = isinstance(columns, int) and columns >= whole
-    inner = number < tile.vectors - 1 and not plan.flat
+    inner = number < tile.vectors - 1 and (plan.even or not plan.flat)
     first = number * lanes * step
     if plan.copies or full or inner:
         vectors = [vector_at(run.view.buffer, at + first + k * lanes, lanes) for k in range(step)]
@@ -297,13 +308,13 @@ def _add_up(run: _Run, tile: _Tile, sets: int) -> None:
 def _finish(run: _Run, tile: _Tile) -> None:
     """The results of a tile that exist to the epilogue."""
     plan = run.plan
-    height, width = plan.out
+    height = plan.out[0]
     row = T.bind(tile.row if plan.flat else run.first + tile.row)
     first = T.bind(run.group * plan.shape.group_out_channels + tile.channel)
     rows = plan.rows if height % plan.rows == 0 else T.bind(i64(smaller(height - row, plan.rows)))
     of_row = plan.pitch if plan.joined else tile.vectors * plan.lanes
     of_channel = tile.vectors * plan.lanes * plan.apart
-    flat = T.bind(run.first + row * width + tile.column) if plan.flat else None
+    flat = T.bind(run.first + tile.column) if plan.flat else None
 
     def columns(count: Size) -> None:
         with loop(0, tile.channels) as o, loop(0, rows) as r:
