@@ -129,9 +129,7 @@ def loaded(name: str, threads: int, path: Path, runs: int) -> Row:
         json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         for _ in range(runs + 1)
     ][1:]  # the first finds the file on the disk
-    timed = {
-        part: [run["seconds"].get(part, 0.0) for run in found] for part in (*PARTS, "copy")
-    }
+    timed = {part: [run["seconds"].get(part, 0.0) for run in found] for part in (*PARTS, "copy")}
     timed["opening"] = [
         load - pack for load, pack in zip(timed["load"], timed["packing"], strict=True)
     ]

@@ -14,23 +14,20 @@ A scan is a group of its own; its body has a grouping of its own. So is a `put`,
 values that it puts: it can be done in place. So is attention, with what its mask, bias and factor
 are computed from: what is as big as the scores there is not stored, whatever it costs to compute.
 
-Non-goals: what reads operands from memory (`operands.py`), where values lie (`memory.py`), how a
-group runs (`loops.py`, the schedules).
+Non-goals: what reads operands from memory (`operands.py`, `uses.py`), the order of groups
+(`drafts.py`), where values lie (`memory.py`), how a group runs (`loops.py`, the schedules).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
-from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.types import ITEMSIZE
-from dslc.lowering.cost import Cost, cost_of
+from dslc.lowering.drafts import Draft, Kind, in_order
 from dslc.lowering.operands import (
     CONTRACTIONS,
-    epilogues,
     is_beginning,
     is_put_into,
     reads_from_memory,
@@ -40,8 +37,8 @@ from dslc.lowering.operands import (
     turns,
 )
 from dslc.lowering.traffic import CHEAP, FEW_ELEMENTS, Reading
+from dslc.lowering.uses import Uses
 
-Kind = Literal["loop", "reduce", "scatter", "contract", "rank", "scan", "put", "attention", "rows"]
 Rows = tuple[Dim, ...]
 
 VIEWS = ("reshape",)
@@ -95,85 +92,15 @@ class Grouping:
         return self.views.get(value, value)
 
 
-@dataclass(slots=True, eq=False)
-class _Draft:
-    """A group while it grows. `identity` holds equations read only at the index written;
-    `grows` those that are read more often than they have elements."""
-
-    dims: tuple[Dim, ...]
-    eqns: set[Eqn] = field(default_factory=set)
-    outputs: list[Value] = field(default_factory=list)
-    anchor: Eqn | None = None
-    kind: Kind = "loop"
-    identity: set[Eqn] = field(default_factory=set)
-    grows: set[Eqn] = field(default_factory=set)
-    after: set[_Draft] = field(default_factory=set)  # groups that read its outputs
-
-    def reaches(self, other: _Draft) -> bool:
-        """Whether `other` needs, directly or not, what this group stores."""
-        seen: set[_Draft] = set()
-        stack = [self]
-        while stack:
-            draft = stack.pop()
-            if draft is other:
-                return True
-            if draft not in seen:
-                seen.add(draft)
-                stack.extend(draft.after)
-        return False
-
-
 class _Grouper:
     """The state of one run over a function."""
 
     def __init__(self, function: Function) -> None:
-        self.function = function
-        self.costs: dict[Eqn, Cost] = {eqn: cost_of(eqn) for eqn in function.eqns}
-        self.producer = {out: eqn for eqn in function.eqns for out in eqn.outputs}
-        self.order = {eqn: i for i, eqn in enumerate(function.eqns)}
-        self.users: dict[Value, list[Eqn]] = {}
-        for eqn in function.eqns:
-            for value in dict.fromkeys(eqn.inputs):
-                self.users.setdefault(value, []).append(eqn)
-        self.results = set(function.results)
-        self.views: dict[Value, Value] = {}
+        self.uses = Uses(function)
         self.reasons: dict[Value, str] = {}
-        self.drafts: list[_Draft] = []
-        self.inside: dict[Eqn, list[_Draft]] = {}
+        self.drafts: list[Draft] = []
+        self.inside: dict[Eqn, list[Draft]] = {}
         self.repeated: dict[Eqn, int] = {}  # operations on the way to what is stored
-        self.anchored = self._find_anchored()
-        self.contracted = epilogues(function)
-
-    def is_anchor(self, eqn: Eqn) -> bool:
-        cost = self.costs[eqn]
-        if eqn.op.name in CONTRACTIONS or cost.scatters:
-            return True
-        return cost.reduction is not None and cost.window is None
-
-    def _find_anchored(self) -> set[Value]:
-        """Results of anchors and what is computed from them element by element. What starts from
-        a result that is in memory anyway, another anchor reducing it, doesn't count."""
-        anchored: set[Value] = set()
-        for eqn in self.function.eqns:
-            dims = eqn.outputs[0].type.dims
-            if self.is_anchor(eqn) or (
-                eqn.op.elementwise
-                and any(
-                    v in anchored and v.type.dims == dims and not self.is_reduced(v)
-                    for v in eqn.inputs
-                )
-            ):
-                anchored.update(eqn.outputs)
-        return anchored
-
-    def is_reduced(self, value: Value) -> bool:
-        """Whether an anchor takes sums (or the like) over the value, which is in memory for it."""
-        return any(
-            self.costs[user].reduction is not None
-            and self.costs[user].window is None
-            and not user.op.elementwise
-            for user in self.users.get(value, ())
-        )
 
     # --- views ---------------------------------------------------------------------------------
 
@@ -182,9 +109,9 @@ class _Grouper:
         if eqn.op.name not in VIEWS:
             renames = eqn.op.name == "relabel" or is_beginning(eqn)
             return renames and (
-                self.must_be_stored(eqn.outputs[0]) or self.has_view(eqn.outputs[0])
+                self.uses.must_be_stored(eqn.outputs[0]) or self.uses.has_view(eqn.outputs[0])
             )
-        producer = self.producer.get(eqn.inputs[0])
+        producer = self.uses.producer.get(eqn.inputs[0])
         if producer is None or producer.op.name in VIEWS:
             return True
         return bool(producer.inputs) and not self.is_computed_at_scores(eqn)
@@ -193,65 +120,40 @@ class _Grouper:
         """Whether nothing but the scores of attention reads the result, which is as big as they
         are and not stored anyway."""
         (x,), (out,) = eqn.inputs, eqn.outputs
-        users = self.all_users(out)
-        if x in self.anchored or out in self.results or not users:
+        users = self.uses.all_users(out)
+        if x in self.uses.anchored or out in self.uses.results or not users:
             return False
         drafts = [draft for user in users for draft in self.inside.get(user, ())]
         read = any(stores(user, out) for user in users)
         return bool(drafts) and not read and self.is_of_scores(eqn, drafts)
 
-    def must_be_stored(self, value: Value) -> bool:
-        return value in self.results or any(
-            reads_from_memory(eqn, value) for eqn in self.users.get(value, ())
-        )
-
-    def all_users(self, value: Value) -> list[Eqn]:
-        """Users of the value and of its views, without the views themselves."""
-        users: list[Eqn] = []
-        for eqn in self.users.get(value, ()):
-            if eqn.outputs[0] in self.views:
-                users.extend(self.all_users(eqn.outputs[0]))
-            else:
-                users.append(eqn)
-        return users
-
-    def has_view(self, value: Value) -> bool:
-        return any(eqn.outputs[0] in self.views for eqn in self.users.get(value, ()))
-
-    def view_is_result(self, value: Value) -> bool:
-        return any(
-            eqn.outputs[0] in self.views
-            and (eqn.outputs[0] in self.results or self.view_is_result(eqn.outputs[0]))
-            for eqn in self.users.get(value, ())
-        )
-
     # --- the walk --------------------------------------------------------------------------------
 
     def run(self) -> Grouping:
-        for eqn in reversed(self.function.eqns):
+        for eqn in reversed(self.uses.function.eqns):
             if self.is_view(eqn):
-                self.views[eqn.outputs[0]] = eqn.inputs[0]
+                self.uses.views[eqn.outputs[0]] = eqn.inputs[0]
             else:
                 self.place(eqn)
-        for value in list(self.views):
+        for value in list(self.uses.views):
             base = value
-            while base in self.views:
-                base = self.views[base]
-            self.views[value] = base
-        groups = tuple(self.finish(draft) for draft in self.sorted())
-        return Grouping(groups, self.views, self.reasons)
+            while base in self.uses.views:
+                base = self.uses.views[base]
+            self.uses.views[value] = base
+        groups = tuple(self.finish(draft) for draft in in_order(self.drafts, self.wanted()))
+        return Grouping(groups, self.uses.views, self.reasons)
 
     def place(self, eqn: Eqn) -> None:
         """Decides where `eqn` is computed, and whether its results are stored."""
-        users = [user for out in eqn.outputs for user in self.all_users(out)]
+        users = [user for out in eqn.outputs for user in self.uses.all_users(out)]
         drafts = list(dict.fromkeys(d for user in users for d in self.inside.get(user, ())))
-        is_result = any(v in self.results or self.view_is_result(v) for v in eqn.outputs)
+        is_result = any(v in self.uses.results or self.uses.view_is_result(v) for v in eqn.outputs)
         if not drafts and not is_result:
             return
         why = "a result" if is_result else None
         if eqn.op.name in ALONE:
             self.place_alone(eqn, drafts)
-        elif self.is_anchor(eqn):
+        elif self.uses.is_anchor(eqn):
             self.place_anchor(eqn, drafts, is_result)
         elif why := why or self.why_stored(eqn, users, drafts):
             self.store(eqn, drafts)
@@ -260,12 +162,12 @@ class _Grouper:
             for draft in drafts:
                 self.add(draft, eqn)
 
-    def why_stored(self, eqn: Eqn, users: list[Eqn], drafts: list[_Draft]) -> str | None:
+    def why_stored(self, eqn: Eqn, users: list[Eqn], drafts: list[Draft]) -> str | None:
         """Why `eqn` may not be computed in its users' groups and never stored, if it may not."""
         (out, *more) = eqn.outputs
         if more:
             return "made together with others"
-        if self.has_view(out):
+        if self.uses.has_view(out):
             return "read under other dims"
         if not eqn.inputs:
             needed = next((user for user in users if stores(user, out)), None)
@@ -275,12 +177,12 @@ class _Grouper:
             return f"read from memory by {reader.op.name}"
         if self.is_of_scores(eqn, drafts):
             return None
-        if out in self.anchored and not all(self.is_identity(eqn, draft) for draft in drafts):
+        if out in self.uses.anchored and not all(self.is_identity(eqn, draft) for draft in drafts):
             return "made of a sum, and not read where it is made"
-        weight = self.costs[eqn].weight
+        weight = self.uses.costs[eqn].weight
         if weight > CHEAP and any(self.is_repeated(eqn, draft) for draft in drafts):
             return f"{weight} operations, read more often than it has elements"
-        if self.costs[eqn].window is not None and any(map(turns, users)):
+        if self.uses.costs[eqn].window is not None and any(map(turns, users)):
             return "a window, read across"
         if any(self.is_written_out(eqn, draft) for draft in drafts):
             return "a window, behind a product"
@@ -288,16 +190,16 @@ class _Grouper:
             return f"behind {MOST_FUSED} operations"
         return self.why_not_repeated(eqn, drafts) if len(drafts) > 1 else None
 
-    def why_not_repeated(self, eqn: Eqn, drafts: list[_Draft]) -> str | None:
+    def why_not_repeated(self, eqn: Eqn, drafts: list[Draft]) -> str | None:
         """Why `eqn` may not be computed by each of its users' groups, if it may not."""
         (out,) = eqn.outputs
-        if out in self.contracted and any(
-            self.users[v] == [eqn] for v in eqn.inputs if v in self.contracted
+        if out in self.uses.contracted and any(
+            self.uses.users[v] == [eqn] for v in eqn.inputs if v in self.uses.contracted
         ):
             return f"behind a product, read by {len(drafts)} kernels"
-        users = (user for user in self.users[out] if user in self.repeated)
+        users = (user for user in self.uses.users[out] if user in self.repeated)
         behind = max((self.repeated[user] for user in users), default=0)
-        operations = self.costs[eqn].weight + behind
+        operations = self.uses.costs[eqn].weight + behind
         if isinstance(out.type.size, int) and out.type.size <= FEW_ELEMENTS:
             return f"{operations} operations" if operations > CHEAP else None
         operands = tuple(self.bytes_read(eqn, draft) for draft in drafts)
@@ -307,64 +209,52 @@ class _Grouper:
         self.repeated[eqn] = operations
         return None
 
-    def bytes_read(self, eqn: Eqn, draft: _Draft) -> float:
+    def bytes_read(self, eqn: Eqn, draft: Draft) -> float:
         """Bytes that the draft reads more for each element of `eqn`'s result if it computes it."""
         (out,) = eqn.outputs
         total = 0.0
         for value in dict.fromkeys(eqn.inputs):
-            if not any(user in draft.eqns for user in self.users[value]):
-                total += self.bytes_for_each(value, out)
+            if not any(user in draft.eqns for user in self.uses.users[value]):
+                total += self.uses.bytes_for_each(value, out)
         return total
 
-    def bytes_for_each(self, value: Value, out: Value) -> float:
-        """Bytes of an operand for each element of the result."""
-        maker = self.producer.get(value)
-        while maker is not None and maker.op.view and maker.inputs:
-            value = maker.inputs[0]
-            maker = self.producer.get(value)
-        item = ITEMSIZE[value.type.dtype]
-        size, elements = value.type.size, out.type.size
-        if isinstance(size, int) and isinstance(elements, int):
-            return item * min(size / max(1, elements), 1.0)
-        return item if size == elements else 0.0
-
-    def is_of_scores(self, eqn: Eqn, drafts: list[_Draft]) -> bool:
+    def is_of_scores(self, eqn: Eqn, drafts: list[Draft]) -> bool:
         """Whether `eqn` makes something as big as the scores of the attention that uses it."""
         (out,) = eqn.outputs
-        if self.is_anchor(eqn) or out in self.anchored:
+        if self.uses.is_anchor(eqn) or out in self.uses.anchored:
             return False
         anchors = [draft.anchor for draft in drafts if draft.kind == "attention"]
         return len(anchors) == len(drafts) and all(
             anchor is not None and out.type.size == product(scores_of(anchor)) for anchor in anchors
         )
 
-    def is_identity(self, eqn: Eqn, draft: _Draft) -> bool:
+    def is_identity(self, eqn: Eqn, draft: Draft) -> bool:
         """Whether `draft` reads `eqn`'s result only at the index that it writes."""
-        if eqn.outputs[0].type.dims != draft.dims or self.has_view(eqn.outputs[0]):
+        if eqn.outputs[0].type.dims != draft.dims or self.uses.has_view(eqn.outputs[0]):
             return False
-        users = [user for out in eqn.outputs for user in self.users.get(out, ())]
+        users = [user for out in eqn.outputs for user in self.uses.users.get(out, ())]
         return all(
             user.op.elementwise and user in draft.identity for user in users if user in draft.eqns
         )
 
-    def is_repeated(self, eqn: Eqn, draft: _Draft) -> bool:
+    def is_repeated(self, eqn: Eqn, draft: Draft) -> bool:
         """Whether an element of `eqn` would be computed more than once in `draft`."""
         for out in eqn.outputs:
-            for user in self.users.get(out, ()):
+            for user in self.uses.users.get(out, ()):
                 if user in draft.eqns and (
-                    user in draft.grows or repeats(user, out, self.costs[user])
+                    user in draft.grows or repeats(user, out, self.uses.costs[user])
                 ):
                     return True
         return False
 
-    def is_written_out(self, eqn: Eqn, draft: _Draft) -> bool:
+    def is_written_out(self, eqn: Eqn, draft: Draft) -> bool:
         """Whether the draft would have a window in the epilogue of a product: as a tile writes that
         out for each of its elements, LLVM would take minutes."""
         if eqn.op.name in CONTRACTIONS:
-            return any(self.costs[each].window for each in draft.eqns)
-        return draft.kind == "contract" and self.costs[eqn].window is not None
+            return any(self.uses.costs[each].window for each in draft.eqns)
+        return draft.kind == "contract" and self.uses.costs[eqn].window is not None
 
-    def add(self, draft: _Draft, eqn: Eqn) -> None:
+    def add(self, draft: Draft, eqn: Eqn) -> None:
         identity = self.is_identity(eqn, draft)
         if self.is_repeated(eqn, draft):
             draft.grows.add(eqn)
@@ -373,7 +263,7 @@ class _Grouper:
             draft.identity.add(eqn)
         self.inside.setdefault(eqn, []).append(draft)
 
-    def store(self, eqn: Eqn, drafts: list[_Draft]) -> None:
+    def store(self, eqn: Eqn, drafts: list[Draft]) -> None:
         """Stores `eqn`'s results: as outputs of a user's group, or of a group of its own."""
         host = self.host(eqn, drafts)
         if host is None:
@@ -384,14 +274,14 @@ class _Grouper:
         host.outputs.extend(eqn.outputs)
         host.after.update(draft for draft in drafts if draft is not host)
 
-    def new_draft(self, eqn: Eqn) -> _Draft:
-        draft = _Draft(eqn.outputs[0].type.dims, {eqn})
+    def new_draft(self, eqn: Eqn) -> Draft:
+        draft = Draft(eqn.outputs[0].type.dims, {eqn})
         draft.identity.add(eqn)
         self.drafts.append(draft)
         self.inside.setdefault(eqn, []).append(draft)
         return draft
 
-    def host(self, eqn: Eqn, drafts: list[_Draft]) -> _Draft | None:
+    def host(self, eqn: Eqn, drafts: list[Draft]) -> Draft | None:
         """A user's group that can compute `eqn` as one more of its outputs."""
         for draft in drafts:
             if draft.kind == "scatter" or not self.is_identity(eqn, draft):
@@ -399,7 +289,7 @@ class _Grouper:
             if len(draft.eqns) >= MOST_FUSED:
                 continue
             # What is behind a product keeps the place for it.
-            anchored = self.is_anchor(eqn) or eqn.outputs[0] in self.contracted
+            anchored = self.uses.is_anchor(eqn) or eqn.outputs[0] in self.uses.contracted
             if anchored and draft.anchor is not None:
                 continue
             if self.is_written_out(eqn, draft):
@@ -409,11 +299,11 @@ class _Grouper:
                 return draft
         return None
 
-    def place_anchor(self, eqn: Eqn, drafts: list[_Draft], is_result: bool) -> None:
+    def place_anchor(self, eqn: Eqn, drafts: list[Draft], is_result: bool) -> None:
         host = None
-        stored = is_result or any(self.has_view(out) for out in eqn.outputs) or len(drafts) > 1
+        stored = is_result or any(self.uses.has_view(out) for out in eqn.outputs) or len(drafts) > 1
         # Of several results of an anchor, all are stored or none.
-        if not self.costs[eqn].scatters and not (stored and len(eqn.outputs) > 1):
+        if not self.uses.costs[eqn].scatters and not (stored and len(eqn.outputs) > 1):
             host = self.host(eqn, drafts)
         if host is None:
             host = self.new_draft(eqn)
@@ -427,7 +317,7 @@ class _Grouper:
         host.kind = self.kind(eqn)
         host.after.update(draft for draft in drafts if draft is not host)
 
-    def place_alone(self, eqn: Eqn, drafts: list[_Draft]) -> None:
+    def place_alone(self, eqn: Eqn, drafts: list[Draft]) -> None:
         """A group of its own, which stores all its results."""
         alone = self.new_draft(eqn)
         alone.outputs.extend(eqn.outputs)
@@ -435,63 +325,45 @@ class _Grouper:
         alone.after.update(drafts)
 
     def kind(self, eqn: Eqn) -> Kind:
-        if self.costs[eqn].scatters:
+        if self.uses.costs[eqn].scatters:
             return "scatter"
         return "contract" if eqn.op.name in CONTRACTIONS else "reduce"
 
     # --- the result ----------------------------------------------------------------------------
 
-    def sorted(self) -> list[_Draft]:
-        """Groups in an order that can run: the latest possible place of each, from the end."""
-        waiting = {draft: len(draft.after) for draft in self.drafts}
-        before: dict[_Draft, list[_Draft]] = {draft: [] for draft in self.drafts}
-        for draft in self.drafts:
-            for later in draft.after:
-                before[later].append(draft)
-        place = self.wanted()
-        ready = [draft for draft in self.drafts if not waiting[draft]]
-        backwards: list[_Draft] = []
-        while ready:
-            draft = max(ready, key=place.__getitem__)
-            ready.remove(draft)
-            backwards.append(draft)
-            for earlier in before[draft]:
-                waiting[earlier] -= 1
-                if not waiting[earlier]:
-                    ready.append(earlier)
-        if len(backwards) != len(self.drafts):
-            raise InternalError(f"groups of {self.function.name} wait for each other")
-        return backwards[::-1]
-
-    def wanted(self) -> dict[_Draft, int]:
+    def wanted(self) -> dict[Draft, int]:
         """Behind which equation each group is wanted: its anchor, so that what the anchor reads
         needs no memory any more, even if updates are computed from the result. What may be written
         over a parameter comes behind all that reads that."""
         first = {
-            draft: max(map(self.order.__getitem__, [draft.anchor] if draft.anchor else draft.eqns))
+            draft: max(
+                map(self.uses.order.__getitem__, [draft.anchor] if draft.anchor else draft.eqns)
+            )
             for draft in self.drafts
         }
         wanted = dict(first)
-        for param in self.function.params:
-            readers = {d for user in self.all_users(param) for d in self.inside.get(user, ())}
+        for param in self.uses.function.params:
+            readers = {d for user in self.uses.all_users(param) for d in self.inside.get(user, ())}
             last = max((first[draft] for draft in readers), default=0)
             for draft in readers:
-                if self.results.intersection(draft.outputs) and self.is_pointwise(param, draft):
+                if self.uses.results.intersection(draft.outputs) and self.is_pointwise(
+                    param, draft
+                ):
                     wanted[draft] = max(wanted[draft], last)
         return wanted
 
-    def finish(self, draft: _Draft) -> Group:
-        eqns = sorted(draft.eqns, key=self.order.__getitem__)
+    def finish(self, draft: Draft) -> Group:
+        eqns = sorted(draft.eqns, key=self.uses.order.__getitem__)
         made = {out for eqn in eqns for out in eqn.outputs}
         read = [v for eqn in eqns for v in eqn.inputs if v not in made]
         inputs = tuple(dict.fromkeys(read))
         pointwise = frozenset(v for v in inputs if self.is_pointwise(v, draft))
         return Group(draft.kind, tuple(eqns), inputs, tuple(draft.outputs), draft.anchor, pointwise)
 
-    def is_pointwise(self, value: Value, draft: _Draft) -> bool:
+    def is_pointwise(self, value: Value, draft: Draft) -> bool:
         if value.type.dims != draft.dims:
             return False
-        users = [user for user in self.users[value] if user in draft.eqns]
+        users = [user for user in self.uses.users[value] if user in draft.eqns]
         return all(
             (user.op.elementwise and user in draft.identity) or is_put_into(user, value)
             for user in users
