@@ -66,6 +66,8 @@ from dslc.schedules.cpu.plane_tile import takes_planes
 from dslc.schedules.cpu.planes import emit_planes, plan_planes
 from dslc.schedules.cpu.spread import emit_spread, plan_spread
 from dslc.schedules.cpu.strassen import emit_strassen, plan_strassen
+from dslc.schedules.cpu.turned import emit_turned, plan_turned
+from dslc.schedules.cpu.turned_plan import choose_template
 from dslc.schedules.cpu.winograd import emit_winograd, plan_winograd
 from dslc.schedules.cpu.winograd_weight import (
     emit_winograd_weight,
@@ -346,8 +348,16 @@ def _plan_over_planes(anchor: Eqn, machine: Machine, size: Sizes, flat: bool) ->
     shape = conv_shape(anchor)
     if shape is None or not takes_planes(shape, dtype):
         return None
-    plan = plan_planes(replace(shape, batch=size(shape.batch)), dtype, machine, flat)
     image, weights = size.operand(x), size.operand(w)
+    sized = replace(shape, batch=size(shape.batch))
+    turns, _ = choose_template(shape, dtype, machine.lanes(dtype), machine.registers, flat)
+    if turns:
+        turned = plan_turned(sized, dtype, machine, flat)
+        return _Planned(
+            turned, turned.scratch_bytes, turned.tasks,
+            lambda e, s: emit_turned(turned, image, weights, e, s),
+        )  # fmt: skip
+    plan = plan_planes(sized, dtype, machine, flat)
     return _Planned(
         plan, plan.scratch_bytes, plan.tasks, lambda e, s: emit_planes(plan, image, weights, e, s)
     )

@@ -2,9 +2,9 @@
 
 Input: a function whose images are planes, and what the pass `layout` made of it. Output: whether
 the first one is quicker. It counts cycles: of each convolution, by the template it would have
-(`schedules/cpu/planes.py`, or those of `pack.py`), and of the transposes that the second function
-has. Convolutions alone between a program's inputs and outputs are quicker over planes, mostly;
-networks of them are not.
+(`schedules/cpu/planes.py` or `turned.py`, or those of `pack.py`), and of the transposes that the
+second function has. Convolutions alone between a program's inputs and outputs are quicker over
+planes, mostly; networks of them are not.
 
 Non-goals: functions with pools or gradients of convolutions, which have kernels for pixels alone.
 """
@@ -21,8 +21,9 @@ from dslc.lowering.winograd import Convolution, choose_tile, costs
 from dslc.ops.packed import is_depthwise
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.windows import ConvAttrs
-from dslc.schedules.cpu import plane_tile
 from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.plane_tile import takes_planes
+from dslc.schedules.cpu.turned_plan import choose_template
 
 STORED = {"f32": "float32", "f64": "float64"}  # what there are kernels for
 OTHER_IMAGE_OPS = ("pool2d", "conv2d_")
@@ -62,12 +63,12 @@ def prefers_planes(planes: Function, pixels: Function, cpu: Vectors) -> bool:
             return False
         if eqn.op.name == "conv2d":
             shape, dtype = conv_shape(eqn), eqn.inputs[0].type.dtype
-            if shape is None or not plane_tile.takes_planes(shape, STORED.get(dtype, "")):
+            if shape is None or not takes_planes(shape, STORED.get(dtype, "")):
                 return False
             lanes, registers = cpu.lanes(dtype), 32 if cpu.bits == 512 else 16
-            tile = plane_tile.choose_tile(shape, STORED[dtype], lanes, registers, flat=True)
             winograd = dtype == "f32" and not cpu.exact
-            total += plane_tile.cycles(tile) - _over_pixels(shape, lanes, winograd)
+            _, over_planes = choose_template(shape, STORED[dtype], lanes, registers, flat=True)
+            total += over_planes - _over_pixels(shape, lanes, winograd)
         elif any(name in eqn.op.name for name in OTHER_IMAGE_OPS):
             return False
     turned = (eqn for eqn in pixels.eqns if eqn.op.name == "transpose")

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 import dslc
 from dslc.build import driver, session
 from dslc.build.target import Target
+from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.turned_plan import choose_template
 from dslc.source import SourceFile
 
 TARGET = Target("test", "cpu", "x86-64-v3", (), 256, 1)
@@ -72,6 +74,27 @@ def test_what_is_fused_behind_them() -> None:
     wanted = F.conv2d(a, w["second.weight"], w["second.bias"]) * row + y
     found = model(x.numpy(), y.numpy(), row.numpy())
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+NARROW = """
+model Net(x: f32[N, 20, 30, 6], y: f32[N, 20, 15, 3], row: f32[15, 1]) -> f32[N, 20, 15, 3] {
+    a = x |> first: conv2d[20, kernel=3, padding=1, groups=20] |> relu
+    return (a |> second: conv2d[20, kernel=3, stride=2, padding=1, groups=20]) * row + y
+}
+"""
+
+
+def test_what_is_fused_behind_turned_planes() -> None:
+    assert layouts(NARROW) == {"NCHW"}
+    deep = ConvShape(1, 30, 6, 20, 20, (3, 3), (2, 2), ((1, 1), (1, 1)), groups=20)
+    assert choose_template(deep, "float32", 8, 16, flat=True)[0]
+    model = dslc.compile(NARROW, seed=1)
+    w = {name: torch.tensor(np.asarray(value)) for name, value in model.weights.items()}
+    x, y, row = (torch.randn(*dims) for dims in ((3, 20, 30, 6), (3, 20, 15, 3), (15, 1)))
+    a = F.conv2d(x, w["first.weight"], w["first.bias"], padding=1, groups=20).relu()
+    b = F.conv2d(a, w["second.weight"], w["second.bias"], stride=2, padding=1, groups=20)
+    found = model(x.numpy(), y.numpy(), row.numpy())
+    np.testing.assert_allclose(found, b * row + y, atol=1e-5)
 
 
 def test_short_rows_are_stored_as_they_lie() -> None:

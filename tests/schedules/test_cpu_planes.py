@@ -64,10 +64,10 @@ GATHERED = {
 }  # fmt: skip
 
 
-def run(conv, x, w, machine=MACHINE, flat=True):
-    """y [n, oh, ow, o] of x [n, h, w, c] by the template, which sees planes."""
+def run(conv, x, w, machine=MACHINE, flat=True, make_plan=plan_planes, emit=emit_planes):
+    """y [n, oh, ow, o] of x [n, h, w, c] by a template, which sees planes."""
     dtype, dims = str(x.dtype), (conv.batch, conv.out_channels, *conv.out)
-    plan = plan_planes(conv, dtype, machine, flat)
+    plan = make_plan(conv, dtype, machine, flat)
 
     def body(x_buffer, w_buffer, out, scratch):
         target = dense(out, dtype, *dims)
@@ -76,9 +76,7 @@ def run(conv, x, w, machine=MACHINE, flat=True):
         def epilogue(index, value):
             T.buffer_store(out, value, [target.at(*index)])
 
-        emit_planes(
-            plan, image, dense(w_buffer, dtype, *w.shape), epilogue, Operand(scratch, dtype, (1,))
-        )
+        emit(plan, image, dense(w_buffer, dtype, *w.shape), epilogue, Operand(scratch, dtype, (1,)))
 
     kernel = compile_body(body, [dtype] * 4, 0, machine.vector_bits)
     out, whole = guarded(int(np.prod(dims)), dtype)

@@ -17,6 +17,7 @@ from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
 from dslc.ops import packed
+from dslc.schedules.cpu.clipped import Clipped, add_clipped, tiles_of_row
 from dslc.schedules.cpu.contract import (
     ITEMSIZE,
     Epilogue,
@@ -26,17 +27,14 @@ from dslc.schedules.cpu.contract import (
     Panels,
     Size,
     address,
-    ceil_div,
     choose_tasks,
     edge_vector,
     i64,
-    larger,
     loop,
     require,
     run_tasks,
     share,
     smaller,
-    store_vector,
     unflatten,
     vector_at,
 )
@@ -54,7 +52,7 @@ from dslc.schedules.cpu.register_tile import (
     multiply_add_lanes,
     save,
 )
-from dslc.schedules.cpu.split import Group, split
+from dslc.schedules.cpu.split import split
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,7 @@ def emit_depthwise(
     (image, row, column, channel)."""
     shape, strips = plan.shape, plan.strips
     require(weights.width == plan.lanes, "weights are packed for another tile")
-    groups = _groups(plan)
+    groups = tiles_of_row(shape, plan.pixels) if plan.clips else split(shape.out[1], plan.pixels)
     tiles = [Tile(g.height, 1, plan.lanes, plan.dtype) for g in groups]
     if not tiles:
         return
@@ -172,6 +170,7 @@ def emit_depthwise(
             rows = strips.output_rows(strip)
             with loop(0, plan.blocks) as block:
                 lanes = _Lanes(plan, block, plan.channels(block))
+                clipped = Clipped(shape, plan.lanes, x, weights, block, lanes.exist)
                 with loop(0, rows) as row:
                     for tile, group in zip(tiles, groups):
                         with loop(0, group.count) as t:
@@ -179,7 +178,7 @@ def emit_depthwise(
                             clear(tile, registers)
                             if view is None:
                                 place = image, T.bind(strip * strips.rows + row), column
-                                _reduce_clipped(lanes, tile, registers, x, weights, place, group)
+                                add_clipped(clipped, tile, registers, place, group)
                             else:
                                 origin = view.at(row * shape.stride[0], column * shape.stride[1],
                                                  block * plan.lanes)  # fmt: skip
@@ -202,65 +201,6 @@ class _Lanes:
         plan = self.plan
         exist = plan.lanes if plan.copies else self.exist
         return edge_vector(buffer, plan.dtype, at, plan.lanes, 0, exist, plan.lanes)
-
-
-def _groups(plan: DepthwisePlan) -> list[Group]:
-    """A row's tiles; where the kernel is clipped, those at the image's edges stand alone."""
-    groups = split(plan.shape.out[1], plan.pixels)
-    if not plan.clips:
-        return groups
-    apart: list[Group] = []
-    for group in groups:
-        starts = [group.start + t * group.height for t in range(group.count)]
-        inside = [s for s in starts if _is_inside(plan, s, group.height)]
-        before = [s for s in starts if s not in inside and (not inside or s < inside[0])]
-        apart += [Group(s, 1, group.height) for s in before]
-        if inside:
-            apart.append(Group(inside[0], len(inside), group.height))
-        apart += [Group(s, 1, group.height) for s in starts if s not in inside + before]
-    return apart
-
-
-def _is_inside(plan: DepthwisePlan, start: int, pixels: int) -> bool:
-    """Whether nothing that such a tile sees is padding."""
-    shape, step = plan.shape, plan.shape.stride[1]
-    first = start * step - shape.padding[1][0]
-    last = first + (pixels - 1) * step + shape.extent[1]
-    return bool(first >= 0 and last <= shape.width)
-
-
-def _reduce_clipped(
-    channels: _Lanes, tile: Tile, registers: Registers, x: Operand, weights: Panels,
-    place: tuple[Expr, Expr, Expr], group: Group,
-) -> None:  # fmt: skip
-    """Every pixel that the tile sees is loaded once, and multiplied for all results that see it."""
-    plan, block, (image, row, column) = channels.plan, channels.block, place
-    shape, lanes = plan.shape, plan.lanes
-    (kh, kw), (sh, sw), (dh, dw) = shape.kernel, shape.stride, shape.dilation
-    (top, _), (left, _) = shape.padding
-    above = T.bind(row * sh - top)
-    first = T.bind(x.at(image, above, column * sw - left, block * lanes))
-    start: Size = 0
-    stop: Size = kh
-    if shape.is_padded:
-        start = T.bind(larger(0, ceil_div(-above, dh)))
-        stop = T.bind(smaller(kh, ceil_div(shape.height - above, dh)))
-    edge = group.count == 1 and not _is_inside(plan, group.start, group.height)
-    with loop(start, stop) as y:
-        line = T.bind(address(first, (y * dh, x.strides[1])))
-        taken = T.bind(address(weights.offset, ((block * kh + y) * kw, lanes)))
-        factors = [T.bind(vector_at(weights.buffer, taken + z * lanes, lanes)) for z in range(kw)]
-        for seen in range((tile.rows - 1) * sw + shape.extent[1]):
-            if edge and not 0 <= group.start * sw - left + seen < shape.width:
-                continue
-            users = [(i, z) for i in range(tile.rows) for z in range(kw) if i * sw + z * dw == seen]
-            if not users:
-                continue
-            pixel = T.bind(channels.of(x.buffer, address(line, (seen, x.strides[2]))))
-            for i, z in users:
-                at = tile.offset(i, 0)
-                total = vector_at(registers.accumulators, at, lanes) + pixel * factors[z]
-                store_vector(registers.accumulators, total, at, lanes)
 
 
 def _finish(
