@@ -107,6 +107,29 @@ def test_double_precision(kind):
     check(kind, 19, 21, 300, dtype="float64")
 
 
+@pytest.mark.parametrize("bits", sorted({MACHINE.vector_bits, 256, 128}))
+@pytest.mark.parametrize(("m", "n", "k"), [(9, 2, 101), (33, 3, 700), (21, 1, 77)])
+def test_narrow_right_sides_are_turned(m, n, k, bits):
+    """To be multiplied by lanes along K; of one column there is nothing to turn."""
+    machine = Machine(bits, tasks=2)
+    assert check("NN", m, n, k, machine=machine).source == ("turned" if n > 1 else "dots")
+    assert check("NN", m, n, k, machine=machine, dynamic=True).dots
+
+
+def test_narrow_right_sides_of_tasks_and_doubles():
+    plan = check("NN", 3000, 3, 101, machine=replace(MACHINE, tasks=3))
+    assert (plan.source, plan.tasks, plan.split) == ("turned", 3, "rows")
+    assert check("NN", 21, 2, 99, dtype="float64").source == "turned"
+
+
+@pytest.mark.parametrize("m", [9, 13, 14])
+def test_one_tile_reads_a_large_right_side_in_place(m):
+    machine = replace(MACHINE, l2_bytes=1024)
+    plan = check("NN", m, 77, 50, machine=machine)
+    if machine.registers == 32:
+        assert (plan.source, plan.rows, plan.vectors) == ("place", m, 2)
+
+
 @pytest.mark.parametrize(("kind", "m", "n", "tasks"), [
     ("NP", 1, 100, 2), ("NH", 1, 100, 2), ("NP", 3, 90, 2), ("NP", 1, 300, 3), ("NN", 1, 50, 2),
 ])  # fmt: skip
@@ -170,6 +193,8 @@ def test_sources_follow_the_layout():
     assert source((64, 1), stored(64, 1), 999, 64, 64) == "pack"
     wide = MACHINE.registers == 32
     assert source((64, 1), stored(64, 1), 99, 64, 64) == ("place" if wide else "pack")
+    assert source((64, 1), stored(4, 1), 99, 4, 64) == "turned"
+    assert source((1, 99), stored(4, 1), 99, 4, 64) == ("place" if wide else "pack")
     assert source((4096, 1), stored(1, 4096), 20, 64, 4096) == "dots"
     assert source((4096, 1), stored(1, 4096), 99, 64, 4096) == "pack"
     assert source((4096, 1), stored(1, 4096), 99, 3, 4096) == "dots"
@@ -178,8 +203,9 @@ def test_sources_follow_the_layout():
 
 
 @pytest.mark.parametrize("batch", [(6,), (2, 3), ("n", 3)])
-def test_batch(batch):
-    m, n, k, count = 5, 19, 11, 6
+@pytest.mark.parametrize(("m", "n", "k"), [(5, 19, 11), (9, 2, 101)])
+def test_batch(batch, m, n, k):
+    count = 6
     random = np.random.default_rng(0)
     a = random.standard_normal((count, m, k)).astype("float32")
     b = random.standard_normal((3 if len(batch) == 2 else 1, k, n)).astype("float32")

@@ -6,7 +6,8 @@ Three ways to fill the registers:
   by the kernel itself. Any strides are right.
 - *streams*: a few rows times a large b in place (`row_stream.py`): rows of b from end to end.
 - *dots*: lanes run along K, for `a` and `b` both contiguous along K (dense layers with weights as
-  stored, [N, K]) and long: nothing is packed, sums over lanes come last.
+  stored, [N, K]) and long: nothing is packed, sums over lanes come last. Of fewer columns than a
+  vector has, also for a b that lies the other way; it is turned first.
 
 `matmul_plan.py` chooses by shape; `emit_matmul` emits. M may be a TIR expression at full speed, K,
 N and batch extents at some cost.
@@ -19,7 +20,7 @@ Non-goals: blocking of K (measured: no gain up to K = 50,000), integers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -88,11 +89,13 @@ def emit_matmul(
 
     def body(task: Expr, tasks: int) -> None:
         shares = {axis: tasks if plan.split == axis else 1 for axis in ("batch", "rows", "columns")}
-        registers = dot_tile.allocate(tiles) if plan.source == "dots" else allocate(tiles)
+        registers = dot_tile.allocate(tiles) if plan.dots else allocate(tiles)
         run = _Run(plan, a, b, epilogue, scratch, task, tasks, registers, turn, ahead)
         start, stop = share(product(plan.batch), task, shares["batch"])
         with loop(start, stop) as flat:
             where = unflatten(flat, plan.batch)
+            if plan.source == "turned":
+                _turn(run, where)
             row_ranges = _group_ranges(rows, task, shares["rows"])
             column_ranges = _group_ranges(columns, task, shares["columns"])
             order = _rows_outside if plan.rows_outside else _columns_outside
@@ -128,7 +131,7 @@ class _Run:
         """Where this task's part of the scratch starts."""
         if self.scratch is None:
             return 0
-        part = self.plan.k * (self.plan.width * self.plan.sides)
+        part = self.plan.part(self.plan.k)
         return address(self.scratch.offset, (self.task if self.tasks > 1 else 0, part))
 
 
@@ -239,9 +242,31 @@ def _pack(run: _Run, where: Index, block: _Block, side: Size) -> None:
     )  # fmt: skip
 
 
+def _turn(run: _Run, where: Index) -> None:
+    """All columns of b to this task's scratch, [N][K], zeros behind the last row."""
+    plan, b = run.plan, run.b
+    if not isinstance(b, Operand):
+        raise InternalError("panels are packed already")
+    rows = Operand(b.buffer, b.dtype, b.strides[:-3:-1], T.bind(b.at(*where, i64(0), i64(0))))
+    columns = _turned(run)
+    width = columns.strides[1]
+    pack_panel(rows, replace(columns, strides=(width, 1)), plan.n, plan.k, width, plan.lanes)
+
+
+def _turned(run: _Run) -> Operand:
+    """b [K, N] as it lies after `_turn`."""
+    if run.scratch is None:
+        raise InternalError("a matmul that packs needs scratch")
+    width = ceil_div(run.plan.k, run.plan.lanes) * run.plan.lanes
+    return Operand(run.scratch.buffer, run.plan.dtype, (1, width), run.scratch_base)
+
+
 def _panel(run: _Run, where: Index, block: _Block) -> Operand:
-    """The block's columns of b where they lie."""
+    """The block's columns of b where they lie, or where they were turned."""
     b = run.b
+    if run.plan.source == "turned":
+        columns = _turned(run)
+        return replace(columns, offset=T.bind(columns.at(i64(0), block.first)))
     if not isinstance(b, Operand):
         raise InternalError("panels are packed already")
     return Operand(b.buffer, b.dtype, b.strides[-2:], T.bind(b.at(*where, i64(0), block.first)))
@@ -265,11 +290,10 @@ def _tile(
     plan, a, first = run.plan, run.a, block.first
     tile = Tile(height, block.vectors, plan.lanes, plan.dtype)
     base = T.bind(a.at(*where, row, i64(0)))
-    if plan.source == "dots" and isinstance(run.b, Operand):
+    if plan.dots:
         dot_tile.emit(
             tile, run.registers, plan.k, block.columns,
-            Operand(a.buffer, a.dtype, a.strides[-2:], base),
-            Operand(run.b.buffer, a.dtype, run.b.strides[-2:], run.b.at(*where, i64(0), first)),
+            Operand(a.buffer, a.dtype, a.strides[-2:], base), _panel(run, where, block),
         )  # fmt: skip
         dot_tile.finish(tile, run.registers, block.columns,
                         lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip

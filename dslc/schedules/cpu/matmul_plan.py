@@ -31,6 +31,9 @@ FEW = 8  # rows up to which packing b would take longer than the product
 MANY = 64  # rows from which packing columns is cheaper than sums over lanes
 SHORT = 64  # steps up to which storing rows takes as long as the product: longer runs are better
 PLACED_ROWS, ALIASED_ROWS = 128, 48  # rows up to which b may be read in place by all tiles
+PLACED = 4  # L2 caches that such a b fills at most
+TALLEST = 14  # rows of a tile of two vectors: with no more, b is read once
+LANE_SUM = 8  # multiply-adds that take as long as a sum over lanes
 LONG = 256  # columns from which rows of b are read side by side
 STRIP = 4096  # sums of such a strip of columns
 PANELS = 3  # from which on each is packed while the one before it is multiplied
@@ -41,8 +44,8 @@ READING = 2  # rows that would be multiplied while b is read from behind the L2 
 @dataclass(frozen=True, slots=True)
 class MatmulPlan:
     """How a matmul is run. `source`: where column vectors come from, "panels" (packed
-    beforehand), "place" (b itself) or "pack" (scratch); "dots" and "stream" are other kinds of
-    tiles.
+    beforehand), "place" (b itself) or "pack" (scratch); "dots", "turned" (the same, of columns
+    that are packed first) and "stream" are other kinds of tiles.
     `along`: the axis that b lies in one piece along, "n" or "k".
     `split`: what the tasks share out: "batch", "rows" or "columns"; `least`: the work from which
     there are several. `parts`: of panels in which that many results lie side by side, `kept`
@@ -78,13 +81,22 @@ class MatmulPlan:
     @property
     def unit(self) -> int:
         """Columns that one accumulator of a row holds."""
-        return 1 if self.source == "dots" else self.lanes
+        return 1 if self.dots else self.lanes
+
+    @property
+    def dots(self) -> bool:
+        """Whether lanes run along K."""
+        return self.source in ("dots", "turned")
 
     def scratch_bytes(self, k: Size) -> Size:
         """Bytes of scratch, given K (in whatever form the caller counts sizes)."""
-        if self.source != "pack":
-            return 0
-        return k * (self.width * ITEMSIZE[self.dtype] * self.tasks * self.sides)
+        return self.part(k) * (ITEMSIZE[self.dtype] * self.tasks)
+
+    def part(self, k: Size) -> Size:
+        """Elements of each task's scratch."""
+        if self.source == "turned":
+            return self.n * self.lanes * ceil_div(k, self.lanes)
+        return k * (self.width * self.sides) if self.source == "pack" else 0
 
     @property
     def sides(self) -> int:
@@ -119,7 +131,7 @@ def plan_matmul(
     tasks = choose_tasks(machine, product([*batch, m + READING, n, k]))
     if source == "place" and _is_stream(m, n, k, machine, a.dtype):
         source = "stream"
-    unit = 1 if source == "dots" else lanes
+    unit = 1 if source in ("dots", "turned") else lanes
     height = min(most, 4) if most is not None and not isinstance(m, int) else most
     rows, vectors = _tile_shape(source, b, height, n, k, machine, a.dtype)
     if source == "stream":
@@ -165,8 +177,16 @@ def _source(
     if along_k and is_int(a.strides[-1], 1) and long:
         many = most is None or most >= MANY
         return "dots" if narrow or not many else "pack"
+    if along_n and narrow and not few and is_int(a.strides[-1], 1) and _sums_pay(n, k, lanes):
+        return "turned"
     near = few or is_int(n, 1) or _is_near(b, m, most, n, k, machine)
     return "place" if along_n and near else "pack"
+
+
+def _sums_pay(n: int, k: Size, lanes: int) -> bool:
+    """Whether sums over lanes of fewer columns than a vector has take clearly less time than
+    vectors of them."""
+    return isinstance(k, int) and 5 * n * (ceil_div(k, lanes) + LANE_SUM) < 4 * k
 
 
 def _along(b: Operand | Panels) -> str | None:
@@ -177,15 +197,15 @@ def _along(b: Operand | Panels) -> str | None:
 
 def _is_near(b: Operand, m: Size, most: int | None, n: Size, k: Size, machine: Machine) -> bool:
     """Whether strips of b are read faster where they lie, by each tile again, than packed: there
-    are few tiles, fewer if rows fall into one set of the L1, and b is in the L2 cache, or not far
-    behind it where it can't be packed while it is multiplied."""
+    is one tile, or are few, fewer if rows fall into one set of the L1, of a b that isn't far behind
+    the L2 cache."""
     stride, itemsize = b.strides[-2], ITEMSIZE[b.dtype]
     known = isinstance(n, int) and isinstance(k, int) and isinstance(stride, int)
     if machine.registers < 32 or most is None or not known:
         return False
     rows = ALIASED_ROWS if stride * itemsize % 4096 == 0 else PLACED_ROWS
-    far = machine.l2_bytes // 2 if isinstance(m, int) else 4 * machine.l2_bytes
-    return bool(most <= rows and n * k * itemsize <= far)
+    near = most <= rows and n * k * itemsize <= PLACED * machine.l2_bytes
+    return bool(near or (is_int(m, most) and most <= TALLEST))
 
 
 def _is_stream(m: Size, n: Size, k: Size, machine: Machine, dtype: str) -> bool:
@@ -203,7 +223,7 @@ def _tile_shape(
     """Rows and vectors of the tile: as many accumulators as registers allow."""
     lanes = machine.lanes(dtype)
     wide = machine.registers == 32
-    if source == "dots":
+    if source in ("dots", "turned"):
         return _dots_shape(height, n, wide)
     aliased = isinstance(k, int) and k > 0 and k * ITEMSIZE[dtype] % 4096 == 0
     available = ceil_div(n, lanes) if isinstance(n, int) and n else 8
@@ -213,6 +233,8 @@ def _tile_shape(
         wanted = min(8, (machine.registers - 1) // (max(1, height) + 1))
     elif wide and source == "pack" and not short:
         wanted = 3
+    elif source == "place" and height is not None and height <= TALLEST:
+        wanted = 2
     elif wide and (source != "panels" or aliased or short):
         wanted = 4  # rows that lie a multiple of 4 KiB apart fall into one set of the L1 cache
     else:
@@ -222,9 +244,11 @@ def _tile_shape(
         vectors = ceil_div(available, step) * step
     elif step == 1:  # tiles of about equal width
         vectors = ceil_div(available, ceil_div(available, vectors))
-    rows = (
-        (14 if vectors == 1 else 24 // vectors) if wide else (8 if vectors == 1 else 12 // vectors)
-    )
+    if wide:
+        one = height is not None and height <= TALLEST and vectors <= 2
+        rows = TALLEST if vectors == 1 or one else 24 // vectors
+    else:
+        rows = 8 if vectors == 1 else 12 // vectors
     return min(rows, height) if height else rows, vectors
 
 
