@@ -40,6 +40,7 @@ bench: $(VENV)/.installed ## speed beside PyTorch, torch.compile, ONNX Runtime, 
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.start
+	$(BIN)/python -m benchmarks.general
 	$(BIN)/python -m benchmarks.check --output benchmarks/results/check.md
 
 bench-gpu: $(VENV)/.installed ## speed on an NVIDIA GPU beside PyTorch, torch.compile and JAX
