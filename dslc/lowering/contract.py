@@ -62,12 +62,13 @@ from dslc.schedules.cpu.depthwise import (
 from dslc.schedules.cpu.dots import PAIRS, imported, stored
 from dslc.schedules.cpu.matmul import emit_matmul
 from dslc.schedules.cpu.matmul_plan import plan_matmul, plan_parts
+from dslc.schedules.cpu.picked import emit_picked, plan_picked
+from dslc.schedules.cpu.plane_choice import choose_template
 from dslc.schedules.cpu.plane_tile import takes_planes
 from dslc.schedules.cpu.planes import emit_planes, plan_planes
 from dslc.schedules.cpu.spread import emit_spread, plan_spread
 from dslc.schedules.cpu.strassen import emit_strassen, plan_strassen
 from dslc.schedules.cpu.turned import emit_turned, plan_turned
-from dslc.schedules.cpu.turned_plan import choose_template
 from dslc.schedules.cpu.winograd import emit_winograd, plan_winograd
 from dslc.schedules.cpu.winograd_weight import (
     emit_winograd_weight,
@@ -350,13 +351,18 @@ def _plan_over_planes(anchor: Eqn, machine: Machine, size: Sizes, flat: bool) ->
         return None
     image, weights = size.operand(x), size.operand(w)
     sized = replace(shape, batch=size(shape.batch))
-    turns, _ = choose_template(shape, dtype, machine.lanes(dtype), machine.registers, flat)
-    if turns:
+    way, _ = choose_template(shape, dtype, machine.lanes(dtype), machine.registers, flat)
+    if way == "turned":
         turned = plan_turned(sized, dtype, machine, flat)
         return _Planned(
             turned, turned.scratch_bytes, turned.tasks,
             lambda e, s: emit_turned(turned, image, weights, e, s),
         )  # fmt: skip
+    if way == "picked":
+        picked = plan_picked(sized, dtype, machine, flat)
+        return _Planned(
+            picked, 0, picked.tasks, lambda e, _: emit_picked(picked, image, weights, e)
+        )
     plan = plan_planes(sized, dtype, machine, flat)
     return _Planned(
         plan, plan.scratch_bytes, plan.tasks, lambda e, s: emit_planes(plan, image, weights, e, s)

@@ -2,7 +2,7 @@
 
 Input: a function whose images are planes, and what the pass `layout` made of it. Output: whether
 the first one is quicker. It counts cycles: of each convolution, by the template it would have
-(`schedules/cpu/planes.py` or `turned.py`, or those of `pack.py`), and of the transposes that the
+(`schedules/cpu/plane_choice.py`, or those of `pack.py`), and of the transposes that the
 second function has. Convolutions alone between a program's inputs and outputs are quicker over
 planes, mostly; networks of them are not.
 
@@ -22,8 +22,8 @@ from dslc.ops.packed import is_depthwise
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.windows import ConvAttrs
 from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.plane_choice import choose_template
 from dslc.schedules.cpu.plane_tile import takes_planes
-from dslc.schedules.cpu.turned_plan import choose_template
 
 STORED = {"f32": "float32", "f64": "float64"}  # what there are kernels for
 OTHER_IMAGE_OPS = ("pool2d", "conv2d_")

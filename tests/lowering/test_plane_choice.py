@@ -13,7 +13,7 @@ import dslc
 from dslc.build import driver, session
 from dslc.build.target import Target
 from dslc.schedules.cpu.conv_shape import ConvShape
-from dslc.schedules.cpu.turned_plan import choose_template
+from dslc.schedules.cpu.plane_choice import choose_template
 from dslc.source import SourceFile
 
 TARGET = Target("test", "cpu", "x86-64-v3", (), 256, 1)
@@ -87,7 +87,7 @@ model Net(x: f32[N, 20, 30, 6], y: f32[N, 20, 15, 3], row: f32[15, 1]) -> f32[N,
 def test_what_is_fused_behind_turned_planes() -> None:
     assert layouts(NARROW) == {"NCHW"}
     deep = ConvShape(1, 30, 6, 20, 20, (3, 3), (2, 2), ((1, 1), (1, 1)), groups=20)
-    assert choose_template(deep, "float32", 8, 16, flat=True)[0]
+    assert choose_template(deep, "float32", 8, 16, flat=True)[0] == "turned"
     model = dslc.compile(NARROW, seed=1)
     w = {name: torch.tensor(np.asarray(value)) for name, value in model.weights.items()}
     x, y, row = (torch.randn(*dims) for dims in ((3, 20, 30, 6), (3, 20, 15, 3), (15, 1)))

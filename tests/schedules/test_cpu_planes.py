@@ -80,7 +80,7 @@ def run(conv, x, w, machine=MACHINE, flat=True, make_plan=plan_planes, emit=emit
 
     kernel = compile_body(body, [dtype] * 4, 0, machine.vector_bits)
     out, whole = guarded(int(np.prod(dims)), dtype)
-    scratch = np.full(plan.scratch_bytes // x.itemsize + 1, np.nan, dtype)
+    scratch = np.full(getattr(plan, "scratch_bytes", 0) // x.itemsize + 1, np.nan, dtype)
     planes = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     kernel(planes.reshape(-1), w.reshape(-1), whole, scratch)
     assert np.isnan(whole[out.size :]).all()

@@ -10,8 +10,9 @@ from test_cpu_conv2d import arrays, close, forward, shape, terms
 from test_cpu_planes import run
 
 from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.plane_choice import choose_template
 from dslc.schedules.cpu.turned import emit_turned, plan_turned
-from dslc.schedules.cpu.turned_plan import choose_template, takes_turned
+from dslc.schedules.cpu.turned_plan import takes_turned
 
 
 def deep(channels, height=11, width=5, **rest):
@@ -82,17 +83,17 @@ def test_every_task_has_a_strip():
 
 
 @pytest.mark.parametrize(
-    ("conv", "turns"),
+    ("conv", "template"),
     [
-        (deep(400, batch=3, height=85, width=7, stride=(2, 2)), True),
-        (deep(96, batch=1, height=56, width=56), False),  # rows of whole vectors
-        (deep(64, kernel=(1, 1), padding=NONE), False),  # planes as they lie
-        (shape(width=5, groups=2), False),
+        (deep(400, batch=3, height=85, width=7, stride=(2, 2)), "turned"),
+        (deep(96, batch=1, height=56, width=56), "planes"),  # rows of whole vectors
+        (deep(64, kernel=(1, 1), padding=NONE), "planes"),  # as they lie
+        (shape(width=5, groups=2), "planes"),
     ],
     ids=["narrow", "wide", "pointwise", "groups"],
 )
-def test_narrow_images_are_turned(conv, turns):
-    assert choose_template(conv, "float32", 16, 32, flat=True)[0] == turns
+def test_narrow_images_are_turned(conv, template):
+    assert choose_template(conv, "float32", 16, 32, flat=True)[0] == template
 
 
 def test_what_it_takes():

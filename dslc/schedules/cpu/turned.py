@@ -40,7 +40,6 @@ from dslc.schedules.cpu.contract import (
     larger,
     loop,
     masked_vector,
-    prefetch,
     product,
     rem,
     require,
@@ -54,6 +53,7 @@ from dslc.schedules.cpu.contract import (
 )
 from dslc.schedules.cpu.conv_shape import ConvShape
 from dslc.schedules.cpu.pack import transpose
+from dslc.schedules.cpu.plane_rows import PlaneRows, hand_on, rows_of
 from dslc.schedules.cpu.register_tile import Registers, Tile, allocate, clear, save
 from dslc.schedules.cpu.split import Group, split
 from dslc.schedules.cpu.turned_plan import TurnedPlan, choose_strips, takes_turned
@@ -138,11 +138,7 @@ def _groups(plan: TurnedPlan) -> list[Group]:
 
 
 def _strip(plan: TurnedPlan, image: Expr, channel: Expr, number: Expr) -> _Strip:
-    if plan.strips == 1:
-        return _Strip(image, channel, 0, plan.strip)
-    first, height = T.bind(number * plan.strip), plan.out[0]
-    rows = plan.strip if height % plan.strip == 0 else T.bind(smaller(height - first, plan.strip))
-    return _Strip(image, channel, first, rows)
+    return _Strip(image, channel, *rows_of(number, plan.strip, plan.out[0]))
 
 
 def _turned_image(run: _Run, strip: _Strip) -> Operand:
@@ -220,15 +216,5 @@ def _finish(run: _Run, strip: _Strip) -> None:
             store_vector(scratch, vector, run.planes + c * plane + first, lanes)
     with loop(0, run.channels) as c:
         at, channel = T.bind(address(run.planes, (c, plane))), T.bind(strip.channel + c)
-        if plan.flat:
-            begin = T.bind(i64(strip.first * width))
-            prefetch(scratch[at])
-            with loop(0, pixels) as j:
-                run.epilogue((strip.image, channel, i64(0), begin + j), scratch[at + j])
-            return
-        with loop(0, strip.rows) as row:
-            begin = T.bind(at + row * width)
-            prefetch(scratch[begin])  # so LLVM makes no lanes of rows
-            with loop(0, width) as column:
-                index = strip.image, channel, strip.first + row, column
-                run.epilogue(index, scratch[begin + column])
+        rows = PlaneRows(strip.image, channel, strip.first, strip.rows, width)
+        hand_on(rows, scratch, at, plan.flat, run.epilogue)

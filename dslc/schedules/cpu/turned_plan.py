@@ -1,8 +1,8 @@
-"""Whether a depthwise convolution of NCHW images turns them, and in which strips.
+"""The strips in which a depthwise convolution of NCHW images turns them.
 
 Input: a `ConvShape` of known height and width, and vector registers. Output: a `TurnedPlan`, what
-it takes in cycles, and whether that is less than by `plane_tile.py`. Non-goals: TVM, for the choice
-of a layout asks for costs (`lowering/planes.py`); code (`turned.py`).
+it takes in cycles. Non-goals: TVM, for the choice of a layout asks for costs
+(`lowering/planes.py`); code (`turned.py`).
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from dslc.schedules.cpu import plane_tile
 from dslc.schedules.cpu.conv_shape import ConvShape
 from dslc.schedules.cpu.plane_tile import BYTES, takes_planes
 
 TURNED, GIVEN = 1.0, 3.5  # cycles of a vector that is turned, beside the rounds; of one of results
 SUM, ROW = 1.1, 8.0  # of a multiply-add, a load; to begin a row of results
 ITEM = 150.0  # to begin a strip
-QUICKER = 1.5  # so much less than tiles of planes, whose count is an upper bound, they have to take
 STRIP_BYTES = 256 << 10  # of a strip's pixels, turned: a quarter of the L2 cache
 
 
@@ -100,17 +98,6 @@ def choose_strips(
     row = shape.stride[0] * shape.width * lanes * BYTES[dtype]
     count = min(height, max(least, -(-height // max(1, most // row))))
     return TurnedPlan(shape, dtype, lanes, -(-height // count), tile, flat, 1)
-
-
-def choose_template(
-    shape: ConvShape, dtype: str, lanes: int, registers: int, flat: bool
-) -> tuple[bool, float]:
-    """Whether planes are turned, and what the convolution takes: one that `takes_planes`."""
-    tiles = plane_tile.cycles(plane_tile.choose_tile(shape, dtype, lanes, registers, flat))
-    if not takes_turned(shape, dtype):
-        return False, tiles
-    turned = cycles(choose_strips(shape, dtype, lanes, registers, flat))
-    return (True, turned) if turned * QUICKER < tiles else (False, tiles)
 
 
 def cycles(plan: TurnedPlan) -> float:
