@@ -21,6 +21,7 @@ STEP = 2  # cycles that a flat one takes longer for each channel: it has but one
 COPIED = 3  # cycles of a vector that is copied
 PANEL = 1 << 19  # bytes of gathered pixels that lie in a cache near a core
 FAR = 1 << 20  # bytes of an image that no cache near a core holds
+RUNS = 4 << 20  # bytes of results from which on memory wants long runs
 BYTES = {"float32": 4, "float64": 8}  # of what it takes
 
 # Of an input's vectors (phase, row, column): the (row of the tile, tap) of the results that see it.
@@ -116,6 +117,13 @@ class PlanesPlan:
         few lines each, which the hardware doesn't foresee."""
         far = self.shape.channels * self.pixels * BYTES[self.dtype] > FAR
         return self.flat and not self.copies and far
+
+    @property
+    def pixels_outside(self) -> bool:
+        """Whether all channels of some pixels are done before the next pixels, which stay near in
+        place of weights. What was copied is near."""
+        results = self.shape.group_out_channels * self.pixels * BYTES[self.dtype]
+        return self.flat and not self.copies and results <= RUNS
 
     @property
     def accumulators(self) -> int:

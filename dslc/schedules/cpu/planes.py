@@ -19,6 +19,7 @@ Non-goals: images whose height and width are not known, spread images.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tvm import tirx
@@ -89,9 +90,9 @@ class _Tile:
     """`channels` x rows x `vectors`, from (channel, row, column) of the strip on."""
 
     channels: int
-    vectors: int
     channel: Expr
     row: Expr
+    vectors: int
     column: Expr
     columns: Size  # of a row that exist
     tail: Size  # how many, where they are not all of its vectors'
@@ -176,35 +177,46 @@ def _across(run: _Run) -> list[Group]:
 
 
 def _strip(run: _Run) -> None:
-    """All tiles of a strip, some output channels after the others."""
+    """All tiles of a strip: those of the same output channels, or of the same pixels, one after the
+    other."""
+    if run.plan.pixels_outside:
+        for place in _places(run):
+            for count, channel in _channels(run):
+                _emit_tile(run, _Tile(count, channel, i64(0), *place))
+        return
+    for count, channel in _channels(run):
+        with loop(0, 1 if run.plan.flat else ceil_div(run.left, run.plan.rows)) as block:
+            row = T.bind(block * run.plan.rows)
+            for place in _places(run):
+                _emit_tile(run, _Tile(count, channel, row, *place))
+
+
+def _channels(run: _Run) -> Iterator[tuple[int, Expr]]:
+    """How many output channels tiles have, each inside of the loop over them, and the first."""
+    for group in split(run.plan.shape.group_out_channels, run.plan.channels):
+        with loop(0, group.count) as number:
+            yield group.height, T.bind(number * group.height + group.start)
+
+
+def _places(run: _Run) -> Iterator[tuple[int, Expr, Size, Size]]:
+    """How many vectors tiles have, each inside of the loop over them, and `_Tile`'s columns."""
     plan, across = run.plan, _across(run)
     even = plan.even or not plan.flat
     width = plan.out[1] if even else run.left
-    for channels in split(plan.shape.group_out_channels, plan.channels):
-        with loop(0, channels.count) as number:
-            channel = T.bind(number * channels.height + channels.start)
-            with loop(0, 1 if plan.flat else ceil_div(run.left, plan.rows)) as block:
-                row = T.bind(block * plan.rows)
-                for vectors in across:
-                    step = vectors.height * plan.lanes
-                    with loop(0, vectors.count) as t:
-                        column = T.bind(t * step + vectors.start * plan.lanes)
-                        whole = even and (plan.missing == 0 or vectors is not across[-1])
-                        columns = (
-                            width if plan.joined
-                            else step if whole
-                            else T.bind(i64(smaller(width - column, step)))
-                        )  # fmt: skip
-                        tail = (
-                            step - plan.missing if even
-                            else columns if plan.copies
-                            else plan.pixels % step
-                        )  # fmt: skip
-                        tile = _Tile(
-                            channels.height, vectors.height, channel, row, column, columns, tail
-                        )
-                        _compute(run, tile)
-                        _finish(run, tile)
+    for group in across:
+        step = group.height * plan.lanes
+        whole = even and (plan.missing == 0 or group is not across[-1])
+        with loop(0, group.count) as number:
+            column = T.bind(number * step + group.start * plan.lanes)
+            left = width if plan.joined else step if whole else smaller(width - column, step)
+            columns = left if isinstance(left, int) else T.bind(i64(left))
+            tail = plan.pixels % step if plan.flat and not plan.copies else columns
+            yield group.height, column, columns, step - plan.missing if even else tail
+
+
+def _emit_tile(run: _Run, tile: _Tile) -> None:
+    _compute(run, tile)
+    _finish(run, tile)
 
 
 def _compute(run: _Run, tile: _Tile) -> None:
