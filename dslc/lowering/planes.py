@@ -18,7 +18,7 @@ from dslc.ir.dims import Dim
 from dslc.lowering.pack import Vectors
 from dslc.lowering.phases import choose_phases
 from dslc.lowering.winograd import Convolution, choose_tile, costs
-from dslc.ops.packed import is_depthwise
+from dslc.ops.packed import is_depthwise, panel_width
 from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.windows import ConvAttrs
 from dslc.schedules.cpu.conv_shape import ConvShape
@@ -85,7 +85,8 @@ def _over_pixels(shape: ConvShape, lanes: int, winograd: bool) -> float:
     if is_depthwise(shape.out_channels, shape.group_channels, shape.kernel, shape.groups):
         masked = RAGGED if shape.channels % lanes else 0.0
         return cast(float, pixels * inputs * (FULL * taps + RESULT + masked))
-    vectors = shape.groups * -(-shape.group_out_channels // lanes)
+    outputs, width = shape.group_out_channels, panel_width(shape.group_out_channels, lanes)
+    vectors = shape.groups * -(-outputs // width) * (width // lanes)
     products = FULL * taps * shape.group_channels
     found = _by_winograd(shape, lanes) if winograd else None
     return found or cast(float, pixels * vectors * (products + RESULT) + copied)

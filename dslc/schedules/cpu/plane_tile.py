@@ -123,7 +123,7 @@ class PlanesPlan:
         """Whether all channels of some pixels are done before the next pixels, which stay near in
         place of weights. What was copied is near."""
         results = self.shape.group_out_channels * self.pixels * BYTES[self.dtype]
-        return self.flat and not self.copies and results <= RUNS
+        return not self.copies and results <= RUNS
 
     @property
     def accumulators(self) -> int:
@@ -182,6 +182,12 @@ class PlanesPlan:
         that not all of them lie in the same lines of a cache."""
         pixels = self.strip * int(self.shape.out[1])
         return (-(-pixels // self.lanes) | 1) * self.lanes
+
+    @property
+    def panel_bytes(self) -> int:
+        """Of what flat tiles read of a strip."""
+        channels = self.seen.group_channels
+        return channels * self.strip * int(self.shape.out[1]) * BYTES[self.dtype]
 
     @property
     def task_elements(self) -> int:
@@ -258,7 +264,8 @@ def choose_tile(shape: ConvShape, dtype: str, lanes: int, registers: int, flat: 
         )
     plans: list[PlanesPlan] = []
     if flat and _counts(_remainders(shape, 0)):
-        plans.append(_copied_flat(shape, dtype, lanes, channels, registers))
+        copied = _copied_flat(shape, dtype, lanes, channels, registers)
+        plans += [copied] if copied.panel_bytes <= 2 * PANEL else []
     for copies in (False,) if plain else (False, True):
         if copies or not shape.is_padded:
             plans += _plans(shape, dtype, lanes, channels, room, copies)

@@ -85,6 +85,9 @@ class _Run:
     left: Size  # how many of them the strip has
 
 
+_Columns = tuple[int, Expr, Size, Size]  # the last fields of a tile
+
+
 @dataclass(frozen=True, slots=True)
 class _Tile:
     """`channels` x rows x `vectors`, from (channel, row, column) of the strip on."""
@@ -180,15 +183,13 @@ def _strip(run: _Run) -> None:
     """All tiles of a strip: those of the same output channels, or of the same pixels, one after the
     other."""
     if run.plan.pixels_outside:
-        for place in _places(run):
+        for row, place in _places(run):
             for count, channel in _channels(run):
-                _emit_tile(run, _Tile(count, channel, i64(0), *place))
+                _emit_tile(run, _Tile(count, channel, row, *place))
         return
     for count, channel in _channels(run):
-        with loop(0, 1 if run.plan.flat else ceil_div(run.left, run.plan.rows)) as block:
-            row = T.bind(block * run.plan.rows)
-            for place in _places(run):
-                _emit_tile(run, _Tile(count, channel, row, *place))
+        for row, place in _places(run):
+            _emit_tile(run, _Tile(count, channel, row, *place))
 
 
 def _channels(run: _Run) -> Iterator[tuple[int, Expr]]:
@@ -198,8 +199,17 @@ def _channels(run: _Run) -> Iterator[tuple[int, Expr]]:
             yield group.height, T.bind(number * group.height + group.start)
 
 
-def _places(run: _Run) -> Iterator[tuple[int, Expr, Size, Size]]:
-    """How many vectors tiles have, each inside of the loop over them, and `_Tile`'s columns."""
+def _places(run: _Run) -> Iterator[tuple[Expr, _Columns]]:
+    """The first rows of tiles and their columns, inside of the loops over them."""
+    blocks = 1 if run.plan.flat else ceil_div(run.left, run.plan.rows)
+    with loop(0, blocks) as block:
+        row = T.bind(block * run.plan.rows)
+        for columns in _columns(run):
+            yield row, columns
+
+
+def _columns(run: _Run) -> Iterator[_Columns]:
+    """The tiles of a row, each kind inside of the loop over them."""
     plan, across = run.plan, _across(run)
     even = plan.even or not plan.flat
     width = plan.out[1] if even else run.left
