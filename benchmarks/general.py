@@ -44,7 +44,7 @@ def worker(threads: int, seconds: float) -> None:
             x = np.random.default_rng(0).standard_normal((batch, *dims), np.float32)
             calls = {"general": partial(general, x), "special": partial(special, x)}
             timings, share = core.race(calls, seconds, tries=3)
-            row = {"model": name, "batch": batch, "threads": threads, "core": share}
+            row = {"workload": f"{name}, batch {batch}", "threads": threads, "core": share}
             row["seconds"] = {call: asdict(timing) for call, timing in timings.items()}
             print(json.dumps(row), flush=True)
 
@@ -53,12 +53,12 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = [
         "Milliseconds, minimum / median. Ratio: general / for this batch alone.",
         "",
-        "| model | batch | threads | for any batch | for this batch | ratio min | ratio median |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| workload | threads | for any batch | for this batch | ratio min | ratio median |",
+        "|---|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         found = row["seconds"]
-        cells = [str(row[key]) for key in ("model", "batch", "threads")]
+        cells = [row["workload"], str(row["threads"])]
         for call in ("general", "special"):
             times = (f"{found[call][which] * 1e3:#.3g}" for which in ("minimum", "median"))
             cells.append(" / ".join(times))

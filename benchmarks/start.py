@@ -2,6 +2,8 @@
 
     python -m benchmarks.start [--only ResNet,CNN] [--runs 7] [--output start]
 
+With `--only`, the other rows of the results stay as they were.
+
 Built with an empty cache, then again with what the first build left there. Loaded with one thread
 and two: opening (the file mapped, its manifest read, checksums compared, its code linked), then
 packing (weights into the layout that the kernels read), beside a plain copy of as many bytes as
@@ -24,7 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.run import RESULTS, Row, cpu_name, versions
+from benchmarks.run import RESULTS, Row, cpu_name, joined, recorded, versions
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 MODELS = (
@@ -40,25 +42,21 @@ PARTS = ("import", "manifest and tensors", "checksum", "code", "packing", "load"
 # --- built ----------------------------------------------------------------------------------------
 
 
-def built(name: str, file: str, settings: Sequence[str], folder: Path) -> Row:
-    """Seconds of `dslc build`, cold and warm; leaves an artifact for each number of threads."""
-    cache = folder / "cache"
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+def built(file: str, settings: Sequence[str], threads: int, folder: Path) -> tuple[Path, Row]:
+    """The artifact, and seconds of `dslc build`: with an empty cache, then with what that left."""
+    path = folder / f"{threads}.dlc"
+    command = [Path(sys.executable).with_name("dslc"), "build", EXAMPLES / file, "--quiet"]
+    command += [word for setting in settings for word in ("--set", setting)]
+    command += ["--threads", str(threads), "-o", path]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / f"cache{threads}")}
 
-    def build(threads: int) -> float:
-        command = [Path(sys.executable).with_name("dslc"), "build", EXAMPLES / file, "--quiet"]
-        command += [word for setting in settings for word in ("--set", setting)]
-        command += ["--threads", str(threads), "-o", folder / f"{threads}.dlc"]
+    def build() -> float:
         began = time.perf_counter()
         subprocess.run(command, env=environment, check=True)
         return time.perf_counter() - began
 
-    cold = build(THREADS[-1])
-    warm = min(build(THREADS[-1]) for _ in range(3))
-    for threads in THREADS[:-1]:
-        build(threads)
-    artifact = folder / f"{THREADS[-1]}.dlc"
-    return {"model": name, "cold": cold, "warm": warm, "bytes": artifact.stat().st_size}
+    row = {"cold": build(), "warm": min(build() for _ in range(2))}
+    return path, {**row, "bytes": path.stat().st_size}
 
 
 # --- loaded ---------------------------------------------------------------------------------------
@@ -100,10 +98,9 @@ def worker(path: str, threads: int) -> None:
     began = time.perf_counter()
     entry(**arrays)
     took["first call"] = time.perf_counter() - began
-    arrays_ = model.store.arrays
-    prepare = model.target.prepare
-    written = sum(arrays_[info.name].nbytes for info in model.target.prepared)
-    read = sum(arrays_[name].nbytes for name in prepare.variables) - written if prepare else 0
+    held, prepare = model.store.arrays, model.target.prepare
+    written = sum(held[info.name].nbytes for info in model.target.prepared)
+    read = sum(held[name].nbytes for name in prepare.variables) - written if prepare else 0
     took["copy"] = copied(written)
     print(json.dumps({"seconds": took, "read": read, "written": written}))
 
@@ -121,7 +118,7 @@ def copied(size: int) -> float:
     return time.perf_counter() - began
 
 
-def loaded(name: str, threads: int, path: Path, runs: int) -> Row:
+def loaded(path: Path, threads: int, runs: int) -> Row:
     """What the parts took: minimum and median of several processes."""
     command = [sys.executable, "-m", "benchmarks.start", "--worker", str(path)]
     command += ["--threads", str(threads)]
@@ -129,60 +126,50 @@ def loaded(name: str, threads: int, path: Path, runs: int) -> Row:
         json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         for _ in range(runs + 1)
     ][1:]  # the first finds the file on the disk
-    timed = {part: [run["seconds"].get(part, 0.0) for run in found] for part in (*PARTS, "copy")}
-    timed["opening"] = [
-        load - pack for load, pack in zip(timed["load"], timed["packing"], strict=True)
-    ]
+    times = {part: [run["seconds"].get(part, 0.0) for run in found] for part in (*PARTS, "copy")}
+    times["opening"] = [whole - pack for whole, pack in zip(times["load"], times["packing"])]
     seconds = {
-        part: {"minimum": min(times), "median": statistics.median(times)}
-        for part, times in timed.items()
+        part: {"minimum": min(each), "median": statistics.median(each)}
+        for part, each in times.items()
     }
-    sizes = {key: found[0][key] for key in ("read", "written")}
-    return {"model": name, "threads": threads, "seconds": seconds, **sizes}
+    return {"seconds": seconds, "read": found[0]["read"], "written": found[0]["written"]}
 
 
 # --- told -----------------------------------------------------------------------------------------
 
+TITLES = (
+    "built cold", "warm", "artifact", "opened", "packed", "read", "written", "GB/s", "plain copy",
+    "first call",
+)  # fmt: skip
 
-def markdown(builds: Sequence[Row], loads: Sequence[Row]) -> str:
+
+def markdown(rows: Sequence[Row]) -> str:
     lines = [
-        "## `dslc build`, seconds",
+        "`dslc build` in seconds; `dslc_runtime.load` (opened, packed), a plain copy of what is",
+        "packed and the first call in milliseconds, minimum / median. GB/s: of what packing reads",
+        "and writes, each byte once.",
         "",
-        "| model | cold | warm | artifact |",
-        "|---|--:|--:|--:|",
+        "| model | threads | " + " | ".join(TITLES) + " |",
+        "|---|" + "--:|" * (len(TITLES) + 1),
     ]
-    lines += [
-        f"| {row['model']} | {row['cold']:.1f} | {row['warm']:.2f} | {row['bytes'] / 1e6:.1f} MB |"
-        for row in builds
-    ]
-    titles = ("opening", "packing", "read", "written", "GB/s", "plain copy", "first call")
-    lines += [
-        "",
-        "## `dslc_runtime.load`, milliseconds",
-        "",
-        "Minimum / median. GB/s: of what packing reads and writes, each byte once.",
-        "",
-        "| model | threads | " + " | ".join(titles) + " |",
-        "|---|" + "--:|" * (len(titles) + 1),
-    ]
-    lines += [
-        f"| {row['model']} | {row['threads']} | " + " | ".join(_cells(row)) + " |" for row in loads
-    ]
+    lines += [f"| {row['workload']} | {row['threads']} | {_cells(row)} |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row) -> str:
     def both(part: str) -> str:
         found = row["seconds"][part]
         return f"{found['minimum'] * 1e3:.1f} / {found['median'] * 1e3:.1f}"
 
-    sizes = [f"{row[key] / 1e6:.1f} MB" for key in ("read", "written")]
-    seconds = row["seconds"]["packing"]["minimum"]
-    rate = (row["read"] + row["written"]) / seconds / 1e9 if row["written"] else 0.0
-    return [
-        both("opening"), both("packing"), *sizes, f"{rate:.1f}" if rate else "-", both("copy"),
-        both("first call"),
-    ]  # fmt: skip
+    def size(key: str) -> str:
+        return f"{row[key] / 1e6:.1f} MB"
+
+    moved = row["read"] + row["written"]
+    rate = f"{moved / row['seconds']['packing']['minimum'] / 1e9:.1f}" if moved else "-"
+    return " | ".join((
+        f"{row['cold']:.1f}", f"{row['warm']:.2f}", size("bytes"), both("opening"),
+        both("packing"), size("read"), size("written"), rate, both("copy"), both("first call"),
+    ))  # fmt: skip
 
 
 def main() -> None:
@@ -196,19 +183,20 @@ def main() -> None:
     if args.worker:
         worker(args.worker, args.threads)
         return
-    builds, loads = [], []
+    rows: list[Row] = []
     for name, file, settings in MODELS:
         if not any(part in name for part in args.only.split(",")):
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            builds.append(built(name, file, settings, Path(folder)))
-            for threads in THREADS:
-                path = Path(folder, f"{threads}.dlc")
-                loads.append(loaded(name, threads, path, args.runs))
-    table = markdown(builds, loads)
+        for threads in THREADS:
+            with tempfile.TemporaryDirectory() as folder:
+                path, built_ = built(file, settings, threads, Path(folder))
+                loaded_ = loaded(path, threads, args.runs)
+            rows.append({"workload": name, "threads": threads, **built_, **loaded_})
+    rows = joined(recorded(args.output) if args.only and args.output else [], rows)
+    table = markdown(rows)
     print(f"{cpu_name()}\n\n{table}")
     if args.output:
-        data = {"cpu": cpu_name(), "versions": versions(), "built": builds, "loaded": loads}
+        data = {"cpu": cpu_name(), "versions": versions(), "rows": rows}
         (RESULTS / f"{args.output}.json").write_text(json.dumps(data, indent=1) + "\n")
         (RESULTS / f"{args.output}.md").write_text(f"# {cpu_name()}\n\n{table}")
 

@@ -53,10 +53,10 @@ def numpy_dtype(name: str) -> DType:
 
 def name_of(dtype: DType) -> str:
     """`f32` for float32, and NumPy's own words for what the language doesn't have."""
+    if dtype in _NAMES:  # first: NumPy takes long to make a name, and a network has many weights
+        return _NAMES[dtype]
     if dtype.name == "bfloat16":
         return "bf16"
-    if dtype in _NAMES:
-        return _NAMES[dtype]
     return f"{dtype.name} (of the other byte order)" if not dtype.isnative else dtype.name
 
 
