@@ -405,6 +405,14 @@ def test_winograd_weight_gradient_in_narrower_vectors(bits):
     close_to_direct(run_winograd_weight(conv, x, dy, machine), x, dy, conv)
 
 
+def test_winograd_weight_gradient_of_panels_that_lack_whole_vectors():
+    """24 channels of results are three vectors of 8 in two panels of two: there is no fourth."""
+    conv, machine = shape(channels=16, out_channels=24), Machine(vector_bits=256)
+    assert plan_winograd_weight(conv, "float32", machine).vectors == 2
+    x, _, dy = arrays(conv)
+    close_to_direct(run_winograd_weight(conv, x, dy, machine), x, dy, conv)
+
+
 @pytest.mark.parametrize("whole", [False, True], ids=["tiles", "products"])
 def test_winograd_tasks_share_tiles_or_products(whole):
     size, channels = (12, 64) if whole else (60, 16)

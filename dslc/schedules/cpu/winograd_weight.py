@@ -277,23 +277,24 @@ def _transform(run: _Run, first: Expr, start: Size, stop: Size) -> None:
         given = _Corner(image, row, column, shape.out)
         with loop(0, plan.channel_blocks) as block:
             target = T.bind(run.seen + (block * plan.block + t) * plan.lanes)
-            _tile_at_points(run, cells, run.x, seen, block, shape.channels, TO_POINTS_SEEN,
-                            target, plan.seen)  # fmt: skip
+            _tile_at_points(run, cells, run.x, seen, block, shape.channels, plan.lanes,
+                            TO_POINTS_SEEN, target, plan.seen)  # fmt: skip
         with loop(0, plan.panels) as panel, loop(0, plan.vectors) as j:
             at = (panel * plan.block + t) * plan.width + j * plan.lanes
             _tile_at_points(run, cells, run.dy, given, panel * plan.vectors + j,
-                            shape.out_channels, TO_POINTS, T.bind(run.gradients + at),
-                            plan.gradients)  # fmt: skip
+                            shape.out_channels, plan.width, TO_POINTS,
+                            T.bind(run.gradients + at), plan.gradients)  # fmt: skip
 
 
 def _tile_at_points(
-    run: _Run, cells: Any, source: Operand, corner: _Corner, block: Expr, channels: int,
+    run: _Run, cells: Any, source: Operand, corner: _Corner, block: Expr, channels: int, width: int,
     matrix: Matrix, target: Expr, stride: Size,
 ) -> None:  # fmt: skip
-    """A vector of channels of a tile at all points, to target, target + stride, ..."""
+    """A vector of channels of a tile at all points, to target, target + stride, ...; the last
+    panel of `width` channels may lack some, or whole vectors of them."""
     lanes, dtype, count = run.plan.lanes, run.plan.dtype, len(matrix[0])
-    exist = lanes
-    if channels % lanes != 0:
+    exist: Size = lanes
+    if channels % width != 0:
         exist = T.bind(i64(smaller(channels - block * lanes, lanes)))
     origin = T.bind(source.at(corner.image, corner.row, corner.column, block * lanes))
 
