@@ -39,6 +39,7 @@ bench: $(VENV)/.installed ## speed beside PyTorch, torch.compile, ONNX Runtime, 
 	$(BIN)/pip install -q -e '.[peers]'
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.sweep
+	$(BIN)/python -m benchmarks.bf16
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.general
 	$(BIN)/python -m benchmarks.check --output benchmarks/results/check.md

@@ -26,7 +26,7 @@ from dslc_runtime.errors import ArgumentError
 from dslc_runtime.manifest import FLOATS, TensorInfo
 
 ALIGNMENT = 64
-SMALL = 4096  # bytes
+SMALL = 64 << 10  # bytes
 LARGE = 1 << 20  # bytes of a result from which its memory is used again
 UNMASK = "its mask would be ignored; x.filled(0) makes an array that has zeros there"
 UNSEEN = 2  # references to what only a variable and the call that counts them refer to

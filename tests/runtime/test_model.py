@@ -76,7 +76,7 @@ def test_results_are_fresh_and_large_ones_aligned(model: Model) -> None:
     first, second = model(X), model(X)
     assert not np.shares_memory(first, second)
     assert first.flags.writeable
-    large = [model(np.zeros((1500, 4), np.float32)) for _ in range(8)]
+    large = [model(np.zeros((30000, 4), np.float32)) for _ in range(8)]
     assert all(array.ctypes.data % 64 == 0 for array in large)
 
 

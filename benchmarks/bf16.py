@@ -1,0 +1,213 @@
+"""Bf16 beside f32: how much faster a call gets, and how far its results are from those of f32.
+
+    python -m benchmarks.bf16 [--threads 1] [--seconds 4] [--only encoder] [--output bf16]
+
+Ours in f32 and in bf16 (`--precision bf16`: products of 16 bits; `bf16-weights`: their weights
+alone) and PyTorch's two ways, autocast and a network that is bf16 throughout, in one process,
+alternating. Error: root of the mean square of the difference from PyTorch's f32, of that of the
+result; mean of some networks and inputs (`--seeds`). Written to `benchmarks/results/` as JSON and
+Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import dslc
+from benchmarks import networks
+from benchmarks.compare import normal, weights_of
+from benchmarks.race import Core, pin
+from benchmarks.run import RESULTS, Row, cpu_name, joined, recorded, versions
+from benchmarks.workloads import ENCODER, GPT2, MLP, MLP_NAMES, PAST
+
+F32, BF16 = "dslc f32", "dslc bf16"
+AUTOCAST, HALF, EXACT = "PyTorch autocast", "PyTorch bf16", "PyTorch f32"
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`make(seed, threads)`: calls by their names, which do the same."""
+
+    name: str
+    make: Callable[[int, int], dict[str, Call]]
+
+
+def feedforward(
+    name: str, source: str, make_net: Callable[[], nn.Module], dims: tuple[int, ...],
+    names: dict[str, str] | None = None,
+) -> Case:  # fmt: skip
+    """A network of one input."""
+
+    def make(seed: int, threads: int) -> dict[str, Call]:
+        torch.manual_seed(seed)
+        net, x = make_net().eval(), normal(*dims, seed=seed)
+        weights = weights_of(net, names)
+        f32, bf16 = (
+            dslc.compile(
+                source, weights=weights, threads=threads, dims={"N": dims[:1]}, precision=precision
+            )
+            for precision in ("f32", "bf16")
+        )
+        array, half, rounded = x.numpy(), copy.deepcopy(net).bfloat16(), x.bfloat16()
+
+        def autocast() -> torch.Tensor:
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                return net(x)
+
+        return {
+            F32: lambda: f32(array),
+            BF16: lambda: bf16(array),
+            AUTOCAST: autocast,
+            HALF: without_gradients(half, rounded),
+            EXACT: without_gradients(net, x),
+        }
+
+    return Case(name, make)
+
+
+def decode(seed: int, threads: int) -> dict[str, Call]:
+    """GPT-2 small's next token: its weights are read once, so they are what takes the time."""
+    torch.manual_seed(seed)
+    net = networks.GPT2(12, 768, 12, 50257).eval()
+    weights = {f"net.{name}": value for name, value in weights_of(net).items()}
+    tokens = torch.randint(0, 50257, (1, PAST + 1), generator=torch.Generator().manual_seed(seed))
+    prompt, last = tokens[:, :PAST].contiguous(), tokens[:, PAST:].contiguous()
+
+    def ours(precision: str) -> Call:
+        model = dslc.compile(
+            GPT2, set={"drop": 0.0}, weights=weights, threads=threads, dims={"B": (1,)},
+            precision=precision,
+        )  # fmt: skip
+        model.prefill(prompt.numpy(), np.zeros(1, np.int64))
+        past = np.full(1, PAST, np.int64)
+        return lambda: model.decode(last.numpy(), past)
+
+    def theirs(net: nn.Module) -> Call:
+        with torch.no_grad():
+            _, keys, values = networks.Prefill(net)(prompt)
+        return without_gradients(networks.Decode(net, PAST), last, keys, values)
+
+    half = copy.deepcopy(net).bfloat16()
+    return {
+        F32: ours("f32"), BF16: ours("bf16-weights"), HALF: theirs(half), EXACT: theirs(net)
+    }  # fmt: skip
+
+
+def without_gradients(net: nn.Module, *inputs: torch.Tensor) -> Call:
+    def call() -> Any:
+        with torch.no_grad():
+            return net(*inputs)
+
+    return call
+
+
+def encoder(batch: int) -> Case:
+    return feedforward(
+        f"encoder 6 x 384, 128 positions, batch {batch}", ENCODER,
+        lambda: networks.Encoder(6, 384, 12, 1536), (batch, 128, 384),
+    )  # fmt: skip
+
+
+CASES = (
+    encoder(1),
+    encoder(8),
+    feedforward("MLP 784-512-512-10, batch 64", MLP, networks.mlp, (64, 784), MLP_NAMES),
+    Case(f"GPT-2 small, one token behind {PAST}, bf16 weights", decode),
+)
+
+
+def array(result: Any) -> np.ndarray[Any, Any]:
+    """The first of a call's results."""
+    first = result[0] if isinstance(result, (tuple, list)) else result
+    return first.float().numpy() if isinstance(first, torch.Tensor) else np.asarray(first)
+
+
+def errors(calls: dict[str, Call]) -> dict[str, float]:
+    exact = array(calls[EXACT]()).astype("f8")
+    size = np.sqrt(np.square(exact).mean())
+    return {
+        name: float(np.sqrt(np.square(array(call()) - exact).mean()) / size)
+        for name, call in calls.items()
+        if name != EXACT
+    }
+
+
+def measured(case: Case, core: Core, args: argparse.Namespace) -> Row:
+    found = [errors(case.make(seed, args.threads)) for seed in range(1, args.seeds)]
+    calls = case.make(0, args.threads)
+    found.append(errors(calls))
+    del calls[EXACT]
+    timings, share = core.race(calls, args.seconds, args.tries)
+    return {
+        "workload": case.name,
+        "threads": args.threads,
+        "core": share,
+        "seconds": {name: asdict(timing) for name, timing in timings.items()},
+        "errors": {name: [each[name] for each in found] for name in calls},
+    }
+
+
+def markdown(rows: list[Row]) -> str:
+    """A line for each workload; of the times the minima."""
+    names = (F32, BF16, AUTOCAST, HALF)
+    out = [
+        "Milliseconds, minimum; gain: our f32 / our bf16; ratio: the best peer / our bf16.",
+        "Error: of PyTorch's f32 result, mean of several networks and inputs.",
+        "",
+    ]
+    heads = [*names, "gain", "ratio", *(f"error {name}" for name in names[1:]), "core"]
+    out += ["| workload, threads | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
+    for row in rows:
+        times = {name: timing["minimum"] for name, timing in row["seconds"].items()}
+        peer = min(time for name, time in times.items() if name not in (F32, BF16))
+        cells = [f"{times[name] * 1e3:.3f}" if name in times else "-" for name in names]
+        cells += [f"{times[F32] / times[BF16]:.2f}", f"{peer / times[BF16]:.2f}"]
+        cells += [
+            f"{statistics.mean(row['errors'][name]):.1e}" if name in row["errors"] else "-"
+            for name in names[1:]
+        ]
+        cells.append(f"{row['core']:.0%}")
+        out.append(f"| {row['workload']}, {row['threads']} | " + " | ".join(cells) + " |")
+    return "\n".join(out) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=4.0, help="per workload")
+    parser.add_argument("--seeds", type=int, default=5, help="networks and inputs for the errors")
+    parser.add_argument("--tries", type=int, default=3, help="to find the core quiet")
+    parser.add_argument("--only", default="", help="part of names of workloads")
+    parser.add_argument("--output", default="bf16", help="name of the results; '' writes none")
+    args = parser.parse_args()
+    pin(args.threads)
+    torch.set_num_threads(args.threads)
+    core, rows = Core(), []
+    for case in CASES:
+        if args.only in case.name:
+            rows.append(measured(case, core, args))
+            print(case.name, file=sys.stderr, flush=True)
+    if args.output:
+        # Other rows stay as they were, of other thread counts too.
+        rows = joined(recorded(args.output), rows)
+        data = {"cpu": cpu_name(), "versions": versions(), "rows": rows}
+        (RESULTS / f"{args.output}.json").write_text(json.dumps(data, indent=1) + "\n")
+        told = ", ".join(f"{name} {number}" for name, number in versions().items())
+        (RESULTS / f"{args.output}.md").write_text(f"# {cpu_name()}\n\n{told}\n\n{markdown(rows)}")
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
