@@ -34,6 +34,9 @@ SHAPES = {
     "depthwise, stride": shape(
         height=15, width=70, channels=3, out_channels=3, groups=3, stride=(2, 2)
     ),
+    "depthwise, stride, from memory": shape(
+        batch=1, height=303, width=301, channels=3, out_channels=3, groups=3, stride=(2, 2)
+    ),
     "depthwise": shape(height=11, width=40, channels=5, out_channels=5, groups=5),
     "large, depthwise": shape(
         height=9, channels=3, out_channels=3, groups=3, kernel=(7, 7), padding=((3, 3), (3, 3))

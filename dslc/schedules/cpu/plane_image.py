@@ -30,12 +30,16 @@ from dslc.schedules.cpu.contract import (
     i64,
     loop,
     masked_vector,
+    prefetch,
     rem,
     store_vector,
     vector_at,
     zeros,
 )
 from dslc.schedules.cpu.plane_tile import PlanesPlan
+
+NEAR = 2  # a cache line is wanted in the L2 cache
+AHEAD = 1 << 12  # pixels from one to that which is asked for; the hardware ends with each page
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,8 @@ def _copy_row(row: _Row) -> None:
     plan, shape = row.plan, row.plan.shape
     step, lanes = shape.stride[1], row.plan.lanes
     first = -shape.padding[1][0]  # the pixel of column 0
-    span = step * lanes
+    span, below = step * lanes, shape.stride[0] * shape.width
+    ahead = -(-AHEAD // below) * below  # to the same place of a row that is copied, too
 
     def kind(block: int) -> int:
         """0: nothing exists, 1: all; edges stand alone."""
@@ -144,6 +149,9 @@ def _copy_row(row: _Row) -> None:
         blocks = list(numbers)
         with loop(blocks[0], blocks[-1] + 1) as block:
             at = T.bind(address(row.begin + first, (block, span)))
+            if plan.far:
+                for k in range(step):
+                    prefetch(row.x.buffer[at + (k * lanes + ahead)], NEAR)
             vectors = [
                 vector_at(row.x.buffer, at + k * lanes, lanes) if found == 1
                 else _edge(row, at, first + blocks[0] * span, k)

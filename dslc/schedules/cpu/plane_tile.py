@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import cast
 
 from dslc.schedules.cpu.conv_shape import ConvShape
 
@@ -115,8 +116,14 @@ class PlanesPlan:
     def asks(self) -> bool:
         """Whether pixels of the next tile are asked for: of planes that come from memory it reads a
         few lines each, which the hardware doesn't foresee."""
-        far = self.shape.channels * self.pixels * BYTES[self.dtype] > FAR
-        return self.flat and not self.copies and far
+        return self.flat and not self.copies and self.far
+
+    @property
+    def far(self) -> bool:
+        """Whether the image comes from memory."""
+        shape = self.shape
+        size = shape.channels * shape.height * shape.width * BYTES[self.dtype]
+        return cast(bool, size > FAR)
 
     @property
     def pixels_outside(self) -> bool:
