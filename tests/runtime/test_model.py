@@ -26,7 +26,7 @@ from dslc_runtime import (
     safetensors,
 )
 from dslc_runtime._ffi import load_library
-from dslc_runtime.arrays import aligned_copy
+from dslc_runtime.arrays import SMALL, aligned_copy, result_empty
 from dslc_runtime.dtypes import Array
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -76,7 +76,8 @@ def test_results_are_fresh_and_large_ones_aligned(model: Model) -> None:
     first, second = model(X), model(X)
     assert not np.shares_memory(first, second)
     assert first.flags.writeable
-    large = [model(np.zeros((30000, 4), np.float32)) for _ in range(8)]
+    sizes = [(SMALL // 4 + n,) for n in range(1, 9)]
+    large = [result_empty(size, np.dtype("f4"), 4 * size[0], []) for size in sizes]
     assert all(array.ctypes.data % 64 == 0 for array in large)
 
 
