@@ -62,6 +62,13 @@ def test_double_precision_rows_and_tasks(name):
     close(picked(conv, x, w, machine, flat=False), forward(x, w, conv), 1)
 
 
+def test_moves_are_work_for_several_tasks():
+    machine = Machine(512, tasks=2)
+    large, small = strided(89, 4, channels=970), strided(89, 4, channels=9)
+    assert plan_picked(large, "float32", machine, True).tasks == 2
+    assert plan_picked(small, "float32", machine, True).tasks == 1
+
+
 def test_what_it_takes():
     assert takes_picked(strided(9, 4), "float64", 8)
     assert not takes_picked(strided(9, 64), "float32", 16)

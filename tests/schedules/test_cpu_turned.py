@@ -78,6 +78,7 @@ def test_several_strips(flat):
 
 
 def test_every_task_has_a_strip():
+    """Moves count as work, too: there are few products for each pixel."""
     machine = Machine(512, tasks=4, repeated=True)
     assert plan_turned(deep(16, batch=1, height=400, width=9), "float32", machine, True).strips == 4
 

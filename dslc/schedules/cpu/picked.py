@@ -41,7 +41,7 @@ from dslc.schedules.cpu.contract import (
     vector_at,
 )
 from dslc.schedules.cpu.conv_shape import ConvShape
-from dslc.schedules.cpu.picked_plan import PickedPlan, choose_rows, takes_picked
+from dslc.schedules.cpu.picked_plan import PickedPlan, choose_rows, takes_picked, work
 from dslc.schedules.cpu.plane_rows import PlaneRows, hand_on, rows_of
 
 
@@ -61,7 +61,7 @@ def plan_picked(shape: ConvShape, dtype: str, machine: Machine, flat: bool) -> P
     lanes = machine.lanes(dtype)
     require(takes_picked(shape, dtype, lanes), f"depthwise convolution of pixels: {shape}")
     plan = choose_rows(shape, dtype, lanes, flat)
-    return replace(plan, tasks=choose_tasks(machine, shape.work))
+    return replace(plan, tasks=choose_tasks(machine, work(plan)))
 
 
 def emit_picked(plan: PickedPlan, x: Operand, w: Operand, epilogue: Epilogue) -> None:
@@ -86,7 +86,7 @@ def emit_picked(plan: PickedPlan, x: Operand, w: Operand, epilogue: Epilogue) ->
             of = PlaneRows(image, channel, first, rows, plan.out[1])
             hand_on(of, results, i64(0), plan.flat, epilogue)
 
-    run_tasks(plan.tasks, shape.work, body)
+    run_tasks(plan.tasks, work(plan), body)
 
 
 def _tile(run: _Run, row: Expr, rows: int) -> None:

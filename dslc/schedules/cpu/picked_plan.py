@@ -7,9 +7,9 @@ cycles. Non-goals: TVM, for the choice of a layout asks for costs (`lowering/pla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.conv_shape import ConvShape, Size
 from dslc.schedules.cpu.plane_tile import takes_planes
 
 MOST = 4  # vectors of results in a tile
@@ -73,6 +73,12 @@ def choose_rows(shape: ConvShape, dtype: str, lanes: int, flat: bool) -> PickedP
         together = min(-(-height // rows), max(1, STRIP // (rows * width)))
         plans.append(PickedPlan(shape, dtype, lanes, rows, together * rows, flat, 1))
     return min(plans, key=cycles)
+
+
+def work(plan: PickedPlan) -> Size:
+    """What it takes as multiply-adds would, of any batch: there are fewer than moves."""
+    one = replace(plan, shape=replace(plan.shape, batch=1))
+    return plan.shape.batch * int(cycles(one) * plan.lanes)
 
 
 def cycles(plan: PickedPlan) -> float:

@@ -56,7 +56,7 @@ from dslc.schedules.cpu.pack import transpose
 from dslc.schedules.cpu.plane_rows import PlaneRows, hand_on, rows_of
 from dslc.schedules.cpu.register_tile import Registers, Tile, allocate, clear, save
 from dslc.schedules.cpu.split import Group, split
-from dslc.schedules.cpu.turned_plan import TurnedPlan, choose_strips, takes_turned
+from dslc.schedules.cpu.turned_plan import TurnedPlan, choose_strips, takes_turned, work
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +88,12 @@ class _Strip:
 def plan_turned(shape: ConvShape, dtype: str, machine: Machine, flat: bool) -> TurnedPlan:
     """The plan; `flat`: results are handed on by their place in a plane alone."""
     require(takes_turned(shape, dtype), f"depthwise convolution of planes: {shape}")
-    tasks = choose_tasks(machine, shape.work)
-    lanes = machine.lanes(dtype)
+    lanes, most = machine.lanes(dtype), machine.l2_bytes // 4
+    plan = choose_strips(shape, dtype, lanes, machine.registers, flat, most)
+    tasks = choose_tasks(machine, work(plan))
     batch = shape.batch if isinstance(shape.batch, int) and shape.batch else 1
-    items = batch * -(-shape.channels // lanes)
-    plan = choose_strips(
-        shape, dtype, lanes, machine.registers, flat, machine.l2_bytes // 4, -(-tasks // items)
-    )
+    least = -(-tasks // (batch * -(-shape.channels // lanes)))
+    plan = choose_strips(shape, dtype, lanes, machine.registers, flat, most, least)
     return replace(plan, tasks=tasks)
 
 
@@ -130,7 +129,7 @@ def emit_turned(
                 _compute(run, tiles, registers, strip, _turned_image(run, strip))
                 _finish(run, strip)
 
-    run_tasks(plan.tasks, shape.work, body)
+    run_tasks(plan.tasks, work(plan), body)
 
 
 def _groups(plan: TurnedPlan) -> list[Group]:

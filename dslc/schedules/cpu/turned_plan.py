@@ -7,10 +7,10 @@ it takes in cycles. Non-goals: TVM, for the choice of a layout asks for costs
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
-from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.conv_shape import ConvShape, Size
 from dslc.schedules.cpu.plane_tile import BYTES, takes_planes
 
 TURNED, GIVEN = 1.0, 3.5  # cycles of a vector that is turned, beside the rounds; of one of results
@@ -98,6 +98,12 @@ def choose_strips(
     row = shape.stride[0] * shape.width * lanes * BYTES[dtype]
     count = min(height, max(least, -(-height // max(1, most // row))))
     return TurnedPlan(shape, dtype, lanes, -(-height // count), tile, flat, 1)
+
+
+def work(plan: TurnedPlan) -> Size:
+    """What it takes as multiply-adds would, of any batch: there are fewer than moves."""
+    one = replace(plan, shape=replace(plan.shape, batch=1))
+    return plan.shape.batch * int(cycles(one) * plan.lanes)
 
 
 def cycles(plan: TurnedPlan) -> float:
