@@ -49,7 +49,14 @@ from dslc.schedules.cpu.contract import (
     vector_at,
 )
 from dslc.schedules.cpu.conv_shape import ConvShape, Pair
-from dslc.schedules.cpu.image import Strips, View, copy_strip, plan_strips, view_in_place
+from dslc.schedules.cpu.image import (
+    Strips,
+    View,
+    copy_strip,
+    plan_strips,
+    seen_rows,
+    view_in_place,
+)
 from dslc.schedules.cpu.register_tile import (
     UNROLL,
     Registers,
@@ -378,5 +385,7 @@ def _reduce(
             for z in range(positions):
                 position(y, z)
         return
-    with loop(0, kh) as y, loop(0, positions) as z:
-        position(y, z)
+    first = T.bind(run.strip * plan.strips.rows + row)
+    start, stop = seen_rows(shape, first, tiling.rows)
+    with loop(0, stop - start) as y, loop(0, positions) as z:
+        position(T.bind(i64(start + y)), z)

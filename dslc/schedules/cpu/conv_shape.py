@@ -73,6 +73,20 @@ class ConvShape:
         ) or self.input_dilation != (1, 1)
 
     @property
+    def seen(self) -> float:
+        """The part of the kernel's rows, of all rows of results, that see pixels, not padding; 1 if
+        the height isn't known."""
+        rows, (kh, _), top = self.out[0], self.kernel, self.padding[0][0]
+        if not isinstance(rows, int) or rows == 0 or self.input_dilation != (1, 1):
+            return 1.0
+        places = (
+            row * self.stride[0] + y * self.dilation[0] - top
+            for row in range(rows)
+            for y in range(kh)
+        )
+        return sum(0 <= place < self.height for place in places) / (rows * kh)
+
+    @property
     def work(self) -> Size:
         """Multiply-adds."""
         return prod([self.batch, *self.out, *self.kernel, self.group_channels, self.out_channels])

@@ -67,6 +67,21 @@ class Strips:
         return T.bind(i64(smaller(height - strip * self.rows, self.rows)))
 
 
+def seen_rows(shape: ConvShape, row: Expr, rows: int) -> tuple[Size, Size]:
+    """From which row of the kernel on, up to which, some of `rows` output rows from `row` on see
+    pixels: of an image that is not high, many would see nothing but padding."""
+    (kh, _), step, apart = shape.kernel, shape.stride[0], shape.dilation[0]
+    (top, bottom), _ = shape.padding
+    padded = not (is_int(top, 0) and is_int(bottom, 0))
+    if kh == 1 or not padded or shape.input_dilation[0] > 1:
+        return 0, kh
+    last = row + (rows - 1)
+    start = div(larger(0, top + (apart - 1) - last * step), apart)
+    stop = div(larger(0, shape.height + (top + apart - 1) - row * step), apart)
+    start = T.bind(i64(smaller(start, kh)))
+    return start, T.bind(i64(larger(start, smaller(stop, kh))))
+
+
 def plan_strips(
     shape: ConvShape, machine: Machine, dtype: str, tasks: int, pixel: int, beside: int = 0
 ) -> Strips:

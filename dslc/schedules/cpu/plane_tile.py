@@ -349,5 +349,7 @@ def _cycles(plan: PlanesPlan) -> float:
     across = 1 if plan.joined else plan.wide / plan.vectors
     apart = 1 if plan.copies else shape.stride[1]
     tile = plan.vectors * max(sums, LOAD * apart * loads) + STEP * plan.flat
+    if plan.rolled and plan.rows == 1:
+        tile *= shape.seen
     results = TILE + plan.channels * (plan.apart * plan.vectors * RESULT + plan.rows * ROW)
     return blocks * across * (tile + results / shape.group_channels) / plan.channels

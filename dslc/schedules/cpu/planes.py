@@ -54,6 +54,7 @@ from dslc.schedules.cpu.contract import (
     zeros,
 )
 from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.image import seen_rows
 from dslc.schedules.cpu.plane_image import (
     PlaneView,
     copy_planes,
@@ -241,6 +242,8 @@ def _compute(run: _Run, tile: _Tile) -> None:
     first = run.group * shape.group_out_channels + tile.channel
     weights = T.bind(run.w.at(first, i64(0), i64(0), i64(0)))
 
+    seen = (0, kh) if plan.flat else seen_rows(shape, run.first + tile.row, plan.rows)
+
     def channel(c: Expr, part: int) -> None:
         base = T.bind(address(origin, (c, run.view.channel)))
         at = T.bind(address(weights, (c, kh * kw)))
@@ -248,7 +251,8 @@ def _compute(run: _Run, tile: _Tile) -> None:
             for number, (place, users) in enumerate(plan.taps(range(kh)).items()):
                 _multiply(run, tile, base, place, users, at, (part + number) % sets)
             return
-        with loop(0, kh) as y:
+        with loop(0, seen[1] - seen[0]) as number:
+            y = T.bind(i64(seen[0] + number))
             down, phase = y * shape.dilation[0], 0
             if shape.stride[0] > 1:
                 phase = rem(down, shape.stride[0])
