@@ -87,7 +87,7 @@ def _over_pixels(shape: ConvShape, lanes: int, winograd: bool) -> float:
         return cast(float, pixels * inputs * (FULL * taps + RESULT + masked))
     outputs, width = shape.group_out_channels, panel_width(shape.group_out_channels, lanes)
     vectors = shape.groups * -(-outputs // width) * (width // lanes)
-    products = FULL * taps * shape.group_channels * shape.seen
+    products = FULL * taps * shape.group_channels * shape.rows_seen
     found = _by_winograd(shape, lanes) if winograd else None
     return found or cast(float, pixels * vectors * (products + RESULT) + copied)
 

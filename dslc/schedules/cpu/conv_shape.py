@@ -73,7 +73,7 @@ class ConvShape:
         ) or self.input_dilation != (1, 1)
 
     @property
-    def seen(self) -> float:
+    def rows_seen(self) -> float:
         """The part of the kernel's rows, of all rows of results, that see pixels, not padding; 1 if
         the height isn't known."""
         rows, (kh, _), top = self.out[0], self.kernel, self.padding[0][0]
@@ -84,7 +84,8 @@ class ConvShape:
             for row in range(rows)
             for y in range(kh)
         )
-        return sum(0 <= place < self.height for place in places) / (rows * kh)
+        found = sum(1 for place in places if 0 <= place < self.height)
+        return found / (rows * kh)
 
     @property
     def work(self) -> Size:

@@ -348,8 +348,7 @@ def _cycles(plan: PlanesPlan) -> float:
     blocks = plan.strips if plan.flat else -(-plan.out[0] // plan.rows)
     across = 1 if plan.joined else plan.wide / plan.vectors
     apart = 1 if plan.copies else shape.stride[1]
-    tile = plan.vectors * max(sums, LOAD * apart * loads) + STEP * plan.flat
-    if plan.rolled and plan.rows == 1:
-        tile *= shape.seen
+    part = shape.rows_seen if plan.rolled and plan.rows == 1 else 1.0
+    tile = part * plan.vectors * max(sums, LOAD * apart * loads) + STEP * plan.flat
     results = TILE + plan.channels * (plan.apart * plan.vectors * RESULT + plan.rows * ROW)
     return blocks * across * (tile + results / shape.group_channels) / plan.channels
