@@ -29,6 +29,7 @@ from dslc.lowering.drafts import Draft, Kind, in_order
 from dslc.lowering.operands import (
     CONTRACTIONS,
     is_beginning,
+    is_padded_rows,
     is_put_into,
     reads_from_memory,
     repeats,
@@ -114,7 +115,23 @@ class _Grouper:
         producer = self.uses.producer.get(eqn.inputs[0])
         if producer is None or producer.op.name in VIEWS:
             return True
+        if self.is_turned_alone(producer, eqn):
+            return False
         return bool(producer.inputs) and not self.is_computed_at_scores(eqn)
+
+    def is_turned_alone(self, pad: Eqn, eqn: Eqn) -> bool:
+        """Whether padded rows, which lie in memory, are read by a transpose across them and by
+        nothing else, as where weights are packed: its kernel can put the zeros in (`turns.py`)."""
+        if not is_padded_rows(pad, eqn):
+            return False
+        users, (out,) = self.uses.users.get(eqn.outputs[0], []), pad.outputs
+        maker = self.uses.producer.get(pad.inputs[0])
+        if maker is not None and maker.op.name not in VIEWS:
+            return False
+        used = {out, *eqn.outputs} & self.uses.results or len(self.uses.users[out]) > 1
+        if used or len(users) != 1 or getattr(users[0].attrs, "perm", None) != (0, 2, 1):
+            return False
+        return all(len(draft.eqns) == 1 for draft in self.inside.get(users[0], ()))
 
     def is_computed_at_scores(self, eqn: Eqn) -> bool:
         """Whether nothing but the scores of attention reads the result, which is as big as they

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim
+from dslc.ir.types import ITEMSIZE
 from dslc.lowering.cost import Cost
 from dslc.ops.attention_formula import AttentionAttrs, by_name, score_dims
-from dslc.ops.slicing import SliceAttrs
+from dslc.ops.slicing import PadAttrs, SliceAttrs
 
 CONTRACTIONS = (
     "matmul",
@@ -27,6 +28,7 @@ CONTRACTIONS = (
 )
 # What reads its operands from memory.
 STORES_INPUTS = (*CONTRACTIONS, "argsort", "scan")
+TURNED = 16  # elements of both axes that are turned in blocks: fewer are none
 ELEMENTWISE = ("mask", "bias", "factor")  # operands of attention that are read at each score
 
 
@@ -101,6 +103,19 @@ def repeats(user: Eqn, value: Value, cost: Cost) -> bool:
     if cost.reduction is not None:
         return user.op.name in CONTRACTIONS or user.op.name == "cumsum"
     return not user.op.view or user.outputs[0].type.size != value.type.size
+
+
+def is_padded_rows(pad: Eqn, reshape: Eqn) -> bool:
+    """Whether rows of zeros are put behind those of a matrix of numbers of 32 bits, which is then
+    cut into matrices of whole rows."""
+    attrs, (out,) = pad.attrs, reshape.outputs
+    if not isinstance(attrs, PadAttrs) or reshape.inputs != pad.outputs or out.type.rank != 3:
+        return False
+    behind = not any(attrs.low) and attrs.high[1:] == (0,) and not any(attrs.interior)
+    matrix = pad.inputs[0].type
+    whole = matrix.is_static and matrix.dims[1:] == out.type.dims[2:]
+    large = all(isinstance(dim, int) and dim >= TURNED for dim in out.type.dims[1:])
+    return behind and attrs.value == 0 and whole and large and ITEMSIZE[matrix.dtype] == 4
 
 
 def turns(user: Eqn) -> bool:

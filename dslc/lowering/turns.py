@@ -1,8 +1,9 @@
 """A transpose across the last axis: square blocks are turned in registers.
 
-Input: a `Task` whose group is nothing but such a transpose of numbers of 32 bits. Output:
-statements in the TIR builder's current scope. A plain loop would read (or write) one number of each
-cache line at a time, and where rows are a power of two apart, lose the line before the next.
+Input: a `Task` whose group is nothing but such a transpose of numbers of 32 bits, of a matrix whose
+rows were padded with zeros, maybe. Output: statements in the TIR builder's current scope. A plain
+loop would read (or write) one number of each cache line at a time, and where rows are a power of
+two apart, lose the line before the next.
 
 Non-goals: moves that leave the last axis where it is (plain loops copy their rows), other work in
 the same loop.
@@ -21,6 +22,7 @@ from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index
 from dslc.lowering.buffers import STORED, strides_of
 from dslc.lowering.group import Group
+from dslc.lowering.operands import TURNED, is_padded_rows
 from dslc.lowering.sizes import i64
 from dslc.lowering.tasks import Task, for_rows
 from dslc.ops.shape import TransposeAttrs
@@ -36,24 +38,24 @@ from dslc.schedules.cpu.contract import (
 )
 from dslc.schedules.cpu.pack import transpose
 
-LEAST = 16  # elements of both axes: fewer are no block
 AHEAD = 8  # vectors of columns: of more, what was asked for would be out of the cache again
 
 
 def is_turn(group: Group) -> bool:
     """Whether the group is such a transpose."""
-    if len(group.eqns) != 1 or group.kind != "loop" or len(group.outputs) != 1:
+    padded = len(group.eqns) == 3 and is_padded_rows(*group.eqns[:2])
+    if not (padded or len(group.eqns) == 1) or group.kind != "loop" or len(group.outputs) != 1:
         return False
-    attrs, value = group.eqns[0].attrs, group.outputs[0]
+    attrs, value = group.eqns[-1].attrs, group.outputs[0]
     if not isinstance(attrs, TransposeAttrs) or STORED[value.type.dtype] not in (
         "float32", "int32",
     ):  # fmt: skip
         return False
     if not attrs.perm:
         return False
-    turn = _Turn.of(attrs.perm, group.eqns[0].inputs[0].type.dims)
+    turn = _Turn.of(attrs.perm, group.eqns[-1].inputs[0].type.dims)
     both = product(turn.rows), turn.columns
-    return all(not isinstance(size, int) or size >= LEAST for size in both)
+    return all(not isinstance(size, int) or size >= TURNED for size in both)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,9 @@ class _Turn:
 
 def emit_turn(task: Task, machine: Machine) -> None:
     """Blocks of rows of the result, each from end to end."""
-    (eqn,), k = task.group.eqns, task.k
+    (*padding, eqn), k = task.group.eqns, task.k
     (x,), (out,), perm = eqn.inputs, eqn.outputs, cast(TransposeAttrs, eqn.attrs).perm
+    stored = padding[0].inputs[0] if padding else x
     turn, lanes = _Turn.of(perm, x.type.dims), machine.lanes("float32")
     into, source = strides_of(out.type.dims), strides_of(x.type.dims)
     rows, columns = product(turn.rows), turn.columns
@@ -95,7 +98,7 @@ def emit_turn(task: Task, machine: Machine) -> None:
             begin = address(i64(0), *((i, k.dim(source[perm[a]])) for i, a in places))
             target = T.bind(address(i64(0), *((i, k.dim(into[a])) for i, a in places)))
             across = k.dim(source[perm[-1]])
-            read = Operand(task.graph.memory[x].buffer, "float32", (1, across), T.bind(begin))
+            read = Operand(task.graph.memory[stored].buffer, "float32", (1, across), T.bind(begin))
 
             def row(number: Expr) -> Expr:
                 """Where a row of the result begins."""
@@ -103,9 +106,14 @@ def emit_turn(task: Task, machine: Machine) -> None:
                 return address(target, *zip(parts, steps))
 
             written = _Rows(task.graph.memory[out].buffer, row)
-            _turn_rows(read, written, whole[-1], k.dim(rows), k.dim(columns), lanes, ahead)
+            there = k.dim(columns)
+            if padding:
+                left = k.dim(stored.type.dims[0]) - whole[0] * there
+                there = T.bind(tirx.max(i64(0), tirx.min(there, left)))
+            count = _Columns(k.dim(columns), there)
+            _turn_rows(read, written, whole[-1], k.dim(rows), count, lanes, ahead)
 
-    weight = task.weight * lanes * (columns if isinstance(columns, int) else LEAST)
+    weight = task.weight * lanes * (columns if isinstance(columns, int) else TURNED)
     for_rows(task, sizes, (), weight, block)
 
 
@@ -117,20 +125,33 @@ class _Rows:
     start: Callable[[Expr], Expr]
 
 
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Of `all`, so many are `there`; the others are zeros."""
+
+    all: Expr
+    there: Expr
+
+
 def _turn_rows(
-    source: Operand, target: _Rows, block: Expr, rows: Expr, columns: Expr, lanes: int, ahead: bool
-) -> None:
+    source: Operand, target: _Rows, block: Expr, rows: Expr, columns: _Columns, lanes: int,
+    ahead: bool,
+) -> None:  # fmt: skip
     """Rows of the result that are a block, as far as there are any; `ahead`: what the next blocks
     read is asked for, row of the operand by row, since there are more rows than the hardware looks
     ahead in."""
-    first, whole = T.bind(block * i64(lanes)), T.bind(tirx.floordiv(columns, i64(lanes)))
+    first, whole = T.bind(block * i64(lanes)), T.bind(tirx.floordiv(columns.there, i64(lanes)))
     stop = T.bind(tirx.min(first + i64(lanes), rows))
 
     def one_by_one(start: Expr) -> None:
         with loop(first, stop) as row:
             begin = T.bind(target.start(row))
-            with loop(start, columns) as column:
+            with loop(start, columns.there) as column:
                 T.buffer_store(target.buffer, source.load(row, column), [begin + column])
+            if columns.there is not columns.all:
+                with loop(columns.there, columns.all) as column:
+                    zero = tirx.const(0, target.buffer.dtype)
+                    T.buffer_store(target.buffer, zero, [begin + column])
 
     def square(starts: Sequence[Expr], column: Expr) -> None:
         vectors = [

@@ -33,6 +33,24 @@ FUNCTIONS = {
 }
 
 
+def padded(rows: int, inner: int, width: int) -> Function:
+    """A matrix [rows, inner], given flat, as panels of `width` of its rows, as weights are
+    packed."""
+    b = Builder()
+    panels = -(-rows // width)
+    flat = b.param("x", TensorType("f32", (rows * inner,)))
+    x = OPS["reshape"](b, flat, dims=(rows, inner))
+    whole = OPS["pad"](b, x, low=(0, 0), high=(panels * width - rows, 0))
+    cut = OPS["reshape"](b, whole, dims=(panels, width, inner))
+    return b.function("f", [OPS["transpose"](b, cut, perm=(0, 2, 1))])
+
+
+PADDED = {
+    f"padded_{n}_{k}_{width}": (padded(n, k, width), n, k, width)
+    for n, k, width in ((100, 37, 32), (33, 16, 32), (17, 50, 16), (79, 64, 40), (1, 21, 32))
+}
+
+
 def is_in_blocks(function: Function) -> bool:
     (only,) = group(function).groups
     return is_turn(only)
@@ -40,6 +58,7 @@ def is_in_blocks(function: Function) -> bool:
 
 def test_which_are_turned():
     assert all(is_in_blocks(function) for function in FUNCTIONS.values())
+    assert all(is_in_blocks(function) for function, *_ in PADDED.values())
     assert not is_in_blocks(turned((4, 6, 32), (1, 0, 2)))  # rows stay as they are
     assert not is_in_blocks(turned((), ()))
     assert not is_in_blocks(turned((400, 6), (1, 0)))  # no block
@@ -58,3 +77,16 @@ def test_they_are_transposes(bits, tasks):
             x = np.arange(np.prod(dims)).reshape(dims).astype(dtype)
             (found,) = compiled.call(name, [x])
             np.testing.assert_array_equal(found, x.transpose(function.eqns[0].attrs.perm))
+
+
+@pytest.mark.parametrize(("bits", "tasks"), [(512, 1), (128, 2)])
+def test_zeros_are_put_behind_padded_rows(bits, tasks):
+    entries = [entry_of(function, name) for name, (function, *_) in PADDED.items()]
+    compiled = compile_all(entries, tasks, bits, level=0)
+    for name, (_, rows, inner, width) in PADDED.items():
+        x = np.random.default_rng(0).standard_normal((rows, inner)).astype(np.float32)
+        (found,) = compiled.call(name, [x.ravel()])
+        whole = np.zeros((-(-rows // width) * width, inner), np.float32)
+        whole[:rows] = x
+        expected = whole.reshape(-1, width, inner).transpose(0, 2, 1)
+        np.testing.assert_array_equal(found, expected)
