@@ -8,7 +8,11 @@ equal remainders by the stride. So a strip is copied to scratch as
 and each tap of the kernel reads vectors of neighbours. A row is read once for all phases across:
 `stride` vectors of neighbours are shuffled into one of each phase. Without padding the image is
 read where it is, if it has no stride or the kernel is 1x1; strided vectors are then shuffled when
-they are read. Input: a plan, the image. Output: a `PlaneView`, and the code that copies.
+they are read. For flat tiles, a copied strip is copied once more, for each tap what it sees,
+
+    [channel][tap][row x column of results].
+
+Input: a plan, the image. Output: a `PlaneView`, and the code that copies.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ of pixels,
 where a vector of the image serves all channels of the tile, and all of its rows that see it. Rows
 that are shorter than a vector are joined: a tile's rows lie one after the other in its vectors,
 with the pixels between them that no result has (`plane_tile.py` decides). A 1x1 kernel reads its
-planes as one row each, in place.
+planes as one row each, in place. So does a larger one where so many channels come of an image that
+it pays to gather first what each position of the kernel sees of it: there is no pixel between.
 
 Images with padding or strides are mostly copied first, strip by strip (`plane_image.py`); weights
 are read where they lie, [O, C / groups, KH, KW].
