@@ -70,7 +70,7 @@ def costs(conv: Convolution, lanes: int, fixed: bool) -> dict[int, float]:
     inputs, outputs = (-(-c // lanes) for c in (conv.channels, conv.out_channels))
     products, positions = PRODUCT * conv.channels * outputs, conv.kernel**2
     found: dict[int, float] = {
-        0: batch * height * width * positions * products + _memory(conv, positions)
+        0: batch * height * width * positions * products + _memory(conv, positions, lanes)
     }
     for m in tiles(conv.kernel, conv.stride):
         kind = conv.kernel, conv.stride, m
@@ -79,13 +79,13 @@ def costs(conv: Convolution, lanes: int, fixed: bool) -> dict[int, float]:
         moved = count * (inputs * INTO[kind] + outputs * BACK[kind])
         weights = 0 if fixed else conv.channels * outputs * TRANSFORMED
         found[m] = max(count, FEWEST_TILES) * way.frequencies**2 * each + moved + weights
-        found[m] += _memory(conv, len(way.g) ** 2)
+        found[m] += _memory(conv, len(way.g) ** 2, lanes)
     return found
 
 
-def _memory(conv: Convolution, positions: int) -> float:
-    """Cycles that weights take to come from memory."""
-    size = 4 * positions * conv.channels * conv.out_channels
+def _memory(conv: Convolution, positions: int, lanes: int) -> float:
+    """Cycles that weights, in whole vectors, take to come from memory."""
+    size = 4 * positions * conv.channels * -(-conv.out_channels // lanes) * lanes
     return max(0, size - CACHED) / FROM_MEMORY
 
 

@@ -18,7 +18,7 @@ WRITTEN_OUT = 400  # multiply-adds of a tile up to which all positions of a kern
 LOAD = 2  # cycles; as much for each of the vectors that one of a strided image is taken of
 RESULT, ROW = 4, 3  # cycles that a vector of results takes behind its sum, and a row of them
 TILE = 4  # cycles to begin a tile
-STEP = 2  # cycles that a flat one takes longer for each channel: it has but one position
+STEP = 2  # cycles that a flat one in place takes longer for each channel, which lie far apart
 COPIED = 3  # cycles of a vector that is copied
 PANEL = 1 << 19  # bytes of gathered pixels that lie in a cache near a core
 FAR = 1 << 20  # bytes of an image that no cache near a core holds
@@ -348,7 +348,8 @@ def _cycles(plan: PlanesPlan) -> float:
     blocks = plan.strips if plan.flat else -(-plan.out[0] // plan.rows)
     across = 1 if plan.joined else plan.wide / plan.vectors
     apart = 1 if plan.copies else shape.stride[1]
+    in_place = plan.flat and not plan.copies
     part = shape.rows_seen if plan.rolled and plan.rows == 1 else 1.0
-    tile = part * plan.vectors * max(sums, LOAD * apart * loads) + STEP * plan.flat
+    tile = part * plan.vectors * max(sums, LOAD * apart * loads) + STEP * in_place
     results = TILE + plan.channels * (plan.apart * plan.vectors * RESULT + plan.rows * ROW)
     return blocks * across * (tile + results / shape.group_channels) / plan.channels
