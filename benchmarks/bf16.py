@@ -153,7 +153,7 @@ def measured(case: Case, core: Core, args: argparse.Namespace) -> Row:
     return {
         "workload": case.name,
         "threads": args.threads,
-        "core": share,
+        **asdict(share),
         "seconds": {name: asdict(timing) for name, timing in timings.items()},
         "errors": {name: [each[name] for each in found] for name in calls},
     }

@@ -44,7 +44,7 @@ def worker(threads: int, seconds: float) -> None:
             x = np.random.default_rng(0).standard_normal((batch, *dims), np.float32)
             calls = {"general": partial(general, x), "special": partial(special, x)}
             timings, share = core.race(calls, seconds, tries=3)
-            row = {"workload": f"{name}, batch {batch}", "threads": threads, "core": share}
+            row = {"workload": f"{name}, batch {batch}", "threads": threads, **asdict(share)}
             row["seconds"] = {call: asdict(timing) for call, timing in timings.items()}
             print(json.dumps(row), flush=True)
 

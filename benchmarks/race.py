@@ -8,7 +8,9 @@ some 5 ms after it. Then as many calls as the sample has wake this callable's th
 what short calls need into the caches; long ones on one thread need none.
 
 A neighbour on the other half of a core takes up to half of its arithmetic, and more from whoever
-uses it well. A loop of multiply-adds, on each core in each round, tells how much of it all had.
+uses it well. A loop of multiply-adds, on each core in each round, tells how much of it all had. One
+on the same memory takes its speed: what is read before and behind a race, where no caches are
+disturbed, tells that.
 """
 
 from __future__ import annotations
@@ -20,9 +22,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from dslc.build import peaks
 
 QUIET = 0.95  # of the most multiply-adds a second that the core was seen to do
+CLEAR = 0.8  # of the most bytes a second that memory was seen to give: it is less even than a core
+MEMORY = 128 << 20  # bytes that are read: several times the largest caches
 REST = 0.02  # seconds
 
 
@@ -67,33 +73,56 @@ def race(
     return {name: Timing(min(s), statistics.median(s)) for name, s in samples.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What all had: of the busiest core, the share of the multiply-adds that it was seen to do; of
+    memory, the gigabytes a second that one thread read."""
+
+    core: float
+    memory: float
+
+
 class Core:
-    """Races on cores that others may use, too; remembers the most that one was seen to do."""
+    """Races on cores and memory that others use, too; remembers the most that they did."""
 
     def __init__(self) -> None:
-        self.most = max(peaks.flops_now() for _ in range(200))
+        self._flops = max(peaks.flops_now() for _ in range(200))
+        self._memory = np.ones(MEMORY // 4, np.float32)
+        self._bytes = max(self._read() for _ in range(10))
 
     def race(
         self, callables: Mapping[str, Callable[[], object]], seconds: float, tries: int
-    ) -> tuple[dict[str, Timing], float]:
-        """The timings and the share of its busiest core that all had, by the median of the rounds.
+    ) -> tuple[dict[str, Timing], Share]:
+        """The timings and what all had: of the core by the median of the rounds, of memory the less
+        of before and behind.
 
-        Below `QUIET`, the race is run again; of up to `tries`, the one with the largest share
-        stands, whoever won it.
+        With less of either than `QUIET` and `CLEAR`, the race is run again; of up to `tries`, the
+        one that had most stands, whoever won it.
         """
-        timings: dict[str, Timing] = {}
-        had = 0.0
+        found: list[tuple[Share, dict[str, Timing]]] = []
         for _ in range(tries):
             rates: list[float] = []
-            probe = partial(_probe, rates)
-            tried = race({**callables, "core": probe}, seconds)
-            self.most = max(self.most, *rates)
-            if statistics.median(rates) > had:
-                timings, had = tried, statistics.median(rates)
-            if had >= QUIET * self.most:
+            read = [self._read()]
+            timings = race({**callables, "core": partial(_probe, rates)}, seconds)
+            del timings["core"]
+            read.append(self._read())
+            self._flops, self._bytes = max(self._flops, *rates), max(self._bytes, *read)
+            share = Share(statistics.median(rates) / self._flops, min(read) / 1e9)
+            found.append((share, timings))
+            if share.core >= QUIET and min(read) >= CLEAR * self._bytes:
                 break
-        del timings["core"]
-        return timings, had / self.most
+        share, timings = max(found, key=lambda each: each[0].core * each[0].memory)
+        return timings, share
+
+    def _read(self) -> float:
+        """Bytes a second that are read now, by one thread; the best of a few, for one is uneven."""
+
+        def once() -> float:
+            started = time.perf_counter()
+            self._memory.max()
+            return MEMORY / (time.perf_counter() - started)
+
+        return max(once() for _ in range(3))
 
 
 def _probe(rates: list[float]) -> None:

@@ -6,7 +6,7 @@ Each thread count runs in a process of its own, because libraries fix their pool
 it, ours and the peers alternate. Ratio = best peer's time / ours: above 1, ours is faster. With
 `--only`, the other rows of the results stay as they were.
 
-A race that met a busy core is run again, up to `--tries` times (race.Core).
+A race that met a busy core or memory is run again, up to `--tries` times (race.Core).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def worker(
             "workload": case.name,
             "kind": case.kind,
             "threads": threads,
-            "core": share,
+            **asdict(share),
             "seconds": {name: asdict(timing) for name, timing in timings.items()},
             "relative difference": work.errors,
             "missing": work.missing,
@@ -96,15 +96,17 @@ def markdown(rows: Sequence[Row]) -> str:
         out += [
             f"## {threads} thread{'s' * (threads > 1)}",
             "",
-            "Milliseconds, minimum / median; core: the share of its multiply-adds that we all had.",
+            "Milliseconds, minimum / median; core: the share of its multiply-adds that we all had;",
+            "GB/s: what one thread read from memory beside the race.",
             "",
         ]
-        out.append("| workload | " + " | ".join(names) + " | ratio min | ratio median | core |")
-        out.append("|---|" + "---:|" * (len(names) + 3))
+        heads = [*names, "ratio min", "ratio median", "core", "GB/s"]
+        out += ["| workload | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
         for row in part:
             cells = [_cell(row["seconds"].get(name)) for name in names]
             ratios = [f"{ratio(row, which):.2f}" for which in ("minimum", "median")]
-            ratios.append(f"{row['core']:.0%}" if "core" in row else "-")
+            ratios.append(f"{row['core']:.0%}")
+            ratios.append(f"{row['memory']:.0f}" if "memory" in row else "-")
             out.append(f"| {row['workload']} | " + " | ".join(cells + ratios) + " |")
         out.append("")
         for kind in ("inference", "training"):
@@ -164,7 +166,8 @@ def start(args: argparse.Namespace, threads: int) -> list[Row]:
             print(
                 f"  {row['workload']:52} {ours['minimum'] * 1e3:9.3f} ms"
                 f"  {ratio(row, 'minimum'):6.2f} min {ratio(row, 'median'):6.2f} median"
-                f"  of {peer}; core {row['core']:.0%}; differs {error:.0e}",
+                f"  of {peer}; core {row['core']:.0%}, memory {row['memory']:.0f} GB/s"
+                f"; differs {error:.0e}",
                 flush=True,
             )
     if process.returncode:

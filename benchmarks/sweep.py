@@ -18,7 +18,7 @@ import random
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -160,9 +160,9 @@ def timed(shape: Shape, ours: Callable[[], Any], core: Core, args: Namespace) ->
         "kind": shape.kind,
         "workload": shape.title,
         "threads": args.threads,
-        "core": share,
+        **asdict(share),
         "gflops": shape.flops / 1e9,
-        "seconds": {n: {"minimum": t.minimum, "median": t.median} for n, t in timings.items()},
+        "seconds": {name: asdict(timing) for name, timing in timings.items()},
         "relative difference": errors,
         "missing": missing,
     }
