@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
 import sys
 from collections.abc import Callable
@@ -28,7 +27,7 @@ import dslc
 from benchmarks import networks
 from benchmarks.compare import normal, weights_of
 from benchmarks.race import Core, pin
-from benchmarks.run import RESULTS, Row, cpu_name, joined, recorded, versions
+from benchmarks.run import Row, joined, record, recorded
 from benchmarks.workloads import ENCODER, GPT2, MLP, MLP_NAMES, PAST
 
 F32, BF16 = "dslc f32", "dslc bf16"
@@ -202,10 +201,7 @@ def main() -> None:
     if args.output:
         # Other rows stay as they were, of other thread counts too.
         rows = joined(recorded(args.output), rows)
-        data = {"cpu": cpu_name(), "versions": versions(), "rows": rows}
-        (RESULTS / f"{args.output}.json").write_text(json.dumps(data, indent=1) + "\n")
-        told = ", ".join(f"{name} {number}" for name, number in versions().items())
-        (RESULTS / f"{args.output}.md").write_text(f"# {cpu_name()}\n\n{told}\n\n{markdown(rows)}")
+        record(args.output, rows, markdown(rows))
     print(markdown(rows))
 
 

@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.run import RESULTS, Row, cpu_name, versions
+from benchmarks.run import Row, cpu_name, record
 
 CASES = (("article CNN", (1, 32)), ("encoder 6 x 384", (1, 8)), ("ResNet-50", (1,)))
 
@@ -87,9 +87,7 @@ def main() -> None:
     table = markdown(rows)
     print(f"{cpu_name()}\n\n{table}")
     if args.output:
-        data = {"cpu": cpu_name(), "versions": versions(), "rows": rows}
-        (RESULTS / f"{args.output}.json").write_text(json.dumps(data, indent=1) + "\n")
-        (RESULTS / f"{args.output}.md").write_text(f"# {cpu_name()}\n\n{table}")
+        record(args.output, rows, table)
 
 
 if __name__ == "__main__":

@@ -183,6 +183,14 @@ def recorded(name: str) -> list[Row]:
     return data["rows"] if same else []
 
 
+def record(name: str, rows: Sequence[Row], table: str) -> None:
+    """Writes the rows and their table, with the CPU and the versions that they are of."""
+    data = {"cpu": cpu_name(), "versions": versions(), "rows": rows}
+    (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
+    told = ", ".join(f"{library} {number}" for library, number in versions().items())
+    (RESULTS / f"{name}.md").write_text(f"# {cpu_name()}\n\n{told}\n\n{table}")
+
+
 def joined(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
     """The new rows in the places of the old ones; those that are new to the table, at the end."""
     found = {(row["threads"], row["workload"]): row for row in (*old, *new)}
@@ -217,11 +225,7 @@ def main() -> None:
     if args.output and rows:
         RESULTS.mkdir(exist_ok=True)
         rows = joined(recorded(args.output) if only else [], rows)
-        table = markdown(rows)
-        data = {"cpu": cpu_name(), "versions": versions(), "rows": rows}
-        (RESULTS / f"{args.output}.json").write_text(json.dumps(data, indent=1) + "\n")
-        told = ", ".join(f"{name} {number}" for name, number in versions().items())
-        (RESULTS / f"{args.output}.md").write_text(f"# {cpu_name()}\n\n{told}\n\n{table}")
+        record(args.output, rows, markdown(rows))
 
 
 if __name__ == "__main__":

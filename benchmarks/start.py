@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.run import RESULTS, Row, cpu_name, joined, recorded, versions
+from benchmarks.run import Row, cpu_name, joined, record, recorded
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 MODELS = (
@@ -196,9 +196,7 @@ def main() -> None:
     table = markdown(rows)
     print(f"{cpu_name()}\n\n{table}")
     if args.output:
-        data = {"cpu": cpu_name(), "versions": versions(), "rows": rows}
-        (RESULTS / f"{args.output}.json").write_text(json.dumps(data, indent=1) + "\n")
-        (RESULTS / f"{args.output}.md").write_text(f"# {cpu_name()}\n\n{table}")
+        record(args.output, rows, table)
 
 
 if __name__ == "__main__":

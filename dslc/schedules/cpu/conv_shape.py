@@ -57,6 +57,12 @@ class ConvShape:
         return _steps(height - kh, sh), _steps(width - kw, sw)
 
     @property
+    def plane(self) -> tuple[int, int]:
+        """The same, of an image whose height and width are known."""
+        height, width = self.out
+        return int(height), int(width)
+
+    @property
     def group_channels(self) -> int:
         return self.channels // self.groups
 

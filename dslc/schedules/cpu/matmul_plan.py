@@ -27,6 +27,7 @@ from dslc.schedules.cpu.dots import HALF
 from dslc.schedules.cpu.pack_ahead import Ahead
 from dslc.schedules.cpu.split import split as split_rows
 
+ALONG_K = ("dots", "turned")  # sources of tiles whose lanes run along K
 FEW = 8  # rows up to which packing b would take longer than the product
 MANY = 64  # rows from which packing columns is cheaper than sums over lanes
 SHORT = 64  # steps up to which storing rows takes as long as the product: longer runs are better
@@ -86,7 +87,7 @@ class MatmulPlan:
     @property
     def dots(self) -> bool:
         """Whether lanes run along K."""
-        return self.source in ("dots", "turned")
+        return self.source in ALONG_K
 
     def scratch_bytes(self, k: Size) -> Size:
         """Bytes of scratch, given K (in whatever form the caller counts sizes)."""
@@ -131,7 +132,7 @@ def plan_matmul(
     tasks = choose_tasks(machine, product([*batch, m + READING, n, k]))
     if source == "place" and _is_stream(m, n, k, machine, a.dtype):
         source = "stream"
-    unit = 1 if source in ("dots", "turned") else lanes
+    unit = 1 if source in ALONG_K else lanes
     height = min(most, 4) if most is not None and not isinstance(m, int) else most
     rows, vectors = _tile_shape(source, b, height, n, k, machine, a.dtype)
     if source == "stream":
@@ -223,7 +224,7 @@ def _tile_shape(
     """Rows and vectors of the tile: as many accumulators as registers allow."""
     lanes = machine.lanes(dtype)
     wide = machine.registers == 32
-    if source in ("dots", "turned"):
+    if source in ALONG_K:
         return _dots_shape(height, n, wide)
     aliased = isinstance(k, int) and k > 0 and k * ITEMSIZE[dtype] % 4096 == 0
     available = ceil_div(n, lanes) if isinstance(n, int) and n else 8

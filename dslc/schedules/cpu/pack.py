@@ -162,7 +162,7 @@ def _nothing(dtype: str, lanes: int) -> Expr:
 
 
 def _part(vector: Expr, first: int, count: int, lanes: int) -> Expr:
-    return vector if count == lanes else _shuffle([vector], [first + i for i in range(count)])
+    return vector if count == lanes else shuffle([vector], [first + i for i in range(count)])
 
 
 def transpose(vectors: list[Expr], lanes: int = 0) -> list[Expr]:
@@ -180,10 +180,11 @@ def transpose(vectors: list[Expr], lanes: int = 0) -> list[Expr]:
         done = list(vectors)
         for first in (i for i in range(len(vectors)) if not i & bit):
             pair = [vectors[first], vectors[first + bit]]
-            done[first], done[first + bit] = _shuffle(pair, low), _shuffle(pair, high)
+            done[first], done[first + bit] = shuffle(pair, low), shuffle(pair, high)
         vectors, bit = done, bit * 2
     return vectors
 
 
-def _shuffle(vectors: list[Expr], lanes: list[int]) -> Expr:
+def shuffle(vectors: list[Expr], lanes: list[int]) -> Expr:
+    """A vector of the elements of such numbers, counted through all of `vectors`."""
     return T.bind(tirx.Shuffle(vectors, [tirx.IntImm("int32", lane) for lane in lanes]))

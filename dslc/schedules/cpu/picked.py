@@ -41,6 +41,7 @@ from dslc.schedules.cpu.contract import (
     vector_at,
 )
 from dslc.schedules.cpu.conv_shape import ConvShape
+from dslc.schedules.cpu.pack import shuffle
 from dslc.schedules.cpu.picked_plan import PickedPlan, choose_rows, takes_picked, work
 from dslc.schedules.cpu.plane_rows import PlaneRows, hand_on, rows_of
 
@@ -73,17 +74,17 @@ def emit_picked(plan: PickedPlan, x: Operand, w: Operand, epilogue: Epilogue) ->
         results = local(plan.results, plan.dtype)
         with loop(*share(product(extents), task, tasks)) as item:
             image, channel, number = (T.bind(i) for i in unflatten(item, extents))
-            first, rows = rows_of(number, plan.strip, plan.out[0])
+            first, rows = rows_of(number, plan.strip, plan.shape.plane[0])
             begin = T.bind(x.at(image, channel, i64(first * shape.stride[0]), i64(0)))
             scalar = w.load(channel, i64(0), i64(0), i64(0))
             weight = T.bind(tirx.Broadcast(scalar, plan.lanes))
             run = _Run(plan, x.buffer, begin, weight, results)
             with loop(0, div(rows, plan.rows)) as tile:
                 _tile(run, T.bind(tile * plan.rows), plan.rows)
-            if left := plan.out[0] % plan.rows:
+            if left := plan.shape.plane[0] % plan.rows:
                 with T.If(rem(i64(rows), plan.rows) > i64(0)), T.Then():
                     _tile(run, T.bind(i64(rows - left)), left)
-            of = PlaneRows(image, channel, first, rows, plan.out[1])
+            of = PlaneRows(image, channel, first, rows, plan.shape.plane[1])
             hand_on(of, results, i64(0), plan.flat, epilogue)
 
     run_tasks(plan.tasks, work(plan), body)
@@ -95,7 +96,7 @@ def _tile(run: _Run, row: Expr, rows: int) -> None:
     plan, lanes = run.plan, run.plan.lanes
     down = plan.shape.stride[0] * plan.shape.width
     begin = T.bind(address(run.begin, (row, down)))
-    target = T.bind(row * plan.out[1])
+    target = T.bind(row * plan.shape.plane[1])
     for number, pixels in enumerate(plan.vectors(rows)):
         value = _picked(run, begin, pixels) * run.weight
         store_vector(run.results, value, target + number * lanes, lanes)
@@ -109,9 +110,9 @@ def _picked(run: _Run, begin: Expr, pixels: list[int]) -> Expr:
         chosen = [p - read if start <= p < start + lanes else None for p in pixels]
         chosen += [0] * (lanes - len(pixels))
         if value is None:
-            value = _shuffled([vector], [n or 0 for n in chosen])
+            value = shuffle([vector], [n or 0 for n in chosen])
         else:
-            value = _shuffled(
+            value = shuffle(
                 [value, vector], [i if n is None else lanes + n for i, n in enumerate(chosen)]
             )
     return value
@@ -125,7 +126,3 @@ def _vector(run: _Run, begin: Expr, start: int, last: int) -> tuple[int, Expr]:
         return first, T.bind(vector_at(run.buffer, begin + first, lanes))
     mask = tirx.Ramp(i64(start), i64(1), lanes) <= tirx.Broadcast(i64(last), lanes)
     return start, T.bind(masked_vector(run.buffer, plan.dtype, begin + start, lanes, mask))
-
-
-def _shuffled(vectors: list[Expr], lanes: list[int]) -> Expr:
-    return T.bind(tirx.Shuffle(vectors, [tirx.IntImm("int32", lane) for lane in lanes]))

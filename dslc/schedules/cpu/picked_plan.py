@@ -33,24 +33,18 @@ class PickedPlan:
     tasks: int
 
     @property
-    def out(self) -> tuple[int, int]:
-        """Rows and columns of a plane of results."""
-        height, width = self.shape.out
-        return int(height), int(width)
-
-    @property
     def strips(self) -> int:
         """Of a plane."""
-        return -(-self.out[0] // self.strip)
+        return -(-self.shape.plane[0] // self.strip)
 
     @property
     def results(self) -> int:
         """Room for a strip's: whole vectors are stored."""
-        return self.strip * self.out[1] + self.lanes
+        return self.strip * self.shape.plane[1] + self.lanes
 
     def vectors(self, rows: int) -> list[list[int]]:
         """Of a tile of so many rows, each vector's pixels by their distance from the first."""
-        (down, across), width = self.shape.stride, self.out[1]
+        (down, across), width = self.shape.stride, self.shape.plane[1]
         places = [
             (i * down * self.shape.width, j * across) for i in range(rows) for j in range(width)
         ]
@@ -67,7 +61,7 @@ def takes_picked(shape: ConvShape, dtype: str, lanes: int) -> bool:
 
 def choose_rows(shape: ConvShape, dtype: str, lanes: int, flat: bool) -> PickedPlan:
     """The plan for one task."""
-    height, width = (int(size) for size in shape.out)
+    height, width = shape.plane
     plans = []
     for rows in range(1, min(height, MOST * lanes // width) + 1):
         together = min(-(-height // rows), max(1, STRIP // (rows * width)))
@@ -83,7 +77,7 @@ def work(plan: PickedPlan) -> Size:
 
 def cycles(plan: PickedPlan) -> float:
     """For the whole convolution; a batch that isn't known counts as one image."""
-    (height, width), lanes = plan.out, plan.lanes
+    (height, width), lanes = plan.shape.plane, plan.lanes
     batch = plan.shape.batch if isinstance(plan.shape.batch, int) else 1
 
     def tile(rows: int) -> float:

@@ -58,8 +58,8 @@ class PlanesPlan:
     @property
     def pixels(self) -> int:
         """Of a plane of results."""
-        height, width = self.shape.out
-        return int(height * width)
+        height, width = self.shape.plane
+        return height * width
 
     @property
     def seen(self) -> ConvShape:
@@ -87,10 +87,9 @@ class PlanesPlan:
     @property
     def out(self) -> tuple[int, int]:
         """Rows and columns of a plane of results as tiles see it, or, if they are flat, a strip."""
-        height, width = self.shape.out
         if self.flat:
-            return 1, int(self.strip * width) if self.copies else self.strip
-        return int(height), int(width)
+            return 1, self.strip * self.shape.plane[1] if self.copies else self.strip
+        return self.shape.plane
 
     @property
     def wide(self) -> int:

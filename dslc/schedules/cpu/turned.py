@@ -137,7 +137,7 @@ def _groups(plan: TurnedPlan) -> list[Group]:
 
 
 def _strip(plan: TurnedPlan, image: Expr, channel: Expr, number: Expr) -> _Strip:
-    return _Strip(image, channel, *rows_of(number, plan.strip, plan.out[0]))
+    return _Strip(image, channel, *rows_of(number, plan.strip, plan.shape.plane[0]))
 
 
 def _turned_image(run: _Run, strip: _Strip) -> Operand:
@@ -198,14 +198,14 @@ def _compute(
                 clear(tile, registers)
                 place = i64(0), T.bind(i64(strip.first + row)), column
                 add_clipped(clipped, tile, registers, place, group)
-                at = address(run.results, (row * plan.out[1] + column, plan.lanes))
+                at = address(run.results, (row * plan.shape.plane[1] + column, plan.lanes))
                 save(tile, registers, run.scratch.buffer, T.bind(at), plan.lanes)
 
 
 def _finish(run: _Run, strip: _Strip) -> None:
     """Turns the results back, and hands them to the epilogue."""
     plan, lanes, scratch = run.plan, run.plan.lanes, run.scratch.buffer
-    width, pixels = plan.out[1], strip.rows * plan.out[1]
+    width, pixels = plan.shape.plane[1], strip.rows * plan.shape.plane[1]
     plane = plan.whole(plan.pixels)
     with loop(0, ceil_div(pixels, lanes)) as number:
         first = T.bind(number * lanes)

@@ -35,15 +35,9 @@ class TurnedPlan:
     tasks: int
 
     @property
-    def out(self) -> tuple[int, int]:
-        """Rows and columns of a plane of results."""
-        height, width = self.shape.out
-        return int(height), int(width)
-
-    @property
     def strips(self) -> int:
         """Of a plane."""
-        return -(-self.out[0] // self.strip)
+        return -(-self.shape.plane[0] // self.strip)
 
     @property
     def taps(self) -> int:
@@ -59,7 +53,7 @@ class TurnedPlan:
     @property
     def pixels(self) -> int:
         """Of a strip of results, at most."""
-        return self.strip * self.out[1]
+        return self.strip * self.shape.plane[1]
 
     def whole(self, pixels: int) -> int:
         """Pixels in whole vectors."""
@@ -93,7 +87,7 @@ def choose_strips(
 ) -> TurnedPlan:  # fmt: skip
     """The plan for one task: strips whose pixels are `most` bytes or less, and of a plane at least
     so many."""
-    height = int(shape.out[0])
+    height = shape.plane[0]
     tile = 14 if registers == 32 else 8
     row = shape.stride[0] * shape.width * lanes * BYTES[dtype]
     count = min(height, max(least, -(-height // max(1, most // row))))
@@ -115,8 +109,8 @@ def cycles(plan: TurnedPlan) -> float:
     turned = plan.whole(plan.input_pixels) * (rounds + TURNED)
     given = plan.whole(plan.pixels) * (rounds + GIVEN)
     rows, columns = (_products(shape, axis) for axis in (0, 1))
-    loads = shape.width + shape.kernel[1] * -(-plan.out[1] // plan.tile)
-    sums = rows * max(columns, loads) * SUM + plan.out[0] * ROW
+    loads = shape.width + shape.kernel[1] * -(-plan.shape.plane[1] // plan.tile)
+    sums = rows * max(columns, loads) * SUM + plan.shape.plane[0] * ROW
     weights = plan.whole(plan.taps) * (rounds + TURNED)
     image = plan.strips * (turned + given + ITEM) + sums
     return cast(float, blocks * (weights + batch * image))
@@ -128,5 +122,5 @@ def _products(shape: ConvShape, axis: int) -> int:
     size = (shape.height, shape.width)[axis]
     return sum(
         0 <= i * step + k * apart - before < size
-        for i in range(int(shape.out[axis])) for k in range(shape.kernel[axis])
+        for i in range(shape.plane[axis]) for k in range(shape.kernel[axis])
     )  # fmt: skip
