@@ -62,11 +62,27 @@ def worker(
         torch._dynamo.reset()
 
 
+def vectors() -> str:
+    """The widest vectors that this CPU has: "AVX-512", "AVX2" or "narrow"."""
+    flags = set(_cpuinfo("flags").split())
+    return "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "narrow"
+
+
 def cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown CPU"
+    """With its vectors: names that hypervisors give say nothing of them."""
+    return f"{_cpuinfo('model name') or platform.processor() or 'unknown CPU'}, {vectors()}"
+
+
+def _cpuinfo(key: str) -> str:
+    lines = (line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines())
+    return next((line[1].strip() for line in lines if line[0].strip() == key), "")
+
+
+def results_folder() -> Path:
+    """Where results of this CPU's vectors lie; those of AVX-512 on top."""
+    folder = RESULTS if vectors() == "AVX-512" else RESULTS / vectors().lower()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def best(row: Row, which: str) -> tuple[str, float]:
@@ -177,7 +193,7 @@ def start(args: argparse.Namespace, threads: int) -> list[Row]:
 
 def recorded(name: str) -> list[Row]:
     """The rows of an earlier run on this CPU with these versions; none, if there was none."""
-    path = RESULTS / f"{name}.json"
+    path = results_folder() / f"{name}.json"
     data = json.loads(path.read_text()) if path.exists() else {}
     same = data.get("cpu") == cpu_name() and data.get("versions") == versions()
     return data["rows"] if same else []
@@ -186,9 +202,9 @@ def recorded(name: str) -> list[Row]:
 def record(name: str, rows: Sequence[Row], table: str) -> None:
     """Writes the rows and their table, with the CPU and the versions that they are of."""
     data = {"cpu": cpu_name(), "versions": versions(), "rows": rows}
-    (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
+    (results_folder() / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
     told = ", ".join(f"{library} {number}" for library, number in versions().items())
-    (RESULTS / f"{name}.md").write_text(f"# {cpu_name()}\n\n{told}\n\n{table}")
+    (results_folder() / f"{name}.md").write_text(f"# {cpu_name()}\n\n{told}\n\n{table}")
 
 
 def joined(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
@@ -223,7 +239,6 @@ def main() -> None:
         rows += start(args, threads)
     print(f"\n{cpu_name()}\n\n{markdown(rows)}")
     if args.output and rows:
-        RESULTS.mkdir(exist_ok=True)
         rows = joined(recorded(args.output) if only else [], rows)
         record(args.output, rows, markdown(rows))
 

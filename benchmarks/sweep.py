@@ -29,7 +29,7 @@ import dslc
 from benchmarks import networks, peers
 from benchmarks.compare import difference, normal
 from benchmarks.race import Core, pin
-from benchmarks.run import OURS, RESULTS, best, cpu_name, mean, ratio
+from benchmarks.run import OURS, best, cpu_name, mean, ratio, results_folder
 
 LARGEST = 2048
 FLOPS, BYTES = 2e9, 64 << 20
@@ -229,9 +229,9 @@ def main() -> None:
     print(table)
     if args.output:
         data = {"cpu": cpu_name(), "seed": args.seed, "rows": rows}
-        (RESULTS / f"{args.output}.json").write_text(json.dumps(data, indent=1) + "\n")
+        (results_folder() / f"{args.output}.json").write_text(json.dumps(data, indent=1) + "\n")
         title = f"# {cpu_name()}, {args.threads} thread{'s' * (args.threads > 1)}"
-        (RESULTS / f"{args.output}.md").write_text(f"{title}\n\n{table}")
+        (results_folder() / f"{args.output}.md").write_text(f"{title}\n\n{table}")
 
 
 if __name__ == "__main__":

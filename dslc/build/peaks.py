@@ -25,31 +25,45 @@ SOURCE = r"""
 #include <string.h>
 #include <time.h>
 
-typedef float vec __attribute__((vector_size(64)));
+/* The widest vector, and as many sums as hide a multiply-add's latency and stay in registers. */
+#if defined(__AVX512F__)
+enum { WIDTH = 64, SUMS = 20 };
+#elif defined(__AVX__)
+enum { WIDTH = 32, SUMS = 12 };
+#else
+enum { WIDTH = 16, SUMS = 12 };
+#endif
+#if defined(__x86_64__)
+#define REGISTER "x"
+#else
+#define REGISTER "w"
+#endif
+enum { LANES = WIDTH / sizeof(float) };
+typedef float vec __attribute__((vector_size(WIDTH)));
 static double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return t.tv_sec + 1e-9 * t.tv_nsec;
 }
 
-/* Floating-point operations a second: `steps` times 20 accumulators of 16 floats. */
+/* Floating-point operations a second: `steps` times SUMS multiply-adds of vectors. */
 double flops(long steps) {
-  vec a[20], x, y;
+  vec a[SUMS], x, y;
   memset(a, 0, sizeof a);
-  for (int i = 0; i < 16; i++) x[i] = 1e-3f * i, y[i] = 1e-4f * i;
+  for (int i = 0; i < LANES; i++) x[i] = 1e-3f * i, y[i] = 1e-4f * i;
   double start = now();
   for (long s = 0; s < steps; s++) {
 #pragma GCC unroll 20
-    for (int i = 0; i < 20; i++) a[i] += x * y;
-    __asm__ volatile("" : "+x"(x), "+x"(y));
+    for (int i = 0; i < SUMS; i++) a[i] = a[i] * x + y;
+    __asm__ volatile("" : "+" REGISTER(x), "+" REGISTER(y));
   }
-  double rate = 2.0 * 20 * 16 * steps / (now() - start);
+  double rate = 2.0 * SUMS * LANES * steps / (now() - start);
   volatile float keep = 0;
-  for (int i = 0; i < 20; i++) keep += a[i][0];
+  for (int i = 0; i < SUMS; i++) keep += a[i][0];
   return rate;
 }
 
-/* Bytes a second: a sum of `bytes` of memory, read once; a multiple of 1024. */
+/* Bytes a second: a sum of `bytes` of memory, read once; a multiple of 512. */
 double bytes(long count) {
   float *data = aligned_alloc(64, count);
   memset(data, 0, count);
@@ -62,7 +76,7 @@ double bytes(long count) {
       vec a[8];
       memset(a, 0, sizeof a);
       const vec *p = (const vec *)data;
-      for (long i = 0; i < count / 64; i += 8) {
+      for (long i = 0; i < count / WIDTH; i += 8) {
 #pragma GCC unroll 8
         for (int j = 0; j < 8; j++) a[j] += p[i + j];
         __builtin_prefetch(p + i + 64);

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import numpy as np
 import pytest
 
 import dslc
+from dslc.build.link import find_linker
+from dslc.build.peaks import SOURCE as PEAKS
 from dslc.build.peaks import measure
 from dslc.cli import main
 from dslc_runtime import ArgumentError
@@ -92,3 +96,18 @@ def test_peaks_are_of_this_machine() -> None:
     peaks = measure()
     assert 1e9 < peaks.flops < 1e12
     assert 1e8 < peaks.bytes < 1e12
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="levels of x86-64")
+@pytest.mark.parametrize(("level", "fused"), [("v2", False), ("v3", True), ("v4", True)])
+def test_peaks_are_measured_in_registers_of_every_level(
+    level: str, fused: bool, tmp_path: Path
+) -> None:
+    """Vectors of 64 bytes did not compile where there is no AVX-512."""
+    (tmp_path / "peaks.c").write_text(PEAKS)
+    compiler = find_linker()
+    assert compiler is not None
+    flags = [f"-march=x86-64-{level}", "-O3", "-ffast-math", "-S", "-o", "-", "peaks.c"]
+    told = subprocess.run([*compiler, *flags], cwd=tmp_path, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert ("vfmadd" in told.stdout) == fused
