@@ -83,7 +83,7 @@ def _matmul(plan: MatmulPlan, values: Values, machine: Machine) -> MatmulPlan | 
     )
     wide = isinstance(plan.n, int) and (vectors - 1) * plan.lanes >= plan.n > 0
     high = isinstance(plan.m, int) and rows > plan.m
-    if not possible or wide or high or not _fits(rows, vectors, machine):
+    if not possible or wide or high or not _fits(rows, vectors // plan.passes, machine):
         return None
     return replace(plan, rows=rows, vectors=vectors, rows_outside=outside)
 

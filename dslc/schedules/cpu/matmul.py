@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -55,10 +56,12 @@ from dslc.schedules.cpu.matmul_plan import MatmulPlan
 from dslc.schedules.cpu.pack import pack_panel
 from dslc.schedules.cpu.pack_ahead import Ahead
 from dslc.schedules.cpu.register_tile import (
+    ColumnReader,
     Registers,
     Tile,
     allocate,
     clear,
+    copy_out,
     finish,
     finish_parts,
     reduce_segment,
@@ -311,13 +314,18 @@ def _tile(
         for i in range(height):
             for columns in range(0, tile.columns // plan.parts, plan.lanes):
                 run.ahead(row + i, div(first, plan.parts) + columns)
-    clear(tile, run.registers)
-    reduce_segment(
-        tile, run.registers, plan.k,
-        lambda i, k: a.buffer[address(base, (i64(i), a.strides[-2]), (k, a.strides[-1]))],
-        _column_reader(run, where, block, side),
-        beside,
-    )  # fmt: skip
+    read, each = _column_reader(run, where, block, side), block.vectors // plan.passes
+    for begin in range(0, block.vectors, each):
+        some = Tile(height, each, plan.lanes, plan.dtype)
+        clear(some, run.registers)
+        reduce_segment(
+            some, run.registers, plan.k,
+            lambda i, k: a.buffer[address(base, (i64(i), a.strides[-2]), (k, a.strides[-1]))],
+            partial(_from, read, begin),
+            beside,
+        )  # fmt: skip
+        if plan.parts > 1:
+            copy_out(some, run.registers, block.vectors, begin)
     if plan.parts > 1:
         start = T.bind(div(first, plan.parts))
         width = run.b.width // plan.parts if isinstance(run.b, Panels) else 0
@@ -328,9 +336,12 @@ def _tile(
            lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
 
 
-def _column_reader(
-    run: _Run, where: Index, block: _Block, side: Size
-) -> Callable[[int, Expr], Expr]:
+def _from(read: ColumnReader, first: int, j: int, k: Expr) -> Expr:
+    """Vector j of row k, counted from the tile's vector `first`."""
+    return read(first + j, k)
+
+
+def _column_reader(run: _Run, where: Index, block: _Block, side: Size) -> ColumnReader:
     """Reader of vector j of row k of the block."""
     plan, b, lanes = run.plan, run.b, run.plan.lanes
     if isinstance(b, Panels):

@@ -34,6 +34,7 @@ SHORT = 64  # steps up to which storing rows takes as long as the product: longe
 PLACED_ROWS, ALIASED_ROWS = 128, 48  # rows up to which b may be read in place by all tiles
 PLACED = 4  # L2 caches that such a b fills at most
 TALLEST = 14  # rows of a tile of two vectors: with no more, b is read once
+LOWEST = 6  # rows of such a tile with 16 registers
 LANE_SUM = 8  # multiply-adds that take as long as a sum over lanes
 LONG = 256  # columns from which rows of b are read side by side
 STRIP = 4096  # sums of such a strip of columns
@@ -50,7 +51,8 @@ class MatmulPlan:
     `along`: the axis that b lies in one piece along, "n" or "k".
     `split`: what the tasks share out: "batch", "rows" or "columns"; `least`: the work from which
     there are several. `parts`: of panels in which that many results lie side by side, `kept`
-    columns of each (`n` counts all that there are in the panels)."""
+    columns of each (`n` counts all that there are in the panels); `passes`: over K, each for some
+    of a tile's vectors, where all of them leave registers for too few rows."""
 
     m: Size
     n: Size
@@ -67,6 +69,7 @@ class MatmulPlan:
     rows_outside: bool
     parts: int = 1
     kept: int = 0
+    passes: int = field(default=1, repr=False)
     along: str | None = field(default=None, repr=False)
 
     @property
@@ -161,7 +164,12 @@ def plan_parts(
     """The plan for panels [.., K, parts * lanes], with the same columns of each part."""
     panels = ceil_div(columns, b.width // parts)
     plan = plan_matmul(a, b, m, panels * b.width, k, machine)
-    return replace(plan, parts=parts, kept=columns)
+    plan = replace(plan, parts=parts, kept=columns)
+    fits = (plan.rows + 1) * plan.vectors < machine.registers
+    if fits or plan.vectors % 2 or not isinstance(plan.rows, int):
+        return plan
+    rows = min(m, LOWEST) if isinstance(m, int) else LOWEST
+    return replace(plan, rows=rows, passes=plan.vectors // 2)
 
 
 def _source(

@@ -236,9 +236,8 @@ def finish_parts(
     tile: Tile, registers: Registers, parts: int, width: int, left: Size,
     index: Callable[[Expr, Expr], Index], epilogue: Epilogue,
 ) -> None:  # fmt: skip
-    """Hands rows of `parts` results to the epilogue: `width` columns of each lie side by side, and
-    `left` of the tile's first part and those to its right are there."""
-    copy_out(tile, registers)
+    """Hands rows of `parts` results, copied out before, to the epilogue: `width` columns of each
+    lie side by side, and `left` of the tile's first part and those to its right are there."""
     results = registers.results
 
     def rows(first: int, count: Size) -> None:
@@ -255,9 +254,11 @@ def finish_parts(
                 rows(first, T.bind(i64(larger(0, left - first))))
 
 
-def copy_out(tile: Tile, registers: Registers) -> None:
-    """Results of the tile to `registers.results` [rows][columns]."""
-    save(tile, registers, registers.results, i64(0), tile.columns)
+def copy_out(tile: Tile, registers: Registers, vectors: int = 0, first: int = 0) -> None:
+    """Results of the tile to `registers.results` [rows][vectors * lanes], from vector `first` of a
+    row on; without a number, rows of as many vectors as the tile has."""
+    columns = (vectors or tile.vectors) * tile.lanes
+    save(tile, registers, registers.results, i64(first * tile.lanes), columns)
 
 
 def _total(tile: Tile, registers: Registers, row: int, vector: int) -> Expr:
