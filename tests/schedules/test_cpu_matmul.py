@@ -11,6 +11,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
+from dslc.schedules.cpu import matmul_plan
 from dslc.schedules.cpu.contract import Machine, Operand, Panels, panel_width
 from dslc.schedules.cpu.dots import HALF
 from dslc.schedules.cpu.matmul import emit_matmul
@@ -162,6 +163,17 @@ def test_panels_are_packed_ahead(kind, m, n, k, bits):
     assert plan.ahead is not None
     assert plan.ahead.copies == (kind[1] == "N")
     assert plan.ahead.each * plan.ahead.tiles * plan.ahead.steps >= k * plan.vectors
+
+
+@pytest.mark.parametrize(("kind", "m", "k", "tasks", "blocks"), [
+    ("TN", 9, 301, 1, 1), ("TT", 50, 5, 1, 1), ("TP", 200, 20, 1, 3), ("TN", 200, 50, 2, 4),
+])  # fmt: skip
+def test_a_left_side_along_rows_is_turned(monkeypatch, kind, m, k, tasks, blocks):
+    """Where registers are few; in blocks, if all of it takes much memory."""
+    monkeypatch.setattr(matmul_plan, "TURNED_BYTES", 1)
+    plan = check(kind, m, 70, k, machine=Machine(256, tasks))
+    assert plan.turned
+    assert plan.blocks == blocks
 
 
 def test_panels_of_doubles_are_packed_ahead():

@@ -99,10 +99,13 @@ def emit_matmul(
             where = unflatten(flat, plan.batch)
             if plan.source == "turned":
                 _turn(run, where)
-            row_ranges = _group_ranges(rows, task, shares["rows"])
-            column_ranges = _group_ranges(columns, task, shares["columns"])
-            order = _rows_outside if plan.rows_outside else _columns_outside
-            order(run, where, row_ranges, column_ranges)
+            each = plan.blocks // shares["rows"] if plan.turned else 1
+            with loop(0, each) as block:
+                number = task if each == 1 else T.bind(task * each + block)
+                row_ranges = _group_ranges(rows, number, shares["rows"] * each)
+                column_ranges = _group_ranges(columns, task, shares["columns"])
+                order = _rows_outside if plan.rows_outside else _columns_outside
+                order(_left(run, where, row_ranges), where, row_ranges, column_ranges)
 
     run_tasks(plan.tasks, plan.work, body, plan.least)
 
@@ -262,6 +265,26 @@ def _turned(run: _Run) -> Operand:
         raise InternalError("a matmul that packs needs scratch")
     width = ceil_div(run.plan.k, run.plan.lanes) * run.plan.lanes
     return Operand(run.scratch.buffer, run.plan.dtype, (1, width), run.scratch_base)
+
+
+def _left(run: _Run, where: Index, rows: list[_Range]) -> _Run:
+    """The same, with these rows of a turned in this task's scratch if a is turned."""
+    plan, a = run.plan, run.a
+    if not plan.turned:
+        return run
+    if run.scratch is None:
+        raise InternalError("a matmul that turns rows needs scratch")
+    first: Size = 0
+    for group, start, _ in rows:
+        first = first + start * group.height
+    first = T.bind(i64(smaller(first, plan.m - plan.held)))  # of fewer rows the last ones
+    pitch = plan.pitch(plan.k)
+    source = Operand(a.buffer, a.dtype, a.strides[-2:], T.bind(a.at(*where, first, i64(0))))
+    place = T.bind(address(run.scratch_base, (1, plan.packed(plan.k))))
+    held = Operand(run.scratch.buffer, plan.dtype, (pitch, 1), place)
+    pack_panel(source, held, plan.held, plan.k, pitch, plan.lanes)
+    start = T.bind(place - first * pitch)
+    return replace(run, a=replace(held, strides=(*[0] * len(where), pitch, 1), offset=start))
 
 
 def _panel(run: _Run, where: Index, block: _Block) -> Operand:

@@ -35,6 +35,10 @@ PLACED_ROWS, ALIASED_ROWS = 128, 48  # rows up to which b may be read in place b
 PLACED = 4  # L2 caches that such a b fills at most
 TALLEST = 14  # rows of a tile of two vectors: with no more, b is read once
 LOWEST = 6  # rows of such a tile with 16 registers
+TURNED = 8  # vectors of columns from which turning a pays
+TURNED_BYTES = 4 << 20  # of it that lie in scratch
+LEAST_ROWS = 96  # but so many rows, whatever they take: b is packed again for each block
+SOME_K = 4096  # stands for a K that isn't known
 LANE_SUM = 8  # multiply-adds that take as long as a sum over lanes
 LONG = 256  # columns from which rows of b are read side by side
 STRIP = 4096  # sums of such a strip of columns
@@ -52,7 +56,8 @@ class MatmulPlan:
     `split`: what the tasks share out: "batch", "rows" or "columns"; `least`: the work from which
     there are several. `parts`: of panels in which that many results lie side by side, `kept`
     columns of each (`n` counts all that there are in the panels); `passes`: over K, each for some
-    of a tile's vectors, where all of them leave registers for too few rows."""
+    of a tile's vectors, where all of them leave registers for too few rows. `turned`: the most rows
+    that are turned into scratch at a time of an a that lies along M; 0: it is read in place."""
 
     m: Size
     n: Size
@@ -70,6 +75,7 @@ class MatmulPlan:
     parts: int = 1
     kept: int = 0
     passes: int = field(default=1, repr=False)
+    turned: int = field(default=0, repr=False)
     along: str | None = field(default=None, repr=False)
 
     @property
@@ -97,10 +103,44 @@ class MatmulPlan:
         return self.part(k) * (ITEMSIZE[self.dtype] * self.tasks)
 
     def part(self, k: Size) -> Size:
-        """Elements of each task's scratch."""
+        """Elements of each task's scratch: b as it is packed, behind it a as it is turned."""
+        return self.packed(k) + self.held * self.pitch(k)
+
+    def packed(self, k: Size) -> Size:
+        """Elements of b in each task's scratch."""
         if self.source == "turned":
             return self.n * self.lanes * ceil_div(k, self.lanes)
         return k * (self.width * self.sides) if self.source == "pack" else 0
+
+    def pitch(self, k: Size) -> Size:
+        """Elements from one turned row of a to the next: room for whole vectors, and of a known K
+        such that few rows share a set of the L1."""
+        if not isinstance(k, int):
+            return k + self.lanes
+        whole = self.lanes * ceil_div(k, self.lanes)
+        return whole + self.lanes if whole % 512 == 0 else whole
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of rows that are multiplied one after the other, those of all tasks: one for each
+        that has its own rows, or as many as are turned."""
+        shared = self.tasks if self.split == "rows" else 1
+        if not self.turned:
+            return shared
+        return int(shared * ceil_div(ceil_div(self.tiles, shared) * self.rows, self.turned))
+
+    @property
+    def tiles(self) -> int:
+        """Tiles below each other, of a known M."""
+        return int(sum(group.count for group in split_rows(self.m, self.rows)))
+
+    @property
+    def held(self) -> int:
+        """Rows of a that lie turned in each task's scratch: whole vectors of the highest block."""
+        if not self.turned:
+            return 0
+        rows = ceil_div(self.tiles, self.blocks) * self.rows
+        return int(min(self.m, self.lanes * ceil_div(rows, self.lanes)))
 
     @property
     def sides(self) -> int:
@@ -114,9 +154,8 @@ class MatmulPlan:
         known = isinstance(m, int) and isinstance(n, int) and isinstance(k, int)
         if self.source != "pack" or along is None or not known:
             return None
-        tiles = sum(group.count for group in split_rows(m, self.rows))
-        shared = self.tasks if self.split == "rows" else 1
-        made = Ahead(k, self.vectors, self.lanes, tiles // shared, copies=along == "n")
+        tiles = self.tiles // self.blocks
+        made = Ahead(k, self.vectors, self.lanes, tiles, copies=along == "n")
         return made if made.pays and n >= PANELS * self.width else None
 
 
@@ -155,6 +194,7 @@ def plan_matmul(
         rows_outside=isinstance(b_bytes, int)
         and b_bytes * ITEMSIZE[a.dtype] <= machine.l2_bytes // 2,
         along=_along(b),
+        turned=_turned(a, m, n, k, machine),
     )  # fmt: skip
 
 
@@ -196,6 +236,19 @@ def _sums_pay(n: int, k: Size, lanes: int) -> bool:
     """Whether sums over lanes of fewer columns than a vector has take clearly less time than
     vectors of them."""
     return isinstance(k, int) and 5 * n * (ceil_div(k, lanes) + LANE_SUM) < 4 * k
+
+
+def _turned(a: Operand, m: Size, n: Size, k: Size, machine: Machine) -> int:
+    """Rows of an a that lies along M which are turned at a time. Read in place, of each step of K a
+    low tile has a few elements of another line, most of them on pages of their own and, if K rows
+    lie a power of two apart, all in one set of the L1. A tile of many rows has most of a line."""
+    along_m = is_int(a.strides[-2], 1) and not is_int(a.strides[-1], 1)
+    if machine.registers == 32 or not along_m or not isinstance(m, int) or m <= FEW:
+        return 0
+    if not isinstance(n, int) or n < TURNED * machine.lanes(a.dtype):
+        return 0
+    row = ITEMSIZE[a.dtype] * (k if isinstance(k, int) and k else SOME_K)
+    return max(LEAST_ROWS, TURNED_BYTES // row)
 
 
 def _along(b: Operand | Panels) -> str | None:
