@@ -41,6 +41,7 @@ def compile_body(
         dims = [T.arg(f"n{i}", tvm.tirx.Var(f"n{i}", "int64")) for i in range(sizes)]
         body(*buffers, *dims)
     bits = vector_bits or MACHINE.vector_bits
+    assert bits <= MACHINE.vector_bits, "this CPU has no such instructions"
     target = tvm.target.Target({"kind": "llvm", "mcpu": MCPU[bits], "opt-level": 2})
     kernel = compile_module(tvm.IRModule({"kernel": ib.get()}), target)["kernel"]
 

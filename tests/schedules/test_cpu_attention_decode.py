@@ -12,6 +12,7 @@ from dslc.schedules.cpu.attention_decode import emit_decode, plan_decode
 from dslc.schedules.cpu.attention_shape import AttentionShape
 from dslc.schedules.cpu.contract import Machine
 
+THREE = replace(MACHINE, tasks=3)
 TOKEN = Case(queries=1, keys=50, depth=16, width=16, low=0, past=49, unknown="batch keys past")
 CASES = {
     "one of each": replace(TOKEN, batch=1, heads=1, keys=1, past=0),
@@ -38,7 +39,7 @@ def test_narrower_vectors():
 
 def test_tasks_share_the_heads():
     case = Case(batch=3, heads=2, queries=1, keys=4000, depth=64, width=64)
-    assert check_forward(case, Machine(tasks=3), plan_decode, emit_decode).tasks == 3
+    assert check_forward(case, THREE, plan_decode, emit_decode).tasks == 3
 
 
 SHARED = {
@@ -55,18 +56,18 @@ SHARED = {
 
 @pytest.mark.parametrize("name", SHARED)
 def test_tasks_share_the_keys_of_a_head(name):
-    assert check_forward(SHARED[name], Machine(tasks=3), plan_decode, emit_decode).tasks == 3
+    assert check_forward(SHARED[name], THREE, plan_decode, emit_decode).tasks == 3
 
 
 def test_tasks_that_see_no_key():
     case = replace(SHARED["unknown"], mask=True)
     for past in (-5, 0, 40):
-        check_forward(replace(case, past=past), Machine(tasks=3), plan_decode, emit_decode)
+        check_forward(replace(case, past=past), THREE, plan_decode, emit_decode)
 
 
 def test_threads_that_go_through_a_loop_share_no_head():
     case = SHARED["one head"]
-    plan = check_forward(case, Machine(tasks=3, repeated=True), plan_decode, emit_decode)
+    plan = check_forward(case, replace(THREE, repeated=True), plan_decode, emit_decode)
     assert (plan.tasks, plan.together) == (3, False)
 
 

@@ -205,7 +205,7 @@ def test_sources_follow_the_layout():
     assert source((64, 1), stored(64, 1), 999, 64, 64) == "pack"
     wide = MACHINE.registers == 32
     assert source((64, 1), stored(64, 1), 99, 64, 64) == ("place" if wide else "pack")
-    assert source((64, 1), stored(4, 1), 99, 4, 64) == "turned"
+    assert source((128, 1), stored(4, 1), 99, 4, 128) == "turned"
     assert source((1, 99), stored(4, 1), 99, 4, 64) == ("place" if wide else "pack")
     assert source((4096, 1), stored(1, 4096), 20, 64, 4096) == "dots"
     assert source((4096, 1), stored(1, 4096), 99, 64, 4096) == "pack"
