@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import pytest
 
@@ -19,6 +18,7 @@ from dslc.diagnostics import (
     render_text,
 )
 from dslc.source import SourceFile, Span
+from tests.effort import at_most
 
 
 def mark(source: SourceFile, text: str, message: str = "", primary: bool = True) -> Label:
@@ -201,9 +201,9 @@ def test_positions_count_from_one() -> None:
 
 def test_nearest_name_of_many_and_of_long_names() -> None:
     many = [f"function_{i}" for i in range(3000)]
-    begin = time.process_time()
-    for i in range(100):
-        assert nearest_name(f"relu_{i}", many) is None
-    assert nearest_name("a" * 100_000, ["b" * 100_000]) is None
-    assert time.process_time() - begin < 2
+    with at_most(2_700_000):  # 50 times that where none is ruled out by its length
+        for i in range(100):
+            assert nearest_name(f"relu_{i}", many) is None
+    with at_most(10):
+        assert nearest_name("a" * 100_000, ["b" * 100_000]) is None
     assert nearest_name("functoin_7", many) == "function_7"

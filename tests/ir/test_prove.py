@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from itertools import pairwise
 from itertools import product as combinations
 
@@ -11,6 +10,7 @@ import pytest
 
 from dslc.ir.dims import Dim, maximum, minimum, substitute, sym
 from dslc.ir.prove import Bounds, Fact, Prover, Relation
+from tests.effort import at_most
 from tests.ir.dim_trees import NAMES, RELATIONS, Tree, dim_of, random_tree, value_of
 
 N, T, H, W, D, A, B, C = map(sym, "NTHWDABC")
@@ -202,7 +202,7 @@ def _nested(turns: int) -> Dim:
     return dim
 
 
-_MANY = [sym(f"x{i}") for i in range(20)]
+_MANY = [sym(f"x{i}") for i in range(30)]
 _HARD: dict[str, tuple[list[FactLike], Dim, Dim]] = {
     "maxima": ([], sum(map(maximum, _MANY, _MANY[1:]), 0), sum(_MANY[1:], 1)),
     "minima": ([], minimum(*_MANY), minimum(*_MANY[1:])),
@@ -217,6 +217,5 @@ _HARD: dict[str, tuple[list[FactLike], Dim, Dim]] = {
 def test_a_hard_question_is_given_up_soon(case: str) -> None:
     facts, left, right = _HARD[case]
     prover = Prover(facts=tuple(Fact(*fact) for fact in facts))
-    started = time.process_time()
-    prover.compare(left, ">", right)
-    assert time.process_time() - started < 0.25  # 0.04 s on a quiet machine
+    with at_most(1_000_000):  # 320,000, and up to 1,400,000 where all ways are tried
+        prover.compare(left, ">", right)

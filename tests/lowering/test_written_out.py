@@ -26,6 +26,7 @@ def test_extrema_of_elements_at_chosen_places() -> None:
     optimised = driver.optimise(program, target).entry("forward")
     began = time.process_time()
     compiled = compile_all([optimised], level=0)
+    # The work is TVM's, where no calls are counted: 0.06 s, and 8 s where it is written out.
     assert time.process_time() - began < 3
     x = np.random.default_rng(0).normal(size=(2, 1, 16, 15)).astype(np.float32)
     wanted, _ = run_entry(program, "forward", {}, {"x": x})

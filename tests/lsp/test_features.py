@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +14,7 @@ from dslc.lsp.hover import hover
 from dslc.lsp.positions import Lines
 from dslc.lsp.repairs import actions
 from dslc.lsp.signatures import signature_help
+from tests.effort import at_most
 from tests.lsp.session import edited
 
 URI = "file:///project/main.dl"
@@ -245,18 +244,15 @@ def test_hover_after_characters_of_two_units() -> None:
 
 
 def test_a_change_of_a_file_of_500_lines_is_quick() -> None:
-    """Processor time from a change to its diagnostics; the bound is for a machine that is busy."""
+    """What is done from a change to its diagnostics: only what changed is checked again."""
     text = generated(500)
     made = workspace(text)
     made.analysis(URI)
-    spent = []
     for place in ("residual_0", "attention_1", "encoder_1"):
         start = text.index("{\n", text.index(place)) + 2
         where = Lines(text).range(start, start)
         made.change(URI, [types.TextDocumentContentChangePartial(where, "    _e = 3\n")], 2)
-        before = time.process_time()
-        assert not made.analysis(URI).diagnostics
-        spent.append(time.process_time() - before)
+        with at_most(1_000_000):  # 450,000; to check all of it again 1,550,000
+            assert not made.analysis(URI).diagnostics
         made.open(URI, text, 3)
         made.analysis(URI)
-    assert min(spent) < 0.1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import hypothesis
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from dslc_runtime.dtypes import ITEMSIZE, Array, numpy_dtype
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.loading import fit
 from dslc_runtime.manifest import VariableInfo
+from tests.effort import at_most
 
 VARIABLES = (
     VariableInfo("embed.weight", "f32", (5, 2), foreign="wte.weight"),
@@ -203,6 +202,5 @@ def test_a_big_file_that_fits_is_fitted_at_once() -> None:
         VariableInfo(f"blocks.{i}.weight", "f32", (1,), foreign=f"h.{i}.w") for i in range(3000)
     ]
     given = {v.foreign or v.name: np.ones(1, np.float32) for v in many}
-    started = time.process_time()
-    assert len(fit("Net", many, (), given, "w").values) == 3000
-    assert time.process_time() - started < 1  # comparing all names takes minutes
+    with at_most(330_000):  # to compare all names would be thousands of millions
+        assert len(fit("Net", many, (), given, "w").values) == 3000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from dslc.syntax import format as formatting
 from dslc.syntax.document import LINE, SOFT, behind, concat, group, nest, render
 from dslc.syntax.format import WIDTH, Replacement, format_range, format_source
 from dslc.syntax.parser import parse
+from tests.effort import at_most
 
 ROOT = Path(__file__).parents[2]
 PAGES = [Path(__file__).parent / "format.md", ROOT / "docs" / "language" / "style.md"]
@@ -144,18 +144,16 @@ def test_a_text_that_says_something_else_is_never_given(
         written("fn f() -> f32 { return 1 } # a\n")
 
 
-def test_a_thousand_lines_take_less_than_a_second() -> None:
+def test_a_thousand_lines_are_little_work() -> None:
     text = generated(1000)
-    begin = time.process_time()
-    written(text)
-    assert time.process_time() - begin < 1.5
+    with at_most(6_000_000):
+        written(text)
 
 
-def test_time_grows_with_the_text() -> None:
+def test_work_grows_with_the_text() -> None:
     text = "fn f() -> f32 {\n" + "    y = (x)  # c\n" * 1500 + "    return y\n}\n"
-    begin = time.process_time()
-    written(text)
-    assert time.process_time() - begin < 2
+    with at_most(4_500_000):
+        written(text)
 
 
 def test_deep_and_long_programs() -> None:
@@ -175,10 +173,9 @@ def test_no_brackets_are_added_where_none_can_be() -> None:
 
 
 def test_a_list_of_many_items_takes_no_quadratic_time() -> None:
-    parts = ".".join(["a"] * 20_000)
-    begin = time.process_time()
-    written(f'weights M {{\n    {parts} <- "a"\n}}\n')
-    assert time.process_time() - begin < 3  # it took 8 s
+    parts = ".".join(["a"] * 3000)
+    with at_most(4_500_000, "line"):  # 1,500,000; 10,500,000 with the list copied at each item
+        written(f'weights M {{\n    {parts} <- "a"\n}}\n')
 
 
 # --- ranges ---------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from dslc.source import SourceFile
 from dslc.syntax import ast
 from dslc.syntax.parser import parse
+from tests.effort import at_most
 
 HERE = Path(__file__).parent
 EVERYTHING = (HERE / "everything.dl").read_text(encoding="utf-8")
@@ -182,13 +182,8 @@ def test_an_empty_file_parses() -> None:
     assert tree("").decls == tree("\n# nothing\n\n").decls == ()
 
 
-def test_a_thousand_lines_parse_in_time() -> None:
+def test_a_thousand_lines_are_parsed_with_little_work() -> None:
     source = SourceFile("a.dl", EVERYTHING * 8)
-    parse(source)
-    times = []
-    for _ in range(3):
-        begin = time.process_time()
-        parse(source)
-        times.append(time.process_time() - begin)
     assert len(source.line_starts) > 1000
-    assert min(times) < 0.35
+    with at_most(1_100_000):
+        parse(source)
