@@ -23,6 +23,7 @@ import numpy as np
 from dslc import ops
 from dslc.build.codegen import join, llvm_target, machine_of
 from dslc.build.compiler import compile_module
+from dslc.build.orphan import end_with_parent
 from dslc.build.worker import REPORT_FD, Job
 from dslc.diagnostics import InternalError
 from dslc.ir import text
@@ -205,6 +206,7 @@ def _seconds(run: Callable[[], None]) -> float:
 
 def main() -> int:
     """TVM's own chatter goes to standard error."""
+    end_with_parent(os.getppid())
     out = os.fdopen(os.dup(REPORT_FD), "w")
     os.dup2(2, REPORT_FD)
     wanted = Wanted(**json.loads(sys.stdin.read()))

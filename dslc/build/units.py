@@ -22,6 +22,7 @@ import tvm
 
 from dslc.build import cache
 from dslc.build.compiler import compile_module, exported
+from dslc.build.orphan import end_with_parent
 from dslc.diagnostics import InternalError
 
 # Bytes of a function's JSON that are worth a child: forking takes some 10 ms.
@@ -92,8 +93,9 @@ class Units:
             while self._waiting and sum(unit.size for unit in units) < share:
                 units.append(self._waiting.pop())
             told, tell = os.pipe()
-            child = os.fork()
+            parent, child = os.getpid(), os.fork()
             if child == 0:
+                end_with_parent(parent)
                 _compile(units, self.target, tell)
             os.close(tell)
             self._running[child] = (units, told)

@@ -19,6 +19,7 @@ from dslc._recursion import deep_recursion
 from dslc.build import cuda_drivers
 from dslc.build.errors import BuildError
 from dslc.build.link import find_linker
+from dslc.build.orphan import end_with_parent
 from dslc.build.target import Target
 from dslc.build.tuned import Choice
 
@@ -129,6 +130,7 @@ def compile_job(job: Job) -> Report:
 
 def main() -> int:
     """Reads the job, writes the report; TVM's own chatter goes to standard error."""
+    end_with_parent(os.getppid())
     out = os.fdopen(os.dup(REPORT_FD), "w")
     os.dup2(2, REPORT_FD)
     job = Job.from_json(sys.stdin.read())
