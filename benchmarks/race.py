@@ -28,6 +28,7 @@ from dslc.build import peaks
 
 QUIET = 0.95  # of the most multiply-adds a second that the core was seen to do
 CLEAR = 0.8  # of the most bytes a second that memory was seen to give: it is less even than a core
+WAKING = 10  # measurements, 5 ms: a core that slept takes some 3 ms to be as fast as it gets
 MEMORY = 128 << 20  # bytes that are read: several times the largest caches
 REST = 0.02  # seconds
 
@@ -131,6 +132,6 @@ def _probe(rates: list[float]) -> None:
     found = []
     for core in cores:
         os.sched_setaffinity(0, [core])
-        found.append(peaks.flops_now())
+        found.append(max(peaks.flops_now() for _ in range(WAKING)))
     os.sched_setaffinity(0, cores)
     rates.append(min(found))
