@@ -52,7 +52,7 @@ SHAPES = {
 GATHERED = {
     "narrow": shape(batch=1, height=9, width=3, channels=2, out_channels=41),
     "large": shape(
-        height=7, width=18, channels=3, out_channels=43, kernel=(7, 5), padding=((3, 3), (2, 2))
+        height=13, width=10, channels=3, out_channels=43, kernel=(7, 5), padding=((3, 3), (2, 2))
     ),
     "stride and dilation": shape(
         height=11, width=37, channels=2, out_channels=34, stride=(2, 3), dilation=(1, 2),
