@@ -158,7 +158,7 @@ def test_panels_of_bf16(bits, m):
 @pytest.mark.parametrize("kind", ["NN", "NT"])
 def test_panels_are_packed_ahead(kind, m, n, k, bits):
     """255 columns: the last tile has as many vectors as the others, but not as many columns."""
-    machine = Machine(bits, tasks=2, l2_bytes=1024)
+    machine = Machine(bits, tasks=2, l2_bytes=1024 if bits == 512 else 1 << 17)
     plan = check(kind, m, n, k, machine=machine)
     assert plan.ahead is not None
     assert plan.ahead.copies == (kind[1] == "N")
@@ -171,9 +171,21 @@ def test_panels_are_packed_ahead(kind, m, n, k, bits):
 def test_a_left_side_along_rows_is_turned(monkeypatch, kind, m, k, tasks, blocks):
     """Where registers are few; in blocks, if all of it takes much memory."""
     monkeypatch.setattr(matmul_plan, "TURNED_BYTES", 1)
+    monkeypatch.setattr(matmul_plan, "KEPT_BYTES", 0)
     plan = check(kind, m, 70, k, machine=Machine(256, tasks))
     assert plan.turned
     assert plan.blocks == blocks
+
+
+@pytest.mark.parametrize(("kind", "m", "n", "k", "tasks"), [
+    ("NP", 500, 70, 70, 1), ("NN", 500, 70, 70, 1), ("TT", 501, 71, 66, 2), ("TN", 300, 512, 64, 3),
+])  # fmt: skip
+def test_blocks_of_rows_stay_in_the_cache(kind, m, n, k, tasks):
+    """Panels that are packed for the first one are there for the others."""
+    machine = Machine(256, tasks, l2_bytes=k * 4 * 4 * 60)
+    plan = check(kind, m, n, k, machine=machine)
+    assert plan.high == 60
+    assert plan.keeps == (kind[1] != "P")
 
 
 def test_panels_of_doubles_are_packed_ahead():

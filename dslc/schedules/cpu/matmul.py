@@ -99,13 +99,15 @@ def emit_matmul(
             where = unflatten(flat, plan.batch)
             if plan.source == "turned":
                 _turn(run, where)
-            each = plan.blocks // shares["rows"] if plan.turned else 1
-            with loop(0, each) as block:
-                number = task if each == 1 else T.bind(task * each + block)
-                row_ranges = _group_ranges(rows, number, shares["rows"] * each)
-                column_ranges = _group_ranges(columns, task, shares["columns"])
-                order = _rows_outside if plan.rows_outside else _columns_outside
-                order(_left(run, where, row_ranges), where, row_ranges, column_ranges)
+            each = plan.blocks // shares["rows"] if plan.high else 1
+            for begin, end in ((0, 1), (1, each)) if plan.keeps else ((0, each),):
+                with loop(begin, end) as block:
+                    number = task if each == 1 else T.bind(task * each + block)
+                    row_ranges = _group_ranges(rows, number, shares["rows"] * each)
+                    column_ranges = _group_ranges(columns, task, shares["columns"])
+                    order = _rows_outside if plan.rows_outside else _columns_outside
+                    given = replace(_left(run, where, row_ranges), packs=begin == 0)
+                    order(given, where, row_ranges, column_ranges)
 
     run_tasks(plan.tasks, plan.work, body, plan.least)
 
@@ -131,6 +133,7 @@ class _Run:
     registers: Registers
     turn: Expr | None
     ahead: Callable[[Expr, Expr], None] | None
+    packs: bool = True  # or all panels are packed already
 
     @property
     def scratch_base(self) -> Size:
@@ -173,17 +176,19 @@ def _rows_outside(run: _Run, where: Index, rows: list[_Range], columns: list[_Ra
 def _columns_outside(run: _Run, where: Index, rows: list[_Range], columns: list[_Range]) -> None:
     ahead = run.plan.ahead
     for vectors, first, last in columns:
-        if ahead is not None and not is_int(vectors.count, 1):  # the last has fewer columns
+        several = not is_int(vectors.count, 1)  # the last has fewer columns
+        if ahead is not None and several and run.packs:
             _packed_ahead(run, where, rows, (vectors, first, last), ahead)
             continue
         with loop(first, last) as c:
             block = _block(run, vectors, _to_and_fro(run.turn, c, first, last))
-            if run.plan.source == "pack":
-                _pack(run, where, block, 0)
+            side = _place(run, block, 0)
+            if run.plan.source == "pack" and run.packs:
+                _pack(run, where, block, side)
             for group, start, stop in rows:
                 with loop(start, stop) as t:
                     row = T.bind(i64(t * group.height + group.start))
-                    _tile(run, where, row, group.height, block)
+                    _tile(run, where, row, group.height, block, side)
 
 
 def _packed_ahead(
@@ -193,14 +198,16 @@ def _packed_ahead(
     vectors, first, last = columns
     if ahead.copies:
         with T.If(i64(first) < i64(last)), T.Then():
-            _pack(run, where, _block(run, vectors, i64(first)), 0)
+            block = _block(run, vectors, i64(first))
+            _pack(run, where, block, _place(run, block, 0))
     with loop(first, last) as c:
         block = _block(run, vectors, c)
         if not ahead.copies:
-            _pack(run, where, block, 0)
+            _pack(run, where, block, _place(run, block, 0))
         next_ = _block(run, vectors, smaller(c + 1, i64(last) - 1))
-        side = T.bind(i64(rem(c - first, run.plan.sides)))
-        source, target = _panel(run, where, next_), _packed(run, next_, 1 - side)
+        side = _place(run, block, T.bind(i64(rem(c - first, run.plan.sides))))
+        other = _place(run, next_, 1 - side)  # of the last one: where it lies, as it is
+        source, target = _panel(run, where, next_), _packed(run, next_, other)
         before: Size = 0
         for group, start, stop in rows:
             with loop(start, stop) as t:
@@ -208,6 +215,11 @@ def _packed_ahead(
                 beside = ahead.during(before + t - start, source, target)
                 _tile(run, where, row, group.height, block, side, beside)
             before = before + stop - start
+
+
+def _place(run: _Run, block: _Block, side: Size) -> Size:
+    """Which of the panels in scratch the block's is; `side`, if they are not kept."""
+    return T.bind(i64(div(block.step, run.plan.vectors))) if run.plan.keeps else side
 
 
 def _to_and_fro(turn: Expr | None, item: Expr, first: Size, last: Size) -> Expr:
@@ -337,14 +349,14 @@ def _tile(
         for i in range(height):
             for columns in range(0, tile.columns // plan.parts, plan.lanes):
                 run.ahead(row + i, div(first, plan.parts) + columns)
-    read, each = _column_reader(run, where, block, side), block.vectors // plan.passes
+    each = block.vectors // plan.passes
     for begin in range(0, block.vectors, each):
         some = Tile(height, each, plan.lanes, plan.dtype)
         clear(some, run.registers)
         reduce_segment(
             some, run.registers, plan.k,
             lambda i, k: a.buffer[address(base, (i64(i), a.strides[-2]), (k, a.strides[-1]))],
-            partial(_from, read, begin),
+            partial(_from, _column_reader(run, where, block, side), begin),
             beside,
         )  # fmt: skip
         if plan.parts > 1:

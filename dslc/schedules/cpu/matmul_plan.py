@@ -37,7 +37,9 @@ TALLEST = 14  # rows of a tile of two vectors: with no more, b is read once
 LOWEST = 6  # rows of such a tile with 16 registers
 TURNED = 8  # vectors of columns from which turning a pays
 TURNED_BYTES = 4 << 20  # of it that lie in scratch
-LEAST_ROWS = 96  # but so many rows, whatever they take: b is packed again for each block
+LEAST_ROWS = 96  # but so many rows, whatever they take
+LEAST_HIGH = 40  # rows that have to stay in the L2 cache, or they come from behind it
+KEPT_BYTES = 4 << 20  # of all panels, if they are packed once for several blocks of rows
 SOME_K = 4096  # stands for a K that isn't known
 LANE_SUM = 8  # multiply-adds that take as long as a sum over lanes
 LONG = 256  # columns from which rows of b are read side by side
@@ -52,12 +54,15 @@ class MatmulPlan:
     """How a matmul is run. `source`: where column vectors come from, "panels" (packed
     beforehand), "place" (b itself) or "pack" (scratch); "dots", "turned" (the same, of columns
     that are packed first) and "stream" are other kinds of tiles.
-    `along`: the axis that b lies in one piece along, "n" or "k".
+    `along`: the axis that b lies in one piece along, "n" or "k"; `copies`: whether panels of it are
+    copied while others are multiplied.
     `split`: what the tasks share out: "batch", "rows" or "columns"; `least`: the work from which
     there are several. `parts`: of panels in which that many results lie side by side, `kept`
     columns of each (`n` counts all that there are in the panels); `passes`: over K, each for some
-    of a tile's vectors, where all of them leave registers for too few rows. `turned`: the most rows
-    that are turned into scratch at a time of an a that lies along M; 0: it is read in place."""
+    of a tile's vectors, where all of them leave registers for too few rows. `high`: the most rows
+    that are multiplied by all columns before those below them are (0: all); `turned`: after they
+    were turned into scratch, of an a that lies along M; `keeps`: by panels that the first of them
+    left in scratch."""
 
     m: Size
     n: Size
@@ -74,8 +79,11 @@ class MatmulPlan:
     rows_outside: bool
     parts: int = 1
     kept: int = 0
-    passes: int = field(default=1, repr=False)
-    turned: int = field(default=0, repr=False)
+    passes: int = 1
+    high: int = 0
+    turned: bool = False
+    keeps: bool = False
+    copies: bool = False
     along: str | None = field(default=None, repr=False)
 
     @property
@@ -122,12 +130,11 @@ class MatmulPlan:
 
     @property
     def blocks(self) -> int:
-        """Blocks of rows that are multiplied one after the other, those of all tasks: one for each
-        that has its own rows, or as many as are turned."""
+        """Blocks of rows that are multiplied one after the other, those of all tasks."""
         shared = self.tasks if self.split == "rows" else 1
-        if not self.turned:
+        if not self.high:
             return shared
-        return int(shared * ceil_div(ceil_div(self.tiles, shared) * self.rows, self.turned))
+        return int(shared * ceil_div(ceil_div(self.tiles, shared) * self.rows, self.high))
 
     @property
     def tiles(self) -> int:
@@ -144,7 +151,9 @@ class MatmulPlan:
 
     @property
     def sides(self) -> int:
-        """Panels that lie in scratch: one is packed while another is multiplied."""
+        """Panels that lie in scratch: all, or one that is packed while another is multiplied."""
+        if self.keeps:
+            return int(ceil_div(self.n, self.width))
         return 2 if self.ahead is not None and self.ahead.copies else 1
 
     @property
@@ -155,7 +164,7 @@ class MatmulPlan:
         if self.source != "pack" or along is None or not known:
             return None
         tiles = self.tiles // self.blocks
-        made = Ahead(k, self.vectors, self.lanes, tiles, copies=along == "n")
+        made = Ahead(k, self.vectors, self.lanes, tiles, copies=self.copies)
         return made if made.pays and n >= PANELS * self.width else None
 
 
@@ -188,14 +197,17 @@ def plan_matmul(
     if split == "rows" and isinstance(m, int):
         rows = _shared_rows(m, rows, tasks)
     b_bytes = product([n, k]) if source == "panels" or source == "place" else None
-    return MatmulPlan(
+    plan = MatmulPlan(
         m, n, k, tuple(batch), a.dtype, source, rows, vectors, lanes, split, tasks,
         least=machine.least_work,
-        rows_outside=isinstance(b_bytes, int)
-        and b_bytes * ITEMSIZE[a.dtype] <= machine.l2_bytes // 2,
+        rows_outside=isinstance(b_bytes, int) and b_bytes * ITEMSIZE[a.dtype] <= _near(machine),
         along=_along(b),
-        turned=_turned(a, m, n, k, machine),
+        turned=_is_turned(a, m, n, machine),
     )  # fmt: skip
+    two = 2 * k * plan.width * ITEMSIZE[a.dtype]
+    # Two panels that fill the L2 cache would be read from behind it, by each tile.
+    small = machine.registers == 32 or (isinstance(two, int) and two <= _near(machine))
+    return _in_blocks(replace(plan, copies=plan.along == "n" and small), machine)
 
 
 def plan_parts(
@@ -238,17 +250,38 @@ def _sums_pay(n: int, k: Size, lanes: int) -> bool:
     return isinstance(k, int) and 5 * n * (ceil_div(k, lanes) + LANE_SUM) < 4 * k
 
 
-def _turned(a: Operand, m: Size, n: Size, k: Size, machine: Machine) -> int:
-    """Rows of an a that lies along M which are turned at a time. Read in place, of each step of K a
-    low tile has a few elements of another line, most of them on pages of their own and, if K rows
-    lie a power of two apart, all in one set of the L1. A tile of many rows has most of a line."""
+def _is_turned(a: Operand, m: Size, n: Size, machine: Machine) -> bool:
+    """Whether an a that lies along M is turned first. Read in place, of each step of K a low tile
+    has a few elements of another line, most of them on pages of their own and, if K rows lie a
+    power of two apart, all in one set of the L1. A tile of many rows has most of a line."""
     along_m = is_int(a.strides[-2], 1) and not is_int(a.strides[-1], 1)
-    if machine.registers == 32 or not along_m or not isinstance(m, int) or m <= FEW:
-        return 0
-    if not isinstance(n, int) or n < TURNED * machine.lanes(a.dtype):
-        return 0
-    row = ITEMSIZE[a.dtype] * (k if isinstance(k, int) and k else SOME_K)
-    return max(LEAST_ROWS, TURNED_BYTES // row)
+    enough = isinstance(m, int) and m > FEW and isinstance(n, int)
+    return bool(
+        machine.registers < 32 and along_m and enough and n >= TURNED * machine.lanes(a.dtype)
+    )
+
+
+def _in_blocks(plan: MatmulPlan, machine: Machine) -> MatmulPlan:
+    """The plan with `high` and `keeps`, where tiles are so low that each column needs a's rows
+    often: from the L2 cache they come at full speed."""
+    m, n, k, itemsize = plan.m, plan.n, plan.k, ITEMSIZE[plan.dtype]
+    if machine.registers == 32 or not isinstance(m, int):
+        return plan
+    row = itemsize * (k if isinstance(k, int) and k else SOME_K)
+    rows = _near(machine) // row
+    bytes_ = product([n, k, itemsize, plan.tasks])
+    if rows >= LEAST_HIGH and isinstance(k, int) and not plan.rows_outside:
+        near = replace(plan, high=rows, keeps=plan.source == "pack")
+        several = near.blocks > (plan.tasks if plan.split == "rows" else 1)
+        kept = plan.source == "pack" and isinstance(bytes_, int) and bytes_ <= KEPT_BYTES
+        if several and (kept or plan.source == "panels"):
+            return near
+    return replace(plan, high=max(LEAST_ROWS, TURNED_BYTES // row)) if plan.turned else plan
+
+
+def _near(machine: Machine) -> int:
+    """Bytes of an operand that stay in the L2 cache. CPUs of few registers have less of it."""
+    return machine.l2_bytes // (2 if machine.registers == 32 else 4)
 
 
 def _along(b: Operand | Panels) -> str | None:
