@@ -7,13 +7,9 @@ layers whose own ways backwards no other test compiles.
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from library.against_torch import numbers, program
-
-import dslc
-from dslc.autodiff.train_step import add_train_step
-from dslc.ir.evaluate import initial_variables, run_entry
+from build.corpus import Model
+from build.lockstep import Lockstep
 
 IMAGES = """
 from std.vision import inverted_residual
@@ -73,34 +69,23 @@ train M {
 }
 """
 
-CASES = {
-    "images": (IMAGES, {"x": numbers(3, 4, 7, 6)}),
-    "volumes": (VOLUMES, {"x": numbers(3, 2, 6, 5, 7), "s": numbers(3, 4, 9, seed=1)}),
-    "unknown sizes": (UNKNOWN_SIZES, {"x": numbers(2, 2, 3, 5)}),
-    "tokens": (TOKENS, {"tokens": np.random.default_rng(0).integers(0, 20, (3, 7))}),
+MODELS = {
+    model.name: model
+    for model in (
+        Model("images", IMAGES, ({"N": 3},)),
+        Model("volumes", VOLUMES, ({"N": 3},)),
+        Model("unknown_sizes", UNKNOWN_SIZES, ({"N": 2, "H": 3, "W": 5},)),
+        Model("tokens", TOKENS, ({"N": 3, "T": 7},)),
+        Model("trained", TRAINED, ({"N": 3},)),
+    )
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_compiled_as_evaluated(name: str) -> None:
-    text, inputs = CASES[name]
-    built = program(text)
-    wanted, _ = run_entry(built, "forward", initial_variables(built, 3), inputs)
-    model = dslc.compile(text, seed=3)
-    np.testing.assert_allclose(model(**inputs), wanted["output"], rtol=2e-4, atol=2e-5)
+@pytest.fixture(scope="module")
+def compiled() -> Lockstep:
+    return Lockstep(list(MODELS.values()), tasks=1, level=0)
 
 
-def test_trained_as_evaluated() -> None:
-    built = add_train_step(program(TRAINED, training=True))
-    inputs = {"x": numbers(3, 3, 7, 6), "label": np.array([1, 0, 3])}
-    variables = initial_variables(built, 3)
-    model = dslc.compile(TRAINED, train=True, seed=3)
-    for step in range(3):
-        draw = {"seed": np.asarray(3), "step": np.asarray(step)}
-        found, updated = run_entry(built, "train_step", variables, {**inputs, **draw})
-        variables |= updated
-        np.testing.assert_allclose(model.train_step(**inputs).loss, found["loss"], rtol=1e-4)
-    for weight in (v.name for v in built.variables if v.kind == "weight"):
-        np.testing.assert_allclose(
-            model.weights[weight], variables[weight], rtol=1e-3, atol=1e-4, err_msg=weight
-        )
+@pytest.mark.parametrize("name", MODELS)
+def test_compiled_as_evaluated(compiled: Lockstep, name: str) -> None:
+    compiled.check(MODELS[name], MODELS[name].sizes[0])

@@ -21,15 +21,16 @@ def strided(height, width, channels=3, stride=(2, 2), **rest):
     )  # fmt: skip
 
 
+LANES = MACHINE.lanes("float32")
 SHAPES = {
     "short rows": strided(89, 4),
     "one column": strided(45, 1),
     "two columns of a row": strided(17, 2, stride=(3, 2)),
-    "rows of a vector": strided(11, 31),
+    "rows of a vector": strided(11, 2 * LANES - 1),
     "few pixels": strided(3, 2),
     "one pixel": strided(1, 1),
     "columns alone": strided(12, 9, stride=(1, 3)),
-    "several strips": strided(299, 15),
+    "several strips": strided(599, LANES - 1),
     "empty": strided(3, 4, batch=0),
 }
 
