@@ -268,10 +268,11 @@ def _plan_packed_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
 
 def _plan_parts(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
     (a, w), attrs = anchor.inputs, cast(PartsAttrs, anchor.attrs)
-    if cast(int, w.type.dims[2]) % (attrs.parts * machine.lanes(_dtype(a))):
+    _, pieces, _, each = cast(tuple[int, ...], w.type.dims)
+    if pieces * each % (attrs.parts * machine.lanes(_dtype(a))):
         return None
     left, inner = size.operand(a), size(a.type.dims[1])
-    panels = Panels(size.buffer(w), _dtype(w), cast(int, w.type.dims[2]))
+    panels = Panels(size.buffer(w), _dtype(w), pieces * each, pieces=pieces)
     plan = plan_parts(
         left, panels, size(a.type.dims[0]), attrs.columns, attrs.parts, inner, machine
     )  # fmt: skip

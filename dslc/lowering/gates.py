@@ -41,8 +41,11 @@ class _Divided:
     slices: Mapping[Eqn, int]
 
 
-def divide(body: Function, fixed: Collection[Value], lanes: Mapping[str, int]) -> Function:
-    """The body with products by `fixed` weights divided; `lanes` of a vector, by dtype."""
+def divide(
+    body: Function, fixed: Collection[Value], lanes: Mapping[str, int], few: bool = False
+) -> Function:
+    """The body with products by `fixed` weights divided; `lanes` of a vector, by dtype. `few`: with
+    few registers a tile takes two parts at a time, so that these lie by themselves."""
     users = _users(body)
     found = [
         divided
@@ -51,7 +54,9 @@ def divide(body: Function, fixed: Collection[Value], lanes: Mapping[str, int]) -
         if (divided := _divided(eqn, body, users, lanes)) is not None
     ]
     for divided in found:
-        body = _rewritten(body, divided, lanes[divided.product.outputs[0].type.dtype])
+        pieces = divided.parts // 2 if few and divided.parts % 2 == 0 else 1
+        width = lanes[divided.product.outputs[0].type.dtype]
+        body = _rewritten(body, divided, width, pieces)
     return body
 
 
@@ -112,7 +117,7 @@ def _by_width(
     return _Divided(product, columns, parts, between, numbers)
 
 
-def _rewritten(body: Function, divided: _Divided, lanes: int) -> Function:
+def _rewritten(body: Function, divided: _Divided, lanes: int, pieces: int) -> Function:
     b = Builder.over(body)
     replaced: dict[Value, Value] = {}
     made: dict[tuple[Value, int], Value] = {}
@@ -148,7 +153,7 @@ def _rewritten(body: Function, divided: _Divided, lanes: int) -> Function:
         eqn = with_inputs(old, replaced)
         b.origin = old.origin
         if old is divided.product:
-            for i, result in enumerate(_product(eqn, divided, b, lanes)):
+            for i, result in enumerate(_product(eqn, divided, b, lanes, pieces)):
                 made[old.outputs[0], i] = result
         elif old in divided.slices:
             replaced[old.outputs[0]] = part(old.inputs[0], divided.slices[old])
@@ -158,7 +163,7 @@ def _rewritten(body: Function, divided: _Divided, lanes: int) -> Function:
     return drop_dead(b.function(body.name, results))
 
 
-def _product(eqn: Eqn, divided: _Divided, b: Builder, lanes: int) -> tuple[Value, ...]:
+def _product(eqn: Eqn, divided: _Divided, b: Builder, lanes: int, pieces: int) -> tuple[Value, ...]:
     """The parts, of weights [K, parts * columns] (or transposed) that are packed for them."""
     (x, w), columns, parts = eqn.inputs, divided.columns, divided.parts
     turned = cast(MatmulAttrs, eqn.attrs).transpose_b
@@ -169,7 +174,11 @@ def _product(eqn: Eqn, divided: _Divided, b: Builder, lanes: int) -> tuple[Value
     panels = -(-columns // lanes)
     if missing := panels * lanes - columns:
         w = cast(Value, pad(b, w, low=(0, 0, 0), high=(0, missing, 0)))
-    w = cast(Value, reshape(b, w, dims=(parts, panels, lanes, inner)))
-    w = cast(Value, transpose(b, w, perm=(1, 3, 0, 2)))
-    w = cast(Value, reshape(b, w, dims=(panels, inner, parts * lanes)))
+    if pieces == 1:
+        w = cast(Value, reshape(b, w, dims=(parts, panels, lanes, inner)))
+        w = cast(Value, transpose(b, w, perm=(1, 3, 0, 2)))
+    else:
+        w = cast(Value, reshape(b, w, dims=(pieces, parts // pieces, panels, lanes, inner)))
+        w = cast(Value, transpose(b, w, perm=(2, 0, 4, 1, 3)))
+    w = cast(Value, reshape(b, w, dims=(panels, pieces, inner, parts // pieces * lanes)))
     return b.emit(matmul_parts, (x, w), PartsAttrs(columns, parts))

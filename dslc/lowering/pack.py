@@ -133,7 +133,8 @@ def pack_in_loops(function: Function, cpu: Vectors) -> Function:
         if isinstance(eqn.attrs, ScanAttrs):
             body = pack_in_loops(eqn.attrs.body, cpu)
             fixed = set(body.params[eqn.attrs.elements + eqn.attrs.carries :])
-            divided = divide(body, fixed, {"f32": cpu.lanes("f32"), "f64": cpu.lanes("f64")})
+            lanes = {"f32": cpu.lanes("f32"), "f64": cpu.lanes("f64")}
+            divided = divide(body, fixed, lanes, few=cpu.bits < 512)
             eqn = with_body(eqn, rewrite(divided, [_product_rule(fixed, cpu)]))
         eqns.append(eqn)
     return Function(function.name, function.params, tuple(eqns), function.results)

@@ -4,7 +4,7 @@ by the lowering alone.
 The right side holds `parts` matrices of `columns` columns each, packed so that the same columns of
 all parts lie side by side,
 
-    [ceil(columns / lanes), K, parts * lanes],    zeros beyond the last column of a part.
+    [ceil(columns / lanes), pieces, K, parts / pieces * lanes],  zeros beyond a part's last column.
 
 What a cell computes of its gates, element by element, can be done where they are summed up.
 
@@ -49,11 +49,12 @@ class PartsAttrs(Attrs):
 
 def _type(attrs: PartsAttrs, a: TensorType, w: TensorType) -> tuple[TensorType, ...]:
     known = a.dtype == w.dtype and a.dtype in ("f32", "f64")
-    if not known or (a.rank, w.rank) != (2, 3) or a.dims[1] != w.dims[1]:
+    if not known or (a.rank, w.rank) != (2, 4) or a.dims[1] != w.dims[2]:
         raise TypeRuleError(f"cannot multiply {a} and packed weights {w}")
-    width = w.dims[2]
-    lanes = width // attrs.parts if isinstance(width, int) else 0
-    if lanes == 0 or width != lanes * attrs.parts or w.dims[0] != -(-attrs.columns // lanes):
+    panels, pieces, _, width = w.dims
+    whole = isinstance(width, int) and isinstance(pieces, int) and pieces > 0
+    lanes = width * pieces // attrs.parts if whole and attrs.parts % pieces == 0 else 0
+    if lanes == 0 or width * pieces != lanes * attrs.parts or panels != -(-attrs.columns // lanes):
         raise TypeRuleError(
             f"packed weights {w} do not have {attrs.parts} parts of {attrs.columns} columns"
         )
@@ -61,9 +62,10 @@ def _type(attrs: PartsAttrs, a: TensorType, w: TensorType) -> tuple[TensorType, 
 
 
 def _reference(attrs: PartsAttrs, a: Any, w: Any) -> tuple[Any, ...]:
-    panels, inner, width = w.shape
-    lanes = width // attrs.parts
-    apart = w.reshape(panels, inner, attrs.parts, lanes).transpose(2, 1, 0, 3)
+    panels, pieces, inner, width = w.shape
+    each = attrs.parts // pieces
+    lanes = width // each
+    apart = w.reshape(panels, pieces, inner, each, lanes).transpose(1, 3, 2, 0, 4)
     sides = apart.reshape(attrs.parts, inner, panels * lanes)
     return tuple(np.ascontiguousarray((a @ side)[:, : attrs.columns]) for side in sides)
 
@@ -72,17 +74,20 @@ def _compute(
     k: Kernels, attrs: PartsAttrs, operands: Sequence[Operand], outputs: Sequence[TensorType]
 ) -> tuple[Reader, ...]:
     a, w = operands
-    dtype, lanes = a.type.dtype, w.type.dims[2] // attrs.parts
+    dtype, (_, pieces, _, width) = a.type.dtype, w.type.dims
+    each = attrs.parts // pieces
+    lanes = width // each
 
     def part(number: int) -> Reader:
         def read(index: Index) -> Expr:
             row, column = index
             panel = k.binary("floordiv", column, k.dim(lanes), "index")
             lane = k.binary("mod", column, k.dim(lanes), "index")
-            at = k.binary("add", lane, k.dim(lanes * number), "index")
+            piece, at = k.dim(number // each), k.dim(lanes * (number % each))
+            at = k.binary("add", lane, at, "index")
 
             def product(r: Index) -> Expr:
-                return k.binary("mul", a((row, *r)), w((panel, *r, at)), dtype)
+                return k.binary("mul", a((row, *r)), w((panel, piece, *r, at)), dtype)
 
             return k.reduce("sum", a.type.dims[1:], product, dtype)
 
@@ -91,9 +96,12 @@ def _compute(
     return tuple(part(number) for number in range(attrs.parts))
 
 
-def _sample(rows: Dim, inner: int, panels: int, columns: int, parts: int) -> Sample:
+def _sample(
+    rows: Dim, inner: int, panels: int, columns: int, parts: int, pieces: int = 1
+) -> Sample:
+    width = parts // pieces * 16
     return Sample(
-        (TensorType("f32", (rows, inner)), TensorType("f32", (panels, inner, parts * 16))),
+        (TensorType("f32", (rows, inner)), TensorType("f32", (panels, pieces, inner, width))),
         PartsAttrs(columns, parts),
         rtol=1e-5,
         why="sums of up to 33 products, in another order",
@@ -112,6 +120,7 @@ matmul_parts = Op(
         _sample(17, 33, 2, 21, 3),
         _sample(sym("N"), 7, 3, 40, 2),
         _sample(0, 4, 1, 9, 4),
+        _sample(7, 9, 2, 30, 4, pieces=2),
     ),
 )
 

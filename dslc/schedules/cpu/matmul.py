@@ -387,7 +387,9 @@ def _column_reader(run: _Run, where: Index, block: _Block, side: Size) -> Column
         ))  # fmt: skip
 
         def read(j: int, k: Expr) -> Expr:
-            at = address(start, (j // each, panel)) + k * b.width + j % each * lanes
+            piece, number = divmod(j % each, each // b.pieces)
+            first = address(start, (j // each, panel), (piece, div(panel, b.pieces)))
+            at = first + k * (b.width // b.pieces) + number * lanes
             vector = vector_at(b.buffer, at, lanes)
             return widened(vector, lanes) if b.dtype == HALF else vector
 
