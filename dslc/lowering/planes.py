@@ -35,6 +35,7 @@ KERNEL = 2000  # of a transpose: to begin it
 FAR, TRAVELLED = 1 << 21, 1.5  # elements that no cache holds: what each takes on its way
 BLOCK = 16  # channels, and pixels, that are turned together
 FULL = 1.1  # cycles of a multiply-add of the register tile
+MEASURED = 512  # bits of the vectors that this was measured with
 
 
 def conv_shape(eqn: Eqn) -> ConvShape | None:
@@ -72,7 +73,8 @@ def prefers_planes(planes: Function, pixels: Function, cpu: Vectors) -> bool:
         elif any(name in eqn.op.name for name in OTHER_IMAGE_OPS):
             return False
     turned = (eqn for eqn in pixels.eqns if eqn.op.name == "transpose")
-    return total < sum(map(_of_turning, turned))
+    # What is moved one by one is no quicker where vectors are narrow and cycles stand for fewer.
+    return total < sum(map(_of_turning, turned)) * MEASURED / cpu.bits
 
 
 def _over_pixels(shape: ConvShape, lanes: int, winograd: bool) -> float:

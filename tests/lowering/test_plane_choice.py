@@ -36,6 +36,8 @@ def net(dims: str, body: str, result: str) -> str:
         ("4, 20, 60, 50", "c: conv2d[20, kernel=3, padding=1, groups=20]", "4, 20, 60, 50", "NCHW"),
         ("N, 3, 60, 50", "c: conv2d[5, kernel=5, padding=2] |> relu", "N, 5, 60, 50", "NCHW"),
         ("1, 64, 40, 40", "c: conv2d[8, kernel=1]", "1, 8, 40, 40", "NCHW"),
+        # Copied, its channels would lie far apart.
+        ("2, 648, 19, 9", "c: conv2d[1492, kernel=1, stride=2]", "2, 1492, 10, 5", "NHWC"),
         (
             "1, 64, 56, 56",
             "c: conv2d[64, kernel=3, padding=1]",

@@ -19,10 +19,14 @@ LOAD = 2  # cycles; as much for each of the vectors that one of a strided image 
 RESULT, ROW = 4, 3  # cycles that a vector of results takes behind its sum, and a row of them
 TILE = 4  # cycles to begin a tile
 STEP = 2  # cycles that a flat one in place takes longer for each channel, which lie far apart
+# The same where vectors are narrow, in multiply-adds, of which such a core does more in a cycle;
+# also of a copy, not gathered, that the L1 cache doesn't hold.
+NARROW_STEP, HELD = 6, 1 << 15
 COPIED = 3  # cycles of a vector that is copied
 PANEL = 1 << 19  # bytes of gathered pixels that lie in a cache near a core
 FAR = 1 << 20  # bytes of an image that no cache near a core holds
 RUNS = 4 << 20  # bytes of results from which on memory wants long runs
+WIDE = 64  # bytes of a vector
 BYTES = {"float32": 4, "float64": 8}  # of what it takes
 
 # Of an input's vectors (phase, row, column): the (row of the tile, tap) of the results that see it.
@@ -130,6 +134,11 @@ class PlanesPlan:
         place of weights. What was copied is near."""
         results = self.shape.group_out_channels * self.pixels * BYTES[self.dtype]
         return not self.copies and results <= RUNS
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether vectors have less than 512 bits; masks then lie in the registers that sums do."""
+        return self.lanes * BYTES[self.dtype] < WIDE
 
     @property
     def accumulators(self) -> int:
@@ -340,6 +349,15 @@ def _taps_of(shape: ConvShape) -> int:
     return shape.kernel[0] * shape.kernel[1]
 
 
+def _step(plan: PlanesPlan) -> int:
+    """What a tile waits for each channel."""
+    in_place = plan.flat and not plan.copies
+    if not plan.is_narrow:
+        return STEP if in_place else 0
+    copied = plan.flat and not plan.gathers and plan.panel_bytes > HELD
+    return NARROW_STEP if in_place or copied else 0
+
+
 def _cycles(plan: PlanesPlan) -> float:
     """For a plane of results, and one input channel of the group."""
     shape, loads = plan.seen, len(plan.taps(range(plan.seen.kernel[0])))
@@ -347,8 +365,7 @@ def _cycles(plan: PlanesPlan) -> float:
     blocks = plan.strips if plan.flat else -(-plan.out[0] // plan.rows)
     across = 1 if plan.joined else plan.wide / plan.vectors
     apart = 1 if plan.copies else shape.stride[1]
-    in_place = plan.flat and not plan.copies
     part = shape.rows_seen if plan.rolled and plan.rows == 1 else 1.0
-    tile = part * plan.vectors * max(sums, LOAD * apart * loads) + STEP * in_place
+    tile = part * plan.vectors * max(sums, LOAD * apart * loads) + _step(plan)
     results = TILE + plan.channels * (plan.apart * plan.vectors * RESULT + plan.rows * ROW)
     return blocks * across * (tile + results / shape.group_channels) / plan.channels

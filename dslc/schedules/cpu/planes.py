@@ -227,7 +227,15 @@ def _columns(run: _Run) -> Iterator[_Columns]:
 
 
 def _emit_tile(run: _Run, tile: _Tile) -> None:
-    _compute(run, tile)
+    if isinstance(tile.columns, int) or run.plan.copies or not run.plan.is_narrow:
+        _compute(run, tile)
+    else:  # masks would take registers of sums: only the last tile of a row has them
+        most = tile.vectors * run.plan.lanes
+        with T.If(tile.columns == i64(most)):
+            with T.Then():
+                _compute(run, replace(tile, columns=most))
+            with T.Else():
+                _compute(run, tile)
     _finish(run, tile)
 
 
