@@ -183,14 +183,17 @@ def div(value: Size, divisor: Size) -> Size:
     """`value // divisor` of non-negative sizes."""
     if isinstance(value, int) and isinstance(divisor, int):
         return value // divisor
-    return tirx.floordiv(i64(value), i64(divisor))
+    # By a divisor that may be negative, as far as TVM knows, floordiv becomes a choice of two.
+    divide = tirx.floordiv if isinstance(divisor, int) else tirx.truncdiv
+    return divide(i64(value), i64(divisor))
 
 
 def rem(value: Size, divisor: Size) -> Size:
     """`value % divisor` of non-negative sizes."""
     if isinstance(value, int) and isinstance(divisor, int):
         return value % divisor
-    return tirx.floormod(i64(value), i64(divisor))
+    divide = tirx.floormod if isinstance(divisor, int) else tirx.truncmod
+    return divide(i64(value), i64(divisor))
 
 
 def smaller(a: Size, b: Size) -> Size:
