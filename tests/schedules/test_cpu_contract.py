@@ -11,7 +11,7 @@ from dslc.schedules.cpu.contract import unflatten
 
 
 def test_an_index_of_unknown_extents_is_plain_divisions() -> None:
-    """TVM puts a choice in place of each floordiv whose divisor may be negative; simplifying those of
+    """TVM makes a choice of each floordiv whose divisor may be negative; simplifying those of
     one kernel took seven seconds."""
     with IRBuilder() as ib, T.prim_func():
         T.func_name("kernel")
