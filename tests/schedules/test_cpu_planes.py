@@ -126,6 +126,17 @@ def test_pointwise_strips():
     close(run(conv, x, w, machine), forward(x, w, conv), terms(conv))
 
 
+def test_planes_from_end_to_end():
+    """The last of a plane's strips is shorter, and no whole vectors."""
+    conv = shape(batch=2, kernel=(1, 1), padding=NONE, height=301, width=91, channels=20,
+                 out_channels=4, groups=2)  # fmt: skip
+    machine = Machine(256, tasks=2, repeated=True)
+    plan = plan_planes(conv, "float32", machine, flat=True)
+    assert (plan.streams, plan.even, plan.tasks) == (True, False, 2)
+    x, w, _ = arrays(conv)
+    close(run(conv, x, w, machine), forward(x, w, conv), terms(conv))
+
+
 @pytest.mark.parametrize("bits", [256, 128])
 @pytest.mark.parametrize(
     "name", ["wide", "in place", "stride, wide", "pointwise, wide stride", "gathered"]

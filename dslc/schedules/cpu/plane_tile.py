@@ -25,6 +25,8 @@ NARROW_STEP, HELD = 6, 1 << 15
 COPIED = 3  # cycles of a vector that is copied
 PANEL = 1 << 19  # bytes of gathered pixels that lie in a cache near a core
 FAR = 1 << 20  # bytes of an image that no cache near a core holds
+FEW, LONG = 5, 512  # channels of results, and pixels, of planes that are read from end to end
+SUMS = 4096  # of a strip of them
 RUNS = 4 << 20  # bytes of results from which on memory wants long runs
 WIDE = 64  # bytes of a vector
 BYTES = {"float32": 4, "float64": 8}  # of what it takes
@@ -120,6 +122,13 @@ class PlanesPlan:
         """Whether pixels of the next tile are asked for: of planes that come from memory it reads a
         few lines each, which the hardware doesn't foresee."""
         return self.flat and not self.copies and self.far
+
+    @property
+    def streams(self) -> bool:
+        """Whether planes are read one after the other (`plane_stream.py`), as they come from memory
+        for few results. Measured with narrow vectors alone."""
+        few = self.shape.group_out_channels <= FEW and self.pixels >= LONG
+        return self.is_narrow and self.flat and not self.copies and self.far and few
 
     @property
     def far(self) -> bool:
@@ -354,6 +363,8 @@ def _step(plan: PlanesPlan) -> int:
     in_place = plan.flat and not plan.copies
     if not plan.is_narrow:
         return STEP if in_place else 0
+    if plan.streams:
+        return 0
     copied = plan.flat and not plan.gathers and plan.panel_bytes > HELD
     return NARROW_STEP if in_place or copied else 0
 

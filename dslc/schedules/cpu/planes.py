@@ -62,7 +62,9 @@ from dslc.schedules.cpu.plane_image import (
     planes_in_place,
     taken_apart,
 )
-from dslc.schedules.cpu.plane_tile import PlanesPlan, choose_tile, fit_flat, takes_planes
+from dslc.schedules.cpu.plane_stream import emit_strip, stream_tile
+from dslc.schedules.cpu.plane_tile import SUMS, PlanesPlan, choose_tile, fit_flat, takes_planes
+from dslc.schedules.cpu.register_tile import allocate
 from dslc.schedules.cpu.split import Group, split
 
 IN_FLIGHT = 4  # accumulators that hide the latency of a multiply-add
@@ -116,6 +118,10 @@ def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
     """As many rows as half of the L2 cache holds; if what is copied is read only once, of the L1
     cache, but not so few that most rows would be copied twice."""
     shape, length = plan.shape, plan.length
+    if plan.streams:
+        count = max(-(-length * shape.group_out_channels // SUMS), _least_strips(shape, tasks))
+        vectors = -(-length // plan.lanes)
+        return -(-vectors // min(count, vectors)) * plan.lanes
     row = plan.pitch * plan.planes * shape.group_channels * ITEMSIZE[plan.dtype]
     if plan.gathers:
         row = shape.out[1] * plan.seen.group_channels * ITEMSIZE[plan.dtype]
@@ -123,8 +129,7 @@ def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
     if plan.copies and shape.group_out_channels == plan.channels:
         twice = plan.strip_rows - plan.strip
         rows = min(rows, max(machine.l1_bytes // 2 // row, COPIED_ONCE * twice))
-    batch = shape.batch if isinstance(shape.batch, int) and shape.batch else 1
-    count = max(-(-length // max(1, rows)), -(-tasks // (batch * shape.groups)))
+    count = max(-(-length // max(1, rows)), _least_strips(shape, tasks))
     if plan.flat:  # equal strips have no tiles that are wider than what is left
         even = (n for n in range(count, min(2 * count, length + 1)) if length % n == 0)
         if (n := next(even, 0)) > 0 and (plan.copies or n == 1):
@@ -132,6 +137,12 @@ def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
     unit = plan.vectors * plan.lanes if plan.flat and not plan.copies else plan.rows
     blocks = -(-length // unit)
     return -(-blocks // min(count, blocks)) * unit
+
+
+def _least_strips(shape: ConvShape, tasks: int) -> int:
+    """Of each image's groups, for all tasks to have one."""
+    batch = shape.batch if isinstance(shape.batch, int) and shape.batch else 1
+    return -(-tasks // (batch * shape.groups))
 
 
 def emit_planes(
@@ -145,6 +156,9 @@ def emit_planes(
     dtype, size = plan.dtype, plan.accumulators * plan.lanes
 
     def body(task: Expr, tasks: int) -> None:
+        if plan.streams:
+            _streams(plan, x, w, epilogue, task, tasks)
+            return
         accumulators, results = local(size * plan.sets, dtype), local(size, dtype)
         with loop(*share(product(extents), task, tasks)) as item:
             image, group, strip = (T.bind(i) for i in unflatten(item, extents))
@@ -159,6 +173,18 @@ def emit_planes(
             _strip(_Run(plan, view, w, epilogue, accumulators, results, image, group, first, left))
 
     run_tasks(plan.tasks, shape.work, body)
+
+
+def _streams(
+    plan: PlanesPlan, x: Operand, w: Operand, epilogue: Epilogue, task: Expr, tasks: int
+) -> None:
+    """A task's strips, of planes that are read from end to end."""
+    extents = (plan.shape.batch, plan.shape.groups, plan.strips)
+    registers = allocate([stream_tile(plan)])
+    with loop(*share(product(extents), task, tasks)) as item:
+        image, group, strip = (T.bind(i) for i in unflatten(item, extents))
+        view = planes_in_place(plan, x, image, group, strip)
+        emit_strip(plan, view, w, registers, epilogue, image, group, strip)
 
 
 def _part(plan: PlanesPlan, strip: Expr) -> tuple[Expr, Size]:

@@ -1,0 +1,62 @@
+"""1x1 convolution of NCHW images to few channels: planes are read from end to end of long strips.
+
+Each image is a matrix [channels, pixels] in memory, and its results are a few rows of weights by
+it. A tile reads a few vectors of every plane, each on another page, for few multiply-adds. Here
+some planes are added to sums that stay in the cache before the next ones are read
+(`row_stream.py`).
+
+Non-goals: which convolutions are worth it (`PlanesPlan.streams`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm.tirx.script import builder as T
+
+from dslc.schedules.cpu import row_stream
+from dslc.schedules.cpu.contract import Epilogue, Expr, Operand, i64
+from dslc.schedules.cpu.plane_image import PlaneView
+from dslc.schedules.cpu.plane_tile import PlanesPlan
+from dslc.schedules.cpu.register_tile import Registers, Tile
+
+
+def emit_strip(
+    plan: PlanesPlan, view: PlaneView, w: Operand, registers: Registers, epilogue: Epilogue,
+    image: Expr, group: Expr, strip: Expr,
+) -> None:  # fmt: skip
+    """The results of a strip of an image's group."""
+    shape, tile = plan.shape, stream_tile(plan)
+    first, outputs = T.bind(strip * plan.strip), shape.group_out_channels
+    channel = T.bind(group * outputs)
+    rows = T.bind(w.at(channel, i64(0), i64(0), i64(0)))
+    weights = Operand(w.buffer, plan.dtype, (shape.group_channels, 1), rows)
+    planes = Operand(view.buffer, plan.dtype, (view.channel, 1), view.at(0, 0, 0, 0))
+
+    def columns(count: int) -> None:
+        row_stream.emit(tile, registers, shape.group_channels, count, weights, planes)
+        row_stream.finish(
+            tile, registers, count,
+            lambda o, j: (image, channel + o, i64(0), first + j), epilogue,
+        )  # fmt: skip
+
+    _of_either(plan, strip, columns)
+
+
+def _of_either(plan: PlanesPlan, strip: Expr, body: Callable[[int], None]) -> None:
+    """`body` of the pixels of a strip; the last one may have fewer."""
+    last = plan.length - plan.strip * (plan.strips - 1)
+    if plan.even or plan.strips == 1:
+        body(last)
+        return
+    with T.If(strip < i64(plan.strips - 1)):
+        with T.Then():
+            body(plan.strip)
+        with T.Else():
+            body(last)
+
+
+def stream_tile(plan: PlanesPlan) -> Tile:
+    """All channels of a group by a strip."""
+    vectors = -(-plan.strip // plan.lanes)
+    return Tile(plan.shape.group_out_channels, vectors, plan.lanes, plan.dtype)
