@@ -103,7 +103,7 @@ BY_NAME = {model.name: model for model in MODELS}
 
 @pytest.fixture(scope="module")
 def compiled() -> Lockstep:
-    return Lockstep(MODELS, tasks=1)
+    return Lockstep(MODELS, tasks=1, level=0)
 
 
 @pytest.mark.parametrize("name", BY_NAME)

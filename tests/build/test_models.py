@@ -31,7 +31,7 @@ DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.dl"
 
 @pytest.fixture(scope="module")
 def serial() -> Lockstep:
-    return Lockstep(CORPUS, tasks=1)
+    return Lockstep(CORPUS, tasks=1, level=0)  # LLVM would take a minute for more
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def parallel() -> Iterator[Lockstep]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "PARALLEL_OPERATIONS", 1)
         patch.setattr(contract, "PARALLEL_WORK", 1)
-        yield Lockstep([MODELS[name] for name in PARALLEL], tasks=2)
+        yield Lockstep([MODELS[name] for name in PARALLEL], tasks=2, level=0)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -68,7 +68,7 @@ def compiled() -> Compiled:
         arguments = tuple(Argument(p.name, "input") for p in function.params)
         outputs = tuple(f"r{i}" for i in range(len(function.results)))
         entries.append(Entry(name, function, arguments, outputs))
-    return compile_all(entries, tasks=2)
+    return compile_all(entries, tasks=2, level=0)
 
 
 def wanted(name: str, given: dict[str, Any]) -> list[Any]:
