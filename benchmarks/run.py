@@ -6,6 +6,8 @@ Each thread count runs in a process of its own, because libraries fix their pool
 it, ours and the peers alternate. Ratio = best peer's time / ours: above 1, ours is faster. With
 `--only`, the other rows of the results stay as they were.
 
+Results of a CPU without AVX-512 lie in a folder of their own there, `avx2`.
+
 A race that met a busy core or memory is run again, up to `--tries` times (race.Core).
 """
 

@@ -11,6 +11,8 @@ that are shorter than a vector are joined: a tile's rows lie one after the other
 with the pixels between them that no result has (`plane_tile.py` decides). A 1x1 kernel reads its
 planes as one row each, in place. So does a larger one where so many channels come of an image that
 it pays to gather first what each position of the kernel sees of it: there is no pixel between.
+Where few channels come of planes that lie in memory, these are read from end to end instead
+(`plane_stream.py`).
 
 Images with padding or strides are mostly copied first, strip by strip (`plane_image.py`); weights
 are read where they lie, [O, C / groups, KH, KW].
@@ -118,7 +120,7 @@ def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
     """As many rows as half of the L2 cache holds; if what is copied is read only once, of the L1
     cache, but not so few that most rows would be copied twice."""
     shape, length = plan.shape, plan.length
-    if plan.streams:
+    if plan.streams:  # as long as their sums stay in the L1 cache
         count = max(-(-length * shape.group_out_channels // SUMS), _least_strips(shape, tasks))
         vectors = -(-length // plan.lanes)
         return -(-vectors // min(count, vectors)) * plan.lanes
