@@ -179,9 +179,11 @@ def test_a_left_side_along_rows_is_turned(monkeypatch, kind, m, k, tasks, blocks
 
 @pytest.mark.parametrize(("kind", "m", "n", "k", "tasks"), [
     ("NP", 500, 70, 70, 1), ("NN", 500, 70, 70, 1), ("TT", 501, 71, 66, 2), ("TN", 300, 512, 64, 3),
+    ("NN", 300, 512, 64, 2),
 ])  # fmt: skip
 def test_blocks_of_rows_stay_in_the_cache(kind, m, n, k, tasks):
-    """Panels that are packed for the first one are there for the others."""
+    """Panels that are packed for the first one are there for the others. In the last case each
+    task has all rows, of some columns."""
     machine = Machine(256, tasks, l2_bytes=k * 4 * 4 * 60)
     plan = check(kind, m, n, k, machine=machine)
     assert plan.high == 60

@@ -102,7 +102,8 @@ def emit_matmul(
             each = plan.blocks // shares["rows"] if plan.high else 1
             for begin, end in ((0, 1), (1, each)) if plan.keeps else ((0, each),):
                 with loop(begin, end) as block:
-                    number = task if each == 1 else T.bind(task * each + block)
+                    first = task if plan.split == "rows" else i64(0)
+                    number = first if each == 1 else T.bind(first * each + block)
                     row_ranges = _group_ranges(rows, number, shares["rows"] * each)
                     column_ranges = _group_ranges(columns, task, shares["columns"])
                     order = _rows_outside if plan.rows_outside else _columns_outside
