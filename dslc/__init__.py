@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from dslc.diagnostics import CompileError, Diagnostic
 
 if TYPE_CHECKING:
-    from dslc.api import check, compile, lower, merge, parse
+    from dslc.api import check, compile, export_onnx, lower, merge, parse
     from dslc.build.errors import BuildError
     from dslc.jupyter import load_ipython_extension
+    from dslc.onnx.writing_errors import ExportError
     from dslc_runtime import (
         ArgumentError,
         ArtifactError,
@@ -38,12 +39,14 @@ __all__ = [
     "CompileError",
     "DeviceError",
     "Diagnostic",
+    "ExportError",
     "LoadReport",
     "Model",
     "StepResult",
     "Trainer",
     "check",
     "compile",
+    "export_onnx",
     "load",
     "load_ipython_extension",
     "lower",
@@ -54,10 +57,12 @@ __all__ = [
 _HOME = {
     "check": "dslc.api",
     "compile": "dslc.api",
+    "export_onnx": "dslc.api",
     "lower": "dslc.api",
     "merge": "dslc.api",
     "parse": "dslc.api",
     "BuildError": "dslc.build.errors",
+    "ExportError": "dslc.onnx.writing_errors",
     "load_ipython_extension": "dslc.jupyter",
     "ArgumentError": "dslc_runtime",
     "ArtifactError": "dslc_runtime",

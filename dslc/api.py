@@ -16,10 +16,12 @@ from typing import Any, Literal, overload
 
 from dslc.build import merging, session
 from dslc.build.given import Weights
-from dslc.build.special import Sizes
+from dslc.build.special import Sizes, check_sizes
 from dslc.build.target import parse_targets, with_memory
 from dslc.diagnostics import CompileError, Diagnostic
 from dslc.ir.core import Program
+from dslc.onnx import writing, writing_files
+from dslc.onnx.writing import Exported
 from dslc.semantics import check as checking
 from dslc.semantics.elaborate import Setting
 from dslc.source import SourceFile
@@ -94,6 +96,52 @@ def merge(
     ArgumentError (the weights are wrong, or there is nothing to merge).
     """
     return merging.merge(source_file(source), weights, model, set)[0]
+
+
+def export_onnx(
+    source: Source,
+    output: str | Path,
+    *,
+    weights: Weights | None = None,
+    model: str | None = None,
+    set: Mapping[str, Setting] | None = None,
+    entry: str | None = None,
+    dims: Mapping[str, int] | None = None,
+    missing: Sequence[str] = (),
+    seed: int = 0,
+    opset: int | None = None,
+) -> Exported:
+    """Writes a model as ONNX to the file `output`, whole or not at all; what was written.
+
+    weights, missing, seed: the numbers, as for `compile`. model: which one, where the file holds
+    several. set: the model's static parameters by name. entry: which one, where the model has
+    several and none is `forward`. dims: sizes of dynamic dims, which are fixed; the others stay
+    symbolic. opset: ONNX's version of its operators, by default 18.
+
+    Inputs, outputs and weights have the names that they have in the source. A state that a call
+    changes is an input, which may be left out at the first call, and an output `next.NAME`. A model
+    of 2 GiB or more keeps its weights in `output` with `.data` behind it. Nothing is compiled.
+
+    Raises CompileError (the program is wrong), ArgumentError (the weights or dims are), ExportError
+    (there is no such entry or opset), OSError (the file can't be written).
+    """
+    from importlib.metadata import version
+
+    file = source_file(source)
+    program = session.program_of(file, model, set)
+    sizes = dict(dims or {})
+    check_sizes(program, {name: (size,) for name, size in sizes.items()})
+    values, report = session.first_values(program, weights, missing, seed)
+    made = writing.written(
+        program,
+        values,
+        entry=entry,
+        sizes=sizes,
+        opset=writing.USUAL_OPSET if opset is None else opset,
+        producer_version=version("dslc"),
+    )
+    files = writing_files.save(made, Path(output))
+    return Exported(files, made.inputs, made.outputs, len(made.model.graph.node), report)
 
 
 @overload

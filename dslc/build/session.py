@@ -100,7 +100,7 @@ def _check_kept(training: bool, targets: Sequence[Target]) -> None:
         raise ArgumentError("bf16-weights is for CPUs; on a GPU there is the precision bf16")
 
 
-def _first_values(
+def first_values(
     program: Program, weights: Weights | None, missing: Sequence[str], seed: int
 ) -> tuple[dict[str, Array], LoadReport | None]:
     """The variables' values, those given and the others from their initialisers; and the report of
@@ -141,7 +141,7 @@ def write(
 ) -> LoadReport | None:
     """Writes the artifact, whole or not at all, and tells what became of the weights given.
     ArgumentError, ArtifactError."""
-    values, report = _first_values(built.program, weights, missing, seed)
+    values, report = first_values(built.program, weights, missing, seed)
     name = Path(source.path).name if source.path else "model.dl"
     write_artifact(path, built.manifest, built.libraries, values, {name: source.text})
     return report
@@ -159,7 +159,7 @@ def load_built(
     module = built.module
     if module is None:
         module = load_library(built.libraries[target.file], built.manifest.model)
-    values, report = _first_values(built.program, weights, missing, seed)
+    values, report = first_values(built.program, weights, missing, seed)
     model = Model.from_parts(built.manifest, module, values, threads=threads)
     model.report = report
     return model

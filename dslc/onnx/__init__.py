@@ -1,0 +1,1 @@
+"""ONNX models in (as source text and weights) and out."""
