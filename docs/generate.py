@@ -10,7 +10,6 @@ Non-goals: the pages' looks (mkdocs.yml).
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from dslc.cli import COMMANDS, command_parser
+from dslc.cli import COMMANDS, command_module, command_parser
 from dslc.commands.doc import library_opening, library_page
 from dslc.commands.explain import FAMILIES
 from dslc.diagnostics import render_all
@@ -149,7 +148,7 @@ def command(name: str) -> Iterator[str]:
     parser = command_parser(name)
     parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=100)
     yield f"## dslc {name}"
-    told = importlib.import_module(f"dslc.commands.{name}").__doc__ or ""
+    told = command_module(name).__doc__ or ""
     yield told.strip()
     usage = parser.format_usage().rstrip().removeprefix("usage: ").replace("\n       ", "\n")
     yield f"```text\n{usage}\n```"

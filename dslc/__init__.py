@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dslc.diagnostics import CompileError, Diagnostic
 
 if TYPE_CHECKING:
-    from dslc.api import check, compile, export_onnx, lower, merge, parse
+    from dslc.api import check, compile, export_onnx, import_onnx, lower, merge, parse
     from dslc.build.errors import BuildError
     from dslc.jupyter import load_ipython_extension
     from dslc.onnx.writing_errors import ExportError
@@ -47,6 +47,7 @@ __all__ = [
     "check",
     "compile",
     "export_onnx",
+    "import_onnx",
     "load",
     "load_ipython_extension",
     "lower",
@@ -58,6 +59,7 @@ _HOME = {
     "check": "dslc.api",
     "compile": "dslc.api",
     "export_onnx": "dslc.api",
+    "import_onnx": "dslc.api",
     "lower": "dslc.api",
     "merge": "dslc.api",
     "parse": "dslc.api",

@@ -144,6 +144,19 @@ def export_onnx(
     return Exported(files, made.inputs, made.outputs, len(made.model.graph.node), report)
 
 
+def import_onnx(path: str | Path) -> tuple[str, dict[str, Any]]:
+    """An ONNX model as `.dl` source text and its weights, arrays by name.
+
+    `compile(text, weights=weights)` takes both. Dims that have a name in the model stay dynamic.
+    Raises CompileError where the file is no ONNX model or can't be said in `.dl` (each operator
+    that is not supported is named, with its nodes), OSError where it can't be read.
+    """
+    from dslc.onnx.reading.importing import import_file
+
+    imported = import_file(Path(path))
+    return imported.text, imported.weights
+
+
 @overload
 def compile(
     source: Source,

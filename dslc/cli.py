@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from dslc.diagnostics import CompileError, InternalError
 
@@ -27,6 +29,7 @@ COMMANDS = {
     "train": "train a model on an .npz file",
     "eval": "loss and metrics on an .npz file",
     "export": "write a model as ONNX",
+    "import": "an ONNX model as .dl source text and weights",
     "merge": "weights of low rank (LoRA) merged into the plain model's",
     "show": "any stage of the compiler as text",
     "explain": "what an error code means, with examples",
@@ -64,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(unknown_command(name), file=sys.stderr)
         return EXIT_USAGE
-    module = importlib.import_module(f"dslc.commands.{name}")
+    module = command_module(name)
     args = command_parser(name).parse_args(rest)
     try:
         return int(module.run(args))
@@ -81,10 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report(error, name)
 
 
+def command_module(name: str) -> Any:
+    """The module of a command; that of one which Python has for itself (`import`) ends with `_`."""
+    return importlib.import_module(f"dslc.commands.{name}{'_' * keyword.iskeyword(name)}")
+
+
 def command_parser(name: str) -> argparse.ArgumentParser:
     """The options of a command."""
     parser = argparse.ArgumentParser(prog=f"dslc {name}", description=COMMANDS[name])
-    importlib.import_module(f"dslc.commands.{name}").arguments(parser)
+    command_module(name).arguments(parser)
     parser.add_argument(
         "--traceback", action="store_true", help="show where in dslc an error came from"
     )

@@ -1,0 +1,1 @@
+"""From ONNX to `.dl`: `importing.py` begins it."""

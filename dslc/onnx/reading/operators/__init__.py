@@ -1,0 +1,30 @@
+"""What each operator of ONNX is in `.dl`: one table, put together from those of the families.
+
+An entry is `(domain, operator): handler`; a handler takes the `Writer` and the `Node`, and gives
+the node's results, or raises `Refused`. To add an operator, add one entry to its family's `TABLE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from dslc.onnx.reading.nodes import Node
+from dslc.onnx.reading.operators import (
+    activation,
+    conv,
+    elementwise,
+    linear,
+    norm,
+    pool,
+    shape,
+)
+from dslc.onnx.reading.values import Value
+from dslc.onnx.reading.writer import Writer
+
+Handler = Callable[[Writer, Node], "Value | Sequence[Value]"]
+
+HANDLERS: dict[tuple[str, str], Handler] = {
+    ("", name): handler
+    for family in (activation, conv, elementwise, linear, norm, pool, shape)
+    for name, handler in family.TABLE.items()
+}
