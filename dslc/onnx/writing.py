@@ -35,6 +35,8 @@ else:
 # The oldest opset with all that is written, and the one that a model has if none is asked for:
 # ONNX Runtime runs it since 1.14 (February 2023).
 LEAST_OPSET, USUAL_OPSET = 17, 18
+# What leaves a program with fewer equations and no ops but those that the language has.
+PASSES = (*pipeline.SIMPLIFY, *pipeline.each("scans"), *pipeline.SIMPLIFY)
 # What stands before the name of a state that a call hands in, where it hands it out again.
 NEXT = "next."
 
@@ -79,7 +81,7 @@ def written(
     if not LEAST_OPSET <= opset <= newest:
         raise ExportError(f"the opset is {LEAST_OPSET} to {newest}, not {opset}")
     called = _entry(program, entry)
-    program = pipeline.run(replace(program, entries=(called,)), pipeline.SIMPLIFY)
+    program = pipeline.run(replace(program, entries=(called,)), PASSES)
     called = _fixed(program.entries[0], sizes or {})
     writer = _Writer(called, values, opset)
     graph = writer.graph(program.name, _told(program, called))
@@ -93,7 +95,9 @@ def written(
     )
     inputs = tuple(info.name for info in graph.input)
     outputs = tuple(info.name for info in graph.output)
-    return Written(model, writer.model.initialisers, inputs, outputs)
+    read = {*outputs, *inputs}.union(*map(read_by, graph.node))
+    arrays = {n: array for n, array in writer.model.initialisers.items() if n in read}
+    return Written(model, arrays, inputs, outputs)
 
 
 def _ir_version(opset: int) -> int:
@@ -147,8 +151,9 @@ class _Writer:
         walk(top, function, scope)
         top.stem, top.doc = "", ""
         outputs = self.outputs(function, results, scope)
+        nodes = used(top.nodes, results)
         made: onnx.GraphProto = helper.make_graph(
-            top.nodes,
+            nodes,
             name,
             [info for info, _ in inputs],
             outputs,
@@ -192,6 +197,27 @@ class _Writer:
             renamed[source] = name
         rename(top.nodes, renamed)
         return [tensor_info(name, value.type) for name, value in zip(names, function.results)]
+
+
+def used(nodes: Sequence[onnx.NodeProto], results: Sequence[str]) -> list[onnx.NodeProto]:
+    """The nodes that results depend on, in their order."""
+    wanted, kept = set(results), []
+    for node in reversed(nodes):
+        if wanted.isdisjoint(node.output):
+            continue
+        kept.append(node)
+        wanted.update(read_by(node))
+    return kept[::-1]
+
+
+def read_by(node: onnx.NodeProto) -> set[str]:
+    """Names of what a node reads, and the nodes of its bodies."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            names.update(value.name for value in attribute.g.output)
+            names.update(name for inner in attribute.g.node for name in read_by(inner))
+    return names
 
 
 def rename(nodes: Sequence[onnx.NodeProto], names: Mapping[str, str]) -> None:

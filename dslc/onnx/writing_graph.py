@@ -97,6 +97,8 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.stem, self.doc = "", ""
         self._made: dict[Any, str] = {}
+        # What tensors are with their dims in another order.
+        self.perms: dict[str, tuple[str, tuple[int, ...]]] = {}
         # How dim variables follow: (dim of an input - rest) / factor.
         self._told: dict[str, tuple[Held, int, Dim, Dim]] = {}
 
@@ -149,7 +151,7 @@ class Graph:
     def scalar(self, value: float, dtype: DType) -> str:
         """A number as a tensor without dims."""
         array = np.asarray(value).astype(numpy_dtype(dtype))
-        return self.model.array(array, f"{dtype}_{array}".replace("-", "m"))
+        return self.model.array(array, f"{dtype}_{array[()]}".replace("-", "m"))
 
     def ints(self, values: Sequence[int]) -> str:
         """Integers as an i64 vector."""

@@ -22,7 +22,7 @@ from dslc.ops.reads import ReadAttrs
 
 
 def _clipped(graph: Graph, index: str, low: str, high: str) -> str:
-    return graph.node("Min", graph.node("Max", index, low), high)
+    return graph.node("Clip", index, low, high)
 
 
 def _valid(case: Case, size: Dim) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
+from dslc.ir.core import Eqn
 from dslc.ir.dims import Dim
 from dslc.onnx.writing_elementwise import Rule, computed
 from dslc.onnx.writing_graph import Case, Graph, Held
@@ -19,7 +20,7 @@ from dslc.ops.windows import (
 )
 
 
-def _turned(graph: Graph, name: str, rank: int, turn: bool) -> str:
+def swapped(graph: Graph, name: str, rank: int, turn: bool) -> str:
     """With the last two dims swapped."""
     perm = [*range(rank - 2), rank - 1, rank - 2]
     return transposed(graph, name, perm) if turn else name
@@ -27,8 +28,8 @@ def _turned(graph: Graph, name: str, rank: int, turn: bool) -> str:
 
 def _matmul(case: Case) -> Held:
     attrs, rank = cast(MatmulAttrs, case.eqn.attrs), case.types[0].rank
-    a = _turned(case.graph, case.full(0), rank, attrs.transpose_a)
-    b = _turned(case.graph, case.full(1), rank, attrs.transpose_b)
+    a = swapped(case.graph, case.full(0), rank, attrs.transpose_a)
+    b = swapped(case.graph, case.full(1), rank, attrs.transpose_b)
     return case.whole(case.node("MatMul", a, b))
 
 
@@ -52,11 +53,16 @@ def _pads(attrs: ConvAttrs | PoolAttrs) -> list[int]:
 def _conv2d(case: Case) -> Held:
     attrs, graph = cast(ConvAttrs, case.eqn.attrs), case.graph
     image = _channels_first(graph, case.full(0), attrs.layout)
-    name = case.node("Conv", image, case.full(1), **_window(attrs, case.types[1].dims[2:]))
+    name = case.node("Conv", image, case.full(1), **conv_operands(case.eqn))
     return case.whole(_back(graph, name, attrs.layout))
 
 
-def _window(attrs: ConvAttrs, kernel: tuple[Dim, ...]) -> dict[str, object]:
+def conv_operands(eqn: Eqn) -> dict[str, Any]:
+    """Attributes of ONNX's `Conv` for a `conv2d`."""
+    return _window(cast(ConvAttrs, eqn.attrs), eqn.inputs[1].type.dims[2:])
+
+
+def _window(attrs: ConvAttrs, kernel: tuple[Dim, ...]) -> dict[str, Any]:
     return {
         "kernel_shape": list(kernel),
         "strides": list(attrs.stride),
@@ -92,32 +98,30 @@ def _conv2d_input_gradient(case: Case) -> Held:
     return case.whole(_back(graph, name, attrs.layout))
 
 
-def _pool(case: Case, op_type: str, **more: int) -> Held:
+def _pool(case: Case, op_type: str) -> Held:
     attrs, graph = cast(PoolAttrs, case.eqn.attrs), case.graph
-    name = case.node(
-        op_type,
-        _channels_first(graph, case.full(0), attrs.layout),
-        kernel_shape=list(attrs.kernel),
-        strides=list(attrs.stride),
-        pads=_pads(attrs),
-        **more,
-    )
+    image = _channels_first(graph, case.full(0), attrs.layout)
+    name = case.node(op_type, image, **pool_operands(case.eqn))
     return case.whole(_back(graph, name, attrs.layout))
 
 
-def _max_pool2d(case: Case) -> Held:
-    return _pool(case, "MaxPool")
-
-
-def _avg_pool2d(case: Case) -> Held:
-    counted = cast(AveragePoolAttrs, case.eqn.attrs).count_include_pad
-    return _pool(case, "AveragePool", count_include_pad=int(counted))
+def pool_operands(eqn: Eqn) -> dict[str, Any]:
+    """Attributes of ONNX's pools."""
+    attrs = cast(PoolAttrs, eqn.attrs)
+    told = {
+        "kernel_shape": list(attrs.kernel),
+        "strides": list(attrs.stride),
+        "pads": _pads(attrs),
+    }
+    if isinstance(attrs, AveragePoolAttrs):
+        return {**told, "count_include_pad": int(attrs.count_include_pad)}
+    return told
 
 
 RULES: dict[str, Rule] = {
     "matmul": computed(_matmul),
     "conv2d": computed(_conv2d),
     "conv2d_input_gradient": computed(_conv2d_input_gradient),
-    "max_pool2d": computed(_max_pool2d),
-    "avg_pool2d": computed(_avg_pool2d),
+    "max_pool2d": computed(lambda case: _pool(case, "MaxPool")),
+    "avg_pool2d": computed(lambda case: _pool(case, "AveragePool")),
 }

@@ -47,8 +47,16 @@ def _reshape(case: Case) -> Held:
 
 
 def transposed(graph: Graph, name: str, perm: Sequence[int]) -> str:
-    """With dim i what was dim `perm[i]`."""
-    return name if list(perm) == sorted(perm) else graph.node("Transpose", name, perm=list(perm))
+    """With dim i what was dim `perm[i]`; of a tensor that is one with its dims moved already, it is
+    made in one step."""
+    if name in graph.perms:
+        name, before = graph.perms[name]
+        perm = [before[axis] for axis in perm]
+    if list(perm) == sorted(perm):
+        return name
+    made = graph.node("Transpose", name, perm=list(perm))
+    graph.perms[made] = (name, tuple(perm))
+    return made
 
 
 def _transpose(case: Case) -> Held:

@@ -16,6 +16,8 @@ from dslc.onnx import (
 )
 from dslc.onnx.writing_elementwise import Rule, all_of
 from dslc.onnx.writing_graph import Case, Graph, Scope
+from dslc.onnx.writing_match import plan
+from dslc.onnx.writing_patterns import FINDERS
 from dslc.onnx.writing_scan import scan_rule
 
 _GRADIENT = "only training makes gradients"
@@ -44,9 +46,15 @@ REFUSED: dict[str, str] = {
 
 def walk(graph: Graph, function: Function, scope: Scope) -> None:
     """Writes the equations of a function, whose parameters are in `scope`, in their order."""
+    found = plan(function, FINDERS, graph.model.opset)
     for eqn in function.eqns:
+        if found.needed.isdisjoint(eqn.outputs):
+            continue
         graph.at(eqn.origin)
-        write(graph, eqn, scope)
+        if eqn in found.fused:
+            scope[eqn.outputs[0]] = found.fused[eqn].write(graph, scope)
+        else:
+            write(graph, eqn, scope)
 
 
 def write(graph: Graph, eqn: Eqn, scope: Scope) -> None:
