@@ -159,10 +159,10 @@ def test_panels_of_bf16(bits, m):
 def test_panels_are_packed_ahead(kind, m, n, k, bits):
     """255 columns: the last tile has as many vectors as the others, but not as many columns."""
     machine = Machine(bits, tasks=2, l2_bytes=1024 if bits == 512 else 1 << 17)
-    plan = check(kind, m, n, k, machine=machine)
-    assert plan.ahead is not None
-    assert plan.ahead.copies == (kind[1] == "N")
-    assert plan.ahead.each * plan.ahead.tiles * plan.ahead.steps >= k * plan.vectors
+    ahead = check(kind, m, n, k, machine=machine).ahead(k)
+    assert ahead is not None
+    assert ahead.copies == (kind[1] == "N")
+    assert ahead.each * ahead.tiles * ahead.steps >= k * ahead.vectors
 
 
 @pytest.mark.parametrize(("kind", "m", "k", "tasks", "blocks"), [
@@ -188,6 +188,25 @@ def test_blocks_of_rows_stay_in_the_cache(kind, m, n, k, tasks):
     plan = check(kind, m, n, k, machine=machine)
     assert plan.high == 60
     assert plan.keeps == (kind[1] != "P")
+
+
+@pytest.mark.parametrize(("kind", "m", "n", "k", "tasks", "parts"), [
+    ("NP", 29, 70, 101, 1, 6), ("NN", 30, 70, 50, 1, 3), ("NT", 30, 70, 39, 1, 2),
+    ("TN", 200, 70, 101, 2, 6),
+])  # fmt: skip
+def test_sums_of_parts_lie_in_scratch(monkeypatch, kind, m, n, k, tasks, parts):
+    """Where the L2 cache holds few rows of all steps."""
+    monkeypatch.setattr(matmul_plan, "DEPTH", 20)
+    plan = check(kind, m, n, k, machine=Machine(256, tasks, l2_bytes=1 << 13))
+    assert -(-k // plan.depth) == parts
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(9, 100, 70), (3, 50, 70)])
+def test_panels_behind_the_cache_are_asked_for(monkeypatch, m, n, k):
+    monkeypatch.setattr(matmul_plan, "NEAR_MEMORY", 1)
+    plan = check("NP", m, n, k, machine=Machine(256, l2_bytes=1024))
+    assert plan.asks is not None
+    assert plan.asks.tiles * plan.asks.steps * plan.asks.each >= k // 4 * 4 * plan.width
 
 
 def test_panels_of_doubles_are_packed_ahead():

@@ -14,12 +14,15 @@ N and batch extents at some cost.
 
 Of pairs of bf16 (`dots.py`) K and the operands count in pairs.
 
-Non-goals: blocking of K (measured: no gain up to K = 50,000), integers.
+K goes in parts only where registers are few (with AVX-512 there is no gain up to K = 50,000); sums
+of the parts before lie in scratch.
+
+Non-goals: integers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -59,12 +62,14 @@ from dslc.schedules.cpu.register_tile import (
     ColumnReader,
     Registers,
     Tile,
+    add,
     allocate,
     clear,
     copy_out,
     finish,
     finish_parts,
     reduce_segment,
+    save,
 )
 from dslc.schedules.cpu.split import Group, split
 
@@ -93,7 +98,9 @@ def emit_matmul(
     def body(task: Expr, tasks: int) -> None:
         shares = {axis: tasks if plan.split == axis else 1 for axis in ("batch", "rows", "columns")}
         registers = dot_tile.allocate(tiles) if plan.dots else allocate(tiles)
-        run = _Run(plan, a, b, epilogue, scratch, task, tasks, registers, turn, ahead)
+        run = _Run(
+            plan, a, b, epilogue, scratch, task, tasks, registers, turn, ahead, plan.k
+        )  # fmt: skip
         start, stop = share(product(plan.batch), task, shares["batch"])
         with loop(start, stop) as flat:
             where = unflatten(flat, plan.batch)
@@ -107,8 +114,8 @@ def emit_matmul(
                     row_ranges = _group_ranges(rows, number, shares["rows"] * each)
                     column_ranges = _group_ranges(columns, task, shares["columns"])
                     order = _rows_outside if plan.rows_outside else _columns_outside
-                    given = replace(_left(run, where, row_ranges), packs=begin == 0)
-                    order(given, where, row_ranges, column_ranges)
+                    for part in _parts(replace(run, packs=begin == 0)):
+                        order(_left(part, where, row_ranges), where, row_ranges, column_ranges)
 
     run_tasks(plan.tasks, plan.work, body, plan.least)
 
@@ -134,7 +141,11 @@ class _Run:
     registers: Registers
     turn: Expr | None
     ahead: Callable[[Expr, Expr], None] | None
+    steps: Size  # of K
     packs: bool = True  # or all panels are packed already
+    first: Size = 0  # the step of K that these begin with
+    last: bool = True  # steps of K, so that results are handed on
+    top: Size = 0  # row of those whose sums lie in scratch
 
     @property
     def scratch_base(self) -> Size:
@@ -143,6 +154,28 @@ class _Run:
             return 0
         part = self.plan.part(self.plan.k)
         return address(self.scratch.offset, (self.task if self.tasks > 1 else 0, part))
+
+
+def _parts(run: _Run) -> Iterator[_Run]:
+    """The run for `depth` steps of K after the other, inside their loop, and for those left."""
+    plan = run.plan
+    if not plan.depth:
+        yield run
+        return
+    several = ceil_div(plan.k, plan.depth) - 1
+    with loop(0, several) as part:
+        first = 0 if is_int(several, 1) else T.bind(part * plan.depth)
+        yield replace(_part(run, first, plan.depth), last=False)
+    yield _part(run, several * plan.depth, plan.k - several * plan.depth)
+
+
+def _part(run: _Run, first: Size, steps: Size) -> _Run:
+    """The run for these steps of K."""
+    a, b = run.a, run.b
+    below = b.width // b.pieces if isinstance(b, Panels) else b.strides[-2]
+    a = replace(a, offset=T.bind(address(a.offset, (first, a.strides[-1]))))
+    b = replace(b, offset=T.bind(address(b.offset, (first, below))))
+    return replace(run, a=a, b=b, steps=steps, first=first)
 
 
 _Range = tuple[Group, Size, Size]  # tiles [start, stop) of a group
@@ -175,7 +208,7 @@ def _rows_outside(run: _Run, where: Index, rows: list[_Range], columns: list[_Ra
 
 
 def _columns_outside(run: _Run, where: Index, rows: list[_Range], columns: list[_Range]) -> None:
-    ahead = run.plan.ahead
+    ahead = run.plan.ahead(run.steps)
     for vectors, first, last in columns:
         several = not is_int(vectors.count, 1)  # the last has fewer columns
         if ahead is not None and several and run.packs:
@@ -186,10 +219,25 @@ def _columns_outside(run: _Run, where: Index, rows: list[_Range], columns: list[
             side = _place(run, block, 0)
             if run.plan.source == "pack" and run.packs:
                 _pack(run, where, block, side)
+            asks = _asks(run, where, block)
+            before: Size = 0
             for group, start, stop in rows:
                 with loop(start, stop) as t:
                     row = T.bind(i64(t * group.height + group.start))
-                    _tile(run, where, row, group.height, block, side)
+                    beside = None if asks is None else asks(before + t - start)
+                    _tile(run, where, row, group.height, block, side, beside)
+                before = before + stop - start
+
+
+def _asks(
+    run: _Run, where: Index, block: _Block
+) -> Callable[[Expr], Callable[[Expr], None]] | None:
+    """What each tile does for the panel behind the block's, if anything."""
+    asks, b = run.plan.asks, run.b
+    if asks is None or not isinstance(b, Panels):
+        return None
+    start = T.bind(_panel_start(run, b, where, block.step + block.vectors))
+    return lambda tile: asks.during(tile, b.buffer, start)
 
 
 def _packed_ahead(
@@ -256,7 +304,7 @@ def _pack(run: _Run, where: Index, block: _Block, side: Size) -> None:
     """Columns of b to a side of this task's scratch, zeros beyond N."""
     plan = run.plan
     pack_panel(
-        _panel(run, where, block), _packed(run, block, side), plan.k, block.columns,
+        _panel(run, where, block), _packed(run, block, side), run.steps, block.columns,
         block.vectors * plan.lanes, plan.lanes,
     )  # fmt: skip
 
@@ -283,19 +331,23 @@ def _turned(run: _Run) -> Operand:
 def _left(run: _Run, where: Index, rows: list[_Range]) -> _Run:
     """The same, with these rows of a turned in this task's scratch if a is turned."""
     plan, a = run.plan, run.a
+    if not plan.turned and not plan.depth:
+        return run
+    first: Size = 0
+    for group, start, _ in rows:
+        first = first + start * group.height
+    if plan.depth:
+        run = replace(run, top=T.bind(i64(first)))
     if not plan.turned:
         return run
     if run.scratch is None:
         raise InternalError("a matmul that turns rows needs scratch")
-    first: Size = 0
-    for group, start, _ in rows:
-        first = first + start * group.height
     first = T.bind(i64(smaller(first, plan.m - plan.held)))  # of fewer rows the last ones
-    pitch = plan.pitch(plan.k)
+    pitch = plan.pitch(plan.depth or plan.k)
     source = Operand(a.buffer, a.dtype, a.strides[-2:], T.bind(a.at(*where, first, i64(0))))
     place = T.bind(address(run.scratch_base, (1, plan.packed(plan.k))))
     held = Operand(run.scratch.buffer, plan.dtype, (pitch, 1), place)
-    pack_panel(source, held, plan.held, plan.k, pitch, plan.lanes)
+    pack_panel(source, held, plan.held, run.steps, pitch, plan.lanes)
     start = T.bind(place - first * pitch)
     return replace(run, a=replace(held, strides=(*[0] * len(where), pitch, 1), offset=start))
 
@@ -316,7 +368,8 @@ def _packed(run: _Run, block: _Block, side: Size) -> Operand:
     if run.scratch is None:
         raise InternalError("a matmul that packs needs scratch")
     plan, width = run.plan, block.vectors * run.plan.lanes
-    start = T.bind(address(run.scratch_base, (side, plan.k * plan.width)))
+    before = (run.first, plan.width * plan.sides) if plan.keeps else (0, 0)
+    start = T.bind(address(run.scratch_base, before, (side, run.steps * plan.width)))
     return Operand(run.scratch.buffer, plan.dtype, (width, 1), start)
 
 
@@ -355,7 +408,7 @@ def _tile(
         some = Tile(height, each, plan.lanes, plan.dtype)
         clear(some, run.registers)
         reduce_segment(
-            some, run.registers, plan.k,
+            some, run.registers, run.steps,
             lambda i, k: a.buffer[address(base, (i64(i), a.strides[-2]), (k, a.strides[-1]))],
             partial(_from, _column_reader(run, where, block, side), begin),
             beside,
@@ -368,8 +421,28 @@ def _tile(
         finish_parts(tile, run.registers, plan.parts, width, plan.kept - start,
                      lambda i, j: (row + i, start + j), run.epilogue)  # fmt: skip
         return
+    if plan.depth:
+        _sum_up(run, tile, row, block)
+        if not run.last:
+            return
     finish(tile, run.registers, block.columns,
            lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
+
+
+def _sum_up(run: _Run, tile: Tile, row: Expr, block: _Block) -> None:
+    """Adds what the steps of K before have left in scratch to the tile, and leaves it there if
+    steps come behind. Adding comes last: the register tile doesn't wait for what it loads."""
+    plan = run.plan
+    if run.scratch is None:
+        raise InternalError("a matmul that keeps sums needs scratch")
+    base = address(run.scratch_base, (1, plan.part(plan.k) - plan.sums))
+    above = (block.step, plan.lanes * plan.highest)
+    place = T.bind(address(base, above, (row - run.top, tile.columns)))
+    if not is_int(run.first, 0):
+        with T.If(i64(run.first) > i64(0)), T.Then():
+            add(tile, run.registers, run.scratch.buffer, place, tile.columns)
+    if not run.last:
+        save(tile, run.registers, run.scratch.buffer, place, tile.columns)
 
 
 def _from(read: ColumnReader, first: int, j: int, k: Expr) -> Expr:
@@ -383,9 +456,7 @@ def _column_reader(run: _Run, where: Index, block: _Block, side: Size) -> Column
     if isinstance(b, Panels):
         each = b.width // lanes
         panel = plan.k * b.width
-        start = T.bind(address(
-            b.offset, *zip(where, b.strides), (div(block.step, each), panel)
-        ))  # fmt: skip
+        start = T.bind(_panel_start(run, b, where, block.step))
 
         def read(j: int, k: Expr) -> Expr:
             piece, number = divmod(j % each, each // b.pieces)
@@ -400,6 +471,12 @@ def _column_reader(run: _Run, where: Index, block: _Block, side: Size) -> Column
         return lambda j, k: vector_at(packed.buffer, packed.at(k, i64(j * lanes)), lanes)
     start = T.bind(b.at(*where, i64(0), block.first))
     return lambda j, k: _edge_load(b, start, j, k, block, plan)
+
+
+def _panel_start(run: _Run, b: Panels, where: Index, step: Expr) -> Expr:
+    """Where the panel begins whose first accumulator has that number."""
+    number = div(step, b.width // run.plan.lanes)
+    return address(b.offset, *zip(where, b.strides), (number, run.plan.k * b.width))
 
 
 def _edge_load(b: Operand, start: Expr, j: int, k: Expr, block: _Block, plan: MatmulPlan) -> Expr:

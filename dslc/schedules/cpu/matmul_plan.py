@@ -24,7 +24,8 @@ from dslc.schedules.cpu.contract import (
     require,
 )
 from dslc.schedules.cpu.dots import HALF
-from dslc.schedules.cpu.pack_ahead import Ahead
+from dslc.schedules.cpu.pack_ahead import Ahead, Asks
+from dslc.schedules.cpu.register_tile import UNROLL
 from dslc.schedules.cpu.split import split as split_rows
 
 ALONG_K = ("dots", "turned")  # sources of tiles whose lanes run along K
@@ -38,6 +39,10 @@ LOWEST = 6  # rows of such a tile with 16 registers
 TURNED = 8  # vectors of columns from which turning a pays
 TURNED_BYTES = 4 << 20  # of it that lie in scratch
 LEAST_ROWS = 96  # but so many rows, whatever they take
+ASKING = 7  # rows from which asking for panels in the L3 cache takes less than it saves
+NEAR_MEMORY = 6 << 20  # bytes of panels that the L3 cache has for a core
+DEPTH = 512  # steps of K of a part of it
+DEEP_ROWS = 128  # rows up to which parts of K pay, of those that aren't turned anyway
 LEAST_HIGH = 40  # rows that have to stay in the L2 cache, or they come from behind it
 KEPT_BYTES = 4 << 20  # of all panels, if they are packed once for several blocks of rows
 SOME_K = 4096  # stands for a K that isn't known
@@ -62,7 +67,9 @@ class MatmulPlan:
     of a tile's vectors, where all of them leave registers for too few rows. `high`: the most rows
     that are multiplied by all columns before those below them are (0: all); `turned`: after they
     were turned into scratch, of an a that lies along M; `keeps`: by panels that the first of them
-    left in scratch."""
+    left in scratch. `depth`: steps of K that all tiles of a block of rows go before the next ones,
+    with their sums in scratch (0: all). `far`: whether b comes from behind the L2 cache, and next
+    panels are asked for."""
 
     m: Size
     n: Size
@@ -83,6 +90,8 @@ class MatmulPlan:
     high: int = 0
     turned: bool = False
     keeps: bool = False
+    depth: int = 0
+    far: bool = False
     copies: bool = False
     along: str | None = field(default=None, repr=False)
 
@@ -111,14 +120,16 @@ class MatmulPlan:
         return self.part(k) * (ITEMSIZE[self.dtype] * self.tasks)
 
     def part(self, k: Size) -> Size:
-        """Elements of each task's scratch: b as it is packed, behind it a as it is turned."""
-        return self.packed(k) + self.held * self.pitch(k)
+        """Elements of each task's scratch: b as it is packed, behind it a as it is turned, then
+        sums."""
+        return self.packed(k) + self.held * self.pitch(self.depth or k) + self.sums
 
     def packed(self, k: Size) -> Size:
         """Elements of b in each task's scratch."""
         if self.source == "turned":
             return self.n * self.lanes * ceil_div(k, self.lanes)
-        return k * (self.width * self.sides) if self.source == "pack" else 0
+        deep = self.depth if self.depth and not self.keeps else k
+        return deep * (self.width * self.sides) if self.source == "pack" else 0
 
     def pitch(self, k: Size) -> Size:
         """Elements from one turned row of a to the next: room for whole vectors, and of a known K
@@ -146,20 +157,40 @@ class MatmulPlan:
         """Rows of a that lie turned in each task's scratch: whole vectors of the highest block."""
         if not self.turned:
             return 0
-        rows = ceil_div(self.tiles, self.blocks) * self.rows
-        return int(min(self.m, self.lanes * ceil_div(rows, self.lanes)))
+        return int(min(self.m, self.lanes * ceil_div(self.highest, self.lanes)))
+
+    @property
+    def highest(self) -> int:
+        """Rows of the highest block."""
+        return int(ceil_div(self.tiles, self.blocks) * self.rows)
+
+    @property
+    def sums(self) -> int:
+        """Elements of the sums of a block of rows over some steps of K."""
+        if not self.depth:
+            return 0
+        return int(self.highest * self.lanes * ceil_div(self.n, self.lanes))
 
     @property
     def sides(self) -> int:
         """Panels that lie in scratch: all, or one that is packed while another is multiplied."""
         if self.keeps:
             return int(ceil_div(self.n, self.width))
-        return 2 if self.ahead is not None and self.ahead.copies else 1
+        ahead = self.ahead(self.depth or self.k)
+        return 2 if ahead is not None and ahead.copies else 1
 
     @property
-    def ahead(self) -> Ahead | None:
-        """What is done for a panel while the one before it is multiplied, if anything."""
-        m, n, k, along = self.m, self.n, self.k, self.along
+    def asks(self) -> Asks | None:
+        """What is asked for of the next panel while one is multiplied, if anything."""
+        if not self.far:
+            return None
+        k = self.depth or self.k
+        return Asks(k // UNROLL, k * self.width, self.tiles // self.blocks)
+
+    def ahead(self, k: Size) -> Ahead | None:
+        """What is done for a panel of so many rows while the one before it is multiplied, if
+        anything."""
+        m, n, along = self.m, self.n, self.along
         known = isinstance(m, int) and isinstance(n, int) and isinstance(k, int)
         if self.source != "pack" or along is None or not known:
             return None
@@ -174,6 +205,14 @@ def plan_matmul(
 ) -> MatmulPlan:  # fmt: skip
     """The plan for a [batch.., M, K] and b [batch.., K, N]; strides are all that is looked at.
     `most`: what M never exceeds, where that is known."""
+    return _in_blocks(_planned(a, b, m, n, k, machine, batch, most), machine)
+
+
+def _planned(
+    a: Operand, b: Operand | Panels, m: Size, n: Size, k: Size, machine: Machine,
+    batch: Sequence[Size] = (), most: int | None = None,
+) -> MatmulPlan:  # fmt: skip
+    """The plan without blocks."""
     kept = isinstance(b, Panels) and (a.dtype, b.dtype) == ("float32", HALF)
     known = a.dtype in ITEMSIZE and (a.dtype == b.dtype or kept)
     require(known, f"matmul of {a.dtype} and {b.dtype}")
@@ -204,10 +243,7 @@ def plan_matmul(
         along=_along(b),
         turned=_is_turned(a, m, n, machine),
     )  # fmt: skip
-    two = 2 * k * plan.width * ITEMSIZE[a.dtype]
-    # Two panels that fill the L2 cache would be read from behind it, by each tile.
-    small = machine.registers == 32 or (isinstance(two, int) and two <= _near(machine))
-    return _in_blocks(replace(plan, copies=plan.along == "n" and small), machine)
+    return plan
 
 
 def plan_parts(
@@ -215,7 +251,7 @@ def plan_parts(
 ) -> MatmulPlan:
     """The plan for panels [.., K, parts * lanes], with the same columns of each part."""
     panels = ceil_div(columns, b.width // parts)
-    plan = plan_matmul(a, b, m, panels * b.width, k, machine)
+    plan = _in_blocks(_planned(a, b, m, panels * b.width, k, machine), machine, whole=True)
     plan = replace(plan, parts=parts, kept=columns)
     fits = (plan.rows + 1) * plan.vectors < machine.registers
     if fits or plan.vectors % 2 or not isinstance(plan.rows, int):
@@ -261,22 +297,59 @@ def _is_turned(a: Operand, m: Size, n: Size, machine: Machine) -> bool:
     )
 
 
-def _in_blocks(plan: MatmulPlan, machine: Machine) -> MatmulPlan:
-    """The plan with `high` and `keeps`, where tiles are so low that each column needs a's rows
-    often: from the L2 cache they come at full speed."""
+def _in_blocks(plan: MatmulPlan, machine: Machine, whole: bool = False) -> MatmulPlan:
+    """The plan with `high`, `depth` and `keeps`, where tiles are so low that each column needs a's
+    rows often: from the L2 cache they come at full speed. `whole`: with all steps of K, and no
+    panel is asked for."""
     m, n, k, itemsize = plan.m, plan.n, plan.k, ITEMSIZE[plan.dtype]
-    if machine.registers == 32 or not isinstance(m, int):
+    if machine.registers == 32:
+        return replace(plan, copies=plan.along == "n")
+    depth = 0 if whole else _depth(plan, machine)
+    plan = replace(plan, depth=depth, far=not whole and _is_far(plan, machine))
+    two = product([2, depth or k, plan.width, itemsize])
+    # Two panels that fill the L2 cache would be read from behind it, by each tile.
+    small = isinstance(two, int) and two <= _near(machine)
+    plan = replace(plan, copies=plan.along == "n" and small)
+    if not isinstance(m, int):
         return plan
-    row = itemsize * (k if isinstance(k, int) and k else SOME_K)
+    row = itemsize * (depth or (k if isinstance(k, int) and k else SOME_K))
     rows = _near(machine) // row
     bytes_ = product([n, k, itemsize, plan.tasks])
     if rows >= LEAST_HIGH and isinstance(k, int) and not plan.rows_outside:
-        near = replace(plan, high=rows, keeps=plan.source == "pack")
-        several = near.blocks > (plan.tasks if plan.split == "rows" else 1)
         kept = plan.source == "pack" and isinstance(bytes_, int) and bytes_ <= KEPT_BYTES
-        if several and (kept or plan.source == "panels"):
+        near = replace(plan, high=rows, keeps=kept)
+        several = near.blocks > (plan.tasks if plan.split == "rows" else 1)
+        if several and (kept or plan.source == "panels" or depth):
             return near
     return replace(plan, high=max(LEAST_ROWS, TURNED_BYTES // row)) if plan.turned else plan
+
+
+def _depth(plan: MatmulPlan, machine: Machine) -> int:
+    """Steps of K that are done at a time, 0 for all: fewer where the rows that the L2 cache has
+    beside panels would be too few. Of many rows in place that doesn't pay: their sums come and go.
+    """
+    m, n, k, itemsize = plan.m, plan.n, plan.k, ITEMSIZE[plan.dtype]
+    known = isinstance(m, int) and isinstance(n, int) and isinstance(k, int)
+    if not known or plan.source not in ("panels", "pack") or plan.rows_outside:
+        return 0
+    panels = 2 * plan.width if plan.source == "pack" else 0
+    near = _near(machine) // itemsize >= k * (LEAST_HIGH + panels)
+    if near or not (FEW < m <= DEEP_ROWS or plan.turned) or n <= plan.width or k <= DEPTH:
+        return 0
+    return int(UNROLL * ceil_div(k, UNROLL * ceil_div(k, DEPTH)))
+
+
+def _is_far(plan: MatmulPlan, machine: Machine) -> bool:
+    """Whether panels come from so far that asking for the next one hides more than it takes. A row
+    by a matrix waits for memory whatever is asked for; in a loop caches hold what the step before
+    left."""
+    m, n, k = plan.m, plan.n, plan.k
+    known = isinstance(m, int) and isinstance(n, int) and isinstance(k, int)
+    unlike = plan.source != "panels" or plan.rows_outside or machine.repeated
+    if not known or unlike or m < 2:
+        return False
+    near = _near(machine) if m >= ASKING else NEAR_MEMORY
+    return bool(n * k * ITEMSIZE[plan.dtype] > near)
 
 
 def _near(machine: Machine) -> int:

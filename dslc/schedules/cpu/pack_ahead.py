@@ -3,7 +3,8 @@
 A panel of a right side that lies in rows has a short piece of each: lines far apart, mostly on
 pages of their own, which the hardware doesn't foresee. So the register tiles of one panel copy the
 next one, a vector or two for some steps of theirs, and ask for what they will copy a little later.
-Of one that lies in columns they only ask for the lines, since it has to be turned.
+Of one that lies in columns they only ask for the lines, since it has to be turned; of one that was
+packed before the call, too.
 
 Input: where the next panel lies and where it goes. Non-goals: columns beyond the last one
 (`pack.py` packs them, before they are multiplied).
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tvm.tirx.script import builder as T
 
@@ -30,6 +32,8 @@ from dslc.schedules.cpu.contract import (
 from dslc.schedules.cpu.register_tile import UNROLL
 
 DISTANCE = 8  # steps between asking for a line and copying it: what memory takes to answer
+LINE = 16  # elements of a cache line
+L2 = 2  # the cache that a panel is asked into: it fills most of the L1
 MOST = 6  # vectors of a step: of more, packing first is as good
 
 
@@ -86,3 +90,28 @@ class Ahead:
         row, column = (T.bind(i64(x)) for x in self._in_rows(number))
         value = vector_at(source.buffer, source.at(row, column), self.lanes)
         store_vector(target.buffer, value, target.at(row, column), self.lanes)
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """Of a panel of `elements` in one piece, which `tiles` register tiles of `steps` steps ask for
+    evenly: it comes from memory or the L3 cache, and takes as long as a few of them."""
+
+    steps: int
+    elements: int
+    tiles: int
+
+    @property
+    def each(self) -> int:
+        """Elements of a step."""
+        return -(-self.elements // max(1, self.tiles * self.steps))
+
+    def during(self, tile: Expr, buffer: Any, start: Expr) -> Callable[[Expr], None]:
+        """What the tile of that number does beside, given how many steps of UNROLL it has done."""
+
+        def act(step: Expr) -> None:
+            first = T.bind(i64(start + (tile * self.steps + step) * self.each))
+            for i in range(0, self.each, LINE):
+                prefetch(buffer[first + i], L2)
+
+        return act

@@ -118,6 +118,16 @@ def load(
             store_vector(registers.accumulators, value, tile.offset(i, j), tile.lanes)
 
 
+def add(tile: Tile, registers: Registers, buffer: Any, start: Expr, stride: Size) -> None:
+    """Sums in memory, row i at start + i * stride, added to the accumulators."""
+    for i in range(tile.rows):
+        for j in range(tile.vectors):
+            at, held = address(start, (i, stride), (j, tile.lanes)), tile.offset(i, j)
+            total = vector_at(registers.accumulators, held, tile.lanes)
+            total = total + vector_at(buffer, at, tile.lanes)
+            store_vector(registers.accumulators, total, held, tile.lanes)
+
+
 def save(tile: Tile, registers: Registers, buffer: Any, start: Expr, stride: Size) -> None:
     """Accumulators, partial sums added up, to memory: row i to start + i * stride."""
     for i in range(tile.rows):
