@@ -67,7 +67,7 @@ def compiled(model: Any) -> Callable[[Sequence[Any]], list[Any]]:
         return _as_it_is(model)
     except Unsupported:
         constant = [v.name for v in model.graph.input if _is_size(v)]
-        if not constant:
+        if len(model.graph.input) < 2 and not constant:
             raise
     return lambda arrays: _with_constants(model, constant, arrays)
 
@@ -109,7 +109,7 @@ def _with_constants(model: Any, names: Sequence[str], arrays: Sequence[Any]) -> 
 
 
 def _choices(model: Any, names: Sequence[str]) -> Iterator[list[str]]:
-    """Integers alone, then all that are small."""
+    """Integers alone; all that are small; all but the first, which are weights elsewhere."""
     integers = [
         v.name
         for v in model.graph.input
@@ -117,6 +117,7 @@ def _choices(model: Any, names: Sequence[str]) -> Iterator[list[str]]:
     ]
     yield integers
     yield list(names)
+    yield [v.name for v in model.graph.input[1:]]
 
 
 def evaluated(text: str, weights: dict[str, Any]) -> Callable[[Sequence[Any]], list[Any]]:

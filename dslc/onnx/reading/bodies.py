@@ -68,6 +68,10 @@ def nodes_of(body: Any, call: Node) -> Iterator[Any]:
     given = {attribute.name: attribute for attribute in call.proto.attribute}
     for default in body.attribute_proto:
         given.setdefault(default.name, default)
+    schema = schema_of(call.op, call.version)
+    for name, attribute in schema.attributes.items() if schema else ():
+        if attribute.default_value.name:
+            given.setdefault(name, attribute.default_value)
     left_out = set(body.input[len(call.inputs) :])
     left_out |= {name for name, value in zip(body.input, call.inputs) if value is None}
     for proto in body.node:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dslc._lazy import lazy
 from dslc.ir.dims import Dim, Poly, floordiv, maximum, minimum, mod, product
 from dslc.ir.evaluate import numpy_dtype
-from dslc.ir.types import DType
+from dslc.ir.types import DType, is_float
 from dslc.onnx.reading.nodes import Node, normal
 from dslc.onnx.reading.problems import Refused
 from dslc.onnx.reading.values import Value, dtype_of, is_symbolic, of_array
@@ -48,6 +48,8 @@ def folded(node: Node) -> list[Value] | None:
         return _symbolic(node)
     if node.domain or node.op in _NEVER.split():
         return None
+    if any(value.shared and is_float(value.dtype) and value.rank > 1 for value in values):
+        return None  # it stays one weight, however it is read
     shapes = [value.known.shape for value in values]
     try:
         size = math.prod(np.broadcast_shapes(*shapes))

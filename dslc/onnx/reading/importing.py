@@ -79,8 +79,8 @@ class _Importer:
 
     def run(self) -> Imported:
         values: dict[str, Value | None] = {}
-        arguments = self._constants_and_inputs(values)
         uses = _uses(self.graph)
+        arguments = self._constants_and_inputs(values, uses)
         self.walk(self.graph.node, values, uses)
         self._tell_problems()
         results = [values[output.name] for output in self.graph.output]
@@ -96,8 +96,11 @@ class _Importer:
 
     # --- what the graph starts from -----------------------------------------------------------
 
-    def _constants_and_inputs(self, values: dict[str, Value | None]) -> list[Value]:
+    def _constants_and_inputs(
+        self, values: dict[str, Value | None], uses: Counter[str]
+    ) -> list[Value]:
         constants = {tensor.name: tensor for tensor in self.graph.initializer}
+        self.writer.initializers = set(constants)
         inputs = [value for value in self.graph.input if value.name not in constants]
         for value in inputs:
             self._declare_dims(value)
@@ -109,7 +112,9 @@ class _Importer:
         for tensor in constants.values():
             try:
                 array = model_file.array_of(tensor, self.file)
-                values[tensor.name] = of_array(array, tensor.name)
+                value = of_array(array, tensor.name)
+                value.shared = uses[tensor.name] > 1
+                values[tensor.name] = value
             except Refused as refused:
                 self._problem(refused, f"the tensor {tensor.name!r}")
                 values[tensor.name] = None
@@ -204,6 +209,8 @@ class _Importer:
         known = folding.folded(node)
         if known is not None:
             return known
+        if node.op == "If" and not node.domain:
+            return self._branch(node, values)
         handler = HANDLERS.get((node.domain, node.op))
         if handler is None:
             return self._expanded(node)
@@ -219,6 +226,16 @@ class _Importer:
             if uses[name] > 1:
                 self.writer.atom(value)
         return value
+
+    def _branch(self, node: Node, values: Mapping[str, Value | None]) -> Sequence[Value | None]:
+        """The branch of an `If` that is taken: it must not hang on a call's data."""
+        taken = bool(node.scalar(0, "condition"))
+        graph = node.attr("then_branch" if taken else "else_branch")
+        inner = dict(values)
+        for tensor in graph.initializer:
+            inner[tensor.name] = of_array(model_file.array_of(tensor, self.file), tensor.name)
+        self.walk(graph.node, inner, _uses(graph))
+        return [inner[output.name] for output in graph.output]
 
     # --- operators that are functions -----------------------------------------------------------
 
@@ -243,7 +260,8 @@ class _Importer:
 
     def _note_if_missing(self, proto: Any) -> None:
         domain = "" if proto.domain in model_file.STANDARD else proto.domain
-        if (domain, proto.op_type) not in HANDLERS and not bodies.has_body(proto, self.versions):
+        known = (domain, proto.op_type) in HANDLERS or (domain, proto.op_type) == ("", "If")
+        if not known and not bodies.has_body(proto, self.versions):
             kind = f"{domain}.{proto.op_type}" if domain else proto.op_type
             self.missing.setdefault(kind, []).append(model_file.told(proto))
 

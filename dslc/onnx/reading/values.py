@@ -36,7 +36,8 @@ _DTYPES: dict[str, DType] = {
 class Value:
     """A tensor of the graph.
 
-    `text` is empty while only `known` says what it is; `hint` is what ONNX calls it.
+    `text` is empty while only `known` says what it is; `hint` is what ONNX calls it. What is
+    `shared` is read by several nodes: a weight of the model itself, not of one layer.
     """
 
     type: TensorType
@@ -44,6 +45,7 @@ class Value:
     strength: int = ATOM
     known: Any = None
     hint: str = ""
+    shared: bool = False
 
     @property
     def dims(self) -> tuple[Dim, ...]:

@@ -58,6 +58,7 @@ class Writer:
         self.imports: dict[str, set[str]] = {}
         self.weights: dict[str, Any] = {}
         self.rules: list[tuple[str, str]] = []
+        self.initializers: set[str] = set()
         self._kept: dict[int, tuple[Any, Value]] = {}
 
     # --- values ---------------------------------------------------------------------------------
@@ -175,8 +176,7 @@ class Writer:
             type = TensorType(dtype, array.shape)
             self.variables.append(f"{word} {name}: {type_text(type)} = {zero}")
             self.weights[name] = array
-            if hint and hint != name:
-                self.rules.append((name, hint))
+            self._rule(name, hint)
             # The array is kept, so that its id stays its own.
             kept = self._kept[id(array)] = array, Value(type, name)
         return kept[1]
@@ -190,7 +190,12 @@ class Writer:
         it is here."""
         own = f"{instance}.{name}"
         self.weights[own] = array
-        if foreign and foreign != own:
+        self._rule(own, foreign)
+
+    def _rule(self, own: str, foreign: str) -> None:
+        """Notes that a weight is an initializer of the graph under another name."""
+        if foreign != own and foreign in self.initializers:
+            self.initializers.remove(foreign)
             self.rules.append((own, foreign))
 
     # --- expressions ----------------------------------------------------------------------------

@@ -13,18 +13,36 @@ from dslc.onnx.reading.operators import (
     activation,
     conv,
     elementwise,
+    index,
     linear,
     norm,
     pool,
+    recurrent,
+    reduce,
+    resize,
     shape,
+    softmax,
 )
 from dslc.onnx.reading.values import Value
 from dslc.onnx.reading.writer import Writer
 
 Handler = Callable[[Writer, Node], "Value | Sequence[Value]"]
 
+_FAMILIES = (
+    activation,
+    conv,
+    elementwise,
+    index,
+    linear,
+    norm,
+    pool,
+    recurrent,
+    reduce,
+    resize,
+    shape,
+    softmax,
+)
+
 HANDLERS: dict[tuple[str, str], Handler] = {
-    ("", name): handler
-    for family in (activation, conv, elementwise, linear, norm, pool, shape)
-    for name, handler in family.TABLE.items()
+    ("", name): handler for family in _FAMILIES for name, handler in family.TABLE.items()
 }

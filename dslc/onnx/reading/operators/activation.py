@@ -79,6 +79,11 @@ def selu(g: Writer, node: Node) -> Value:
     return g.scaled(g.call("elu", [x], x.type, literal(alpha)), gamma)
 
 
+def thresholded_relu(g: Writer, node: Node) -> Value:
+    x = floats(node)
+    return g.call("threshold", [x], x.type, f"{literal(node.attr('alpha', 1.0))}, 0")
+
+
 def prelu(g: Writer, node: Node) -> Value:
     x, slope = floats(node), node.need(1)
     per_channel = slope.rank == x.rank - 1 and all(d == 1 for d in slope.dims[1:])
@@ -105,6 +110,7 @@ TABLE = {
     "Gelu": gelu,
     "Swish": swish,
     "Selu": selu,
+    "ThresholdedRelu": thresholded_relu,
     "PRelu": prelu,
     "Clip": clip,
     "HardSigmoid": hard_sigmoid,

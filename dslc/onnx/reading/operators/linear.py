@@ -52,8 +52,9 @@ def product(g: Writer, a: Value, b: Value) -> Value:
 
 
 def is_weight(value: Value) -> bool:
-    """Whether a value is numbers that could be a layer's."""
-    return not value.text and value.known is not None and is_float(value.dtype)
+    """Whether a value is numbers that can be those of one layer."""
+    known = value.known is not None and not value.text and not value.shared
+    return known and is_float(value.dtype)
 
 
 def matmul_and_bias(g: Writer, node: Node, bias: Value, output: str) -> Value:

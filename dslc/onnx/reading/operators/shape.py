@@ -12,7 +12,7 @@ from dslc.ir.types import TensorType, is_float
 from dslc.onnx.reading.nodes import Node, normal
 from dslc.onnx.reading.operators.common import broadcast_dims, with_dims
 from dslc.onnx.reading.problems import Refused
-from dslc.onnx.reading.values import Value, dtype_of, of_array, static, tuple_text
+from dslc.onnx.reading.values import ATOM, Value, dtype_of, of_array, static, tuple_text
 from dslc.onnx.reading.writer import Writer
 from dslc.ops.slicing import slice_size
 
@@ -207,58 +207,56 @@ def slice_(g: Writer, node: Node) -> Value:
         steps = node.ints(4, "steps") if node.input(4) else [1] * len(starts)
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
         raise Refused("its starts, ends, axes and steps do not fit", "E0501")
-    dims = list(x.dims)
-    parts = [":"] * x.rank
+    dims, kept = list(x.dims), list(x.dims)
+    parts, turned = [":"] * x.rank, [":"] * x.rank
     for start, end, axis, step in zip(starts, ends, axes, steps):
         axis = normal(int(axis), x.rank)
-        dims[axis], parts[axis] = _range(x.dims[axis], start, end, int(step))
-    while parts and parts[-1] == ":":
-        parts.pop()
-    if not parts:
-        return x
-    return indexed(g, x, parts, dims)
+        low, high = _clamped(x.dims[axis], start, step), _clamped(x.dims[axis], end, step)
+        size_ = slice_size(low, high, step)
+        dims[axis] = max(size_, 0) if isinstance(size_, int) else size_
+        if step < 0:  # first what lies between both ends, then that backwards
+            low, high = high + 1, low + 1
+            turned[axis] = f"::{step}"
+            kept[axis] = high - low
+        parts[axis] = _between(x.dims[axis], low, high, max(step, 1))
+    if any(part != ":" for part in parts):
+        x = indexed(g, x, parts, [k if t != ":" else d for k, t, d in zip(kept, turned, dims)])
+    return indexed(g, x, turned, dims) if any(part != ":" for part in turned) else x
 
 
 def indexed(g: Writer, x: Value, parts: Sequence[str], dims: Sequence[Dim]) -> Value:
-    text = g.inside(x, 9) if x.text and x.strength == 9 else g.atom(x).text
-    return Value(with_dims(x, dims), f"{text}[{', '.join(parts)}]")
+    """x[parts], of these dims; whole dims at the end are not written."""
+    shown = list(parts)
+    while shown[-1] == ":" and len(shown) > 1:
+        shown.pop()
+    g.read(x)
+    text = x.text if x.strength == ATOM and len(x.text) < 60 else g.atom(x).text
+    return Value(with_dims(x, dims), f"{text}[{', '.join(shown)}]")
 
 
-def _range(size_: Dim, start: Dim, end: Dim, step: int) -> tuple[Dim, str]:
-    """How many elements a slice takes, and its text; starts and ends are clamped as in NumPy."""
-    low, high = _clamped(size_, start, step), _clamped(size_, end, step)
-    count = slice_size(low, high, step)
-    if isinstance(count, int):
-        count = max(count, 0)
-    if step > 0:
-        first = "" if low == 0 else str(low)
-        last = "" if high == size_ else str(high)
-    else:
-        first = "" if low == size_ - 1 else str(low)
-        last = "" if high == -1 else str(high)
-    middle = " : " if any(c in first + last for c in " +*/") else ":"
+def _between(size_: Dim, low: Dim, high: Dim, step: int) -> str:
+    """The text of a slice."""
+    first = "" if low == 0 else str(low)
+    last = "" if high == size_ else str(high)
+    middle = " : " if any(sign in first + last for sign in " +*/") else ":"
     text = f"{first}{middle}{last}".strip() if first or last else ":"
-    return count, text if step == 1 else f"{text}:{step}"
+    return text if step == 1 else f"{text}:{step}"
 
 
 def _clamped(size_: Dim, at: Dim, step: int) -> Dim:
-    """A start or end as a place from 0: `size_` is what end counts from, huge ones are the ends."""
+    """A start or end as a place from 0, as NumPy has it; huge numbers are the ends."""
     if isinstance(at, int) and abs(at) >= 2**31 - 1:
         if at < 0:
             return 0 if step > 0 else -1
         return size_ if step > 0 else size_ - 1
     if isinstance(at, int) and at < 0:
         place = size_ + at
-        least = 0 if step > 0 else -1
-        return max(place, least) if isinstance(place, int) else place
-    if isinstance(at, int) and isinstance(size_, int):
-        return min(at, size_ if step > 0 else size_ - 1)
-    if at == size_:
-        return size_ if step > 0 else size_ - 1
-    difference = size_ - at
+        return max(place, 0 if step > 0 else -1) if isinstance(place, int) else place
+    last = size_ if step > 0 else size_ - 1
+    difference = last - at
     if isinstance(difference, int):
-        return at if difference >= 0 else size_
-    return minimum(at, size_)
+        return at if difference >= 0 else last
+    return minimum(at, last)
 
 
 def expand(g: Writer, node: Node) -> Value:

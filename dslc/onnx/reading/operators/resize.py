@@ -1,0 +1,219 @@
+"""Images in other sizes: Resize and Upsample, nearest and linear.
+
+Each axis on its own. Where ONNX's rule for places is the library's (`resize`), that is called; else
+the places (and weights) are computed now, which needs sizes that are numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dslc._lazy import lazy
+from dslc.ir.dims import Dim, Poly
+from dslc.ir.types import is_float
+from dslc.onnx.reading.nodes import Node, normal
+from dslc.onnx.reading.operators.common import with_dims
+from dslc.onnx.reading.problems import Refused
+from dslc.onnx.reading.values import SUM, Value, of_array, static
+from dslc.onnx.reading.writer import Writer
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = lazy("numpy")
+
+_SAMPLE = 12  # an axis of so many elements tells whether a rule is the library's, for any size
+
+
+def resize(g: Writer, node: Node) -> Value:
+    x = node.need(0)
+    if not is_float(x.dtype):
+        raise Refused(f"it is said of floats here, not of {x.dtype}")
+    mode = node.attr("mode", "nearest")
+    if mode not in ("nearest", "linear"):
+        raise Refused(f"the mode {mode!r}; nearest and linear are there")
+    axes = [normal(int(a), x.rank) for a in node.attr("axes", range(x.rank))]
+    sizes, scales = _sizes(node, x, axes)
+    moved = [i for i in range(x.rank) if sizes[i] != x.dims[i] or scales[i] != 1]
+    if node.attr("antialias", 0) and any(scales[i] < 1 for i in moved):
+        raise Refused("antialias")
+    rule = _places(node)
+    upsampled = _upsampled(g, node, x, mode, moved, sizes, scales, rule)
+    if upsampled is not None:
+        return upsampled
+    for axis in moved:
+        x = _along(g, node, x, axis, sizes[axis], scales[axis], mode, rule)
+    return x
+
+
+def _sizes(node: Node, x: Value, axes: Sequence[int]) -> tuple[list[Dim], list[float]]:
+    """The new size of each axis, and how many times the old one it is."""
+    sizes: list[Dim] = list(x.dims)
+    scales = [1.0] * x.rank
+    given: Any = None
+    if node.op == "Upsample" and node.version < 9:
+        given = node.attr("scales")
+    elif node.op == "Upsample" or node.version == 10:
+        given = node.known(1, "scales")
+    elif node.input(2) is not None and node.need(2).dims != (0,):
+        given = node.known(2, "scales")
+    if given is not None:
+        for axis, scale in zip(axes, np.asarray(given, dtype=np.float64).reshape(-1)):
+            size = x.dims[axis]
+            scales[axis] = float(scale)
+            if isinstance(size, int):
+                sizes[axis] = int(np.floor(np.float32(size) * np.float32(scale)))
+            elif scale == int(scale):
+                sizes[axis] = size * int(scale)
+            elif 1 / scale == int(1 / scale):
+                sizes[axis] = size // int(1 / scale)
+            else:
+                raise Refused(f"its scale of {scale} along the dim {size}")
+        return sizes, scales
+    wanted = node.dims(3, "sizes")
+    wanted = _policy(node, x, axes, wanted)
+    for axis, size in zip(axes, wanted):
+        old = x.dims[axis]
+        sizes[axis] = size
+        if isinstance(old, int) and isinstance(size, int):
+            scales[axis] = size / old
+        elif size != old:
+            times = size // old if isinstance(size, Poly) else 0
+            if not isinstance(times, int) or old * times != size:
+                raise Refused(f"it makes a dim of {old} one of {size}")
+            scales[axis] = float(times)
+    return sizes, scales
+
+
+def _policy(node: Node, x: Value, axes: Sequence[int], wanted: list[Dim]) -> list[Dim]:
+    """Sizes of `keep_aspect_ratio_policy`: one scale for all axes."""
+    policy = node.attr("keep_aspect_ratio_policy", "stretch")
+    if policy == "stretch":
+        return wanted
+    old = [x.dims[axis] for axis in axes]
+    if any(isinstance(n, Poly) for n in (*old, *wanted)):
+        raise Refused(f"keep_aspect_ratio_policy {policy!r} with sizes that depend on dims")
+    ratios = [w / o for o, w in zip(static(old), static(wanted))]
+    scale = min(ratios) if policy == "not_larger" else max(ratios)
+    return [int(np.floor(scale * o + 0.5)) for o in static(old)]
+
+
+Rule = Callable[[int, int, float], Any]
+
+
+def _places(node: Node) -> Rule:
+    """(old size, new size, scale) to the place in the old axis of each element of the new one."""
+    name = node.attr("coordinate_transformation_mode", "half_pixel")
+    if node.op == "Upsample" or node.version == 10:
+        name = "asymmetric"
+
+    def rule(old: int, new: int, scale: float) -> Any:
+        i = np.arange(new, dtype=np.float64)
+        if name == "asymmetric":
+            return i / scale
+        if name == "align_corners":
+            length = scale * old  # which need not be whole
+            return i * ((old - 1) / (length - 1)) if length != 1 else i * 0
+        if name == "pytorch_half_pixel" and new <= 1:
+            return i * 0
+        if name in ("half_pixel", "pytorch_half_pixel"):
+            return (i + 0.5) / scale - 0.5
+        if name == "half_pixel_symmetric":
+            adjustment = new / (scale * old)
+            centre = old / 2
+            return centre * (1 - adjustment) + (i + 0.5) / scale - 0.5
+        raise Refused(f"the coordinate_transformation_mode {name!r}")
+
+    return rule
+
+
+_ROUNDINGS: dict[str, Callable[[Any], Any]] = {
+    "round_prefer_floor": lambda p: np.ceil(p - 0.5),
+    "round_prefer_ceil": lambda p: np.floor(p + 0.5),
+    "floor": lambda p: np.floor(p),
+    "ceil": lambda p: np.ceil(p),
+}
+
+
+def _nearest(node: Node, rule: Rule, old: int, new: int, scale: float) -> Any:
+    default = "floor" if node.op == "Upsample" or node.version == 10 else "round_prefer_floor"
+    name = node.attr("nearest_mode", default)
+    if name not in _ROUNDINGS:
+        raise Refused(f"the nearest_mode {name!r}")
+    places = np.round(rule(old, new, scale), 10)
+    return np.clip(_ROUNDINGS[name](places), 0, old - 1).astype(np.int64)
+
+
+def _is_library(node: Node, rule: Rule, old: Dim, new: Dim, scale: float, mode: str) -> str | None:
+    """How the library's `resize` says the same, or None: "" or its option for aligned corners."""
+    if not isinstance(old, int) or not isinstance(new, int):
+        if scale < 1:
+            return None
+        old, new = _SAMPLE, int(_SAMPLE * scale)
+    if mode == "nearest":
+        ours = np.arange(new) * old // new
+        return "" if np.array_equal(ours, _nearest(node, rule, old, new, scale)) else None
+    theirs = np.clip(rule(old, new, scale), 0, old - 1)
+    i = np.arange(new)
+    plain = np.clip((i + 0.5) * (old / new) - 0.5, 0, old - 1)
+    if np.allclose(theirs, plain, rtol=0, atol=1e-6):
+        return ""
+    aligned = i * ((old - 1) / max(new - 1, 1))
+    return ", align_corners=true" if np.allclose(theirs, aligned, rtol=0, atol=1e-6) else None
+
+
+def _upsampled(
+    g: Writer,
+    node: Node,
+    x: Value,
+    mode: str,
+    moved: Sequence[int],
+    sizes: Sequence[Dim],
+    scales: Sequence[float],
+    rule: Rule,
+) -> Value | None:
+    """`upsample2d`, where an image is so many times as large."""
+    whole = all(scales[i] == int(scales[i]) and scales[i] >= 1 for i in moved)
+    if x.rank != 4 or list(moved) != [2, 3] or not whole:
+        return None
+    options = [_is_library(node, rule, x.dims[i], sizes[i], scales[i], mode) for i in moved]
+    if options != ["", ""]:
+        return None
+    h, w = (int(scales[i]) for i in moved)
+    scale = f"{h}" if h == w else f"({h}, {w})"
+    option = "" if mode == "nearest" else ', mode="bilinear"'
+    return g.call("upsample2d", [x], with_dims(x, sizes), scale + option)
+
+
+def _along(
+    g: Writer, node: Node, x: Value, axis: int, size: Dim, scale: float, mode: str, rule: Rule
+) -> Value:
+    old = x.dims[axis]
+    dims = list(x.dims)
+    dims[axis] = size
+    type = with_dims(x, dims)
+    option = _is_library(node, rule, old, size, scale, mode)
+    if option is not None:
+        return g.call("resize", [x], type, f'{size}, axis={axis}, mode="{mode}"{option}')
+    if not isinstance(old, int) or not isinstance(size, int):
+        raise Refused(f"where it reads along the dim {old} is not the library's rule")
+    hint = f"{node.outputs[0]}_places"
+    if mode == "nearest":
+        table = of_array(_nearest(node, rule, old, size, scale), hint)
+        g.read(table)
+        return g.call("take", [x, table], type, f"axis={axis}")
+    places = rule(old, size, scale)
+    low = np.floor(places)
+    below = of_array(np.clip(low, 0, old - 1).astype(np.int64), hint)
+    above = of_array(np.clip(low + 1, 0, old - 1).astype(np.int64), hint)
+    shape = [1] * x.rank
+    shape[axis] = size
+    part = of_array((places - low).astype(np.float32).reshape(shape), f"{hint}_part")
+    x = g.atom(x)
+    near, far = (f"take[axis={axis}]({x.text}, {g.read(t)})" for t in (below, above))
+    weight = g.atom(part if x.dtype == "f32" else g.cast(part, x.dtype)).text
+    return Value(type, f"{near} * (1 - {weight}) + {far} * {weight}", SUM)
+
+
+TABLE = {"Resize": resize, "Upsample": resize}
