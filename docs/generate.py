@@ -21,7 +21,7 @@ from mkdocs.structure.files import File, Files
 from dslc.cli import COMMANDS, command_module, command_parser
 from dslc.commands.doc import library_opening, library_page
 from dslc.commands.explain import FAMILIES
-from dslc.diagnostics import render_all
+from dslc.diagnostics import CompileError, render_all
 from dslc.doc import markdown
 from dslc.doc.builtins import builtins
 from dslc.doc.library import library
@@ -108,13 +108,29 @@ def error_page(path: Path) -> str:
     """A code's page; a wrong program is followed by what `dslc check` says about it."""
 
     def shown(fence: re.Match[str]) -> str:
-        kind, program = fence.groups()
-        said = render_all(check(SourceFile("example.dl", program))) if kind == "wrong" else ""
+        language, kind, program = fence.groups()
+        said = _said(language, program) if kind == "wrong" else ""
         told = f"\n\n```text\n{said}\n```" if said else ""
-        return f'```dl title="{kind}"\n{program}```{told}'
+        return f'```{"text" if language == "onnx" else language} title="{kind}"\n{program}```{told}'
 
     text = path.read_text(encoding="utf-8")
-    return re.sub(r"^```dl (\w+)\n(.*?)^```", shown, text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^```(dl|onnx) (\w+)\n(.*?)^```", shown, text, flags=re.MULTILINE | re.DOTALL)
+
+
+def _said(language: str, program: str) -> str:
+    """What is said about a wrong program, or about a model in ONNX's text form."""
+    if language == "dl":
+        return render_all(check(SourceFile("example.dl", program)))
+    from onnx import parser
+
+    from dslc.onnx.reading import importing, model_file
+
+    try:
+        model = model_file.prepared(parser.parse_model(program), "net.onnx")
+        importing.import_model(model, "net.onnx")
+    except CompileError as error:
+        return str(error)
+    return ""
 
 
 def error_table() -> str:

@@ -18,13 +18,17 @@ HAS_CHECKER = importlib.util.find_spec("dslc.semantics.check") is not None
 
 
 def programs(page: Path, kind: str) -> list[str]:
-    return re.findall(rf"^```dl {kind}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    return re.findall(
+        rf"^```(?:dl|onnx) {kind}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S
+    )
 
 
 def diagnose(program: str, only_syntax: bool) -> list[Diagnostic]:
     source = SourceFile("example.dl", program)
     if only_syntax:
         return parse(source)[1]
+    if program.startswith("<ir_version"):
+        return import_onnx(program)
     if program.startswith("# dslc merge"):
         return merge(source)
     if program.startswith("# dslc build"):
@@ -36,6 +40,19 @@ def merge(source: SourceFile) -> list[Diagnostic]:
     """What merging the weights of its adapters says."""
     try:
         importlib.import_module("dslc.build.merging").merging_of(source)
+    except CompileError as error:
+        return list(error.diagnostics)
+    return []
+
+
+def import_onnx(program: str) -> list[Diagnostic]:
+    """What the import of a model says, here in ONNX's own text form."""
+    from onnx import parser
+
+    model = parser.parse_model(program)
+    try:
+        sound = importlib.import_module("dslc.onnx.reading.model_file").prepared(model, "net.onnx")
+        importlib.import_module("dslc.onnx.reading.importing").import_model(sound, "net.onnx")
     except CompileError as error:
         return list(error.diagnostics)
     return []
@@ -81,7 +98,7 @@ def test_every_code_of_the_parser_has_a_page() -> None:
 
 
 def test_every_code_of_the_checker_has_a_page() -> None:
-    folders = (ROOT / "dslc" / "semantics", ROOT / "dslc" / "ops", ROOT / "dslc" / "ir")
+    folders = [ROOT / "dslc" / name for name in ("semantics", "ops", "ir", "onnx")]
     text = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     codes = set(re.findall(r'"(E0[1-9]\d\d|W0\d\d\d)"', text))
     assert codes

@@ -16,6 +16,7 @@ FAMILIES = {
     "E02": "Types and shapes",
     "E03": "Static arguments and compile-time numbers",
     "E04": "Imports, models and training",
+    "E05": "ONNX",
     "W01": "Warnings",
 }
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from dslc._lazy import lazy
 from dslc.diagnostics import CompileError, Diagnostic, InternalError, render_all
 from dslc.ir.dims import Dim, sym
-from dslc.ir.types import TensorType
+from dslc.ir.types import TensorType, is_float
 from dslc.onnx.reading import bodies, file_text, folding, fusing, model_file, naming
 from dslc.onnx.reading.nodes import Node
 from dslc.onnx.reading.operators import HANDLERS
-from dslc.onnx.reading.problems import Refused, problem
+from dslc.onnx.reading.problems import Refused, failure, problem
 from dslc.onnx.reading.values import Value, dtype_of, of_array
 from dslc.onnx.reading.writer import Writer, type_text
 from dslc.semantics.check import check
@@ -36,6 +36,7 @@ else:
 
 _NO_NAMES = ("", "main_graph", "torch_jit", "torch-jit-export", "main", "graph", "onnx-graph")
 _MOST_LISTED = 5
+_MOST_ASSERTIONS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,38 @@ class _Importer:
         results = [values[output.name] for output in self.graph.output]
         made = [value for value in results if value is not None]
         name = self._model_name()
-        heading = file_text.heading(self.model, self.file, self.versions)
-        source = file_text.file_text(self.writer, self.model, name, heading, arguments, made)
-        text = _checked(source)
+        text = self._text(name, arguments, made)
         inputs = tuple(f"{value.text}: {type_text(value.type)}" for value in arguments)
         names = [output.name for output in self.graph.output]
         outputs = tuple(f"{n}: {type_text(value.type)}" for n, value in zip(names, made))
         return Imported(text, self.writer.weights, name, inputs, outputs, dict(self.counts))
+
+    def _text(self, name: str, arguments: Sequence[Value], results: Sequence[Value]) -> str:
+        """The file in the one style. What the compiler can't prove of dims, but would take as an
+        assertion, is asserted; anything else that it finds wrong is a bug of the importer."""
+        heading = file_text.heading(self.model, self.file, self.versions)
+        for _ in range(_MOST_ASSERTIONS):
+            source = file_text.file_text(self.writer, self.model, name, heading, arguments, results)
+            try:
+                text = format_source(SourceFile("imported.dl", source))
+            except CompileError as error:
+                raise InternalError(f"the imported text can't be read:\n{error}") from None
+            wrong = [d for d in check(SourceFile("imported.dl", text)) if d.severity == "error"]
+            if not wrong:
+                return text
+            proposed = [line.partition("say so: assert ")[2] for d in wrong for line in d.help]
+            new = {line: None for line in proposed if line and line not in self.writer.asserts}
+            if not new:
+                break
+            self.writer.asserts.update(new)
+        if any(d.code != "E0208" for d in wrong):
+            raise InternalError(f"the imported text is wrong:\n{render_all(wrong)}")
+        raise failure(
+            "E0504",
+            f"sizes of {self.file} do not follow from the dims of its inputs",
+            [d.title for d in wrong[:_MOST_LISTED]],
+            "export the model with fixed dims, or let the exporter keep them dynamic everywhere",
+        )
 
     # --- what the graph starts from -----------------------------------------------------------
 
@@ -114,6 +140,7 @@ class _Importer:
                 array = model_file.array_of(tensor, self.file)
                 value = of_array(array, tensor.name)
                 value.shared = uses[tensor.name] > 1
+                value.initializer = is_float(value.dtype) and array.size > 1
                 values[tensor.name] = value
             except Refused as refused:
                 self._problem(refused, f"the tensor {tensor.name!r}")
@@ -283,18 +310,6 @@ class _Importer:
         given = self.graph.name if self.graph.name not in _NO_NAMES else Path(self.file).stem
         name = naming.camel(given)[:60] or "Model"
         return self.writer.names.new(name, "Model")
-
-
-def _checked(source: str) -> str:
-    """The text in the one style; a bug of the importer if the compiler finds it wrong."""
-    try:
-        text = format_source(SourceFile("imported.dl", source))
-    except CompileError as error:
-        raise InternalError(f"the imported text can't be read:\n{error}\n{source}") from None
-    wrong = [d for d in check(SourceFile("imported.dl", text)) if d.severity == "error"]
-    if wrong:
-        raise InternalError(f"the imported text is wrong:\n{render_all(wrong)}")
-    return text
 
 
 def _uses(graph: Any) -> Counter[str]:

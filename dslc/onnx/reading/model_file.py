@@ -2,7 +2,7 @@
 
 Nothing in the file is trusted. Truncated or damaged bytes, tensors whose data do not fit their
 dims, data outside of the model's folder, names given twice, nodes out of order and functions that
-call themselves each end in one `CompileError` (E0501, E0505), never in a traceback. Non-goals: what
+call themselves each end in one `CompileError` (E0501), never in a traceback. Non-goals: what
 the operators mean (`operators/`).
 """
 
@@ -218,20 +218,20 @@ def _read_tensor(tensor: Any, folder: Path, name: str) -> None:
     path = os.path.realpath(os.path.join(root, place))
     what = f"the data of {tensor.name!r} in {place!r}"
     if not place or os.path.isabs(place) or os.path.commonpath([root, path]) != root:
-        raise failure("E0505", f"{name}: {what} lie outside of the model's folder")
+        raise failure("E0501", f"{name}: {what} lie outside of the model's folder")
     try:
         offset = int(entries.get("offset", 0))
         length = int(entries.get("length", -1))
     except ValueError:
-        raise failure("E0505", f"{name}: the place of {what} is no number") from None
+        raise failure("E0501", f"{name}: the place of {what} is no number") from None
     if not os.path.isfile(path):
         help = "copy it to the folder of the .onnx file, under this name"
-        raise failure("E0505", f"{name}: there is no file for {what}", help=help)
+        raise failure("E0501", f"{name}: there is no file for {what}", help=help)
     size = os.path.getsize(path)
     if length < 0:
         length = size - offset
     if offset < 0 or length < 0 or offset + length > size:
-        raise failure("E0505", f"{name}: {what} end behind the end of that file")
+        raise failure("E0501", f"{name}: {what} end behind the end of that file")
     with open(path, "rb") as file:
         file.seek(offset)
         tensor.raw_data = file.read(length)

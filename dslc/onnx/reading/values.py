@@ -37,7 +37,9 @@ class Value:
     """A tensor of the graph.
 
     `text` is empty while only `known` says what it is; `hint` is what ONNX calls it. What is
-    `shared` is read by several nodes: a weight of the model itself, not of one layer.
+    `shared` is read by several nodes: a weight of the model itself, not of one layer. An
+    `initializer` stays a weight though all its numbers be equal. `moved` says how a text moves the
+    elements of another value, while it has no name yet.
     """
 
     type: TensorType
@@ -46,6 +48,8 @@ class Value:
     known: Any = None
     hint: str = ""
     shared: bool = False
+    initializer: bool = False
+    moved: tuple[str, Value, tuple[int, ...]] | None = None
 
     @property
     def dims(self) -> tuple[Dim, ...]:

@@ -9,10 +9,11 @@ line breaks (the formatter's).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from dslc._lazy import lazy
-from dslc.ir.dims import Dim, Poly, floordiv
+from dslc.ir.dims import Dim, Poly, floordiv, free_symbols, mod, sym
 from dslc.ir.types import DType, TensorType, is_float
 from dslc.onnx.reading import naming
 from dslc.onnx.reading.problems import Refused
@@ -115,7 +116,7 @@ class Writer:
         """A tensor of known numbers: made by a function if it can be, else a weight or a state."""
         array, type = value.known, value.type
         number = value.number
-        if number is not None or array.size == 0:
+        if (number is not None and not value.initializer) or array.size == 0:
             return self._filled(0 if number is None else number, type)
         if array.dtype == object or (array.dtype.kind in "iu" and array.size <= 1 << 20):
             run = _as_range(array)
@@ -259,15 +260,33 @@ class Writer:
             return x
         type = TensorType(x.dtype, tuple(dims))
         self.assume(type.size, x.type.size)
-        if not dims:
-            return self.call("reshape", [x], type, "dims=()")
-        return self.call("reshape", [x], type, dims_text(dims))
+        if x.moved is not None and x.moved[0] == "reshape" and not x.text.isidentifier():
+            return self.reshape(x.moved[1], dims)
+        self.read(x)
+        y = self.call("reshape", [x], type, dims_text(dims) if dims else "dims=()")
+        y.moved = ("reshape", x, ())
+        return y
 
     def transpose(self, x: Value, perm: Sequence[int]) -> Value:
+        """Dim i of the result is x's dim perm[i]."""
+        if x.moved is not None and x.moved[0] == "transpose" and not x.text.isidentifier():
+            _, source, before = x.moved
+            return self.transpose(source, [before[p] for p in perm])
         if list(perm) == list(range(x.rank)):
             return x
-        type = TensorType(x.dtype, tuple(x.dims[p] for p in perm))
-        return self.call("transpose", [x], type, ", ".join(map(str, perm)))
+        dims = tuple(x.dims[p] for p in perm)
+        long = [p for p in perm if x.dims[p] != 1]
+        if long == sorted(long):  # only dims of 1 change their place
+            return self.reshape(x, dims)
+        type = TensorType(x.dtype, dims)
+        self.read(x)
+        swapped = [*range(x.rank - 2), x.rank - 1, x.rank - 2]
+        if list(perm) == swapped and x.text.isidentifier():
+            y = Value(type, f"{x.text}.T")
+        else:
+            y = self.call("transpose", [x], type, ", ".join(map(str, perm)))
+        y.moved = ("transpose", x, tuple(perm))
+        return y
 
     def broadcast_to(self, x: Value, dims: Sequence[Dim]) -> Value:
         type = TensorType(x.dtype, tuple(dims))
@@ -288,17 +307,25 @@ class Writer:
         difference = a - b
         if isinstance(difference, int):
             raise Refused(f"a size of {a} stands where {b} is needed", "E0504")
-        self.asserts.setdefault(f"{a} == {b}")
+        a, b = _without_common(a, b)
+        # The symmetric text is the same condition.
+        if f"{b} == {a}" not in self.asserts:
+            self.asserts.setdefault(f"{a} == {b}")
 
-    def assume_multiple(self, dim: Dim, by: int) -> Dim:
+    def assume_at_most(self, dim: Dim, most: int) -> None:
+        """A dim is no larger."""
+        self.asserts.setdefault(f"{dim} <= {most}")
+
+    def exact_quotient(self, dim: Dim, by: Dim) -> Dim:
         """dim // by; asserted to leave no rest where that can't be seen."""
-        rest = dim % by
-        if isinstance(rest, int):
-            if rest:
+        quotient = floordiv(dim, by)
+        if quotient * by != dim:
+            dim, by = _without_common(dim, by)
+            rest = mod(dim, by)
+            if isinstance(rest, int):
                 raise Refused(f"{dim} is no multiple of {by}", "E0504")
-        else:
             self.asserts.setdefault(f"{rest} == 0")
-        return floordiv(dim, by)
+        return quotient
 
     def assume_at_least(self, dim: Dim, least: int) -> None:
         """A dim is at least so large."""
@@ -322,6 +349,20 @@ class Writer:
 def _literal_strength(value: Value) -> int:
     written = number_text(value.number)
     return written[1] if written else ATOM
+
+
+def _without_common(a: Dim, b: Dim) -> tuple[Dim, Dim]:
+    """Both without the factors that they share."""
+    for name in sorted(free_symbols(a) & free_symbols(b)):
+        while _divides(sym(name), a) and _divides(sym(name), b):
+            a, b = floordiv(a, sym(name)), floordiv(b, sym(name))
+    numbers = [c for d in (a, b) for c in ([d] if isinstance(d, int) else [c for _, c in d.terms])]
+    common = gcd(*numbers) or 1
+    return floordiv(a, common), floordiv(b, common)
+
+
+def _divides(factor: Dim, dim: Dim) -> bool:
+    return dim != 0 and floordiv(dim, factor) * factor == dim
 
 
 def type_text(type: TensorType) -> str:

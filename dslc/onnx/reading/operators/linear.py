@@ -53,8 +53,9 @@ def product(g: Writer, a: Value, b: Value) -> Value:
 
 def is_weight(value: Value) -> bool:
     """Whether a value is numbers that can be those of one layer."""
-    known = value.known is not None and not value.text and not value.shared
-    return known and is_float(value.dtype)
+    known = value.known is not None and not value.text and is_float(value.dtype)
+    # Exporters join equal vectors (biases of zeros); a matrix that is shared is meant to be one.
+    return known and (not value.shared or value.rank <= 1)
 
 
 def matmul_and_bias(g: Writer, node: Node, bias: Value, output: str) -> Value:

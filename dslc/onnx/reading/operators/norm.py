@@ -135,7 +135,7 @@ def group_norm(g: Writer, node: Node) -> Value:
     groups = int(node.attr("num_groups", 1))
     epsilon = _epsilon(node)
     channels = x.dims[1]
-    per_group = g.assume_multiple(channels, groups)
+    per_group = g.exact_quotient(channels, groups)
     if node.version < 21:  # one number for each group, not for each channel
         if scale.known is None or bias.known is None or not isinstance(per_group, int):
             raise Refused("the scale of opset 18's groups is computed")

@@ -206,8 +206,12 @@ def _results(
     if node.wants(0):
         if direction == "reverse":
             hs = flipped(g, g.atom(hs), 1)
-        y = g.reshape(hs, (n, t, ways, hidden))
-        out.append(y if batch_first else g.transpose(y, (1, 2, 0, 3)))
+        if batch_first:
+            out.append(g.reshape(hs, (n, t, ways, hidden)))
+        elif ways == 1:
+            out.append(g.reshape(g.transpose(hs, (1, 0, 2)), (t, 1, n, hidden)))
+        else:
+            out.append(g.transpose(g.reshape(hs, (n, t, ways, hidden)), (1, 2, 0, 3)))
     else:
         out.append(hs)
     for i, last in enumerate(lasts):

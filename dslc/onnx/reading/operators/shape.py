@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dslc._lazy import lazy
-from dslc.ir.dims import Dim, Poly, floordiv, minimum, product
+from dslc.ir.dims import Dim, Poly, minimum, product
 from dslc.ir.evaluate import numpy_dtype
 from dslc.ir.types import TensorType, is_float
 from dslc.onnx.reading.nodes import Node, normal
@@ -103,7 +103,7 @@ def _with_rest(g: Writer, x: Value, dims: list[Dim]) -> list[Dim]:
     if known == 0:
         dims[places[0]] = 0
         return dims
-    dims[places[0]] = floordiv(x.type.size, known)
+    dims[places[0]] = g.exact_quotient(x.type.size, known)
     return dims
 
 
@@ -176,7 +176,7 @@ def split(g: Writer, node: Node) -> Sequence[Value]:
             each = -(-whole // count)
             sizes = [min(each, whole - i * each) for i in range(count)]
         else:
-            sizes = [g.assume_multiple(whole, count)] * count
+            sizes = [g.exact_quotient(whole, count)] * count
     g.assume(sum(sizes, start=0), whole)
     fixed = static(sizes)
     if x.known is not None and not x.text and len(fixed) == len(sizes):
@@ -211,7 +211,7 @@ def slice_(g: Writer, node: Node) -> Value:
     parts, turned = [":"] * x.rank, [":"] * x.rank
     for start, end, axis, step in zip(starts, ends, axes, steps):
         axis = normal(int(axis), x.rank)
-        low, high = _clamped(x.dims[axis], start, step), _clamped(x.dims[axis], end, step)
+        low, high = (_clamped(g, x.dims[axis], at, step) for at in (start, end))
         size_ = slice_size(low, high, step)
         dims[axis] = max(size_, 0) if isinstance(size_, int) else size_
         if step < 0:  # first what lies between both ends, then that backwards
@@ -243,7 +243,7 @@ def _between(size_: Dim, low: Dim, high: Dim, step: int) -> str:
     return text if step == 1 else f"{text}:{step}"
 
 
-def _clamped(size_: Dim, at: Dim, step: int) -> Dim:
+def _clamped(g: Writer, size_: Dim, at: Dim, step: int) -> Dim:
     """A start or end as a place from 0, as NumPy has it; huge numbers are the ends."""
     if isinstance(at, int) and abs(at) >= 2**31 - 1:
         if at < 0:
@@ -256,6 +256,9 @@ def _clamped(size_: Dim, at: Dim, step: int) -> Dim:
     difference = last - at
     if isinstance(difference, int):
         return at if difference >= 0 else last
+    if isinstance(last, int):  # a table that is long enough: no one means to get less
+        g.assume_at_most(at, last)
+        return at
     return minimum(at, last)
 
 
@@ -327,7 +330,7 @@ def depth_to_space(g: Writer, node: Node) -> Value:
     if node.attr("mode", "DCR") == "CRD" and isinstance(c, int):
         type = with_dims(x, (n, c // (block * block), h * block, w * block))
         return g.call("pixel_shuffle", [x], type, str(block))
-    depth = g.assume_multiple(c, block * block)
+    depth = g.exact_quotient(c, block * block)
     y = g.reshape(x, (n, block, block, depth, h, w))
     y = g.transpose(y, (0, 3, 4, 1, 5, 2))
     return g.reshape(y, (n, depth, h * block, w * block))
@@ -336,7 +339,7 @@ def depth_to_space(g: Writer, node: Node) -> Value:
 def space_to_depth(g: Writer, node: Node) -> Value:
     x, block = node.need(0), int(node.attr("blocksize", 1))
     n, c, h, w = x.dims
-    high, wide = g.assume_multiple(h, block), g.assume_multiple(w, block)
+    high, wide = g.exact_quotient(h, block), g.exact_quotient(w, block)
     y = g.reshape(x, (n, c, high, block, wide, block))
     crd = node.attr("mode", "DCR") == "CRD"  # blocks behind the channels, not before them
     y = g.transpose(y, (0, 1, 3, 5, 2, 4) if crd else (0, 3, 5, 1, 2, 4))
