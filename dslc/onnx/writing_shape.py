@@ -22,10 +22,10 @@ def reshaped(graph: Graph, name: str, old: Sequence[Dim], new: Sequence[Dim]) ->
     """A tensor of dims `old` under dims `new`."""
     if tuple(old) == tuple(new):
         return name
-    if 0 in new:
+    told = None if 0 in new else _told(old, new)
+    if told is None:
         return graph.node("Reshape", name, graph.sizes(new), allowzero=1)
-    told = _told(old, new)
-    return graph.node("Reshape", name, graph.sizes(new) if told is None else graph.ints(told))
+    return graph.node("Reshape", name, graph.ints(told))
 
 
 def _told(old: Sequence[Dim], new: Sequence[Dim]) -> list[int] | None:
@@ -169,7 +169,7 @@ def _pad(case: Case) -> Held:
             name = padded(graph, name, none, behind, value)
             wide = dims[axis] * (inner + 1)
             dims = (*dims[:axis], wide, *dims[axis + 1 :])
-            name = graph.node("Reshape", name, graph.sizes(dims))
+            name = graph.node("Reshape", name, graph.sizes(dims), allowzero=1)
             short = [wide - inner if i == axis else d for i, d in enumerate(dims)]
             if dims[axis] != 0:
                 name = sliced(graph, name, dims, [0] * len(dims), short)
