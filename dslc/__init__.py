@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dslc.api import check, compile, export_onnx, import_onnx, lower, merge, parse
     from dslc.build.errors import BuildError
     from dslc.jupyter import load_ipython_extension
-    from dslc.onnx.writing_errors import ExportError
+    from dslc.onnx.writing.errors import ExportError
     from dslc_runtime import (
         ArgumentError,
         ArtifactError,
@@ -64,7 +64,7 @@ _HOME = {
     "merge": "dslc.api",
     "parse": "dslc.api",
     "BuildError": "dslc.build.errors",
-    "ExportError": "dslc.onnx.writing_errors",
+    "ExportError": "dslc.onnx.writing.errors",
     "load_ipython_extension": "dslc.jupyter",
     "ArgumentError": "dslc_runtime",
     "ArtifactError": "dslc_runtime",

@@ -20,8 +20,8 @@ from dslc.build.special import Sizes, check_sizes
 from dslc.build.target import parse_targets, with_memory
 from dslc.diagnostics import CompileError, Diagnostic
 from dslc.ir.core import Program
-from dslc.onnx import writing, writing_files
-from dslc.onnx.writing import Exported
+from dslc.onnx.writing import exporting, files
+from dslc.onnx.writing.exporting import Exported
 from dslc.semantics import check as checking
 from dslc.semantics.elaborate import Setting
 from dslc.source import SourceFile
@@ -132,16 +132,16 @@ def export_onnx(
     sizes = dict(dims or {})
     check_sizes(program, {name: (size,) for name, size in sizes.items()})
     values, report = session.first_values(program, weights, missing, seed)
-    made = writing.written(
+    made = exporting.written(
         program,
         values,
         entry=entry,
         sizes=sizes,
-        opset=writing.USUAL_OPSET if opset is None else opset,
+        opset=exporting.USUAL_OPSET if opset is None else opset,
         producer_version=version("dslc"),
     )
-    files = writing_files.save(made, Path(output))
-    return Exported(files, made.inputs, made.outputs, len(made.model.graph.node), report)
+    written = files.save(made, Path(output))
+    return Exported(written, made.inputs, made.outputs, len(made.model.graph.node), report)
 
 
 def import_onnx(path: str | Path) -> tuple[str, dict[str, Any]]:

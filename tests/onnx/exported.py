@@ -13,8 +13,8 @@ from dslc.ir.core import Argument, DimRange, Entry, Function, Program, Value
 from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate, initial_variables, run_entry
 from dslc.ir.types import TensorType
-from dslc.onnx.writing import written
-from dslc.onnx.writing_files import inlined
+from dslc.onnx.writing.exporting import written
+from dslc.onnx.writing.files import inlined
 
 Array = Any
 

@@ -12,7 +12,7 @@ from exported import run, same
 import dslc
 from dslc.cli import main
 from dslc.ir.evaluate import initial_variables, run_entry
-from dslc.onnx import writing_files
+from dslc.onnx.writing import files
 
 MLP = """model MLP[wide=8](x: f32[N, 4]) -> f32[N, 3] {
     return x |> fc1: dense[wide] |> relu |> fc2: dense[3] |> softmax
@@ -87,7 +87,7 @@ def test_a_state_that_a_call_changes_goes_in_and_out(tmp_path: Path) -> None:
 def test_arrays_beside_a_model_that_is_too_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing_files, "MOST_INSIDE", 1000)
+    monkeypatch.setattr(files, "MOST_INSIDE", 1000)
     made = dslc.export_onnx(MLP, tmp_path / "big.onnx", set={"wide": 700})
     assert [path.name for path in made.files] == ["big.onnx", "big.onnx.data"]
     assert (tmp_path / "big.onnx").stat().st_size < 20_000

@@ -9,7 +9,7 @@ from ops.cases import accepts, case_id, concrete, environments, function_of, ran
 
 from dslc.ir.evaluate import evaluate
 from dslc.ir.op import Op, Sample
-from dslc.onnx.writing_table import REFUSED, RULES
+from dslc.onnx.writing.table import REFUSED, RULES
 from dslc.ops import ALL
 
 WRITTEN = [(op, sample) for op in ALL if op.name in RULES for sample in op.samples]

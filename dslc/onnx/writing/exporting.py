@@ -3,8 +3,8 @@
 Input: a Program as elaborated, the entry's name, the variables' values. Output: a `ModelProto` with
 the names of the `.dl` source, and the arrays of its initialisers beside it, which are put inside or
 into a file of their own when it is written. Sizes that only a call tells stay symbolic.
-Non-goals: the source (`dslc/api.py`), files (`writing_files.py`), what each op becomes
-(`writing_table.py`).
+Non-goals: the source (`dslc/api.py`), files (`files.py`), what each op becomes
+(`table.py`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dslc.ir.core import Entry, Function, Program
 from dslc.ir.dims import Dim
 from dslc.ir.evaluate import concrete, numpy_dtype
 from dslc.ir.types import TensorType
-from dslc.onnx.writing_errors import ExportError
-from dslc.onnx.writing_graph import Held, Model, Scope, helper, tensor_info
-from dslc.onnx.writing_table import walk
+from dslc.onnx.writing.errors import ExportError
+from dslc.onnx.writing.graph import Held, Model, Scope, helper, tensor_info
+from dslc.onnx.writing.table import walk
 from dslc.passes import pipeline
 
 if TYPE_CHECKING:

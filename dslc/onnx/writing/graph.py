@@ -1,9 +1,9 @@
 """An ONNX graph while it is written: nodes, names, initialisers and sizes known at run time.
 
-Input: what the rules of `writing_table.py` ask for. Output: `NodeProto`s in an order in which each
+Input: what the rules of `table.py` ask for. Output: `NodeProto`s in an order in which each
 reads only what stands before it. A value of the IR is `Held`: a tensor of the graph whose dims
 broadcast to the value's, for ONNX's operators broadcast where the IR has an equation for it.
-Non-goals: what an op becomes (the families' files), files (`writing_files.py`).
+Non-goals: what an op becomes (the families' files), files (`files.py`).
 """
 
 from __future__ import annotations

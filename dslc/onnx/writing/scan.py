@@ -13,9 +13,9 @@ from typing import cast
 from dslc.ir.core import Function
 from dslc.ir.dims import Dim, free_symbols, sym
 from dslc.ir.types import TensorType
-from dslc.onnx.writing_elementwise import Rule
-from dslc.onnx.writing_graph import Case, Graph, Held, Scope, helper, tensor_info
-from dslc.onnx.writing_shape import counted
+from dslc.onnx.writing.elementwise import Rule
+from dslc.onnx.writing.graph import Case, Graph, Held, Scope, helper, tensor_info
+from dslc.onnx.writing.shape import counted
 from dslc.ops.scan_attrs import ScanAttrs
 
 Walk = Callable[[Graph, Function, Scope], None]

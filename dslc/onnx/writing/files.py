@@ -6,14 +6,14 @@ A protobuf message holds less than 2 GiB. A model that would be larger keeps its
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dslc._lazy import lazy
 from dslc.ir.types import DType
-from dslc.onnx.writing import Written
-from dslc.onnx.writing_graph import element_type
+from dslc.onnx.writing.exporting import Written
+from dslc.onnx.writing.graph import element_type
+from dslc_runtime.atomic import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,24 +46,17 @@ def inlined(made: Written) -> onnx.ModelProto:
 def save(made: Written, path: Path) -> tuple[Path, ...]:
     """Writes the model to `path`, and to `path` with `.data` behind it what has no room inside;
     the files written. They have another name until they are whole. OSError."""
-    folder = path.absolute().parent
     total = sum(array.nbytes for array in made.initialisers.values())
-    data = path.with_name(f"{path.name}.data") if total > MOST_INSIDE else None
-    model_part = folder / f".{path.name}.{os.getpid()}.part"
-    data_part = folder / f".{path.name}.data.{os.getpid()}.part"
-    try:
-        if data is None:
-            model_part.write_bytes(inlined(made).SerializeToString())
-        else:
-            with open(data_part, "wb") as file:
-                model = _outside(made, file, data.name)
-            model_part.write_bytes(model.SerializeToString())
-            os.replace(data_part, data)
-        os.replace(model_part, path)
-    finally:
-        model_part.unlink(missing_ok=True)
-        data_part.unlink(missing_ok=True)
-    return (path,) if data is None else (path, data)
+    if total <= MOST_INSIDE:
+        with replacing(path) as file:
+            file.write(inlined(made).SerializeToString())
+        return (path,)
+    data = path.with_name(f"{path.name}.data")
+    with replacing(path) as file:
+        with replacing(data) as arrays:
+            model = _outside(made, arrays, data.name)
+        file.write(model.SerializeToString())
+    return path, data
 
 
 def _outside(made: Written, file: BinaryIO, location: str) -> onnx.ModelProto:

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Function
-from dslc.onnx import (
-    writing_elementwise,
-    writing_index,
-    writing_products,
-    writing_reduce,
-    writing_shape,
+from dslc.onnx.writing import (
+    elementwise,
+    index,
+    products,
+    reduce,
+    shape,
 )
-from dslc.onnx.writing_elementwise import Rule, all_of
-from dslc.onnx.writing_graph import Case, Graph, Scope
-from dslc.onnx.writing_match import plan
-from dslc.onnx.writing_patterns import FINDERS
-from dslc.onnx.writing_scan import scan_rule
+from dslc.onnx.writing.elementwise import Rule, all_of
+from dslc.onnx.writing.graph import Case, Graph, Scope
+from dslc.onnx.writing.match import plan
+from dslc.onnx.writing.patterns import FINDERS
+from dslc.onnx.writing.scan import scan_rule
 
 _GRADIENT = "only training makes gradients"
 _LOWERING = "the lowering makes it, after the passes that an export runs"
@@ -69,10 +69,10 @@ def write(graph: Graph, eqn: Eqn, scope: Scope) -> None:
 
 
 RULES: dict[str, Rule] = {
-    **writing_elementwise.RULES,
-    **writing_shape.RULES,
-    **writing_reduce.RULES,
-    **writing_products.RULES,
-    **writing_index.RULES,
+    **elementwise.RULES,
+    **shape.RULES,
+    **reduce.RULES,
+    **products.RULES,
+    **index.RULES,
     "scan": scan_rule(walk),
 }

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 from dslc.ir.core import Eqn
 from dslc.ir.dims import Dim
-from dslc.onnx.writing_elementwise import Rule, computed
-from dslc.onnx.writing_graph import Case, Graph, Held
-from dslc.onnx.writing_shape import sliced, transposed
+from dslc.onnx.writing.elementwise import Rule, computed
+from dslc.onnx.writing.graph import Case, Graph, Held
+from dslc.onnx.writing.shape import sliced, transposed
 from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.windows import (
     AveragePoolAttrs,

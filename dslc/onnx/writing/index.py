@@ -13,9 +13,9 @@ from typing import cast
 
 from dslc.ir.dims import Dim, product
 from dslc.ir.types import TensorType
-from dslc.onnx.writing_elementwise import Rule, broadcast_dims
-from dslc.onnx.writing_graph import Case, Graph, Held
-from dslc.onnx.writing_shape import counted, padded
+from dslc.onnx.writing.elementwise import Rule, broadcast_dims
+from dslc.onnx.writing.graph import Case, Graph, Held
+from dslc.onnx.writing.shape import counted, padded
 from dslc.ops.index import IndexAttrs
 from dslc.ops.placing import NarrowAttrs, PutAttrs
 from dslc.ops.reads import ReadAttrs

@@ -11,7 +11,7 @@ from typing import cast
 
 from dslc.ir.dims import Dim
 from dslc.ir.types import DType, TensorType, is_float
-from dslc.onnx.writing_graph import Case, Held
+from dslc.onnx.writing.graph import Case, Held
 from dslc.ops.constants import CastAttrs, ConstantAttrs, DimAttrs
 
 Rule = Callable[[Case], "Held | tuple[Held, ...]"]

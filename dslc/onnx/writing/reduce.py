@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from dslc.onnx.writing_elementwise import Rule, computed
-from dslc.onnx.writing_graph import Case, Held
+from dslc.onnx.writing.elementwise import Rule, computed
+from dslc.onnx.writing.graph import Case, Held
 from dslc.ops.broadcast import ReduceAttrs
 from dslc.ops.ranking import ArgsortAttrs
 from dslc.ops.reduce import AxisAttrs

@@ -11,8 +11,8 @@ from typing import cast
 
 from dslc.ir.dims import Dim, Poly
 from dslc.ir.types import TensorType
-from dslc.onnx.writing_elementwise import Rule
-from dslc.onnx.writing_graph import END, Case, Graph, Held
+from dslc.onnx.writing.elementwise import Rule
+from dslc.onnx.writing.graph import END, Case, Graph, Held
 from dslc.ops.broadcast import BroadcastAttrs
 from dslc.ops.shape import ConcatAttrs, IotaAttrs, TransposeAttrs
 from dslc.ops.slicing import PadAttrs, SliceAttrs

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from dslc.ir.core import Eqn, Value
-from dslc.onnx.writing_graph import Graph, Held, Scope
-from dslc.onnx.writing_match import Finder, Fused, Match, has_attributes, one_node
-from dslc.onnx.writing_patterns_products import FINDERS as PRODUCTS
+from dslc.onnx.writing.graph import Graph, Held, Scope
+from dslc.onnx.writing.match import Finder, Fused, Match, has_attributes, one_node
+from dslc.onnx.writing.product_patterns import FINDERS as PRODUCTS
 from dslc.ops.broadcast import ReduceAttrs
 
 Row = tuple[Value, tuple[int, ...]]

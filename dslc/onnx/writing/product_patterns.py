@@ -12,10 +12,10 @@ from typing import Any, cast
 from dslc._frozen import dataclass
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import product
-from dslc.onnx.writing_graph import Graph, Held, Scope
-from dslc.onnx.writing_match import Finder, Fused, Match, has_attributes, one_node
-from dslc.onnx.writing_products import conv_operands, pool_operands, swapped
-from dslc.onnx.writing_shape import reshaped
+from dslc.onnx.writing.graph import Graph, Held, Scope
+from dslc.onnx.writing.match import Finder, Fused, Match, has_attributes, one_node
+from dslc.onnx.writing.products import conv_operands, pool_operands, swapped
+from dslc.onnx.writing.shape import reshaped
 from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.windows import ConvAttrs, PoolAttrs
 

@@ -1,6 +1,6 @@
 """Finds equations that together are one operator of ONNX, which then stands in their place.
 
-Input: a function and the patterns of `writing_patterns.py`, one finder for each op that may be the
+Input: a function and the patterns of `patterns.py`, one finder for each op that may be the
 last equation of one. Output: a `Plan`: which equations are written as what, and which need not be
 written at all. What a pattern computes on the way must be read by the pattern alone; constants and
 views may be read by others, too.
@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from dslc._frozen import dataclass
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim
-from dslc.onnx.writing_graph import Graph, Held, Scope
+from dslc.onnx.writing.graph import Graph, Held, Scope
 from dslc.ops.broadcast import BroadcastAttrs, ReduceAttrs
 from dslc.ops.constants import ConstantAttrs, DimAttrs
 from dslc.ops.shape import ReshapeAttrs
