@@ -32,7 +32,9 @@ OTHER_IMAGE_OPS = ("pool2d", "conv2d_")
 RESULT, COPY, RAGGED = 6.0, 4.0, 5.0
 TURNED, SCATTERED = 0.7, 0.8  # of each element: turned in registers, or moved one by one
 KERNEL = 2000  # of a transpose: to begin it
-FAR, TRAVELLED = 1 << 21, 1.5  # elements that no cache holds: what each takes on its way
+# Elements that no cache holds, and what each takes on its way; the same of CPUs without AVX-512.
+FAR, TRAVELLED = 1 << 21, 1.5
+NARROW_FAR, NARROW_TRAVELLED = 1 << 20, 3.0
 BLOCK = 16  # channels, and pixels, that are turned together
 FULL = 1.1  # cycles of a multiply-add of the register tile
 MEASURED = 512  # bits of the vectors that this was measured with
@@ -74,7 +76,8 @@ def prefers_planes(planes: Function, pixels: Function, cpu: Vectors) -> bool:
             return False
     turned = (eqn for eqn in pixels.eqns if eqn.op.name == "transpose")
     # What is moved one by one is no quicker where vectors are narrow and cycles stand for fewer.
-    return total < sum(map(_of_turning, turned)) * MEASURED / cpu.bits
+    narrow = cpu.bits < MEASURED
+    return total < sum(_of_turning(eqn, narrow) for eqn in turned) * MEASURED / cpu.bits
 
 
 def _over_pixels(shape: ConvShape, lanes: int, winograd: bool) -> float:
@@ -109,7 +112,7 @@ def _by_winograd(shape: ConvShape, lanes: int) -> float | None:
     return costs(conv, lanes, fixed=True)[tile] if tile else None
 
 
-def _of_turning(eqn: Eqn) -> float:
+def _of_turning(eqn: Eqn, narrow: bool) -> float:
     """Cycles of a transpose, of images with channels last to or from planes."""
     dims = [_known(dim) for dim in eqn.outputs[0].type.dims]
     perm: tuple[int, ...] = getattr(eqn.attrs, "perm", ())
@@ -119,7 +122,8 @@ def _of_turning(eqn: Eqn) -> float:
     whole = 1.0
     for size in (dims[-1], dims[perm.index(3)]):
         whole *= size // BLOCK * BLOCK / max(1, size)
-    moved = TRAVELLED if total > FAR else 0.0
+    far, travelled = (NARROW_FAR, NARROW_TRAVELLED) if narrow else (FAR, TRAVELLED)
+    moved = travelled if total > far else 0.0
     return KERNEL + total * (whole * TURNED + (1 - whole) * SCATTERED + moved)
 
 

@@ -19,8 +19,8 @@ LOAD = 2  # cycles; as much for each of the vectors that one of a strided image 
 RESULT, ROW = 4, 3  # cycles that a vector of results takes behind its sum, and a row of them
 TILE = 4  # cycles to begin a tile
 STEP = 2  # cycles that a flat one in place takes longer for each channel, which lie far apart
-# The same where vectors are narrow, in multiply-adds, of which such a core does more in a cycle;
-# also of a copy, not gathered, that the L1 cache doesn't hold.
+# Of narrow vectors, in multiply-adds, of which such a core does more in a cycle: what any 1x1 tile
+# waits, but one of a copy that the L1 cache holds.
 NARROW_STEP, HELD = 6, 1 << 15
 COPIED = 3  # cycles of a vector that is copied
 PANEL = 1 << 19  # bytes of gathered pixels that lie in a cache near a core
@@ -363,10 +363,11 @@ def _step(plan: PlanesPlan) -> int:
     in_place = plan.flat and not plan.copies
     if not plan.is_narrow:
         return STEP if in_place else 0
-    if plan.streams:
+    # With a larger kernel there is enough to do at each channel.
+    if plan.streams or plan.gathers or plan.shape.kernel != (1, 1):
         return 0
-    copied = plan.flat and not plan.gathers and plan.panel_bytes > HELD
-    return NARROW_STEP if in_place or copied else 0
+    held = plan.copies and plan.shape.group_channels * plan.pixels * BYTES[plan.dtype] <= HELD
+    return 0 if held else NARROW_STEP
 
 
 def _cycles(plan: PlanesPlan) -> float:
