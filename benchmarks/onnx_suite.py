@@ -105,7 +105,7 @@ def _with_constants(model: Any, names: Sequence[str], arrays: Sequence[Any]) -> 
             last = error
             continue
         return function([given[name] for name in order if name not in chosen])
-    raise unittest.SkipTest(f"unsupported: {last}")
+    raise Unsupported(str(last))
 
 
 def _choices(model: Any, names: Sequence[str]) -> Iterator[list[str]]:
@@ -165,7 +165,10 @@ def judge(
             self.function = function
 
         def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
-            return tuple(self.function(list(inputs)))
+            try:
+                return tuple(self.function(list(inputs)))
+            except Unsupported as error:
+                raise unittest.SkipTest(f"unsupported: {error}") from None
 
     class Ours(Backend):  # type: ignore[misc]
         @classmethod

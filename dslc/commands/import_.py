@@ -67,6 +67,7 @@ def summary(imported: Imported, output: Path, weights: Path) -> list[str]:
         f"model {imported.name}",
         *(f"  input   {text}" for text in imported.inputs),
         *(f"  output  {text}" for text in imported.outputs),
+        *(f"  {name} can only be {n}" for name, n in imported.fixed.items()),
         f"{count} node{'s' * (count != 1)}: {operators}",
     ]
     if not imported.weights:

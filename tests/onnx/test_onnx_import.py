@@ -1,22 +1,22 @@
-"""`dslc import`: small models as text, and the numbers they give."""
+"""`dslc import`: small models as text, the numbers they give, and what is refused."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
-from onnx.reference import ReferenceEvaluator
+from imports import body, compare, imported, model_of, normal, run
+from onnx import TensorProto, helper, numpy_helper
 
+import dslc
 from dslc.cli import main
-from dslc.ir.evaluate import run_entry
-from dslc.onnx.reading import model_file
-from dslc.onnx.reading.importing import Imported, import_model
-from dslc.semantics.elaborate import elaborate
-from dslc.source import SourceFile
+from dslc.diagnostics import CompileError
+from dslc.onnx.reading.importing import import_file
 
 NET = """
 <ir_version: 8, opset_import: ["" : 13]>
@@ -37,44 +37,14 @@ NET_WEIGHTS = {
 }
 
 
-def model_of(text: str, **weights: Any) -> Any:
-    """A model from ONNX's own text form, and arrays (or the dims of random ones) it starts from."""
-    model = parser.parse_model(text)
-    rng = np.random.default_rng(0)
-    for name, given in weights.items():
-        array = rng.normal(size=given).astype(np.float32) if isinstance(given, tuple) else given
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
-    return model
+def problems(model: Any) -> list[str]:
+    """Codes and titles of what is refused."""
+    with pytest.raises(CompileError) as caught:
+        imported(model)
+    return [f"{d.code}: {d.title}" for d in caught.value.diagnostics]
 
 
-def imported(model: Any) -> Imported:
-    return import_model(model_file.prepared(model, "test.onnx"), "test.onnx")
-
-
-def run(found: Imported, *inputs: Any) -> list[Any]:
-    """What the imported text computes, by the reference meanings of the ops."""
-    program, problems = elaborate(SourceFile("test.dl", found.text))
-    assert program is not None, problems
-    entry = program.entry("forward")
-    names = [a.name for a in entry.arguments if a.role == "input"]
-    results, _ = run_entry(program, "forward", found.weights, dict(zip(names, inputs)))
-    return [results[name] for name in entry.outputs]
-
-
-def compare(model: Any, *inputs: Any, rtol: float = 1e-4, atol: float = 1e-5) -> Imported:
-    """Imports a model and compares its numbers with onnx's reference evaluator."""
-    names = {tensor.name for tensor in model.graph.initializer}
-    feeds = [value.name for value in model.graph.input if value.name not in names]
-    wanted = ReferenceEvaluator(model).run(None, dict(zip(feeds, inputs)))
-    found = imported(model)
-    for got, want in zip(run(found, *inputs), wanted, strict=True):
-        np.testing.assert_allclose(got, want, rtol=rtol, atol=atol)
-        assert got.dtype == want.dtype
-    return found
-
-
-def normal(*dims: int, seed: int = 1) -> Any:
-    return np.random.default_rng(seed).normal(size=dims).astype(np.float32)
+# --- text -----------------------------------------------------------------------------------------
 
 
 def test_a_small_net_is_what_a_person_would_write() -> None:
@@ -98,6 +68,163 @@ def test_a_small_net_is_what_a_person_would_write() -> None:
     ]
 
 
+def test_chains_of_shapes_become_dims() -> None:
+    text = """
+    net (float[batch, time, 8] x) => (float[batch, time, 2, 4] y, float[batch, time] z)
+    {
+      s = Shape(x)
+      i0 = Constant<value_int = 0>()
+      i1 = Constant<value_int = 1>()
+      n = Gather(s, i0)
+      t = Gather(s, i1)
+      axes = Constant<value_ints = [0]>()
+      n1 = Unsqueeze(n, axes)
+      t1 = Unsqueeze(t, axes)
+      rest = Constant<value_ints = [2, -1]>()
+      shape = Concat<axis = 0>(n1, t1, rest)
+      y = Reshape(x, shape)
+      both = Concat<axis = 0>(n1, t1)
+      z = ConstantOfShape<value = float[1] {2.5}>(both)
+    }
+    """
+    found = compare(model_of(text), normal(2, 3, 8))
+    assert body(found) == ["return reshape[BATCH, TIME, 2, 4](x), full[BATCH, TIME, value=2.5]()"]
+
+
+def test_a_dim_that_can_only_be_one_number_is_told() -> None:
+    text = "net (float[batch, width] x) => (float[batch, 3] y) { y = MatMul(x, fc_weight) }"
+    found = compare(model_of(text, fc_weight=(4, 3)), normal(2, 4))
+    assert found.fixed == {"WIDTH": 4}
+    assert "# WIDTH can only be 4: the model's nodes ask for it." in found.text.splitlines()
+
+
+def test_what_only_a_call_can_tell_is_asserted() -> None:
+    text = """
+    net (float[N, T, 4] x) => (float[N, 4] y)
+    {
+      last = Constant<value_int = -1>()
+      p = Add(x, table)
+      y = Gather<axis = 1>(p, last)
+    }
+    """
+    found = compare(model_of(text, table=(1, 1, 4)), normal(2, 5, 4))
+    assert body(found)[0] == "assert T >= 1"
+
+
+def test_a_matrix_that_two_nodes_read_stays_one_weight() -> None:
+    text = """
+    net (int64[N, T] tokens) => (float[N, T, 11] y)
+    {
+      e = Gather(embed_weight, tokens)
+      turned = Transpose<perm = [1, 0]>(embed_weight)
+      y = MatMul(e, turned)
+    }
+    """
+    found = compare(model_of(text, embed_weight=(11, 4)), np.array([[1, 10, 3]]))
+    assert list(found.weights) == ["embed_weight"]
+    assert "embed_weight.T" in found.text
+
+
+def test_functions_of_the_model_and_of_onnx_are_put_in() -> None:
+    text = """
+    <ir_version: 9, opset_import: ["" : 18, "own" : 1]>
+    net (float[N, 4] x) => (float[N, 4] y) { h = own.twice(x)  y = Softsign(h) }
+    <domain: "own", opset_import: ["" : 18]>
+    twice (a) => (b) { b = Add(a, a) }
+    """
+    assert body(compare(model_of(text), normal(2, 4))) == ["return softsign(x + x)"]
+
+
+def test_the_branch_of_an_if_that_is_taken() -> None:
+    text = """
+    net (float[N, 4] x) => (float[N, 4] y)
+    {
+      s = Size(x)
+      zero = Constant<value = int64 {0}>()
+      never = Less(s, s)
+      y = If (never) <
+        then_branch = a () => (float[N, 4] one) { one = Neg(x) },
+        else_branch = b () => (float[N, 4] two) { two = Exp(x) }
+      >
+    }
+    """
+    assert body(compare(model_of(text), normal(2, 4))) == ["return exp(x)"]
+
+
+def test_old_opsets_mean_what_they_meant() -> None:
+    text = """
+    <ir_version: 3, opset_import: ["" : 6]>
+    net (float[2, 3, 4] x) => (float[2, 3, 4] y, float[2, 1, 3, 4] z)
+    {
+      y = Softmax<axis = 1>(x)
+      c = Clip<min = -0.5, max = 0.5>(x)
+      z = Unsqueeze<axes = [1]>(c)
+    }
+    """
+    x = normal(2, 3, 4)
+    y, z = run(imported(model_of(text)), x)
+    # All dims from the axis on are one: onnx's own reference takes the meaning of opset 13.
+    powers = np.exp(x - x.max(axis=(1, 2), keepdims=True))
+    np.testing.assert_allclose(y, powers / powers.sum(axis=(1, 2), keepdims=True), rtol=1e-5)
+    np.testing.assert_array_equal(z, np.clip(x, -0.5, 0.5)[:, None])
+
+
+def test_infinities_and_truths_have_a_text() -> None:
+    text = """
+    net (float[N, 3] x, bool[N, 3] m) => (float[N, 3] y, bool[N, 3] z)
+    {
+      low = Constant<value = float {-inf}>()
+      shape = Constant<value_ints = [3]>()
+      yes = ConstantOfShape<value = bool[1] {1}>(shape)
+      y = Where(m, x, low)
+      z = And(m, yes)
+    }
+    """
+    mask = np.array([[True, False, True]])
+    compare(model_of(text.replace("-inf", "0")), normal(1, 3), mask)
+    model = model_of(text.replace("-inf", "0"))
+    value = numpy_helper.from_array(np.float32(-np.inf))
+    model.graph.node[0].attribute[0].t.CopyFrom(value)
+    compare(model, normal(1, 3), mask)
+
+
+def test_names_become_legal_and_stay_different() -> None:
+    x = helper.make_tensor_value_info("in put:0", TensorProto.FLOAT, ["N", 4])
+    y = helper.make_tensor_value_info("return", TensorProto.FLOAT, ["N", 4])
+    nodes = [
+        helper.make_node("Add", ["in put:0", "relu"], ["in.put.0"]),
+        helper.make_node("Relu", ["in.put.0"], ["true"]),
+        helper.make_node("Mul", ["true", "true"], ["return"]),
+    ]
+    bias = numpy_helper.from_array(normal(4), "relu")
+    graph = helper.make_graph(nodes, "for", [x], [y], [bias])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    found = compare(model, normal(2, 4))
+    assert "model For(in_put_0: f32[N, 4])" in found.text
+    assert "param relu_1: f32[4] = 0" in found.text
+    assert 'relu_1 <- "relu"' in found.text
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        "kernel_shape = [3, 2], strides = [2, 2], pads = [1, 0, 1, 1]",
+        "kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1",
+        "kernel_shape = [2, 2], dilations = [2, 1], count_include_pad = 1, pads = [1, 1, 1, 1]",
+        'kernel_shape = [3, 3], strides = [2, 1], auto_pad = "SAME_UPPER"',
+    ],
+)
+def test_means_of_windows(attributes: str) -> None:
+    text = f"""
+    <ir_version: 9, opset_import: ["" : 19]>
+    net (float[N, 2, 7, 6] x) => (float[N, 2, A, B] y) {{ y = AveragePool<{attributes}>(x) }}
+    """
+    compare(model_of(text), normal(2, 2, 7, 6))
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
 def test_the_command_writes_text_and_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,3 +235,116 @@ def test_the_command_writes_text_and_weights(
     assert "437 numbers in 4 tensors" in told
     assert main(["check", str(tmp_path / "net.dl")]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.dl", "net.onnx", "net.safetensors"]
+
+
+def test_a_failure_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = model_of("net (float[N] x) => (int64[1, M] y) { y = NonZero(x) }")
+    onnx.save(model, tmp_path / "net.onnx")
+    assert main(["import", str(tmp_path / "net.onnx"), "-o", str(tmp_path / "net.dl")]) == 1
+    assert "error[E0502]: the operator NonZero is not supported" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_import_from_python(tmp_path: Path) -> None:
+    onnx.save(model_of(NET, **NET_WEIGHTS), tmp_path / "net.onnx")
+    text, weights = dslc.import_onnx(tmp_path / "net.onnx")
+    assert dslc.check(text) == []
+    assert weights["fc.weight"].shape == (5, 64)
+
+
+def test_nothing_else_imports_onnx() -> None:
+    program = "import sys, dslc, dslc.api, dslc.cli; assert 'onnx' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_all_that_is_not_supported_is_told_at_once() -> None:
+    text = """
+    net (float[N, 2, 8] x) => (float[N, 2, 4] y, int64[2, M] z, float[N, 2, 8] w)
+    {
+      y, places = MaxPool<kernel_shape = [2], strides = [2]>(x)
+      z = NonZero(y)
+      d = Det(x)
+      w = Bernoulli(x)
+    }
+    """
+    found = problems(model_of(text))
+    assert [line.partition(":")[0] for line in found] == ["E0502", "E0502", "E0502", "E0503"]
+    # Bernoulli is defined by RandomUniformLike.
+    names = [line.split()[3] for line in found[:3]]
+    assert names == ["Det", "NonZero", "RandomUniformLike"]
+    assert "the node (MaxPool, which makes 'y', 'places')" in found[3]
+
+
+def test_sizes_from_data_are_refused() -> None:
+    text = "net (float[N, 4] x, int64[2] s) => (float[A, B] y) { y = Reshape(x, s) }"
+    (found,) = problems(model_of(text))
+    assert found.startswith(
+        "E0504: the node (Reshape, which makes 'y') can't be imported: its shape"
+    )
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "missing.bin", ""])
+def test_data_outside_of_the_folder_are_not_read(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(bytes(64))
+    model = model_of("net (float[N, 4] x) => (float[N, 4] y) { y = Add(x, b) }", b=normal(4))
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", location
+    (folder / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(CompileError, match="E0501"):
+        import_file(folder / "net.onnx")
+
+
+def test_data_in_the_folder_are_read(tmp_path: Path) -> None:
+    model = model_of("net (float[N, 4] x) => (float[N, 4] y) { y = Add(x, b) }", b=normal(4))
+    onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0)
+    found = import_file(tmp_path / "net.onnx")
+    np.testing.assert_array_equal(found.weights["b"], normal(4))
+
+
+def test_a_function_that_doubles_itself_is_refused() -> None:
+    text = ['<ir_version: 9, opset_import: ["" : 18, "own" : 1]>']
+    text.append("net (float[N] x) => (float[N] y) { y = own.f0(x) }")
+    for i in range(40):
+        inner = f"own.f{i + 1}" if i < 39 else "Relu"
+        text.append('<domain: "own", opset_import: ["" : 18, "own" : 1]>')
+        text.append(f"f{i} (a) => (b) {{ c = {inner}(a) b = {inner}(c) }}")
+    (found,) = problems(model_of("\n".join(text)))
+    assert "its functions come to more than" in found
+
+
+def test_huge_dims_make_no_huge_arrays() -> None:
+    text = """
+    net (float[N] x) => (float[1000000, 1000000, 1000000] y)
+    {
+      shape = Constant<value_ints = [1000000, 1000000, 1000000]>()
+      y = ConstantOfShape(shape)
+    }
+    """
+    assert body(imported(model_of(text))) == ["return zeros[1000000, 1000000, 1000000]()"]
+
+
+def test_damaged_files_give_a_clear_error(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    whole = model_of(NET, **NET_WEIGHTS).SerializeToString()
+    path = tmp_path / "net.onnx"
+    codes = set()
+    for turn in range(150):
+        damaged = bytearray(whole[: rng.integers(len(whole))] if turn % 3 == 0 else whole)
+        # The graph's nodes stand first, its numbers behind them.
+        for place in rng.integers(min(500, len(damaged) or 1), size=turn % 4):
+            if damaged:
+                damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            import_file(path)
+        except CompileError as error:
+            codes.update(d.code for d in error.diagnostics)
+    assert "E0501" in codes

@@ -16,7 +16,7 @@ def file_text(
     writer: Writer,
     model: Any,
     name: str,
-    heading: str,
+    heading: Sequence[str],
     arguments: Sequence[Value],
     results: Sequence[Value],
 ) -> str:
@@ -33,7 +33,7 @@ def file_text(
     ]
     doc = "".join(f"## {line}".rstrip() + "\n" for line in _lines(model.graph.doc_string))
     parts = [
-        "\n".join(f"# {line}".rstrip() for line in _wrapped([heading, *_lines(model.doc_string)])),
+        "\n".join(f"# {line}".rstrip() for line in _wrapped([*heading, *_lines(model.doc_string)])),
         "\n".join(imports),
         *(source.strip() for source in writer.helpers.values()),
         f"{doc}model {name}({args}) -> {result} {{\n" + "\n".join(body) + "\n}",
@@ -42,12 +42,18 @@ def file_text(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def heading(model: Any, file: str, versions: Mapping[str, int]) -> str:
-    """Where a model is from."""
+def heading(
+    model: Any, file: str, versions: Mapping[str, int], fixed: Mapping[str, int]
+) -> list[str]:
+    """Where a model is from, and which of its dims can only be one number."""
     producer = " ".join(text for text in (model.producer_name, model.producer_version) if text)
     opsets = ", ".join(f"{domain or 'opset'} {version}" for domain, version in versions.items())
     made = f", made by {producer}" if producer else ""
-    return f"From {_one_line(file)} (ONNX, {opsets}{_one_line(made)}) by `dslc import`."
+    told = [f"From {_one_line(file)} (ONNX, {opsets}{_one_line(made)}) by `dslc import`."]
+    told += [
+        f"{name} can only be {size}: the model's nodes ask for it." for name, size in fixed.items()
+    ]
+    return told
 
 
 def _rules(writer: Writer, name: str) -> str:

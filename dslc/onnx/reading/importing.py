@@ -22,7 +22,7 @@ from dslc.ir.types import TensorType, is_float
 from dslc.onnx.reading import bodies, file_text, folding, fusing, model_file, naming
 from dslc.onnx.reading.nodes import Node
 from dslc.onnx.reading.operators import HANDLERS
-from dslc.onnx.reading.problems import Refused, failure, problem
+from dslc.onnx.reading.problems import Fixed, Refused, failure, problem
 from dslc.onnx.reading.values import Value, dtype_of, of_array
 from dslc.onnx.reading.writer import Writer, type_text
 from dslc.semantics.check import check
@@ -37,6 +37,9 @@ else:
 _NO_NAMES = ("", "main_graph", "torch_jit", "torch-jit-export", "main", "graph", "onnx-graph")
 _MOST_LISTED = 5
 _MOST_ASSERTIONS = 30
+_MISFITS = (
+    ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, TypeError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Imported:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     operators: Mapping[str, int] = field(default_factory=dict)
+    fixed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -63,11 +67,19 @@ def import_file(path: Path) -> Imported:
 
 def import_model(model: Any, file: str) -> Imported:
     """The model of an `onnx.ModelProto` that `model_file` has prepared; `file` is for messages."""
-    return _Importer(model, file).run()
+    fixed: dict[str, int] = {}
+    while True:
+        try:
+            return _Importer(model, file, fixed).run()
+        except Fixed as found:
+            if found.name in fixed:
+                raise InternalError(f"the dim {found.name} was fixed already") from None
+            fixed[found.name] = found.size
 
 
 class _Importer:
-    def __init__(self, model: Any, file: str) -> None:
+    def __init__(self, model: Any, file: str, fixed: Mapping[str, int]) -> None:
+        self.fixed = fixed
         self.model = model
         self.graph = model.graph
         self.file = file
@@ -91,12 +103,13 @@ class _Importer:
         inputs = tuple(f"{value.text}: {type_text(value.type)}" for value in arguments)
         names = [output.name for output in self.graph.output]
         outputs = tuple(f"{n}: {type_text(value.type)}" for n, value in zip(names, made))
-        return Imported(text, self.writer.weights, name, inputs, outputs, dict(self.counts))
+        counts, fixed = dict(self.counts), dict(self.fixed)
+        return Imported(text, self.writer.weights, name, inputs, outputs, counts, fixed)
 
     def _text(self, name: str, arguments: Sequence[Value], results: Sequence[Value]) -> str:
         """The file in the one style. What the compiler can't prove of dims, but would take as an
         assertion, is asserted; anything else that it finds wrong is a bug of the importer."""
-        heading = file_text.heading(self.model, self.file, self.versions)
+        heading = file_text.heading(self.model, self.file, self.versions, self.fixed)
         for _ in range(_MOST_ASSERTIONS):
             source = file_text.file_text(self.writer, self.model, name, heading, arguments, results)
             try:
@@ -112,6 +125,7 @@ class _Importer:
                 break
             self.writer.asserts.update(new)
         if any(d.code != "E0208" for d in wrong):
+            model_file.check_types(self.model, self.file)
             raise InternalError(f"the imported text is wrong:\n{render_all(wrong)}")
         raise failure(
             "E0504",
@@ -154,7 +168,7 @@ class _Importer:
             name = dim.dim_param
             if name and name not in self.dims:
                 plain = naming.plain(name) or "D"
-                self.dims[name] = sym(self.writer.names.new(plain.upper(), "D"))
+                self.dims[name] = self._variable(plain.upper())
 
     def _argument(self, value: Any) -> Value:
         what = f"the input {value.name!r}"
@@ -184,7 +198,12 @@ class _Importer:
         if dim.dim_param:
             return self.dims[dim.dim_param]
         letter = "N" if axis == 0 else f"D{axis}"
-        return sym(self.writer.names.new(letter, letter))
+        return self._variable(letter)
+
+    def _variable(self, hint: str) -> Dim:
+        """A dim variable, or what it was found to be."""
+        name = self.writer.names.new(hint, "D")
+        return self.fixed.get(name) or sym(name)
 
     # --- nodes ----------------------------------------------------------------------------------
 
@@ -215,6 +234,10 @@ class _Importer:
                 results = self._results(node, partner, values, uses)
         except Refused as refused:
             self._problem(refused, model_file.told(proto))
+            results = [None] * len(outputs)
+        except _MISFITS as error:  # attributes of other kinds, dims that are too few: damage
+            why = f"it does not fit its operator ({type(error).__name__}: {error})"
+            self._problem(Refused(why, "E0501"), model_file.told(proto))
             results = [None] * len(outputs)
         for name, value in zip(outputs, results):
             if name:

@@ -27,6 +27,7 @@ OLDEST_OPSET = 6
 STANDARD = ("", "ai.onnx")
 _MOST_FUNCTIONS = 10_000
 _MOST_NODES = 200_000
+_MOST_GRAPHS = 50
 
 
 def load(path: Path) -> Any:
@@ -45,6 +46,12 @@ def prepared(model: Any, name: str) -> Any:
     """The model with its own functions put in, once everything about it is known to be sound."""
     if not model.HasField("graph") or not model.graph.ByteSize():
         raise _broken(name, "it holds no graph")
+    heads = (model.producer_name, model.producer_version, model.doc_string, model.domain)
+    heads += tuple(entry.domain for entry in model.opset_import)
+    heads += tuple(text for f in model.functions for text in (f.name, f.domain, f.overload))
+    if not all(isinstance(text, str) for text in heads):
+        raise _broken(name, "a name in it is no UTF-8 text")
+    _check_texts(model.graph, name)
     versions = opsets(model, name)
     if versions[""] < OLDEST_OPSET:
         raise failure(
@@ -156,6 +163,34 @@ def check_graph(graph: Any, outer: set[str], name: str) -> None:
             raise _broken(name, f"nothing makes its output {value.name!r}")
 
 
+def _check_texts(graph: Any, name: str, depth: int = 0) -> None:
+    """Names are texts: protobuf hands out bytes where they are no UTF-8."""
+    if depth > _MOST_GRAPHS:
+        raise _broken(name, f"its graphs nest more than {_MOST_GRAPHS} deep")
+    texts = [graph.name, graph.doc_string, *(tensor.name for tensor in graph.initializer)]
+    for value in (*graph.input, *graph.output):
+        dims = value.type.tensor_type.shape.dim
+        texts += [value.name, *(dim.dim_param for dim in dims if dim.dim_param)]
+    for node in graph.node:
+        texts += [node.op_type, node.domain, node.name, *node.input, *node.output]
+        for attribute in node.attribute:
+            texts += [attribute.name, attribute.ref_attr_name]
+            if attribute.HasField("g"):
+                _check_texts(attribute.g, name, depth + 1)
+    if not all(isinstance(text, str) for text in texts):
+        raise _broken(name, "a name in it is no UTF-8 text")
+
+
+def check_types(model: Any, name: str) -> None:
+    """CompileError where ONNX's own checker finds that nodes and types do not fit."""
+    import onnx.checker
+
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # ValidationError, InferenceError, ValueError of too large models
+        raise _broken(name, str(error).strip().split("\n")[0]) from None
+
+
 def _new(value: str, made: set[str], name: str) -> str:
     if not value:
         raise _broken(name, "a value has no name")
@@ -199,7 +234,7 @@ def _read_outside(model: Any, folder: Path, name: str) -> None:
 
 
 def _tensors(graph: Any, depth: int = 0) -> Any:
-    if depth > 50:
+    if depth > _MOST_GRAPHS:
         return
     yield from graph.initializer
     for node in graph.node:
@@ -214,6 +249,8 @@ def _tensors(graph: Any, depth: int = 0) -> Any:
 def _read_tensor(tensor: Any, folder: Path, name: str) -> None:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     place = entries.get("location", "")
+    if not isinstance(place, str) or "\0" in place or not isinstance(tensor.name, str):
+        raise _broken(name, "the name of a file of its data is no text")
     root = os.path.realpath(folder)
     path = os.path.realpath(os.path.join(root, place))
     what = f"the data of {tensor.name!r} in {place!r}"

@@ -22,6 +22,15 @@ class Refused(Exception):
         self.code = code
 
 
+class Fixed(Exception):
+    """A dim that the file leaves open can only be one number: the import begins again with it."""
+
+    def __init__(self, name: str, size: int) -> None:
+        super().__init__(f"{name} is {size}")
+        self.name = name
+        self.size = size
+
+
 def failure(code: str, title: str, notes: Sequence[str] = (), help: str = "") -> CompileError:
     """One mistake that ends the import."""
     return CompileError([problem(code, title, notes, help)])

@@ -16,7 +16,7 @@ from dslc._lazy import lazy
 from dslc.ir.dims import Dim, Poly, floordiv, free_symbols, mod, sym
 from dslc.ir.types import DType, TensorType, is_float
 from dslc.onnx.reading import naming
-from dslc.onnx.reading.problems import Refused
+from dslc.onnx.reading.problems import Fixed, Refused
 from dslc.onnx.reading.values import (
     ATOM,
     OR,
@@ -308,6 +308,9 @@ class Writer:
         if isinstance(difference, int):
             raise Refused(f"a size of {a} stands where {b} is needed", "E0504")
         a, b = _without_common(a, b)
+        for dim, size in ((a, b), (b, a)):
+            if isinstance(dim, Poly) and isinstance(size, int) and str(dim).isidentifier():
+                raise Fixed(str(dim), size)
         # The symmetric text is the same condition.
         if f"{b} == {a}" not in self.asserts:
             self.asserts.setdefault(f"{a} == {b}")

@@ -147,15 +147,16 @@ def pad(g: Writer, node: Node) -> Value:
         return padded(g, x, low, high, value)
     if mode not in _MODES:
         raise Refused(f"the mode {mode!r}")
-    if not is_float(x.dtype):
-        raise Refused(f"the mode {mode!r} is said of floats here, not of {x.dtype}")
+    dtype = x.dtype
     for axis, (before, behind) in enumerate(zip(low, high)):
         if before != 0 or behind != 0:
             dims = list(x.dims)
             dims[axis] = dims[axis] + before + behind
             option = f'{before}, {behind}, axis={axis}, mode="{_MODES[mode]}"'
+            # The library's function is one of floats; f64 holds the integers there are in practice.
+            x = x if is_float(x.dtype) else g.cast(x, "f64")
             x = g.call("extend", [x], with_dims(x, dims), option)
-    return x
+    return x if x.dtype == dtype else g.cast(x, dtype)
 
 
 def _added(count: Dim) -> Dim:

@@ -75,7 +75,11 @@ def _say(g: Writer, node: Node, kind: str) -> Sequence[Value]:
         x = flipped(g, g.atom(x), 1)
     states = [node.input(i) for i in ((5, 6) if kind == "LSTM" else (5,))]
     states = [_state(g, state, batch_first) for state in states]
-    n, t = x.dims[0], x.dims[1]
+    n, t, width = x.dims
+    g.assume(width, w.dims[2])
+    for state in filter(None, states):
+        for have, want in zip(state.dims, (ways, n, hidden), strict=True):
+            g.assume(have, want)
     dtype = x.dtype
     hs = Value(TensorType(dtype, (n, t, ways * hidden)), hint=node.outputs[0] or "hidden")
     names = [*node.outputs[1:], "", ""]
