@@ -4,12 +4,15 @@ same numbers."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import onnx
 import pytest
-from exported import agrees
+from exported import agrees, checked, run_in_onnxruntime, same
 
 import dslc
+from dslc.ir.evaluate import initial_variables, run_entry
 
 HEAD = "from std.recurrent import gru, lstm, rnn\n"
 # What is written, its dims and the result's, and the nodes it becomes.
@@ -50,11 +53,32 @@ CASES: list[tuple[str, str, str, str]] = [
     ("standardize[1](x)", "N, 3, 2", "N, 3, 2",
      "Add Mul*2 Reciprocal ReduceMean*2 Sqrt Sub"),
 ]  # fmt: skip
-SCANS = ["rnn[3](x).0", "lstm[3, layers=2](x).0", "gru[3](x).0", 'rnn[3, keep="checkpoints"](x).0']
+# Recurrent layers and what runs their steps.
+RECURRENT = [
+    ("rnn[3](x).0", "RNN"),
+    ("gru[3](x).0", "GRU"),
+    ("lstm[3, layers=2](x).0", "LSTM*2"),
+    ("lstm[3, bias=false](x).1[0]", "LSTM"),
+    ('rnn[3, keep="checkpoints"](x).0', "If*3 Scan*4"),
+]
 
 
 def sizes(dims: str, count: int, steps: int) -> list[int]:
     return [{"N": count, "T": steps}.get(d, 0) or int(d) for d in dims.split(", ")]
+
+
+def told(found: Counter[str]) -> str:
+    """Operators and how often each is there."""
+    return " ".join(op + (f"*{count}" if count > 1 else "") for op, count in sorted(found.items()))
+
+
+def loops(nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:
+    """The operators that run steps, those in bodies too."""
+    for node in nodes:
+        if node.op_type in ("RNN", "LSTM", "GRU", "Scan", "If"):
+            yield node.op_type
+        for attribute in node.attribute:
+            yield from loops(attribute.g.node)
 
 
 @pytest.mark.parametrize(("layer", "dims", "result", "nodes"), CASES)
@@ -64,19 +88,45 @@ def test_what_a_layer_becomes(layer: str, dims: str, result: str, nodes: str) ->
     for count, steps in ((2, 3), (1, 5)):
         x = rng.normal(size=sizes(dims, count, steps)).astype("f4")
         model = agrees(program, {"x": x})
-    found = Counter(node.op_type for node in model.graph.node)
-    told = [op + (f"*{count}" if count > 1 else "") for op, count in sorted(found.items())]
-    assert " ".join(told) == nodes
+    assert told(Counter(node.op_type for node in model.graph.node)) == nodes
 
 
-@pytest.mark.parametrize("layer", SCANS)
-def test_a_recurrent_layer_is_a_loop(layer: str) -> None:
-    text = f"{HEAD}model M(x: f32[N, T, 4]) -> f32[N, T, 3] {{\n    return {layer}\n}}\n"
+@pytest.mark.parametrize(("layer", "nodes"), RECURRENT)
+def test_what_runs_the_steps_of_a_recurrent_layer(layer: str, nodes: str) -> None:
+    result = "N, 3" if ".1" in layer else "N, T, 3"
+    text = f"{HEAD}model M(x: f32[N, T, 4]) -> f32[{result}] {{\n    return {layer}\n}}\n"
     program, rng = dslc.lower(text), np.random.default_rng(0)
     for count, steps in ((2, 20), (1, 1)):
         x = rng.normal(size=(count, steps, 4)).astype("f4")
         model = agrees(program, {"x": x})
-    assert "Scan" in {node.op_type for node in model.graph.node}
+    assert told(Counter(loops(model.graph.node))) == nodes
+
+
+@pytest.mark.parametrize(
+    ("back", "step"),
+    [
+        ("false", "h + x_t * h"),
+        ("true", "tanh(x_t @ w + h @ w)"),
+        ("true", "tanh((x_t @ w + h @ w) * 0.5)"),
+    ],
+)
+def test_a_scan_that_is_written_out(back: str, step: str) -> None:
+    pytest.importorskip("onnxruntime")
+    text = f"""model M(x: f32[N, T, 3], h0: f32[N, 3]) -> (f32[N, T, 3], f32[N, 3]) {{
+    param w: f32[3, 3] = 0.3
+    hs, h = scan[reverse={back}] x_t in x along 1, h = h0 {{
+        h = {step}
+        yield h
+    }}
+    return hs, h
+}}
+"""
+    program, rng = dslc.lower(text), np.random.default_rng(0)
+    values = initial_variables(program, 0)
+    model = checked(program, values)
+    inputs = {"x": rng.normal(size=(2, 4, 3)).astype("f4"), "h0": np.ones((2, 3), "f4")}
+    wanted, _ = run_entry(program, "forward", values, inputs)
+    same(run_in_onnxruntime(model, inputs), [*wanted.values()])
 
 
 def test_gelu_has_an_operator_of_its_own_from_opset_20_on() -> None:

@@ -22,6 +22,7 @@ from dslc.ir.evaluate import concrete, numpy_dtype
 from dslc.ir.types import TensorType
 from dslc.onnx.writing.errors import ExportError
 from dslc.onnx.writing.graph import Held, Model, Scope, helper, tensor_info
+from dslc.onnx.writing.recurrent import constants_inside
 from dslc.onnx.writing.table import walk
 from dslc.passes import pipeline
 
@@ -36,7 +37,11 @@ else:
 # ONNX Runtime runs it since 1.14 (February 2023).
 LEAST_OPSET, USUAL_OPSET = 17, 18
 # What leaves a program with fewer equations and no ops but those that the language has.
-PASSES = (*pipeline.SIMPLIFY, *pipeline.each("scans"), *pipeline.SIMPLIFY)
+PASSES = (
+    *pipeline.SIMPLIFY,
+    ("constants inside", pipeline.on_entries(constants_inside)),
+    *pipeline.SIMPLIFY,
+)
 # What stands before the name of a state that a call hands in, where it hands it out again.
 NEXT = "next."
 

@@ -29,7 +29,7 @@ class Fused:
     """What is written for an equation and those before it: from `inputs` by `write`."""
 
     inputs: tuple[Value, ...]
-    write: Callable[[Graph, Scope], Held]
+    write: Callable[[Graph, Scope], Held | tuple[Held, ...]]
 
 
 @dataclass(frozen=True, slots=True)

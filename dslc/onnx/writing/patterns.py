@@ -14,6 +14,7 @@ from dslc.ir.core import Eqn, Value
 from dslc.onnx.writing.graph import Graph, Held, Scope
 from dslc.onnx.writing.match import Finder, Fused, Match, has_attributes, one_node
 from dslc.onnx.writing.product_patterns import FINDERS as PRODUCTS
+from dslc.onnx.writing.recurrent import recurrent
 from dslc.ops.broadcast import ReduceAttrs
 
 Row = tuple[Value, tuple[int, ...]]
@@ -325,4 +326,5 @@ FINDERS: Mapping[str, Sequence[Finder]] = {
     "mul": (_layer_norm_without_bias, _gelu),
     "minimum": (_clip,),
     "select": (_leaky,),
+    "scan": (recurrent,),
 }

@@ -26,14 +26,14 @@ def scan_rule(walk: Walk) -> Rule:
 
     def rule(case: Case) -> tuple[Held, ...]:
         attrs, graph = cast(ScanAttrs, case.eqn.attrs), case.graph
-        names = _scan(case, graph, walk) if _is_plain(attrs.length) else _if_any(case, walk)
+        names = _scan(case, graph, walk) if has_steps(attrs.length) else _if_any(case, walk)
         return tuple(map(Held, names, case.results))
 
     return rule
 
 
-def _is_plain(length: Dim) -> bool:
-    """Whether it is a number of steps, or a dim variable."""
+def has_steps(length: Dim) -> bool:
+    """Whether there are some, but for calls about nothing: it is a number or a variable."""
     return length != 0 if isinstance(length, int) else length == sym(min(free_symbols(length)))
 
 

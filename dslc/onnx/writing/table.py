@@ -52,7 +52,7 @@ def walk(graph: Graph, function: Function, scope: Scope) -> None:
             continue
         graph.at(eqn.origin)
         if eqn in found.fused:
-            scope[eqn.outputs[0]] = found.fused[eqn].write(graph, scope)
+            scope.update(zip(eqn.outputs, all_of(found.fused[eqn].write(graph, scope))))
         else:
             write(graph, eqn, scope)
 
