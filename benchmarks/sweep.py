@@ -1,6 +1,7 @@
 """Random shapes: where are we slow? Matrix products, convolutions and attention beside the peers.
 
     python -m benchmarks.sweep [--seed 0] [--threads 1] [--matmuls 200 --convs 100 --attentions 50]
+                               [--part 2/5]
 
 Sizes are drawn log-uniformly from 1 to 2048, odd ones included; what takes more than 2 GFLOP or 64
 MiB is drawn again. Half of the products have a weight as their right side, the others two inputs.
@@ -196,6 +197,14 @@ def markdown(rows: Sequence[dict[str, Any]], seed: int) -> str:
     return "\n".join(out) + "\n"
 
 
+def part(text: str) -> tuple[int, int]:
+    """`2/5`: the second of five. ValueError."""
+    number, parts = map(int, text.split("/"))
+    if not 1 <= number <= parts:
+        raise ValueError(text)
+    return number, parts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
@@ -205,6 +214,7 @@ def main() -> None:
     parser.add_argument("--matmuls", type=int, default=200)
     parser.add_argument("--convs", type=int, default=100)
     parser.add_argument("--attentions", type=int, default=50)
+    parser.add_argument("--part", type=part, default=(1, 1), help="of the shapes: 2/5 is a fifth")
     parser.add_argument("--output", default="sweep", help="name of the results; '' writes none")
     args = parser.parse_args()
     pin(args.threads)
@@ -214,10 +224,12 @@ def main() -> None:
     shapes = [matmul(draw) for _ in range(args.matmuls)]
     shapes += [convolution(draw) for _ in range(args.convs)]
     shapes += [attention(draw) for _ in range(args.attentions)]
+    number, parts = args.part
+    shapes = shapes[len(shapes) * (number - 1) // parts : len(shapes) * number // parts]
     core, rows = Core(), []
     for start in range(0, len(shapes), TOGETHER):
-        part = shapes[start : start + TOGETHER]
-        for shape, call in zip(part, compiled(part, args.threads)):
+        some = shapes[start : start + TOGETHER]
+        for shape, call in zip(some, compiled(some, args.threads)):
             rows.append(timed(shape, call, core, args))
             worst = max(rows[-1]["relative difference"].values(), default=0.0)
             print(
