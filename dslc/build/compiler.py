@@ -38,16 +38,12 @@ def _lower(module: Any, _context: Any) -> Any:
 
 
 def _finish_host() -> Any:
-    return tvm.ir.transform.Sequential([_X.LowerTVMBuiltin(), *lower_intrinsics()])
-
-
-def _finish_device() -> Any:
-    passes = [_X.LowerWarpMemory(), _X.StmtSimplify(), *lower_intrinsics()]
+    passes = [_X.LowerTVMBuiltin(), bindings.through_memory(), _X.LowerIntrin()]
     return tvm.ir.transform.Sequential(passes)
 
 
-def lower_intrinsics() -> list[Any]:
-    return [bindings.hide(), _X.LowerIntrin(), bindings.show()]
+def _finish_device() -> Any:
+    return tvm.ir.transform.Sequential([])  # nothing runs on a device here
 
 
 def _pipeline() -> tuple[Any, Any, Any]:

@@ -21,7 +21,7 @@ from tvm import tirx
 from tvm.runtime import _ffi_api
 from tvm.tirx.compilation_pipeline import finalize_host_passes
 
-from dslc.build.compiler import lower_intrinsics
+from dslc.build import bindings
 from dslc.build.cubin import KernelInfo, kernels_of
 from dslc.build.cuda_drivers import check_tvm
 from dslc.build.cuda_toolchain import Toolchain, compile_source, compute_capability
@@ -60,7 +60,8 @@ def _lower(module: Any, _context: Any) -> Any:
 
 
 def _finish_device() -> Any:
-    return tvm.ir.transform.Sequential(lower_intrinsics())
+    passes = [bindings.hide(), _X.LowerIntrin(), bindings.show()]
+    return tvm.ir.transform.Sequential(passes)
 
 
 def _pipeline() -> tuple[Any, Any, Any]:
