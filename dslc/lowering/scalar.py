@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from ctypes import c_float
 from typing import Any
 
 from tvm import tirx
@@ -51,6 +52,8 @@ COMPUTED: Mapping[str, str] = {
     "i64": "int64", "i32": "int32", "i16": "int16", "i8": "int8", "u8": "uint8",
     "bool": "bool", "index": "int64",
 }  # fmt: skip
+
+_GREATEST = 3.4028234663852886e38  # of f32
 
 _COMPARE = {
     "eq": tirx.EQ, "ne": tirx.NE, "lt": tirx.LT, "le": tirx.LE, "gt": tirx.GT, "ge": tirx.GE,
@@ -206,7 +209,9 @@ class ScalarKernels:
         if dtype == "bool":
             return tirx.const(bool(value), "bool")
         if is_float(dtype):
-            return tirx.const(float(value), COMPUTED[dtype])
+            # The shortest text of f32's greatest number is a little more than that number.
+            beyond = COMPUTED[dtype] == "float32" and abs(value) > _GREATEST
+            return tirx.const(c_float(value).value if beyond else float(value), COMPUTED[dtype])
         return tirx.const(int(value), COMPUTED[dtype])
 
     def dim(self, dim: Dim) -> Expr:

@@ -262,6 +262,9 @@ class Writer:
         self.assume(type.size, x.type.size)
         if x.moved is not None and x.moved[0] == "reshape" and not x.text.isidentifier():
             return self.reshape(x.moved[1], dims)
+        turned = _turned_batch(x, dims)
+        if turned is not None:
+            return self.transpose(turned, _swapped(turned.rank))
         self.read(x)
         y = self.call("reshape", [x], type, dims_text(dims) if dims else "dims=()")
         y.moved = ("reshape", x, ())
@@ -280,8 +283,7 @@ class Writer:
             return self.reshape(x, dims)
         type = TensorType(x.dtype, dims)
         self.read(x)
-        swapped = [*range(x.rank - 2), x.rank - 1, x.rank - 2]
-        if list(perm) == swapped and x.text.isidentifier():
+        if list(perm) == _swapped(x.rank) and x.text.isidentifier():
             y = Value(type, f"{x.text}.T")
         else:
             y = self.call("transpose", [x], type, ", ".join(map(str, perm)))
@@ -352,6 +354,24 @@ class Writer:
 def _literal_strength(value: Value) -> int:
     written = number_text(value.number)
     return written[1] if written else ATOM
+
+
+def _swapped(rank: int) -> list[int]:
+    """The perm that swaps the last two dims."""
+    return [*range(rank - 2), rank - 1, rank - 2]
+
+
+def _turned_batch(x: Value, dims: Sequence[Dim]) -> Value | None:
+    """The value whose last two dims are swapped by way of one batch dim instead of several:
+    `reshape[B, H, D, T](transpose[0, 2, 1](reshape[B * H, T, D](value)))`."""
+    if x.moved is None or x.moved[0] != "transpose" or list(x.moved[2]) != _swapped(x.rank):
+        return None
+    flat = x.moved[1]
+    if flat.moved is None or flat.moved[0] != "reshape" or x.text.isidentifier():
+        return None
+    source = flat.moved[1]
+    same = source.dims[-2:] == flat.dims[-2:] and source.dims[:-2] == tuple(dims[:-2])
+    return source if same and tuple(dims[-2:]) == x.dims[-2:] else None
 
 
 def _without_common(a: Dim, b: Dim) -> tuple[Dim, Dim]:
