@@ -13,6 +13,7 @@ from dslc.semantics.scope import library_module, library_names
 _WORDS = (
     *("and", "assert", "else", "false", "fn", "for", "if", "in", "not", "or", "return", "scan"),
     *("true", "yield", "training", "float"),
+    *("arctan", "gru_reset_first"),  # helpers that an imported file may declare
 )
 _LONGEST = 60
 # Endings that say what a weight is, not whose it is; and what exporters put around a node's name.

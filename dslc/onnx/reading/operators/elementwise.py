@@ -10,7 +10,17 @@ from dslc.ir.types import TensorType, is_float
 from dslc.onnx.reading.nodes import Node
 from dslc.onnx.reading.operators.common import broadcast_type
 from dslc.onnx.reading.problems import Refused
-from dslc.onnx.reading.values import AND, COMPARE, NOT, OR, SUM, Value, dtype_of, number_text
+from dslc.onnx.reading.values import (
+    AND,
+    COMPARE,
+    NOT,
+    OR,
+    PRODUCT,
+    SUM,
+    Value,
+    dtype_of,
+    number_text,
+)
 from dslc.onnx.reading.writer import Writer
 
 if TYPE_CHECKING:
@@ -104,7 +114,14 @@ def mod(g: Writer, node: Node) -> Value:
     a, b = _pair(node)
     type = broadcast_type(g, [a, b])
     if not node.attr("fmod", 0):
-        return g.binary("%", a, b, type)
+        rest = g.binary("%", a, b, type)
+        if not is_float(a.dtype) or (b.number is not None and np.isfinite(float(b.number))):
+            return rest
+        # By an infinite number: what is divided, if it has that sign, else the divisor.
+        a, b = g.atom(a), g.atom(b)
+        kept = f"where({a.text} == 0 or ({a.text} < 0) == ({b.text} < 0), {a.text}, {b.text})"
+        infinite = f"abs({b.text}) * 0.5 == abs({b.text}) and {b.text} != 0"
+        return Value(type, f"where({infinite}, {kept}, {a.text} % {b.text})")
     a, b = g.atom(a), g.atom(b)  # fmod has the sign of what is divided
     return g.binary("*", _sign(g, a), g.binary("%", _abs(g, a), _abs(g, b), type), type)
 
@@ -250,6 +267,33 @@ def formula(text: str) -> Handler:
     return handler
 
 
+_ARCTAN = """
+## The angle whose tangent is x, by Cephes' polynomial for f32 near 0; sums of angles lead there.
+fn arctan(x: float[*S]) -> float[*S] {
+    a = abs(x)
+    far, further = a > 0.4142135623730951, a > 2.414213562373095
+    t = where(further, -1 / where(further, a, 1), where(far, (a - 1) / (a + 1), a))
+    z = t * t
+    p = 0.0805374449538 * z - 0.138776856032
+    p = ((p * z + 0.199777106478) * z - 0.333329491539) * z * t + t
+    return sign(x) * (p + PI / 4 * (cast[float](far) + cast[float](further)))
+}
+"""
+
+
+def inverse(text: str) -> Handler:
+    """An angle by `arctan`, which the file gets; {x} in `text` is the input."""
+
+    def handler(g: Writer, node: Node) -> Value:
+        x = floats(node)
+        if x.dtype == "f64":
+            raise Refused("angles are computed to the precision of f32")
+        g.helper("arctan", _ARCTAN)
+        return Value(x.type, text.format(x=g.atom(x).text), PRODUCT)
+
+    return handler
+
+
 def dropout(g: Writer, node: Node) -> Sequence[Value]:
     """The identity: what is imported runs without training."""
     x = node.need(0)
@@ -288,6 +332,9 @@ TABLE: dict[str, Callable[[Writer, Node], Value | Sequence[Value]]] = {
     "Asinh": formula("sign({x}) * log(abs({x}) + sqrt({x} * {x} + 1))"),
     "Acosh": formula("log({x} + sqrt({x} * {x} - 1))"),
     "Atanh": formula("0.5 * (log1p({x}) - log1p(-{x}))"),
+    "Atan": inverse("arctan({x})"),
+    "Asin": inverse("arctan({x} / sqrt((1 - {x}) * (1 + {x})))"),
+    "Acos": inverse("2 * arctan(sqrt((1 - {x}) / (1 + {x})))"),
     "Add": operator("+"),
     "Sub": operator("-"),
     "Mul": operator("*"),

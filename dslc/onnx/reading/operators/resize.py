@@ -1,7 +1,8 @@
-"""Images in other sizes: Resize and Upsample, nearest and linear.
+"""Images in other sizes: Resize and Upsample.
 
 Each axis on its own. Where ONNX's rule for places is the library's (`resize`), that is called; else
-the places (and weights) are computed now, which needs sizes that are numbers.
+the places and weights are computed now, which needs sizes that are numbers. Cubic, antialiased and
+cropping ones are a product with a matrix along each axis, which `onnx.reference` computes.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from dslc.onnx.reading.writer import Writer
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 else:
     np = lazy("numpy")
+    onnx = lazy("onnx")
 
+_LARGEST = 1 << 22
 _SAMPLE = 12  # an axis of so many elements tells whether a rule is the library's, for any size
 
 
@@ -31,13 +35,18 @@ def resize(g: Writer, node: Node) -> Value:
     if not is_float(x.dtype):
         raise Refused(f"it is said of floats here, not of {x.dtype}")
     mode = node.attr("mode", "nearest")
-    if mode not in ("nearest", "linear"):
-        raise Refused(f"the mode {mode!r}; nearest and linear are there")
+    if mode not in ("nearest", "linear", "cubic"):
+        raise Refused(f"the mode {mode!r}")
     axes = [normal(int(a), x.rank) for a in node.attr("axes", range(x.rank))]
     sizes, scales = _sizes(node, x, axes)
     moved = [i for i in range(x.rank) if sizes[i] != x.dims[i] or scales[i] != 1]
-    if node.attr("antialias", 0) and any(scales[i] < 1 for i in moved):
-        raise Refused("antialias")
+    crops = node.attr("coordinate_transformation_mode") == "tf_crop_and_resize"
+    smooth = bool(node.attr("antialias", 0)) and any(scales[i] < 1 for i in moved)
+    if mode == "cubic" or crops or smooth:
+        for place, axis in enumerate(axes):
+            if axis in moved or crops:
+                x = _product(g, node, x, axis, sizes[axis], scales[axis], (place, len(axes)))
+        return x
     rule = _places(node)
     upsampled = _upsampled(g, node, x, mode, moved, sizes, scales, rule)
     if upsampled is not None:
@@ -214,6 +223,67 @@ def _along(
     near, far = (f"take[axis={axis}]({x.text}, {g.read(t)})" for t in (below, above))
     weight = g.atom(part if x.dtype == "f32" else g.cast(part, x.dtype)).text
     return Value(type, f"{near} * (1 - {weight}) + {far} * {weight}", SUM)
+
+
+def _product(
+    g: Writer, node: Node, x: Value, axis: int, size: Dim, scale: float, place: tuple[int, int]
+) -> Value:
+    """An axis times a matrix: the node's result on unit vectors. `place` is the axis's place
+    among those that the node's inputs speak of, and how many these are."""
+    old = x.dims[axis]
+    if not isinstance(old, int) or not isinstance(size, int):
+        raise Refused(f"its weights depend on the dim {old}")
+    if old * size > _LARGEST:
+        raise Refused(f"it takes {old} x {size} weights")
+    roi = [0.0, 0.0, 1.0, 1.0]
+    if node.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+        index, count = place
+        whole = np.asarray(node.known(1, "roi"), dtype=np.float64).reshape(-1)
+        roi = [0.0, float(whole[index]), 1.0, float(whole[index + count])]
+    # What is read outside of the image adds a constant.
+    outside = _reference(node, np.zeros((1, old), np.float32), size, scale, roi)
+    matrix = _reference(node, np.eye(old, dtype=np.float32), size, scale, roi) - outside
+    hint = f"{node.outputs[0]}_matrix"
+    back = [i for i in range(x.rank) if i != axis] + [axis]
+    y = g.transpose(x, back)
+    weights = of_array(matrix.astype(np.float32), hint)
+    g.read(weights)
+    if x.dtype != "f32":
+        weights = g.cast(weights, x.dtype)
+    y = g.binary("@", y, weights, with_dims(y, (*y.dims[:-1], size)))
+    if outside.any():
+        constant = of_array(outside.reshape(-1).astype(np.float32), f"{hint}_outside")
+        g.read(constant)
+        y = g.binary("+", y, constant if x.dtype == "f32" else g.cast(constant, x.dtype), y.type)
+    return g.transpose(y, list(np.argsort(back)))
+
+
+def _reference(node: Node, rows: Any, size: int, scale: float, roi: Sequence[float]) -> Any:
+    """The node's result on rows, resized along them."""
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    proto = onnx.NodeProto()
+    proto.CopyFrom(node.proto)
+    del proto.input[:], proto.attribute[:]
+    given = node.input(2) is not None and node.need(2).dims != (0,)
+    proto.input.extend(["x", "roi", "scales" if given else "", "" if given else "sizes"])
+    dropped = ("axes", "keep_aspect_ratio_policy")
+    proto.attribute.extend(a for a in node.proto.attribute if a.name not in dropped)
+    feeds = {
+        "x": rows,
+        "roi": np.asarray(roi, np.float32),
+        "scales": np.asarray([1, scale], np.float32),
+        "sizes": np.asarray([len(rows), size], np.int64),
+    }
+    del feeds["sizes" if given else "scales"]
+    empty = onnx.TypeProto()
+    infos = [helper.make_value_info(name, empty) for name in feeds]
+    outputs = [helper.make_value_info(proto.output[0], empty)]
+    graph = helper.make_graph([proto], "resize", infos, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", node.version)])
+    (result,) = ReferenceEvaluator(model).run(None, feeds)
+    return np.asarray(result, dtype=np.float64)
 
 
 TABLE = {"Resize": resize, "Upsample": resize}
