@@ -151,6 +151,21 @@ def test_the_branch_of_an_if_that_is_taken() -> None:
     assert body(compare(model_of(text), normal(2, 4))) == ["return exp(x)"]
 
 
+def test_attention_is_the_library_s() -> None:
+    text = """
+    <ir_version: 10, opset_import: ["" : 24]>
+    net (float[N, T, 16] q, float[N, S, 8] k, float[N, S, 8] v, bool[T, S] m)
+      => (float[N, T, 16] y)
+    {
+      y = Attention<q_num_heads = 4, kv_num_heads = 2, scale = 0.5>(q, k, v, m)
+    }
+    """
+    mask = np.array([[True, False, True], [True, True, False]])
+    found = compare(model_of(text), normal(2, 2, 16), normal(2, 3, 8), normal(2, 3, 8), mask)
+    assert body(found)[0] == "return join_heads("
+    assert "repeat_heads[2](split_heads[2](k))" in found.text
+
+
 def test_old_opsets_mean_what_they_meant() -> None:
     text = """
     <ir_version: 3, opset_import: ["" : 6]>

@@ -22,7 +22,7 @@ from dslc.ir.types import TensorType, is_float
 from dslc.onnx.reading import bodies, file_text, folding, fusing, model_file, naming
 from dslc.onnx.reading.nodes import Node
 from dslc.onnx.reading.operators import HANDLERS
-from dslc.onnx.reading.problems import Fixed, Refused, failure, problem
+from dslc.onnx.reading.problems import Fixed, Refused, UseBody, failure, problem
 from dslc.onnx.reading.values import Value, dtype_of, of_array
 from dslc.onnx.reading.writer import Writer, type_text
 from dslc.semantics.check import check
@@ -264,7 +264,10 @@ class _Importer:
         handler = HANDLERS.get((node.domain, node.op))
         if handler is None:
             return self._expanded(node)
-        result = handler(self.writer, node)
+        try:
+            result = handler(self.writer, node)
+        except UseBody:
+            return self._expanded(node)
         return [result] if isinstance(result, Value) else list(result)
 
     def _kept(self, name: str, value: Value | None, uses: Counter[str]) -> Value | None:

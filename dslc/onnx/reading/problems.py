@@ -22,6 +22,10 @@ class Refused(Exception):
         self.code = code
 
 
+class UseBody(Exception):
+    """A handler leaves its node to the body that ONNX gives the operator."""
+
+
 class Fixed(Exception):
     """A dim that the file leaves open can only be one number: the import begins again with it."""
 

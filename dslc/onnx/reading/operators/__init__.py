@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dslc.onnx.reading.nodes import Node
 from dslc.onnx.reading.operators import (
     activation,
+    attention,
     conv,
     elementwise,
     index,
@@ -30,6 +31,7 @@ Handler = Callable[[Writer, Node], "Value | Sequence[Value]"]
 
 _FAMILIES = (
     activation,
+    attention,
     conv,
     elementwise,
     index,
