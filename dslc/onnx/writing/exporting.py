@@ -163,6 +163,12 @@ class _Writer:
             [info for info, _ in inputs],
             outputs,
             doc_string=doc or None,
+            value_info=[
+                tensor_info(name, top.types[name])
+                for node in nodes
+                for name in node.output
+                if name in top.types
+            ],
         )
         return made
 

@@ -95,6 +95,7 @@ class Graph:
     def __init__(self, model: Model, outside: Graph | None = None) -> None:
         self.model, self.outside = model, outside
         self.nodes: list[onnx.NodeProto] = []
+        self.types: dict[str, TensorType] = {}  # of the results of equations
         self.stem, self.doc = "", ""
         self._made: dict[Any, str] = {}
         # What tensors are with their dims in another order.

@@ -15,7 +15,7 @@ from dslc.onnx.writing import (
     shape,
 )
 from dslc.onnx.writing.elementwise import Rule, all_of
-from dslc.onnx.writing.graph import Case, Graph, Scope
+from dslc.onnx.writing.graph import Case, Graph, Held, Scope
 from dslc.onnx.writing.match import plan
 from dslc.onnx.writing.patterns import FINDERS
 from dslc.onnx.writing.scan import scan_rule
@@ -52,20 +52,22 @@ def walk(graph: Graph, function: Function, scope: Scope) -> None:
             continue
         graph.at(eqn.origin)
         if eqn in found.fused:
-            scope.update(zip(eqn.outputs, all_of(found.fused[eqn].write(graph, scope))))
+            made = all_of(found.fused[eqn].write(graph, scope))
         else:
-            write(graph, eqn, scope)
+            made = write(graph, eqn, scope)
+        scope.update(zip(eqn.outputs, made))
+        graph.types.update((held.name, held.type) for held in made)
 
 
-def write(graph: Graph, eqn: Eqn, scope: Scope) -> None:
-    """Writes an equation; its results are in `scope` then."""
+def write(graph: Graph, eqn: Eqn, scope: Scope) -> tuple[Held, ...]:
+    """Writes an equation whose inputs are in `scope`; its results."""
     rule = RULES.get(eqn.op.name)
     if rule is None:
         raise InternalError(f"{eqn.op.name} can't be written as ONNX: {REFUSED[eqn.op.name]}")
     inputs = tuple(scope[value] for value in eqn.inputs)
     types = tuple(value.type for value in eqn.inputs)
     results = tuple(value.type for value in eqn.outputs)
-    scope.update(zip(eqn.outputs, all_of(rule(Case(graph, eqn, inputs, types, results)))))
+    return all_of(rule(Case(graph, eqn, inputs, types, results)))
 
 
 RULES: dict[str, Rule] = {
