@@ -125,6 +125,50 @@ def test_a_matrix_that_two_nodes_read_stays_one_weight() -> None:
     assert "embed_weight.T" in found.text
 
 
+def test_a_vector_that_exporters_joined_is_each_layer_s() -> None:
+    text = """
+    net (float[N, 4] x) => (float[N, 4] y)
+    {
+      a = LayerNormalization(x, one_weight, one_bias)
+      y = LayerNormalization(a, one_weight, two_bias)
+    }
+    """
+    model = model_of(text, one_weight=(4,), one_bias=(4,), two_bias=(4,))
+    found = compare(model, normal(2, 4), atol=1e-4)
+    assert found.text.count("layer_norm[]") == 2
+    assert [line.strip() for line in found.text.splitlines() if '"one_weight"' in line] == [
+        'one.weight   <- "one_weight"',
+        'one_1.weight <- "one_weight"',
+    ]
+
+
+def test_sizes_that_windows_make_and_slices_read() -> None:
+    text = """
+    net (float[N, 2, H, W] x) => (float[N, 2, A, B] y, float[N, 2, H, W] z, float[N, 2, C, D] n)
+    {
+      c = MaxPool<kernel_shape = [3, 3]>(x)
+      starts = Constant<value_ints = [0, 0]>()
+      ends = Constant<value_ints = [9223372036854775807, 9223372036854775807]>()
+      axes = Constant<value_ints = [2, 3]>()
+      steps = Constant<value_ints = [2, 1]>()
+      s = Slice(c, starts, ends, axes, steps)
+      sizes = Shape(s)
+      one = Constant<value = float[1] {1}>()
+      ones = Expand(one, sizes)
+      y = Add(s, ones)
+      p = AveragePool<kernel_shape = [2, 2], strides = [2, 2]>(x)
+      whole = Shape(x)
+      z = Resize<mode = "linear", coordinate_transformation_mode = "align_corners">(p, , , whole)
+      scales = Constant<value = float[4] {1, 1, 2, 3}>()
+      n = Resize<mode = "nearest", coordinate_transformation_mode = "asymmetric",
+                 nearest_mode = "floor">(p, , scales)
+    }
+    """
+    found = compare(model_of(text), normal(1, 2, 6, 8))
+    assert 'resize[H, axis=2, mode="linear", align_corners=true]' in found.text
+    assert "upsample2d[(2, 3)]" in found.text
+
+
 def test_functions_of_the_model_and_of_onnx_are_put_in() -> None:
     text = """
     <ir_version: 9, opset_import: ["" : 18, "own" : 1]>

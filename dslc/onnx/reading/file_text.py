@@ -58,9 +58,9 @@ def heading(
 
 def _rules(writer: Writer, name: str) -> str:
     """What ONNX calls the weights, where that differs, so that files with those names load too."""
-    if not writer.rules:
+    lines = [f"{own} <- {_quoted(foreign)}" for own, foreign in writer.rules()]
+    if not lines:
         return ""
-    lines = [f"{own} <- {_quoted(foreign)}" for own, foreign in writer.rules]
     return f"weights {name} {{\n" + "\n".join(lines) + "\n}"
 
 

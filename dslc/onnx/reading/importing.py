@@ -22,7 +22,7 @@ from dslc.ir.types import TensorType, is_float
 from dslc.onnx.reading import bodies, file_text, folding, fusing, model_file, naming
 from dslc.onnx.reading.nodes import Node
 from dslc.onnx.reading.operators import HANDLERS
-from dslc.onnx.reading.problems import Fixed, Refused, UseBody, failure, problem
+from dslc.onnx.reading.problems import Fixed, MoreAssertions, Refused, UseBody, failure, problem
 from dslc.onnx.reading.values import Value, dtype_of, of_array
 from dslc.onnx.reading.writer import Writer, type_text
 from dslc.semantics.check import check
@@ -68,9 +68,12 @@ def import_file(path: Path) -> Imported:
 def import_model(model: Any, file: str) -> Imported:
     """The model of an `onnx.ModelProto` that `model_file` has prepared; `file` is for messages."""
     fixed: dict[str, int] = {}
+    careful = False
     while True:
         try:
-            return _Importer(model, file, fixed).run()
+            return _Importer(model, file, fixed, careful).run()
+        except MoreAssertions:
+            careful = True
         except Fixed as found:
             if found.name in fixed:
                 raise InternalError(f"the dim {found.name} was fixed already") from None
@@ -78,13 +81,13 @@ def import_model(model: Any, file: str) -> Imported:
 
 
 class _Importer:
-    def __init__(self, model: Any, file: str, fixed: Mapping[str, int]) -> None:
+    def __init__(self, model: Any, file: str, fixed: Mapping[str, int], careful: bool) -> None:
         self.fixed = fixed
         self.model = model
         self.graph = model.graph
         self.file = file
         self.versions = model_file.opsets(model, file)
-        self.writer = Writer()
+        self.writer = Writer(careful)
         self.dims: dict[str, Dim] = {}
         self.missing: dict[str, list[str]] = {}
         self.problems: list[Diagnostic] = []
@@ -124,6 +127,8 @@ class _Importer:
             if not new:
                 break
             self.writer.asserts.update(new)
+        if not self.writer.careful:
+            raise MoreAssertions
         if any(d.code != "E0208" for d in wrong):
             model_file.check_types(self.model, self.file)
             raise InternalError(f"the imported text is wrong:\n{render_all(wrong)}")

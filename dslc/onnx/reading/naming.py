@@ -50,7 +50,9 @@ def of_value(name: str) -> str:
         path = parts[:-1]
         below = [*path[1:], ""]  # a part that the next one repeats is left out
         name = ".".join(p for p, q in zip(path, below) if not q.startswith(f"{p}."))
-    return plain(_NOISE.sub("", name))
+    name = plain(_NOISE.sub("", name))
+    # Operators' own names (TopK) become words (top_k); capitals are for dims.
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() if name[1:2].islower() else name
 
 
 def camel(name: str) -> str:

@@ -35,6 +35,11 @@ class Fixed(Exception):
         self.size = size
 
 
+class MoreAssertions(Exception):
+    """The compiler could not follow the text: the import begins again, and asserts that windows fit
+    into what they read."""
+
+
 def failure(code: str, title: str, notes: Sequence[str] = (), help: str = "") -> CompileError:
     """One mistake that ends the import."""
     return CompileError([problem(code, title, notes, help)])

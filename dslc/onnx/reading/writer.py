@@ -13,7 +13,7 @@ from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from dslc._lazy import lazy
-from dslc.ir.dims import Dim, Poly, floordiv, free_symbols, mod, sym
+from dslc.ir.dims import Dim, Poly, floordiv, free_symbols, mod, substitute, sym
 from dslc.ir.types import DType, TensorType, is_float
 from dslc.onnx.reading import naming
 from dslc.onnx.reading.problems import Fixed, Refused
@@ -48,9 +48,11 @@ _FEW = 8
 
 
 class Writer:
-    """The model's body in the making."""
+    """The model's body in the making. A `careful` one asserts that windows fit, where that is known
+    only when the model is called; most texts are proven without."""
 
-    def __init__(self) -> None:
+    def __init__(self, careful: bool = False) -> None:
+        self.careful = careful
         self.names = naming.Names()
         self.variables: list[str] = []
         self.asserts: dict[str, None] = {}
@@ -58,7 +60,7 @@ class Writer:
         self.helpers: dict[str, str] = {}
         self.imports: dict[str, set[str]] = {}
         self.weights: dict[str, Any] = {}
-        self.rules: list[tuple[str, str]] = []
+        self._foreign: dict[str, list[str]] = {}
         self.initializers: set[str] = set()
         self._kept: dict[int, tuple[Any, Value]] = {}
 
@@ -194,10 +196,22 @@ class Writer:
         self._rule(own, foreign)
 
     def _rule(self, own: str, foreign: str) -> None:
-        """Notes that a weight is an initializer of the graph under another name."""
-        if foreign != own and foreign in self.initializers:
-            self.initializers.remove(foreign)
-            self.rules.append((own, foreign))
+        """Notes that a weight is an initializer of the graph."""
+        if foreign in self.initializers:
+            self._foreign.setdefault(foreign, []).append(own)
+
+    def rules(self) -> list[tuple[str, str]]:
+        """(own name, ONNX's) of weights that a file with ONNX's names needs rules for."""
+        found = [
+            (own, foreign)
+            for foreign, owns in self._foreign.items()
+            # One that keeps its name needs no rule, unless others take the same tensor.
+            for own in owns
+            if own != foreign or len(owns) > 1
+        ]
+        mapped = {own for own, _ in found}
+        # A name that another weight has already, in another layout, can't be a tensor of this one.
+        return [(o, f) for o, f in found if f not in self.weights or f in mapped]
 
     # --- expressions ----------------------------------------------------------------------------
 
@@ -339,6 +353,18 @@ class Writer:
                 raise Refused(f"a size of {dim} is too small: {least} is needed", "E0504")
         else:
             self.asserts.setdefault(f"{dim} >= {least}")
+
+    def assume_windows(self, sizes: Sequence[Dim]) -> None:
+        """There are so many windows along each dim; Refused where that is none."""
+        for size in sizes:
+            if isinstance(size, int):
+                if size < 1:
+                    raise Refused("its window does not fit into what it reads", "E0504")
+            elif self.careful:
+                least = substitute(size, dict.fromkeys(free_symbols(size), 0))
+                if isinstance(least, int) and least < 0:
+                    # Written without the number that is taken off: H >= 4, not H - 4 >= 0.
+                    self.asserts.setdefault(f"{size - least} >= {-least}")
 
     def helper(self, name: str, source: str) -> str:
         """A function of the file's own, once; returns its name."""

@@ -26,7 +26,7 @@ def conv(g: Writer, node: Node) -> Value:
         window_count(size, k, s, low, high, d)
         for size, k, s, d, (low, high) in zip(x.dims[2:], kernel, strides, dilations, pads)
     ]
-    _positive(g, sizes)
+    g.assume_windows(sizes)
     type = TensorType(x.dtype, (x.dims[0], w.dims[0], *sizes))
     known = is_weight(w) and (bias is None or is_weight(bias)) and bool(g.read(x))
     if known and (count == 2 or all(low == high for low, high in pads)):
@@ -48,11 +48,6 @@ def _kernel(x: Value, w: Value) -> list[int]:
     if not is_float(x.dtype):
         raise Refused(f"convolutions are of floats, not {x.dtype}")
     return kernel
-
-
-def _positive(g: Writer, sizes: list[Dim]) -> None:
-    if any(isinstance(size, int) and size < 1 for size in sizes):
-        raise Refused("its window does not fit into what it reads", "E0504")
 
 
 def _padding(pads: list[tuple[int, int]]) -> str:
@@ -141,7 +136,7 @@ def conv_transpose(g: Writer, node: Node) -> Value:
     if shape is not None:
         pads, extra = _for_shape(node, shape[-count:], full, extra)
     sizes = [f + e - low - high for f, e, (low, high) in zip(full, extra, pads)]
-    _positive(g, sizes)
+    g.assume_windows(sizes)
     type = TensorType(x.dtype, (x.dims[0], w.dims[1] * groups, *sizes))
     known = is_weight(w) and (bias is None or is_weight(bias)) and bool(g.read(x))
     simple = all(low == high for low, high in pads) and all(e < s for e, s in zip(extra, strides))

@@ -42,8 +42,7 @@ def _pooled(g: Writer, node: Node, kind: str) -> Value:
     ceil = bool(node.attr("ceil_mode", 0))
     include = bool(node.attr("count_include_pad", 0))
     sizes, more = _sizes(x.dims[2:], kernel, strides, dilations, pads, ceil)
-    if any(isinstance(size, int) and size < 1 for size in sizes):
-        raise Refused("its window does not fit into what it reads", "E0504")
+    g.assume_windows(sizes)
     plain = (
         all(d == 1 or k == 1 for d, k in zip(dilations, kernel))
         and not any(more)

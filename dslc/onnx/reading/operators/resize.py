@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dslc._lazy import lazy
-from dslc.ir.dims import Dim, Poly
+from dslc.ir.dims import Dim, Poly, floordiv
 from dslc.ir.types import is_float
 from dslc.onnx.reading.nodes import Node, normal
 from dslc.onnx.reading.operators.common import with_dims
@@ -27,7 +27,8 @@ else:
     onnx = lazy("onnx")
 
 _LARGEST = 1 << 22
-_SAMPLE = 12  # an axis of so many elements tells whether a rule is the library's, for any size
+_ANY = [(12, 24), (12, 7), (5, 13)]
+_SAMPLE = 12  # elements of an axis that tells whether a rule is the library's
 
 
 def resize(g: Writer, node: Node) -> Value:
@@ -88,10 +89,8 @@ def _sizes(node: Node, x: Value, axes: Sequence[int]) -> tuple[list[Dim], list[f
         if isinstance(old, int) and isinstance(size, int):
             scales[axis] = size / old
         elif size != old:
-            times = size // old if isinstance(size, Poly) else 0
-            if not isinstance(times, int) or old * times != size:
-                raise Refused(f"it makes a dim of {old} one of {size}")
-            scales[axis] = float(times)
+            times = floordiv(size, old)
+            scales[axis] = float(times) if isinstance(times, int) else np.nan
     return sizes, scales
 
 
@@ -156,10 +155,16 @@ def _nearest(node: Node, rule: Rule, old: int, new: int, scale: float) -> Any:
 
 def _is_library(node: Node, rule: Rule, old: Dim, new: Dim, scale: float, mode: str) -> str | None:
     """How the library's `resize` says the same, or None: "" or its option for aligned corners."""
-    if not isinstance(old, int) or not isinstance(new, int):
-        if scale < 1:
-            return None
-        old, new = _SAMPLE, int(_SAMPLE * scale)
+    if isinstance(old, int) and isinstance(new, int):
+        return _agrees(node, rule, old, new, scale, mode)
+    # Of any size: what holds for a few is the rule.
+    samples = _ANY if np.isnan(scale) else [(n, int(n * scale)) for n in (_SAMPLE, _SAMPLE + 1)]
+    found = {_agrees(node, rule, a, b, b / a, mode) for a, b in samples}
+    return found.pop() if len(found) == 1 else None
+
+
+def _agrees(node: Node, rule: Rule, old: int, new: int, scale: float, mode: str) -> str | None:
+    """`_is_library` for sizes that are numbers."""
     if mode == "nearest":
         ours = np.arange(new) * old // new
         return "" if np.array_equal(ours, _nearest(node, rule, old, new, scale)) else None
@@ -183,7 +188,7 @@ def _upsampled(
     rule: Rule,
 ) -> Value | None:
     """`upsample2d`, where an image is so many times as large."""
-    whole = all(scales[i] == int(scales[i]) and scales[i] >= 1 for i in moved)
+    whole = all(scales[i] >= 1 and scales[i] == int(scales[i]) for i in moved)
     if x.rank != 4 or list(moved) != [2, 3] or not whole:
         return None
     options = [_is_library(node, rule, x.dims[i], sizes[i], scales[i], mode) for i in moved]

@@ -252,6 +252,8 @@ def _clamped(g: Writer, size_: Dim, at: Dim, step: int) -> Dim:
     if isinstance(at, int) and at < 0:
         place = size_ + at
         return max(place, 0 if step > 0 else -1) if isinstance(place, int) else place
+    if at == 0:  # no size is negative
+        return 0
     last = size_ if step > 0 else size_ - 1
     difference = last - at
     if isinstance(difference, int):
