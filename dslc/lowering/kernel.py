@@ -23,7 +23,7 @@ from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group, Grouping
 from dslc.lowering.memory import InArena, Place, Plan
 from dslc.lowering.parts import apart, cut
-from dslc.lowering.scalar import Math, ScalarKernels
+from dslc.lowering.scalar import SUMS, Math, ScalarKernels
 from dslc.lowering.tasks import Task
 
 
@@ -79,18 +79,20 @@ def places_of(group: Group, grouping: Grouping, plan: Plan, position: int) -> tu
 
 def make_kernel(
     name: str, group: Group, grouping: Grouping, plan: Plan, position: int, tasks: int,
-    math: Math, emit: Emit, repeated: bool = False, joint: bool = False,
+    math: Math, emit: Emit, repeated: bool = False, joint: bool = False, sums: int = SUMS,
 ) -> Kernel:  # fmt: skip
     """The kernel of the group at `position`; one that is `repeated` in a loop is cut into parts
     that threads go through together (`parts.py`), and runs no parallel loop of its own. So is one
-    that is `joint`, launched with others, if it can be."""
+    that is `joint`, launched with others, if it can be. `sums` as in `ScalarKernels`."""
     found = pointers_of(group, grouping, plan.places)
     scratch = plan.scratch.get(position)
     symbols = symbols_of(group)
     with IRBuilder() as builder, T.prim_func(is_private=True):
         T.func_name(name)
         T.func_attr({"tirx.noalias": True})
-        task, extra = _declare_all(found, scratch, symbols, group, tasks, math, repeated, joint)
+        task, extra = _declare_all(
+            found, scratch, symbols, group, tasks, math, repeated, joint, sums
+        )  # fmt: skip
         note = emit(task, extra)
     function = builder.get()
     places = places_of(group, grouping, plan, position)
@@ -98,7 +100,9 @@ def make_kernel(
         divided = cut(function)
         if divided is None:
             tasks = 1 if repeated else tasks
-            return make_kernel(name, group, grouping, plan, position, tasks, math, emit, repeated)
+            return make_kernel(
+                name, group, grouping, plan, position, tasks, math, emit, repeated, sums=sums
+            )  # fmt: skip
         return Kernel(name, divided, places, symbols, False, note, repeated, tasks)
     if task.parallel:  # such a function returns a status
         status, body = tvm.ir.PrimType("int32"), apart(function.body, f"{name}_task")
@@ -108,14 +112,14 @@ def make_kernel(
 
 def _declare_all(
     found: Mapping[Place, list[Value]], scratch: InArena | None, symbols: Sequence[str],
-    group: Group, tasks: int, math: Math, repeated: bool, joint: bool,
+    group: Group, tasks: int, math: Math, repeated: bool, joint: bool, sums: int,
 ) -> tuple[Task, Any]:  # fmt: skip
     """Parameters and buffers of the function being built; the task, and the scratch buffer."""
     types = [STORED[values[0].type.dtype] for values in found.values()]
     if scratch is not None:
         types.append("float32")
     handles = [T.arg(f"p{i}", T.handle(t, "global")) for i, t in enumerate(types)]
-    k = ScalarKernels({s: T.arg(s, tirx.Var(s, "int64")) for s in symbols}, math)
+    k = ScalarKernels({s: T.arg(s, tirx.Var(s, "int64")) for s in symbols}, math, sums)
     turn = T.arg("turn", tirx.Var("turn", "int64")) if repeated else None
     memory = {
         value: Memory(buffer, value.type)

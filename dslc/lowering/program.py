@@ -46,6 +46,7 @@ from dslc.lowering.moves import join_moves
 from dslc.lowering.put import emit_put, in_place, put_into
 from dslc.lowering.ranking import emit_ranking
 from dslc.lowering.rows import join_rows
+from dslc.lowering.scalar import SUMS
 from dslc.lowering.shared import Callee, Shared, told
 from dslc.lowering.tasks import Task
 from dslc.lowering.turns import emit_turn, is_turn
@@ -143,11 +144,12 @@ def lower_entry(
         return None
 
     math = vmath.fused_math if machine.fuses else vmath.math
+    sums = SUMS if machine.registers == 32 else SUMS // 2
 
     def make(name: str, g: Group, layout: Layout, position: int) -> Kernel:
         return make_kernel(
             name, g, layout.grouping, layout.plan, position, machine.tasks, math, emit,
-            layout.repeated, layout.joint(position),
+            layout.repeated, layout.joint(position), sums,
         )  # fmt: skip
 
     params = zip(entry.function.params, entry.arguments)

@@ -71,7 +71,7 @@ class Beside:
 
 def reduce_row(task: Task, value: Value, index: Index, beside: Beside | None = None) -> None:
     """One result of a reduction along the last axis."""
-    lanes = _lanes(_reduction_at(task, value, index))
+    lanes = _lanes(task, _reduction_at(task, value, index))
     _finish(task, value, index, _total(task, value, index, lanes, beside or Beside()))
 
 
@@ -83,16 +83,15 @@ def _finish(task: Task, value: Value, index: Index, total: Expr) -> None:
     task.store_all(index)
 
 
-def _lanes(asked: Reduction) -> int:
-    """Accumulators of a reduction over a last axis: of long ones many, since an addition waits for
-    the one before into the same."""
+def _lanes(task: Task, asked: Reduction) -> int:
+    """Accumulators of a reduction over a last axis: of long ones many."""
     last = asked.dims[-1]
-    return 16 if isinstance(last, int) and last < 256 else 64
+    return 16 if isinstance(last, int) and last < 256 else task.k.sums
 
 
 def _emit_along(task: Task, value: Value, asked: Reduction) -> None:
     """Reduces the last axis (and maybe others): partial results in `lanes` accumulators."""
-    lanes = _lanes(asked)
+    lanes = _lanes(task, asked)
     steps = product(asked.dims)
     weight = task.weight * (steps if isinstance(steps, int) else GUESS * lanes)
 

@@ -59,6 +59,7 @@ _COMPARE = {
     "eq": tirx.EQ, "ne": tirx.NE, "lt": tirx.LT, "le": tirx.LE, "gt": tirx.GT, "ge": tirx.GE,
 }  # fmt: skip
 
+SUMS = 64  # for an addition waits for the one before into the same
 Math = Callable[[str, tuple[Expr, ...], str], Expr]
 Step = Callable[[str, Expr, Expr, DType], Expr]
 
@@ -82,9 +83,11 @@ class Reduction:
 
 
 class ScalarKernels:
-    """One per kernel. `symbols` are the dim variables; `math` makes transcendentals."""
+    """One per kernel. `symbols` are the dim variables; `math` makes transcendentals; `sums`: in how
+    many accumulators a long axis is reduced, which registers should hold."""
 
-    def __init__(self, symbols: Mapping[str, Expr], math: Math) -> None:
+    def __init__(self, symbols: Mapping[str, Expr], math: Math, sums: int = SUMS) -> None:
+        self.sums = sums
         self._symbols = symbols
         self._math = math
         self._interned: dict[Any, Expr] = {}
