@@ -35,7 +35,7 @@ class Lockstep:
     """Both sides of some models, compiled for `tasks` parallel tasks."""
 
     def __init__(
-        self, models: Sequence[Model], tasks: int, bits: int = 256, level: int = 1
+        self, models: Sequence[Model], tasks: int, bits: int = 256, level: int = 0
     ) -> None:
         self.programs: dict[str, Program] = {}
         self.optimised: dict[str, Program] = {}
