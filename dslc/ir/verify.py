@@ -7,6 +7,7 @@ that names the maker, the equation and the whole text: what is wrong here is nev
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from dslc.diagnostics import InternalError
@@ -35,12 +36,26 @@ ROLE_KINDS: dict[Role, tuple[VariableKind, ...]] = {
 }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Verified:
+    """What was verified before and need not be again: functions that stand alone, and equations
+    with the dim variables that they name."""
+
+    functions: set[Function] = field(default_factory=set)
+    eqns: dict[Eqn, frozenset[str]] = field(default_factory=dict)
+
+
 def verify(
-    function: Function, after: str = "construction", outside: frozenset[str] = frozenset()
+    function: Function,
+    after: str = "construction",
+    outside: frozenset[str] = frozenset(),
+    known: Verified | None = None,
 ) -> None:
     """Each value is defined once and before its use, names are unique, types are the type rules',
     and every dim variable stands in a parameter's type (or, for the body of a loop, `outside`).
-    Holds for the bodies of loops, too."""
+    Holds for the bodies of loops, too. What is `known` is not looked into again, what is looked
+    into becomes known."""
+    known = Verified() if known is None else known
     names: set[str] = set()
     defined: set[Value] = set()
     symbols = outside.union(*(type_symbols(p.type) for p in function.params))
@@ -60,13 +75,16 @@ def verify(
         for value in eqn.inputs:
             if value not in defined:
                 fail(f"{value} is used before it is defined", eqn)
-        if why := _type_error(eqn):
+        new = eqn not in known.eqns
+        if new and (why := _type_error(eqn)):
             fail(why, eqn)
-        if unknown := sorted(_eqn_symbols(eqn) - symbols):
-            fail(f"no parameter tells the dim {', '.join(unknown)}", eqn)
+        named = _eqn_symbols(eqn) if new else known.eqns[eqn]
+        if not named <= symbols:
+            fail(f"no parameter tells the dim {', '.join(sorted(named - symbols))}", eqn)
         define(eqn.outputs, eqn)
-        if (body := body_of(eqn)) is not None:
-            verify(body, after, symbols)
+        if new and (body := body_of(eqn)) is not None:
+            verify(body, after, symbols, known)
+        known.eqns[eqn] = named
     for result in function.results:
         if result not in defined:
             fail(f"the result {result} is not defined")
@@ -108,11 +126,10 @@ def _fail(after: str, function: Function, why: str, eqn: Eqn | None = None) -> N
 
 
 def verify_program(
-    program: Program, after: str = "construction", before: Program | None = None
+    program: Program, after: str = "construction", known: Verified | None = None
 ) -> None:
-    """Everything `verify` checks of each function, and that entries fit the variables. Functions
-    for first values that were verified in the program `before` are not once more."""
-    verified = set() if before is None else {variable.init for variable in before.variables}
+    """Everything `verify` checks of each function, and that entries fit the variables."""
+    known = Verified() if known is None else known
     _unique(program, after, "dim", [dim.name for dim in program.dims])
     _unique(program, after, "variable", [variable.name for variable in program.variables])
     _unique(program, after, "entry", [entry.name for entry in program.entries])
@@ -124,26 +141,29 @@ def verify_program(
         if not variable.type.is_static:
             _fail_program(program, after, f"{variable.name} has dynamic dims: {variable.type}")
         if variable.init is not None:
-            if variable.init not in verified:
-                verify(variable.init, after)
+            if variable.init not in known.functions:
+                verify(variable.init, after, known=known)
+                known.functions.add(variable.init)
             if [p.type for p in variable.init.params] != [SEED] or [
                 r.type for r in variable.init.results
             ] != [variable.type]:
                 _fail(after, variable.init, f"it does not make {variable.type} from a seed")
     for entry in program.entries:
-        _verify_entry(program, entry, after)
+        _verify_entry(program, entry, after, known)
     if program.training is not None:
-        _verify_training(program, program.training, after)
+        _verify_training(program, program.training, after, known)
 
 
-def _verify_training(program: Program, plan: TrainPlan, after: str) -> None:
-    _verify_entry(program, plan.loss, after)
+def _verify_training(program: Program, plan: TrainPlan, after: str, known: Verified) -> None:
+    _verify_entry(program, plan.loss, after, known)
     types = {variable.name: variable.type for variable in program.variables}
     for weight in plan.trainable:
         if weight not in plan.updates or weight not in plan.optimizer_states:
             _fail_program(program, after, f"the plan does not say how to update {weight}")
         update = plan.updates[weight]
-        verify(update, after)
+        if update not in known.functions:
+            verify(update, after, known=known)
+            known.functions.add(update)
         states = [types[name] for name in plan.optimizer_states[weight]]
         if [p.type for p in update.params] != [types[weight], types[weight], SEED, *states]:
             _fail(after, update, f"it does not take {weight}, gradient, step and states")
@@ -151,9 +171,11 @@ def _verify_training(program: Program, plan: TrainPlan, after: str) -> None:
             _fail(after, update, f"it does not give {weight} and its states")
 
 
-def _verify_entry(program: Program, entry: Entry, after: str) -> None:
+def _verify_entry(program: Program, entry: Entry, after: str, known: Verified) -> None:
     function = entry.function
-    verify(function, after)
+    if function not in known.functions:
+        verify(function, after, known=known)
+        known.functions.add(function)
     if len(entry.arguments) != len(function.params):
         _fail(after, function, f"{len(entry.arguments)} arguments for its parameters")
     _unique(program, after, f"argument of {entry.name}", [a.name for a in entry.arguments])

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dslc.diagnostics import InternalError
+from dslc.ir import verify as verifier
 from dslc.ir.builder import Builder
 from dslc.ir.core import (
     Argument,
@@ -21,7 +22,7 @@ from dslc.ir.core import (
 from dslc.ir.dims import sym
 from dslc.ir.op import NoAttrs
 from dslc.ir.types import TensorType
-from dslc.ir.verify import verify, verify_program
+from dslc.ir.verify import Verified, verify, verify_program
 from tests.ir.toys import f32, fill, plus
 
 N = sym("N")
@@ -167,3 +168,13 @@ def plan_with(**changes: object) -> Program:
 def test_bad_programs(make: object, message: str) -> None:
     with pytest.raises(InternalError, match=message):
         verify_program(make())  # type: ignore[operator]
+
+
+def test_what_is_known_is_not_looked_into_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Eqn] = []
+    monkeypatch.setattr(verifier, "_type_error", lambda eqn: looked.append(eqn))
+    function, known = good(), Verified()
+    verify(function, known=known)
+    assert looked == list(function.eqns)
+    verify(replace(function, eqns=function.eqns[:1], results=function.eqns[0].outputs), known=known)
+    assert looked == list(function.eqns)

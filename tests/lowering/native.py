@@ -85,8 +85,9 @@ def compile_all(
     exact: bool = False,
     apart: bool = False,
 ) -> Compiled:
-    """One module with all the entries. LLVM's `level` 0 takes a quarter of the time of 1. `choice`: of templates' parameters.
-    `apart`: nothing in an arena takes the memory of anything else, or lies beside it."""
+    """One module with all the entries. LLVM's `level` 0 takes a quarter of the time of 1. `choice`:
+    of templates' parameters. `apart`: nothing in an arena takes the memory of anything else, or
+    lies beside it."""
     machine = Machine(vector_bits=bits, tasks=tasks, choice=choice, exact=exact)
     shared, lowered = Shared(), dict[str, Lowered]()
     holes: dict[str, Sequence[Dim]] = {}
