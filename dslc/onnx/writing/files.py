@@ -73,7 +73,8 @@ def _outside(made: Written, file: BinaryIO, location: str) -> onnx.ModelProto:
         tensor.data_location = onnx.TensorProto.EXTERNAL
         for key, value in told.items():
             tensor.external_data.add(key=key, value=str(value))
-        file.write(_bytes(array))
+        plain: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        file.write(plain)  # without a copy
     return model
 
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from dslc.ir.core import Eqn
 from dslc.ir.dims import Dim
+from dslc.ir.types import is_float
 from dslc.onnx.writing.elementwise import Rule, computed
 from dslc.onnx.writing.graph import Case, Graph, Held
 from dslc.onnx.writing.shape import sliced, transposed
@@ -27,7 +28,12 @@ def swapped(graph: Graph, name: str, rank: int, turn: bool) -> str:
 
 
 def _matmul(case: Case) -> Held:
+    """Of two matrices ONNX multiplies transposed ones as they lie."""
     attrs, rank = cast(MatmulAttrs, case.eqn.attrs), case.types[0].rank
+    turned = attrs.transpose_a or attrs.transpose_b
+    if rank == 2 and turned and is_float(case.types[0].dtype):
+        turns = {"transA": int(attrs.transpose_a), "transB": int(attrs.transpose_b)}
+        return case.whole(case.node("Gemm", case.full(0), case.full(1), **turns))
     a = swapped(case.graph, case.full(0), rank, attrs.transpose_a)
     b = swapped(case.graph, case.full(1), rank, attrs.transpose_b)
     return case.whole(case.node("MatMul", a, b))
