@@ -98,6 +98,36 @@ def test_a_dim_that_can_only_be_one_number_is_told() -> None:
     assert "# WIDTH can only be 4: the model's nodes ask for it." in found.text.splitlines()
 
 
+def test_a_dim_is_found_by_what_its_elements_become() -> None:
+    text = """
+    net (float[N, T, 4] x, float[N] z) => (float[N] y)
+    {
+      shape = Constant<value_ints = [5, -1, 4]>()
+      r = Reshape(x, shape)
+      axes = Constant<value_ints = [0, 2]>()
+      s = ReduceSum<keepdims = 0>(r, axes)
+      y = Add(s, z)
+    }
+    """
+    found = compare(model_of(text), normal(2, 5, 4), normal(2))
+    assert found.inputs[0] == "x: f32[N, 5, 4]"
+
+
+def test_weights_of_eight_bits_come_in_as_floats() -> None:
+    text = """
+    <ir_version: 9, opset_import: ["" : 19]>
+    net (float[N, 4] x) => (float[N, 3] y)
+    {
+      w = DequantizeLinear(stored, scale, zero)
+      y = MatMul(x, w)
+    }
+    """
+    stored = np.arange(12, dtype=np.int8).reshape(4, 3)
+    model = model_of(text, stored=stored, scale=np.float32(0.5), zero=np.int8(2))
+    found = compare(model, normal(2, 4))
+    assert [array.dtype for array in found.weights.values()] == [np.float32]
+
+
 def test_what_only_a_call_can_tell_is_asserted() -> None:
     text = """
     net (float[N, T, 4] x) => (float[N, 4] y)

@@ -82,7 +82,10 @@ def _computed(node: Node) -> list[Value] | None:
         [helper.make_value_info(name, empty) for name in feeds],
         [helper.make_value_info(name, empty) for name in outputs],
     )
-    opset = [helper.make_opsetid("", node.version)]
+    version = node.version
+    if node.op in ("QuantizeLinear", "DequantizeLinear"):
+        version = max(version, 19)  # the first that the reference has; they mean the same before
+    opset = [helper.make_opsetid("", version)]
     try:
         with np.errstate(all="ignore"):
             model = helper.make_model(graph, opset_imports=opset)

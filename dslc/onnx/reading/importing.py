@@ -123,7 +123,9 @@ class _Importer:
             if not wrong:
                 return text
             proposed = [line.partition("say so: assert ")[2] for d in wrong for line in d.help]
-            new = {line: None for line in proposed if line and line not in self.writer.asserts}
+            # Of numbers alone nothing is to be asserted.
+            new = {line: None for line in proposed if any(map(str.isalpha, line))}
+            new = {line: None for line in new if line not in self.writer.asserts}
             if not new:
                 break
             self.writer.asserts.update(new)

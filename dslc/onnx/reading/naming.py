@@ -30,9 +30,10 @@ def reserved() -> frozenset[str]:
 
 
 def plain(name: str) -> str:
-    """The letters, digits and `_` of a name, others as `_`; empty where nothing is left that
-    begins like a name."""
+    """The letters, digits and `_` of a name, others as `_`; empty where there is no letter."""
     text = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")
+    if text[:1].isdigit() and re.search("[A-Za-z]", text):
+        text = f"layer{text}"  # PyTorch numbers the layers of a Sequential
     if len(text) > _LONGEST:
         text = text[-_LONGEST:].lstrip("_0123456789")
     return text if text and not text[0].isdigit() else ""

@@ -13,7 +13,17 @@ from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from dslc._lazy import lazy
-from dslc.ir.dims import Dim, Poly, floordiv, free_symbols, mod, substitute, sym
+from dslc.ir.dims import (
+    Dim,
+    Poly,
+    Quotient,
+    floordiv,
+    free_symbols,
+    mod,
+    of_atom,
+    substitute,
+    sym,
+)
 from dslc.ir.types import DType, TensorType, is_float
 from dslc.onnx.reading import naming
 from dslc.onnx.reading.problems import Fixed, Refused
@@ -323,13 +333,27 @@ class Writer:
         difference = a - b
         if isinstance(difference, int):
             raise Refused(f"a size of {a} stands where {b} is needed", "E0504")
-        a, b = _without_common(a, b)
+        a, b = self._multiplied(*_without_common(a, b))
+        if a == b:
+            return
+        if isinstance(a - b, int):
+            raise Refused(f"a size of {a} stands where {b} is needed", "E0504")
         for dim, size in ((a, b), (b, a)):
             if isinstance(dim, Poly) and isinstance(size, int) and str(dim).isidentifier():
                 raise Fixed(str(dim), size)
         # The symmetric text is the same condition.
         if f"{b} == {a}" not in self.asserts:
             self.asserts.setdefault(f"{a} == {b}")
+
+    def _multiplied(self, a: Dim, b: Dim) -> tuple[Dim, Dim]:
+        """Without a division that leaves no rest: T * N // 5 == N says T == 5."""
+        for dim, other in ((a, b), (b, a)):
+            atom = dim.terms[0][0][0] if isinstance(dim, Poly) and dim.terms[0][0] else None
+            if not isinstance(atom, Quotient) or of_atom(atom) != dim:
+                continue
+            if f"{mod(atom.num, atom.den)} == 0" in self.asserts:
+                return _without_common(atom.num, other * atom.den)
+        return a, b
 
     def assume_at_most(self, dim: Dim, most: int) -> None:
         """A dim is no larger."""
