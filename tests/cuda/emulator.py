@@ -52,7 +52,7 @@ def compile_kernels(cuda: str, out: Path) -> None:
     """Compiles the emulated kernels of a module into the library `out`."""
     source = out.with_suffix(".cpp")
     source.write_text(host_source(cuda), encoding="utf-8")
-    flags = ["-O1", "-w", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing"]
+    flags = ["-O0", "-w", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing"]
     flags.append("-Wl,-Bsymbolic")  # names of kernels must not meet those of other libraries
     subprocess.run(["g++", *flags, f"-I{SOURCES}", "-o", str(out), str(source)], check=True)
 

@@ -100,11 +100,11 @@ def compile_all(
     for item in lowered.values():
         functions.update({v: item.module[v] for v in item.module.get_global_vars()})
     target = tvm.target.Target({**TARGET, "opt-level": level})
-    executable = _loaded(compile_module(tvm.IRModule(functions), target))
+    executable = loaded(compile_module(tvm.IRModule(functions), target))
     return Compiled(executable, {entry.name: entry for entry in entries}, lowered, holes)
 
 
-def _loaded(executable: Any) -> Any:
+def loaded(executable: Any) -> Any:
     """The code, linked: what LLVM did not optimise takes its compiler in a process five times as
     long as the one that writes files."""
     with TemporaryDirectory() as folder:

@@ -13,6 +13,7 @@ from tvm.tirx.script import builder as T
 from dslc.build.compiler import compile_module
 from dslc.schedules.cpu.contract import Machine
 from tests.lowering import guarded as edges
+from tests.lowering.native import loaded
 
 MCPU = {512: "x86-64-v4", 256: "x86-64-v3", 128: "x86-64-v2"}
 
@@ -42,8 +43,8 @@ def compile_body(
         body(*buffers, *dims)
     bits = vector_bits or MACHINE.vector_bits
     assert bits <= MACHINE.vector_bits, "this CPU has no such instructions"
-    target = tvm.target.Target({"kind": "llvm", "mcpu": MCPU[bits], "opt-level": 2})
-    kernel = compile_module(tvm.IRModule({"kernel": ib.get()}), target)["kernel"]
+    target = tvm.target.Target({"kind": "llvm", "mcpu": MCPU[bits], "opt-level": 0})
+    kernel = loaded(compile_module(tvm.IRModule({"kernel": ib.get()}), target))["kernel"]
 
     def run(*args: Any) -> None:
         arrays = [x for x in args if isinstance(x, np.ndarray)]
