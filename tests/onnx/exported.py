@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from dslc.ir.core import Argument, DimRange, Entry, Function, Program, Value
 from dslc.ir.dims import sym
-from dslc.ir.evaluate import evaluate, initial_variables, run_entry
+from dslc.ir.evaluate import initial_variables, run_entry
 from dslc.ir.types import TensorType
 from dslc.onnx.writing.exporting import written
 from dslc.onnx.writing.files import inlined
@@ -85,6 +85,3 @@ def agrees(
     outputs, updates = run_entry(program, entry, values, inputs)
     same(run(model, inputs), [*outputs.values(), *updates.values()], tolerance)
     return model
-
-
-__all__ = ["agrees", "checked", "evaluate", "program_of", "run", "run_in_onnxruntime", "same"]
