@@ -73,6 +73,15 @@ def test_a_model_in_onnxruntime(
         same(run_in_onnxruntime(model, inputs), [*wanted.values()], 1e-4)
 
 
+def test_a_mask_that_is_known_comes_back(tmp_path: Path) -> None:
+    """The import folds it to a few bools, which it writes out."""
+    text = "model M(x: f32[N, 3]) -> f32[N, 3] {\n    return where(arange[3]() < 2, x, 0)\n}\n"
+    dslc.export_onnx(text, tmp_path / "m.onnx")
+    again = dslc.lower(dslc.import_onnx(tmp_path / "m.onnx")[0])
+    found, _ = run_entry(again, "forward", {}, {"x": np.ones((1, 3), "f4")})
+    np.testing.assert_array_equal(found["output"], [[1, 1, 0]])
+
+
 def test_networks_drawn_at_random() -> None:
     """Of images, sequences and rows, in f32: of f64 ONNX Runtime has but a few kernels."""
     pytest.importorskip("onnxruntime")

@@ -168,7 +168,8 @@ class Writer:
     def _listed(self, array: Any, type: TensorType) -> Value:
         """Few integers, written out."""
         dtype = type.dtype
-        ones = [f"full[1, value={str(n).lower()}, dtype={dtype}]()" for n in array.flat]
+        numbers = [int(n) if dtype == "bool" else n for n in array.flat]
+        ones = [f"full[1, value={n}, dtype={dtype}]()" for n in numbers]
         if is_symbolic(array) or dtype == "i64":
             ones = [f"arange[{n}, {n + 1}]()" for n in array.flat]
         flat = Value(TensorType(dtype, (array.size,)), f"concat[axis=0]({', '.join(ones)})")
