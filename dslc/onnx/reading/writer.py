@@ -9,24 +9,14 @@ line breaks (the formatter's).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from dslc._lazy import lazy
-from dslc.ir.dims import (
-    Dim,
-    Poly,
-    Quotient,
-    floordiv,
-    free_symbols,
-    mod,
-    of_atom,
-    substitute,
-    sym,
-)
+from dslc.ir.dims import Dim, Poly
 from dslc.ir.types import DType, TensorType, is_float
 from dslc.onnx.reading import naming
-from dslc.onnx.reading.problems import Fixed, Refused
+from dslc.onnx.reading.assumptions import Assumptions
+from dslc.onnx.reading.problems import Refused
 from dslc.onnx.reading.values import (
     ATOM,
     OR,
@@ -57,15 +47,13 @@ _LONGEST, _LONGEST_PIPE = 60, 160
 _FEW = 8
 
 
-class Writer:
-    """The model's body in the making. A `careful` one asserts that windows fit, where that is known
-    only when the model is called; most texts are proven without."""
+class Writer(Assumptions):
+    """The model's body in the making."""
 
     def __init__(self, careful: bool = False) -> None:
-        self.careful = careful
+        super().__init__(careful)
         self.names = naming.Names()
         self.variables: list[str] = []
-        self.asserts: dict[str, None] = {}
         self.lines: list[str] = []
         self.helpers: dict[str, str] = {}
         self.imports: dict[str, set[str]] = {}
@@ -325,71 +313,7 @@ class Writer:
             return Value(type, known=np.broadcast_to(x.known, static(dims)), hint=x.hint)
         return self._filled(x.number, type)
 
-    # --- dims -----------------------------------------------------------------------------------
-
-    def assume(self, a: Dim, b: Dim) -> None:
-        """Two dims are equal; what can't be seen is asserted. Refused where they differ."""
-        if a == b:
-            return
-        difference = a - b
-        if isinstance(difference, int):
-            raise Refused(f"a size of {a} stands where {b} is needed", "E0504")
-        a, b = self._multiplied(*_without_common(a, b))
-        if a == b:
-            return
-        if isinstance(a - b, int):
-            raise Refused(f"a size of {a} stands where {b} is needed", "E0504")
-        for dim, size in ((a, b), (b, a)):
-            if isinstance(dim, Poly) and isinstance(size, int) and str(dim).isidentifier():
-                raise Fixed(str(dim), size)
-        # The symmetric text is the same condition.
-        if f"{b} == {a}" not in self.asserts:
-            self.asserts.setdefault(f"{a} == {b}")
-
-    def _multiplied(self, a: Dim, b: Dim) -> tuple[Dim, Dim]:
-        """Without a division that leaves no rest: T * N // 5 == N says T == 5."""
-        for dim, other in ((a, b), (b, a)):
-            atom = dim.terms[0][0][0] if isinstance(dim, Poly) and dim.terms[0][0] else None
-            if not isinstance(atom, Quotient) or of_atom(atom) != dim:
-                continue
-            if f"{mod(atom.num, atom.den)} == 0" in self.asserts:
-                return _without_common(atom.num, other * atom.den)
-        return a, b
-
-    def assume_at_most(self, dim: Dim, most: int) -> None:
-        """A dim is no larger."""
-        self.asserts.setdefault(f"{dim} <= {most}")
-
-    def exact_quotient(self, dim: Dim, by: Dim) -> Dim:
-        """dim // by; asserted to leave no rest where that can't be seen."""
-        quotient = floordiv(dim, by)
-        if quotient * by != dim:
-            dim, by = _without_common(dim, by)
-            rest = mod(dim, by)
-            if isinstance(rest, int):
-                raise Refused(f"{dim} is no multiple of {by}", "E0504")
-            self.asserts.setdefault(f"{rest} == 0")
-        return quotient
-
-    def assume_at_least(self, dim: Dim, least: int) -> None:
-        """A dim is at least so large."""
-        if isinstance(dim, int):
-            if dim < least:
-                raise Refused(f"a size of {dim} is too small: {least} is needed", "E0504")
-        else:
-            self.asserts.setdefault(f"{dim} >= {least}")
-
-    def assume_windows(self, sizes: Sequence[Dim]) -> None:
-        """There are so many windows along each dim; Refused where that is none."""
-        for size in sizes:
-            if isinstance(size, int):
-                if size < 1:
-                    raise Refused("its window does not fit into what it reads", "E0504")
-            elif self.careful:
-                least = substitute(size, dict.fromkeys(free_symbols(size), 0))
-                if isinstance(least, int) and least < 0:
-                    # Written without the number that is taken off: H >= 4, not H - 4 >= 0.
-                    self.asserts.setdefault(f"{size - least} >= {-least}")
+    # --- what else the file holds -------------------------------------------------------------
 
     def helper(self, name: str, source: str) -> str:
         """A function of the file's own, once; returns its name."""
@@ -423,20 +347,6 @@ def _turned_batch(x: Value, dims: Sequence[Dim]) -> Value | None:
     source = flat.moved[1]
     same = source.dims[-2:] == flat.dims[-2:] and source.dims[:-2] == tuple(dims[:-2])
     return source if same and tuple(dims[-2:]) == x.dims[-2:] else None
-
-
-def _without_common(a: Dim, b: Dim) -> tuple[Dim, Dim]:
-    """Both without the factors that they share."""
-    for name in sorted(free_symbols(a) & free_symbols(b)):
-        while _divides(sym(name), a) and _divides(sym(name), b):
-            a, b = floordiv(a, sym(name)), floordiv(b, sym(name))
-    numbers = [c for d in (a, b) for c in ([d] if isinstance(d, int) else [c for _, c in d.terms])]
-    common = gcd(*numbers) or 1
-    return floordiv(a, common), floordiv(b, common)
-
-
-def _divides(factor: Dim, dim: Dim) -> bool:
-    return dim != 0 and floordiv(dim, factor) * factor == dim
 
 
 def type_text(type: TensorType) -> str:
