@@ -129,11 +129,17 @@ def test_a_scan_that_is_written_out(back: str, step: str) -> None:
     same(run_in_onnxruntime(model, inputs), [*wanted.values()])
 
 
-def test_gelu_has_an_operator_of_its_own_from_opset_20_on() -> None:
-    program = dslc.lower("model M(x: f32[N]) -> f32[N] {\n    return gelu(x)\n}\n")
-    for opset in (20, 23):
-        model = agrees(program, {"x": np.linspace(-3, 3, 9, dtype="f4")}, opset=opset)
-        assert [node.op_type for node in model.graph.node] == ["Gelu"]
+@pytest.mark.parametrize(
+    ("layer", "opset", "op_type"),
+    [("gelu", 20, "Gelu"), ("gelu", 25, "Gelu"), ("rms_norm", 23, "RMSNormalization")],
+)
+def test_what_has_an_operator_of_its_own_in_later_opsets(
+    layer: str, opset: int, op_type: str
+) -> None:
+    program = dslc.lower(f"model M(x: f32[N, 3]) -> f32[N, 3] {{\n    return x |> {layer}\n}}\n")
+    x = np.linspace(-3, 3, 9, dtype="f4").reshape(3, 3)
+    model = agrees(program, {"x": x}, opset=opset)
+    assert [node.op_type for node in model.graph.node] == [op_type]
 
 
 def test_opset_17_has_axes_as_attributes() -> None:

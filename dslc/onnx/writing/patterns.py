@@ -102,28 +102,31 @@ def _standardized(match: Match, value: Value) -> tuple[Value, int, float] | None
         if operands is None or mean is None or mean[0] is not operands[0]:
             return None
         x, axes = mean
-        source, places = match.source(spread)
-        under = match.inputs(source, "rsqrt")
-        sum_ = None if under is None else match.inputs(under[0], "add")
-        found = match.either(sum_, lambda v, e: _variance(match, v, e, centred, axes))
-        trailing = axes == tuple(range(axes[0], x.type.rank))
-        right = all(place in (-1, axis) for axis, place in enumerate(places))
-        if found is None or not trailing or len(places) != x.type.rank or not right:
-            return None
-        return x, axes[0], found
+        found = _rooted(match, spread, centred)
+        return (x, axes[0], found[1]) if found is not None and found[0] == axes else None
 
     return match.either(match.inputs(value, "mul"), look)
 
 
-def _variance(
-    match: Match, variance: Value, eps: Value, centred: Value, axes: tuple[int, ...]
-) -> float | None:
-    """The number added to the mean of what is centred, squared."""
-    mean, number = match.mean(variance), match.number(eps)
-    if mean is None or number is None or mean[1] != axes:
+def _rooted(match: Match, spread: Value, x: Value) -> tuple[tuple[int, ...], float] | None:
+    """`(axes, eps)` where the value is 1 / sqrt(mean of x * x + eps) along x's last axes, spread
+    along them again."""
+    source, places = match.source(spread)
+    under = match.inputs(source, "rsqrt")
+    sum_ = None if under is None else match.inputs(under[0], "add")
+
+    def look(mean: Value, eps: Value) -> tuple[tuple[int, ...], float] | None:
+        row, number = match.mean(mean), match.number(eps)
+        if row is None or number is None or match.inputs(row[0], "mul") != (x, x):
+            return None
+        return row[1], number
+
+    found = match.either(sum_, look)
+    if found is None or len(places) != x.type.rank:
         return None
-    square = match.inputs(mean[0], "mul")
-    return number if square == (centred, centred) else None
+    trailing = found[0] == tuple(range(found[0][0], x.type.rank))
+    right = all(place in (-1, axis) for axis, place in enumerate(places))
+    return found if trailing and right else None
 
 
 def _trailing(match: Match, value: Value, x: Value, axis: int) -> Value | None:
@@ -163,6 +166,25 @@ def _layer_norm_without_bias(match: Match, eqn: Eqn, opset: int) -> Fused | None
         return None
     x, axis, eps, weight = found
     return one_node("LayerNormalization", eqn, (x, weight), axis=axis, epsilon=eps)
+
+
+def _rms_norm(match: Match, eqn: Eqn, opset: int) -> Fused | None:
+    """x / sqrt(mean of x * x + eps) times a weight, an operator since opset 23."""
+    if opset < 23 or not has_attributes(eqn):
+        return None
+
+    def look(normal: Value, weight: Value) -> Fused | None:
+        return match.either(match.inputs(normal, "mul"), lambda x, root: whole(x, root, weight))
+
+    def whole(x: Value, root: Value, weight: Value) -> Fused | None:
+        found = _rooted(match, root, x)
+        scale = None if found is None else _trailing(match, weight, x, found[0][0])
+        if found is None or scale is None:
+            return None
+        (axis, *_), eps = found
+        return one_node("RMSNormalization", eqn, (x, scale), axis=axis, epsilon=eps)
+
+    return match.either(eqn.inputs, look)
 
 
 def _batch_norm(match: Match, eqn: Eqn, opset: int) -> Fused | None:
@@ -323,7 +345,7 @@ FINDERS: Mapping[str, Sequence[Finder]] = {
     "div": (_softmax, _mean),
     "sub": (_log_softmax,),
     "add": (_layer_norm, _batch_norm, _softplus, *PRODUCTS["add"]),
-    "mul": (_layer_norm_without_bias, _gelu),
+    "mul": (_layer_norm_without_bias, _rms_norm, _gelu),
     "minimum": (_clip,),
     "select": (_leaky,),
     "scan": (recurrent,),
