@@ -12,6 +12,7 @@ from typing import Any
 
 import tvm
 from tvm import tirx
+from tvm.runtime import Executable
 
 from dslc.build import bindings
 
@@ -64,4 +65,4 @@ _AS_IT_IS = 1
 
 def compile_module(module: Any, target: Any) -> Any:
     """The module compiled for `target` (a TVM target): an executable, callable by entry name."""
-    return tvm.compile(module, target=target, tir_pipeline="dslc")
+    return Executable(tvm.tirx.build(module, target, "dslc"))

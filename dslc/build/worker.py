@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dslc._recursion import deep_recursion
-from dslc.build import cuda_drivers
+from dslc.build import cuda_drivers, lean
 from dslc.build.errors import BuildError
 from dslc.build.link import find_linker
 from dslc.build.orphan import end_with_parent
@@ -120,8 +120,9 @@ def compile_job(job: Job) -> Report:
     if job.target.kind == "cuda":
         # TVM looks for CUDA's libraries when it is imported.
         cuda_drivers.load_drivers(find_linker() or ())
-    # TVM imports PyTorch where it is installed, which takes seconds and is of no use here.
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+    else:
+        lean.import_tvm()
     # Not at the top: the driver imports this module for `Job` and must stay without TVM.
     from dslc.build import codegen
 
