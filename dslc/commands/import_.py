@@ -49,8 +49,9 @@ def _output(file: Path, given: Path | None) -> Path:
     output = given if given is not None else Path(file.with_suffix(".dl").name)
     if output.suffix != ".dl":
         raise UserError(f"{output} is no .dl file: that is what is written", EXIT_USAGE)
-    if given is None and output.exists():
-        raise UserError(f"{output} exists; -o {output} writes over it", EXIT_USAGE)
+    for path in (output, output.with_suffix(".safetensors")):
+        if given is None and path.exists():
+            raise UserError(f"{path} exists; -o {output} writes over it", EXIT_USAGE)
     if not output.absolute().parent.is_dir():
         raise UserError(f"there is no folder {output.parent} to write {output.name} to")
     return output

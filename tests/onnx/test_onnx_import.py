@@ -240,6 +240,26 @@ def test_attention_is_the_library_s() -> None:
     assert "repeat_heads[2](split_heads[2](k))" in found.text
 
 
+def test_sequences_that_are_taken_apart_again() -> None:
+    text = """
+    net (float[N, 3, 4] x) => (float[N, 4, 2] y, float[N, 2, 4] z)
+    {
+      parts = SplitToSequence<axis = 1, keepdims = 0>(x)
+      first = Constant<value_int = 0>()
+      last = Constant<value_int = -1>()
+      a = SequenceAt(parts, first)
+      b = SequenceAt(parts, last)
+      pair = SequenceConstruct(a, b)
+      y = ConcatFromSequence<axis = 2, new_axis = 1>(pair)
+      two = Constant<value_ints = [1, 2]>()
+      pieces = SplitToSequence<axis = 1>(x, two)
+      z = SequenceAt(pieces, last)
+    }
+    """
+    found = compare(model_of(text), normal(2, 3, 4))
+    assert body(found)[-1] == "return stack[axis=2](a, b), x[:, 1:3]"
+
+
 def test_old_opsets_mean_what_they_meant() -> None:
     text = """
     <ir_version: 3, opset_import: ["" : 6]>

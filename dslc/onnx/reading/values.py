@@ -39,7 +39,7 @@ class Value:
     `text` is empty while only `known` says what it is; `hint` is what ONNX calls it. What is
     `shared` is read by several nodes: a weight of the model itself, not of one layer. An
     `initializer` stays a weight though all its numbers be equal. `moved` says how a text moves the
-    elements of another value, while it has no name yet.
+    elements of another value, while it has no name yet. A sequence has `items`, and no text.
     """
 
     type: TensorType
@@ -50,6 +50,7 @@ class Value:
     shared: bool = False
     initializer: bool = False
     moved: tuple[str, Value, tuple[int, ...]] | None = None
+    items: tuple[Value, ...] | None = None
 
     @property
     def dims(self) -> tuple[Dim, ...]:

@@ -96,6 +96,8 @@ class Writer(Assumptions):
             written = number_text(value.number)
             if written is not None:
                 return written[0]
+        if value.known is None:
+            raise Refused("a sequence of tensors stands where a tensor is needed")
         made = self._made(value)
         value.text, value.strength = made.text, made.strength
         return value.text

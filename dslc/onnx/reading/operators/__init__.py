@@ -21,6 +21,7 @@ from dslc.onnx.reading.operators import (
     recurrent,
     reduce,
     resize,
+    sequence,
     shape,
     softmax,
 )
@@ -41,6 +42,7 @@ _FAMILIES = (
     recurrent,
     reduce,
     resize,
+    sequence,
     shape,
     softmax,
 )
