@@ -25,7 +25,7 @@ from dslc.syntax import ast
 from dslc.syntax.format import format_range, format_source
 from dslc.syntax.parser import parse
 
-LIMIT = 2.0
+LIMIT = 10.0
 HANG = 20.0
 
 
