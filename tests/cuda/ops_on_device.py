@@ -22,7 +22,6 @@ from dslc.ir.core import Argument, Entry
 from dslc.ir.evaluate import evaluate
 from dslc.ir.op import Op, Sample
 
-
 FEW = 4
 
 
