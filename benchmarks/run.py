@@ -127,7 +127,7 @@ def markdown(rows: Sequence[Row]) -> str:
             ratios.append(f"{row['memory']:.0f}" if "memory" in row else "-")
             out.append(f"| {row['workload']} | " + " | ".join(cells + ratios) + " |")
         out.append("")
-        for kind in ("inference", "training"):
+        for kind in sorted({row["kind"] for row in part}):
             chosen = [row for row in part if row["kind"] == kind]
             least, median = (mean([ratio(r, w) for r in chosen]) for w in ("minimum", "median"))
             out.append(f"Geometric mean, {kind}: {least:.2f} by minimum, {median:.2f} by median.")

@@ -26,8 +26,7 @@ from dslc_runtime.errors import ArgumentError
 from dslc_runtime.manifest import FLOATS, TensorInfo
 
 ALIGNMENT = 64
-SMALL = 64 << 10  # bytes
-LARGE = 1 << 20  # bytes of a result from which its memory is used again
+SMALL = 64 << 10  # bytes of a result whose memory is not aligned, and not used again
 UNMASK = "its mask would be ignored; x.filled(0) makes an array that has zeros there"
 UNSEEN = 2  # references to what only a variable and the call that counts them refer to
 _NO_BYTES = np.empty(0, np.uint8)
@@ -59,11 +58,12 @@ def result_empty(
 ) -> Array:
     """An uninitialised array for a result; to align a small one takes longer than it saves.
 
-    A large one takes the memory of an earlier result, of those `kept`, if nobody sees that any
-    more: the system clears new pages, which takes longer than most kernels need to fill them.
+    A larger one takes the memory of an earlier result, of those `kept`, if nobody sees that any
+    more: the system clears new pages, which takes longer than most kernels need to fill them, and
+    `malloc` gives its uppermost pages back at each call when much lies below them by chance.
     """
-    if nbytes < LARGE:
-        return np.empty(shape, dtype) if nbytes <= SMALL else aligned_empty(shape, dtype, nbytes)
+    if nbytes <= SMALL:
+        return np.empty(shape, dtype)
     try:
         raw: Any = kept.pop(0)  # first of all: other threads take from them, too
     except IndexError:

@@ -1,13 +1,13 @@
-"""Memory of large results is used again, when nobody sees them any more."""
+"""Memory of results that are not small is used again, when nobody sees them any more."""
 
 from __future__ import annotations
 
 import numpy as np
 
 import dslc
-from dslc_runtime.arrays import LARGE, result_empty
+from dslc_runtime.arrays import SMALL, result_empty
 
-COUNT = LARGE // 4 + 3
+COUNT = SMALL // 4 + 3
 
 
 def test_only_what_nobody_sees_is_used_again():
