@@ -30,7 +30,10 @@ def conv(g: Writer, node: Node) -> Value:
     type = TensorType(x.dtype, (x.dims[0], w.dims[0], *sizes))
     known = is_weight(w) and (bias is None or is_weight(bias)) and bool(g.read(x))
     if known and (count == 2 or all(low == high for low, high in pads)):
-        return _layer(g, node, x, type, kernel, strides, dilations, pads, groups)
+        return _layer(
+            g, node, x, type, "conv", kernel, strides, pads,
+            ("dilation", tuple_text(dilations), "1"), ("groups", groups, 1),
+        )  # fmt: skip
     if count == 3:
         raise Refused("a 3-d convolution needs a weight that is in the file, and equal paddings")
     y = _primitive(g, "prim_conv2d", x, w, type, strides, dilations, pads, groups)
@@ -57,18 +60,12 @@ def _padding(pads: list[tuple[int, int]]) -> str:
 
 
 def _layer(
-    g: Writer,
-    node: Node,
-    x: Value,
-    type: TensorType,
-    kernel: list[int],
-    strides: list[int],
-    dilations: list[int],
-    pads: list[tuple[int, int]],
-    groups: int,
-) -> Value:
+    g: Writer, node: Node, x: Value, type: TensorType, kind: str, kernel: list[int],
+    strides: list[int], pads: list[tuple[int, int]], *more: tuple[str, object, object],
+) -> Value:  # fmt: skip
+    """A layer of the library, `conv` or `conv_transpose`, with the node's weights."""
     w, bias = node.need(1), node.input(2)
-    name = g.instance(layer_hint(node, w, bias), "conv")
+    name = g.instance(layer_hint(node, w, bias), kind)
     g.weight(name, "weight", w.known, w.hint)
     if bias is not None:
         g.weight(name, "bias", bias.known, bias.hint)
@@ -77,11 +74,10 @@ def _layer(
         f"kernel={tuple_text(kernel)}",
         ("stride", tuple_text(strides), "1"),
         ("padding", _padding(pads), "0"),
-        ("dilation", tuple_text(dilations), "1"),
-        ("groups", groups, 1),
+        *more,
         ("bias", bias is not None, True),
     )
-    return g.stage(x, name, f"conv{len(kernel)}d", options, type)
+    return g.stage(x, name, f"{kind}{len(kernel)}d", options, type)
 
 
 def _primitive(
@@ -141,7 +137,11 @@ def conv_transpose(g: Writer, node: Node) -> Value:
     known = is_weight(w) and (bias is None or is_weight(bias)) and bool(g.read(x))
     simple = all(low == high for low, high in pads) and all(e < s for e, s in zip(extra, strides))
     if known and simple and min(low for low, _ in pads) >= 0:
-        return _transposed_layer(g, node, x, type, kernel, strides, dilations, pads, extra, groups)
+        return _layer(
+            g, node, x, type, "conv_transpose", kernel, strides, pads,
+            ("output_padding", tuple_text(extra), "0"), ("groups", groups, 1),
+            ("dilation", tuple_text(dilations), "1"),
+        )  # fmt: skip
     if count == 3:
         raise Refused(
             "in three directions it needs a weight that is in the file, and equal paddings"
@@ -185,36 +185,6 @@ def _for_shape(
         low = half if node.attr("auto_pad", "NOTSET") == "SAME_UPPER" else total - half
         pads.append((low, total - low))
     return pads, extra
-
-
-def _transposed_layer(
-    g: Writer,
-    node: Node,
-    x: Value,
-    type: TensorType,
-    kernel: list[int],
-    strides: list[int],
-    dilations: list[int],
-    pads: list[tuple[int, int]],
-    extra: list[int],
-    groups: int,
-) -> Value:
-    w, bias = node.need(1), node.input(2)
-    name = g.instance(layer_hint(node, w, bias), "conv_transpose")
-    g.weight(name, "weight", w.known, w.hint)
-    if bias is not None:
-        g.weight(name, "bias", bias.known, bias.hint)
-    options = statics(
-        str(type.dims[1]),
-        f"kernel={tuple_text(kernel)}",
-        ("stride", tuple_text(strides), "1"),
-        ("padding", _padding(pads), "0"),
-        ("output_padding", tuple_text(extra), "0"),
-        ("groups", groups, 1),
-        ("bias", bias is not None, True),
-        ("dilation", tuple_text(dilations), "1"),
-    )
-    return g.stage(x, name, f"conv_transpose{len(kernel)}d", options, type)
 
 
 def _cut(
