@@ -3,6 +3,7 @@
     python -m benchmarks.cuda [--only ResNet,MLP] [--seconds 1.5] [--minutes 8] [--output cuda]
     python -m benchmarks.cuda --build FOLDER    compiles ours alone (where there is no GPU)
     python -m benchmarks.cuda --run FOLDER      times what was compiled there (without the compiler)
+    python -m benchmarks.cuda --kernels         tells what each of our kernels takes; no race
 
 Inputs and results lie on the GPU. A sample is as many calls as fill some milliseconds, and one wait
 for the GPU at the end; samples alternate. So small models show what a call costs on the CPU or what
@@ -261,6 +262,37 @@ def measure(folder: Path, case: Case, seconds: float, compiled: bool) -> dict[st
     }  # fmt: skip
 
 
+# --- kernels --------------------------------------------------------------------------------------
+
+
+def kernels(folder: Path, case: Case, calls: int = 20) -> str:
+    """What a call of ours takes: on the CPU before it returns, with the wait for the GPU, and on
+    the GPU, by kernel."""
+    torch.manual_seed(0)
+    net = case.net().train(case.training)
+    call = our_call(load(folder, case, net), case)
+    whole = min(sample(call, calls) for _ in range(5))
+    began = time.perf_counter()
+    for _ in range(calls):
+        call()
+    returned = (time.perf_counter() - began) / calls
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        sample(call, calls)
+    found = [e for e in profile.key_averages() if e.self_device_time_total]
+    found.sort(key=lambda e: -e.self_device_time_total)
+    busy = sum(e.self_device_time_total for e in found) / calls
+    launched = sum(e.count for e in found) / calls
+    head = (
+        f"{case.name}: {whole * 1e6:.0f} us a call, {returned * 1e6:.0f} until it returns, "
+        f"{busy:.0f} on the GPU in {launched:.0f} kernels"
+    )
+    lines = [
+        f"  {e.self_device_time_total / calls:8.1f} us {e.count / calls:5.0f} x {e.key[:70]}"
+        for e in found[:12]
+    ]
+    return "\n".join([head, *lines])
+
+
 # --- results --------------------------------------------------------------------------------------
 
 
@@ -299,6 +331,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", type=Path, help="compile into this folder, and no more")
     parser.add_argument("--run", type=Path, help="run what was compiled there")
+    parser.add_argument("--kernels", action="store_true", help="what each kernel of ours takes")
     parser.add_argument("--arch", default="sm_90", help="of the GPU, when building")
     parser.add_argument("--only", default="", help="parts of names of workloads, by commas")
     parser.add_argument("--seconds", type=float, default=1.5, help="per workload")
@@ -311,7 +344,10 @@ def main() -> None:
     folder = args.build or args.run or Path("build") / "bench-gpu"
     if args.run is None:
         build(folder, only, args.arch.split(","))
-    if args.build is None:
+    if args.kernels:
+        for case in chosen(only):
+            print(kernels(folder, case), flush=True)
+    elif args.build is None:
         run(folder, chosen(only), args)
 
 

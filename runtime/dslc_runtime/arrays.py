@@ -15,7 +15,7 @@ import mmap
 import sys
 from collections.abc import Iterable
 from itertools import accumulate
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -29,7 +29,7 @@ ALIGNMENT = 64
 SMALL = 64 << 10  # bytes of a result whose memory is not aligned, and not used again
 UNMASK = "its mask would be ignored; x.filled(0) makes an array that has zeros there"
 UNSEEN = 2  # references to what only a variable and the call that counts them refer to
-_NO_BYTES = np.empty(0, np.uint8)
+KEPT = 2  # memories of a result: a loop over `y = model(x)` holds one while the next is filled
 _CPU, _CUDA = 1, 2  # DLPack's kDLCPU and kDLCUDA
 _CUDA_ALIGNMENT = 16  # of what kernels read as vectors
 _BFLOAT_CODE = 4  # DLPack's kDLBfloat
@@ -64,14 +64,45 @@ def result_empty(
     """
     if nbytes <= SMALL:
         return np.empty(shape, dtype)
-    try:
-        raw: Any = kept.pop(0)  # first of all: other threads take from them, too
-    except IndexError:
-        raw = _NO_BYTES
-    if raw.nbytes != nbytes + ALIGNMENT or sys.getrefcount(raw) > UNSEEN:
-        raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    for _ in range(KEPT):
+        try:
+            raw = kept.pop(0)  # first of all: other threads take from them, too
+        except IndexError:
+            break
+        free = sys.getrefcount(raw) <= UNSEEN
+        if raw.nbytes == nbytes + ALIGNMENT:
+            kept.append(raw)
+            if free:
+                return _aligned(raw, shape, dtype)
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     kept.append(raw)
+    del kept[:-KEPT]
     return _aligned(raw, shape, dtype)
+
+
+def result_on(device: Any, shape: tuple[int, ...], dtype: DType, kept: list[Any]) -> Any:
+    """The same on a GPU, of whatever size: to ask for memory there takes longer than most kernels,
+    and to free it waits for all of them."""
+    for _ in range(KEPT):
+        try:
+            made = kept.pop(0)
+        except IndexError:
+            break
+        free = sys.getrefcount(made) <= UNSEEN and _holders(made) == 1
+        if made.shape == shape:
+            kept.append(made)
+            if free:
+                return made
+    made = device.empty(shape, dtype)
+    kept.append(made)
+    del kept[:-KEPT]
+    return made
+
+
+def _holders(tensor: Any) -> int:
+    """How many hold a tensor's object of tvm_ffi: its variable in Python, and whoever took it
+    through DLPack. The strong count is where each object begins (`TVMFFIObject` in c_api.h)."""
+    return ctypes.c_uint32.from_address(tensor.__chandle__()).value
 
 
 def zeros_together(types: Iterable[tuple[tuple[int, ...], DType, int]]) -> list[Array]:
@@ -166,9 +197,8 @@ def is_on_cuda(value: Any) -> bool:
 
 def takes(info: TensorInfo, tensor: Any) -> bool:
     """Whether a tensor on a GPU has the dtype, and memory that kernels can write to."""
-    dtype = _SHORT.get(str(tensor.dtype), str(tensor.dtype))
     aligned = tensor.data_ptr() % _CUDA_ALIGNMENT == 0 or not tensor.numel()
-    return dtype == info.dtype and tensor.is_contiguous() and aligned
+    return tensor.dtype == _LONG[info.dtype] and tensor.is_contiguous() and aligned
 
 
 class _BFloat:
@@ -196,13 +226,15 @@ class Slot:
     that are numbers; the others are left to who binds them.
     """
 
-    __slots__ = ("dtype", "info", "on_cuda", "rank")
+    __slots__ = ("_name", "_numbers", "dtype", "info", "on_cuda", "rank")
 
     def __init__(self, info: TensorInfo, on_cuda: bool = False) -> None:
         self.info = info
         self.on_cuda = on_cuda  # whether it may lie in a GPU's memory
         self.dtype = numpy_dtype(info.dtype)
         self.rank = len(info.dims)
+        self._name = _LONG[info.dtype]
+        self._numbers = [(i, dim) for i, dim in enumerate(info.dims) if isinstance(dim, int)]
 
     def take(self, value: object) -> tuple[Any, tuple[int, ...]]:
         """ArgumentError when the value doesn't fit."""
@@ -245,30 +277,46 @@ class Slot:
         return tensor(array), array.shape
 
     def _foreign(self, value: Any) -> tuple[Any, tuple[int, ...]]:
-        kind = given_kind(value)
         try:
-            where = value.__dlpack_device__()[0]
-            reached = where == _CPU or (where == _CUDA and self.on_cuda)
-            made = tvm_ffi.from_dlpack(value) if reached else None
-            dtype = "" if made is None else str(made.dtype)
+            made = tvm_ffi.from_dlpack(value)
+            dtype = made.dtype
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            self._check_place(value, value.__dlpack_device__()[0])
             reason = str(error).splitlines()[0]
-            raise self.error(kind, f"its memory can't be read: {reason}") from None
-        if made is None:
-            raise self.error(kind, "it is not in CPU memory; move it there first")
-        shape = tuple(made.shape)
-        dtype = _SHORT.get(dtype, dtype)
-        given = f"{kind} {show_type(dtype, shape)}"
+            raise self.error(given_kind(value), f"its memory can't be read: {reason}") from None
+        where = made.__dlpack_device__()[0]
+        if where != _CPU:
+            self._check_place(value, where)
+        shape = made.shape
+        if not (dtype == self._name and self._fits(shape) and made.is_contiguous()):
+            self._refuse(given_kind(value), made)
+        alignment = _CUDA_ALIGNMENT if where == _CUDA else self.dtype.itemsize
+        if made.data_ptr() % alignment and made.numel():
+            raise self.error(given_kind(value), "its memory is not aligned")
+        return made, shape
+
+    def _check_place(self, value: Any, where: int) -> None:
+        if where != _CPU and not (where == _CUDA and self.on_cuda):
+            raise self.error(given_kind(value), "it is not in CPU memory; move it there first")
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether the rank is right, and dims that are numbers."""
+        if len(shape) != self.rank:
+            return False
+        for axis, dim in self._numbers:  # noqa: SIM110 - half the time of `all`
+            if shape[axis] != dim:
+                return False
+        return True
+
+    def _refuse(self, kind: str, made: Any) -> NoReturn:
+        """ArgumentError for a tensor that doesn't fit."""
+        dtype = _SHORT.get(made.dtype, str(made.dtype))
+        given = f"{kind} {show_type(dtype, made.shape)}"
         torch = kind.startswith("a torch ")
         convert = f"x.to(torch.{self.dtype.name})" if torch else ""
-        self._check(given, shape, dtype == self.info.dtype, dtype, convert)
-        if not made.is_contiguous():
-            advice = "; x.contiguous() makes a copy that is" * torch
-            raise self.error(given, f"it is not contiguous in memory{advice}")
-        alignment = _CUDA_ALIGNMENT if where == _CUDA else self.dtype.itemsize
-        if math.prod(shape) and made.data_ptr() % alignment:
-            raise self.error(given, "its memory is not aligned")
-        return made, shape
+        self._check(given, made.shape, dtype == self.info.dtype, dtype, convert)
+        advice = "; x.contiguous() makes a copy that is" * torch
+        raise self.error(given, f"it is not contiguous in memory{advice}")
 
     def _check(
         self, given: str, shape: tuple[int, ...], same: bool, dtype: str, convert: str = ""
@@ -289,3 +337,4 @@ _SHORT = {
     "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "int64": "i64",
     "int32": "i32", "int16": "i16", "int8": "i8", "uint8": "u8", "bool": "bool",
 }  # fmt: skip
+_LONG = {short: long for long, short in _SHORT.items()}

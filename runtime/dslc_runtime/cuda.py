@@ -37,7 +37,7 @@ class Device:
         self._from_bytes = tvm_ffi.get_global_func("runtime.TVMTensorCopyFromBytes")
         self._to_bytes = tvm_ffi.get_global_func("runtime.TVMTensorCopyToBytes")
         self._synchronize = tvm_ffi.get_global_func("runtime.Device_StreamSync")
-        self._free: dict[tuple[tuple[int, ...], str], list[Any]] = {}
+        self._free: dict[tuple[tuple[int, ...], np.dtype[Any]], list[Any]] = {}
         self._lock = threading.Lock()
 
     def capability(self) -> str:
@@ -55,14 +55,14 @@ class Device:
         """The same, kept from an earlier use where there is one: asking the driver for memory
         takes as long as a small model, and freeing it waits for the GPU."""
         with self._lock:
-            free = self._free.get((shape, dtype.name))
+            free = self._free.get((shape, dtype))
             if free:
                 return free.pop()
         return self.empty(shape, dtype)
 
-    def give_back(self, tensor: Any) -> None:
+    def give_back(self, tensor: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         """Keeps what was borrowed for a later use."""
-        key = tuple(tensor.shape), str(tensor.dtype)
+        key = shape, dtype
         with self._lock:
             if len(self._free) >= _MOST_KINDS and key not in self._free:
                 self._free.pop(next(iter(self._free)))

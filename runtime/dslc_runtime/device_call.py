@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dslc_runtime._ffi import tvm_ffi
-from dslc_runtime.arrays import Slot, aligned_empty, declared, is_on_cuda, takes
+from dslc_runtime.arrays import Slot, aligned_empty, declared, is_on_cuda, result_on, takes
 from dslc_runtime.cuda import Device, host_array
 from dslc_runtime.dtypes import Array, DType
 from dslc_runtime.errors import ArgumentError
@@ -26,15 +26,24 @@ _U8 = np.dtype(np.uint8)
 
 
 def run(
-    device: Device, lock: Any, slots: Sequence[Slot], inputs: Sequence[Any], results: list[Any],
+    device: Device, lock: Any, slots: Sequence[Slot], inputs: list[Any], results: list[Any],
     arena_bytes: int, invoke: Invoke,
 ) -> None:  # fmt: skip
     """Fills `results`; one call at a time."""
-    lent: list[Any] = []
+    if all(map(_is_tensor, results)) and all(map(is_on_cuda, inputs)):
+        arena = device.borrow((arena_bytes,), _U8)
+        try:
+            with lock:
+                invoke(inputs, results, arena)
+        finally:
+            device.give_back(arena, (arena_bytes,), _U8)
+        return
+    lent: list[tuple[Any, tuple[int, ...], DType]] = []
 
     def borrowed(shape: tuple[int, ...], dtype: DType) -> Any:
-        lent.append(device.borrow(shape, dtype))
-        return lent[-1]
+        tensor = device.borrow(shape, dtype)
+        lent.append((tensor, shape, dtype))
+        return tensor
 
     def given(value: Any, slot: Slot) -> Any:
         if is_on_cuda(value):
@@ -57,36 +66,47 @@ def run(
                     device.download(source, result)
         finally:
             for tensor in lent:
-                device.give_back(tensor)
+                device.give_back(*tensor)
 
 
-def fresh(device: Device, inputs: Sequence[Any], sizes: Sizes) -> list[Any]:
-    """Memory for results: on the GPU if an input is there."""
+def fresh(
+    device: Device, inputs: Sequence[Any], sizes: Sizes, kept: Sequence[list[Any]]
+) -> list[Any]:
+    """Memory for results: on the GPU if an input is there. `kept`: see `result_on`."""
     if any(map(is_on_cuda, inputs)):
-        return [device.empty(shape, dtype) for shape, dtype, _ in sizes]
+        return [result_on(device, *size[:2], held) for size, held in zip(sizes, kept)]
     return [aligned_empty(*size) for size in sizes]
 
 
 def check_out(out: Any, infos: Sequence[TensorInfo], sizes: Sizes) -> list[Any] | None:
     """The tensors of `out` if they are on the GPU; None if they are not. ArgumentError when they
     don't fit."""
-    given = list(out) if isinstance(out, tuple | list) else [out]
-    if not any(map(_is_foreign_cuda, given)):
+    given = out if isinstance(out, tuple | list) else (out,)
+    found = [_there(value) for value in given]
+    if found.count(None) == len(found):
         return None
-    if len(given) != len(infos):
-        raise ArgumentError(f"out has {len(given)} tensors; there are {len(infos)}")
-    found = []
-    for value, info, (shape, _, _) in zip(given, infos, sizes):
-        tensor = tvm_ffi.from_dlpack(value) if _is_foreign_cuda(value) else None
-        if tensor is None or tuple(tensor.shape) != shape or not takes(info, tensor):
+    if len(found) != len(infos):
+        raise ArgumentError(f"out has {len(found)} tensors; there are {len(infos)}")
+    for tensor, info, (shape, _, _) in zip(found, infos, sizes):
+        if tensor is None or tensor.shape != shape or not takes(info, tensor):
             need = f"{declared(info)} = {list(shape)}"
             raise ArgumentError(f"out for {info.name} must be contiguous, {need}, on the GPU")
-        found.append(tensor)
     return found
 
 
-def _is_foreign_cuda(value: Any) -> bool:
-    return hasattr(value, "__dlpack_device__") and is_on_cuda(value)
+def _is_tensor(value: Any) -> bool:
+    return not isinstance(value, np.ndarray)
+
+
+def _there(value: Any) -> Any:
+    """The tensor, if it lies in the GPU's memory."""
+    if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__"):
+        return None
+    try:
+        made = tvm_ffi.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError):
+        return None
+    return made if is_on_cuda(made) else None
 
 
 def on_host(device: Device | None, value: Any, dtype: DType) -> Array:

@@ -101,7 +101,7 @@ class Entry:
         self._positional = all(t.supplied == "caller" for t in info.inputs)
         self._typed_results = [(t, numpy_dtype(t.dtype)) for t in info.outputs]
         self._plans: dict[Shapes, Plan] = {}
-        # Memory of each of the last call's results that is large.
+        # Memory of each of the last calls' results that is large, or on a GPU.
         self._kept: list[list[Any]] = [[] for _ in info.outputs]
         self._outdates = owner.outdates(info)
         self._locked = any(owner.locked(code) for code, _ in codes)
@@ -228,7 +228,7 @@ class Entry:
         if state.ending:
             hold()
         if out is None:
-            results = device_call.fresh(device, inputs, plan.outputs)
+            results = device_call.fresh(device, inputs, plan.outputs, self._kept)
         else:
             found = device_call.check_out(out, self.info.outputs, plan.outputs)
             results = self._check_out(out, plan, args) if found is None else found
