@@ -15,6 +15,7 @@ disturbed, tells that.
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
@@ -31,6 +32,7 @@ CLEAR = 0.8  # of the most bytes a second that memory was seen to give: it is le
 WAKING = 10  # measurements, 5 ms: a core that slept takes some 3 ms to be as fast as it gets
 MEMORY = 128 << 20  # bytes that are read: several times the largest caches
 REST = 0.02  # seconds
+PILOTS = 5  # short calls, of which the fastest tells how many a sample has
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,9 @@ def race(
     repeats = {}
     for name, call in callables.items():
         call()
-        started = time.perf_counter()
-        call()
-        # A sample lasts at least 2 ms, or the clock and the loop show in it.
-        repeats[name] = max(1, int(0.002 / max(time.perf_counter() - started, 1e-7)))
+        # A sample lasts at least 2 ms, or the clock and the loop show in it. The first calls are
+        # slow by chance: who got fewer for it would be timed on a core that is still waking.
+        repeats[name] = max(1, int(0.002 / max(_fastest(call), 1e-7)))
     shared = len(os.sched_getaffinity(0)) > 1
     samples: dict[str, list[float]] = {name: [] for name in callables}
     end = time.perf_counter() + seconds
@@ -72,6 +73,18 @@ def race(
                 call()
             samples[name].append((time.perf_counter() - started) / repeats[name])
     return {name: Timing(min(s), statistics.median(s)) for name, s in samples.items()}
+
+
+def _fastest(call: Callable[[], object]) -> float:
+    """Seconds of the fastest of a few calls; of one that is long, any tells."""
+    fastest = math.inf
+    for _ in range(PILOTS):
+        started = time.perf_counter()
+        call()
+        fastest = min(fastest, time.perf_counter() - started)
+        if fastest > REST:
+            break
+    return fastest
 
 
 @dataclass(frozen=True, slots=True)
