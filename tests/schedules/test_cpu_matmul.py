@@ -190,6 +190,13 @@ def test_blocks_of_rows_stay_in_the_cache(kind, m, n, k, tasks):
     assert plan.keeps == (kind[1] != "P")
 
 
+def test_rows_that_the_last_tile_takes_beyond_the_cache_are_no_block():
+    """They would read all columns again."""
+    stored = Operand(None, "float32", (1024, 1))
+    machine = Machine(256, l2_bytes=1 << 18)
+    assert plan_matmul(stored, stored, 64, 1024, 1024, machine).blocks == 1
+
+
 @pytest.mark.parametrize(("kind", "m", "n", "k", "tasks", "parts"), [
     ("NP", 29, 70, 101, 1, 6), ("NN", 30, 70, 50, 1, 3), ("NT", 30, 70, 39, 1, 2),
     ("TN", 200, 70, 101, 2, 6),

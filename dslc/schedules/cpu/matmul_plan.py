@@ -41,7 +41,7 @@ TURNED_BYTES = 4 << 20  # of it that lie in scratch
 LEAST_ROWS = 96  # but so many rows, whatever they take
 ASKING = 7  # rows from which asking for panels in the L3 cache takes less than it saves
 NEAR_MEMORY = 6 << 20  # bytes of panels that the L3 cache has for a core
-DEPTH = 512  # steps of K of a part of it
+DEPTH = 320  # steps of K of a part of it: a panel and the rows of a tile stay in the L1 cache
 DEEP_ROWS = 128  # rows up to which parts of K pay, of those that aren't turned anyway
 LEAST_HIGH = 40  # rows that have to stay in the L2 cache, or they come from behind it
 KEPT_BYTES = 4 << 20  # of all panels, if they are packed once for several blocks of rows
@@ -145,7 +145,7 @@ class MatmulPlan:
         shared = self.tasks if self.split == "rows" else 1
         if not self.high:
             return shared
-        return int(shared * ceil_div(ceil_div(self.tiles, shared) * self.rows, self.high))
+        return int(shared * ceil_div(ceil_div(self.tiles, shared), ceil_div(self.high, self.rows)))
 
     @property
     def tiles(self) -> int:

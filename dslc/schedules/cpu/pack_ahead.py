@@ -69,8 +69,8 @@ class Ahead:
             first = T.bind(i64((tile * self.steps + step) * self.each))
             for i in range(self.each):
                 if self.copies:
-                    row = self._in_rows(first + (DISTANCE * self.each + i))
-                    prefetch(source.buffer[source.at(*row)])
+                    row, column = self._in_rows(first + (DISTANCE * self.each + i))
+                    prefetch(source.buffer[source.at(row, column + (self.lanes - 1))])
                     self._copy(source, target, first + i)
                 else:
                     prefetch(source.buffer[source.at(*self._in_columns(first + i))])
