@@ -44,11 +44,18 @@ def test_known_answers(
     assert tuple(int(word[0]) for word in words) == wanted
 
 
-@pytest.mark.parametrize("count", [0, 1, 6, 4 * CHUNK + 5])
-def test_the_first_numbers_are_those_of_their_counters(count: int) -> None:
+@pytest.mark.parametrize(("first", "count"), [(0, 0), (0, 4), (8, 12)])
+def test_the_first_numbers_are_those_of_their_counters(first: int, count: int) -> None:
     key, stream, step = 123_456_789_012, 7, 3
-    wanted = philox(key, stream, step, np.arange(count, dtype=np.uint64))
-    np.testing.assert_array_equal(first_numbers(key, stream, step, count), wanted)
+    wanted = philox(key, stream, step, np.arange(first, first + count, dtype=np.uint64))
+    np.testing.assert_array_equal(first_numbers(key, stream, step, first, count), wanted)
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, CHUNK + 5])
+def test_a_tensor_is_of_the_first_numbers(count: int) -> None:
+    made = random_uniform.reference(RandomAttrs((count,), 7), 123_456_789_012, 3)
+    wanted = philox(123_456_789_012, 7, 3, np.arange(count, dtype=np.uint64)) >> np.uint64(8)
+    np.testing.assert_array_equal(made, wanted * 2.0**-24)
 
 
 def test_words_of_a_block_follow_each_other() -> None:
