@@ -32,7 +32,6 @@ from dslc.ops.packed import PackedConvAttrs
 from dslc.ops.pairs import is_paired
 from dslc.ops.windows import ConvWeightGradientAttrs
 from dslc.schedules.cuda.choose import Plan, choose
-from dslc.schedules.cuda.fma import emit_product
 from dslc.schedules.cuda.product import ITEMSIZE, Product, Size, add, summed, times
 
 KNOWN = ("matmul", "conv2d_packed", "conv2d_weight_gradient")
@@ -46,7 +45,7 @@ def is_tiled(group: Group) -> bool:
     if isinstance(eqn.attrs, ConvWeightGradientAttrs):
         return eqn.attrs.layout == "NHWC" and eqn.outputs[0].type.is_static
     if isinstance(eqn.attrs, PackedConvAttrs):
-        return not eqn.attrs.depthwise and not is_paired(eqn.inputs[0].type)
+        return not eqn.attrs.depthwise and not is_paired(eqn.inputs[1].type)
     return True
 
 
@@ -76,12 +75,11 @@ def emit_tiled(task: Task, scratch: Any) -> None:
         index = made.index(batch, row, column)
         _store(task, eqn, tuple(task.k.intern(wide(i)) for i in index), total)
 
-    emit_product(
+    plan.emit(
         Product(
             made.left, made.right, size(shape.batch), size(shape.steps), finish, plan.splits,
             _index(eqn, plan.splits),
-        ),
-        plan.tile,
+        )
     )  # fmt: skip
 
 
@@ -114,7 +112,7 @@ def _dtype(eqn: Eqn) -> str:
 
 
 def _plan(eqn: Eqn) -> Plan:
-    return choose(shape_of(eqn).dims, _dtype(eqn))
+    return choose(shape_of(eqn).dims, STORED[eqn.inputs[0].type.dtype])
 
 
 def _partial_sums(task: Task, eqn: Eqn, scratch: Any, parts: int) -> Any:

@@ -27,7 +27,7 @@ from dslc.ops.slicing import pad
 from dslc.ops.windows import ConvAttrs, ConvInputGradientAttrs
 
 _VECTOR = 4  # elements
-TAKEN = ("f32", "f64")
+TAKEN = ("f32", "f64", "f16", "bf16")
 
 
 def pack_for_cuda(entry: Entry) -> Entry:

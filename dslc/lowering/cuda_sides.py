@@ -14,6 +14,7 @@ from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, Poly, product
 from dslc.ir.op import Expr, Index
 from dslc.lowering.buffers import STORED
+from dslc.lowering.kernel import declare
 from dslc.lowering.tasks import Task
 from dslc.ops.linalg import MatmulAttrs
 from dslc.ops.packed import PackedConvAttrs
@@ -31,7 +32,7 @@ from dslc.schedules.cuda.product import (
 )
 
 # Elements that a thread reads at once.
-_WIDEST = {"float32": 4, "float64": 2, "uint16": 4, "float16": 1}
+_WIDEST = {"float32": 4, "float64": 2, "uint16": 4, "float16": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,11 @@ class Sizes:
         return self.task.k.dim(dim) if isinstance(dim, Poly) else dim
 
     def buffer(self, value: Value) -> tuple[Any, str]:
-        return self.task.graph.memory[value].buffer, STORED[value.type.dtype]
+        """The flat buffer of a side, of halves as bits, and what is stored there."""
+        buffer, dtype = self.task.graph.memory[value].buffer, STORED[value.type.dtype]
+        if dtype != "float16":
+            return buffer, dtype
+        return declare(self.task.k, buffer.data, value.type.size, "uint16"), dtype
 
 
 def vector(value: Value, *pitches: Dim) -> int:

@@ -40,7 +40,7 @@ from dslc.ir.op import (
     Sample,
     TypeRuleError,
 )
-from dslc.ir.types import DType, TensorType
+from dslc.ir.types import FLOATS, DType, TensorType
 from dslc.ops.linalg import accumulator
 from dslc.ops.pairs import flat, is_paired, unpaired
 
@@ -114,7 +114,7 @@ def _type(attrs: PackedConvAttrs, x: TensorType, w: TensorType) -> TensorType:
 
 
 def _is_plain(x: TensorType, w: TensorType) -> bool:
-    return x.dtype == w.dtype and x.dtype in ("f32", "f64")
+    return x.dtype == w.dtype and x.dtype in FLOATS
 
 
 def _unpacked(attrs: PackedConvAttrs, w: Any) -> Any:
@@ -144,14 +144,16 @@ def _spread_and_padded(attrs: PackedConvAttrs, x: Any) -> Any:
 
 
 def _reference(attrs: PackedConvAttrs, x: Any, w: Any) -> Any:
-    if w.ndim == 6:
+    paired = w.ndim == 6
+    if paired:
         x, w = flat(x), unpaired(w)
-    weight, image = _unpacked(attrs, w), _spread_and_padded(attrs, x)
+    wide = np.float32 if x.dtype.itemsize == 2 else x.dtype  # what halves are summed in
+    weight, image = _unpacked(attrs, w.astype(wide)), _spread_and_padded(attrs, x.astype(wide))
     groups, out, per_group, kh, kw = weight.shape
     sizes = [_out_size(attrs, i, x.shape[1 + i], (kh, kw)[i]) for i in (0, 1)]
     oh, ow = (cast(int, size) for size in sizes)
     image = image.reshape(*image.shape[:3], groups, per_group)
-    result = np.zeros((x.shape[0], oh, ow, groups, out), x.dtype)
+    result = np.zeros((x.shape[0], oh, ow, groups, out), wide)
     (sh, sw), (dh, dw) = attrs.stride, attrs.dilation
     for i in range(kh):
         for j in range(kw):
@@ -159,7 +161,8 @@ def _reference(attrs: PackedConvAttrs, x: Any, w: Any) -> Any:
             columns = slice(j * dw, j * dw + (ow - 1) * sw + 1, sw)
             seen = image[:, rows, columns]
             result += np.einsum("nhwgc,goc->nhwgo", seen, weight[..., i, j])
-    return result.reshape(x.shape[0], oh, ow, attrs.channels)
+    result = result.reshape(x.shape[0], oh, ow, attrs.channels)
+    return result if paired else result.astype(x.dtype)
 
 
 def _compute(
@@ -205,7 +208,8 @@ def _compute(
             weight = w((panel, i, j, c, lane, *side))
             return k.binary("mul", k.cast(seen, dtype, wide), k.cast(weight, dtype, wide), wide)
 
-        return k.reduce("sum", (kh, kw, per_group, *sides), product, wide)
+        total = k.reduce("sum", (kh, kw, per_group, *sides), product, wide)
+        return k.cast(total, wide, outputs[0].dtype)
 
     return read
 
@@ -239,6 +243,7 @@ conv2d_packed = Op(
         ),
         _sample((sym("N"), 5, 5, 3), (1, 3, 3, 3, 8), channels=8),
         _sample((0, 5, 5, 3), (1, 3, 3, 3, 8), channels=8),
+        _sample((2, 5, 6, 3), (1, 3, 3, 3, 8), "f16", channels=4, padding=(1, 1, 1, 1)),
         _sample((2, 5, 6, 2, 2), (1, 3, 3, 2, 16, 2), "bf16", channels=4, padding=(1, 1, 1, 1)),
         _sample((1, 6, 5, 4, 2), (2, 2, 2, 2, 16, 2), "bf16", channels=6, groups=2),
     ),
@@ -256,7 +261,7 @@ class PackedMatmulAttrs(Attrs):
 
 def _matmul_type(attrs: PackedMatmulAttrs, a: TensorType, w: TensorType) -> TensorType:
     paired = is_paired(a) and is_paired(w)
-    plain = _is_plain(a, w) or (a.dtype, w.dtype) == ("f32", "bf16")
+    plain = (_is_plain(a, w) and a.dtype in ("f32", "f64")) or (a.dtype, w.dtype) == ("f32", "bf16")
     fits = (a.rank, w.rank) == (2 + paired, 3 + paired) and (paired or plain)
     if not fits or a.dims[1] != w.dims[1]:
         raise TypeRuleError(f"cannot multiply {a} and packed weights {w}")

@@ -90,6 +90,9 @@ CASES = (
     _product("halves", (40, 36), (36, 45), "f16"),
     _product("brains", (N, 40), (44, 40), "bf16", n=9, transpose_b=True),
     _product("brains_turned", (40, 24), (40, 44), "bf16", transpose_a=True),
+    _product("halves_tiles", (150, 72), (72, 140), "f16"),
+    _product("halves_long", (20, 2000), (70, 2000), "f16", transpose_b=True),
+    _product("brains_tiles", (2, 128, 96), (2, 96, 128), "bf16"),
     _product("nothing", (N, 0), (0, 44), n=3),
     _product("nobody", (N, 8), (8, 44), n=0),
     *_convolutions("same", (N, 9, 11, 8), 12, (3, 3), padding=(1, 1, 1, 1)),
@@ -98,5 +101,7 @@ CASES = (
     *_convolutions("one_apart", (N, 7, 5, 16), 24, (1, 1), stride=(2, 3)),
     *_convolutions("groups", (2, 6, 7, 12), 24, (3, 3), groups=3, dilation=(1, 2)),
     *_convolutions("doubles", (1, 6, 7, 6), 5, (2, 3), "f64"),
+    *_convolutions("halves", (N, 9, 11, 8), 12, (3, 3), "f16", padding=(1, 1, 1, 1)),
+    *_convolutions("brains", (2, 9, 8, 6), 20, (3, 2), "bf16", stride=(2, 1), groups=2),
     *_convolutions("deep", (1, 5, 5, 6), 6, (3, 3), groups=6, padding=(1, 1, 1, 1)),
 )  # fmt: skip

@@ -14,6 +14,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "driver"
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\);')
+_OURS = re.compile(r'^__forceinline__ __device__ \w+ dslc_|^extern "C" __global__', re.MULTILINE)
 
 MISSING = "needs gcc and g++" if not (shutil.which("gcc") and shutil.which("g++")) else ""
 
@@ -32,7 +33,8 @@ def load_fake_driver(folder: Path) -> None:
 
 def host_source(cuda: str) -> str:
     """The CUDA source of a module as a host program with one `emulate_NAME` for each kernel."""
-    text = cuda[cuda.index('extern "C" __global__') :]  # without TVM's headers and helpers
+    begin = _OURS.search(cuda)
+    text = cuda[begin.start() if begin else 0 :]  # without TVM's headers and helpers
     wrappers = [_wrapper(text, name, parameters) for name, parameters in _KERNEL.findall(text)]
     return "\n".join(['#include "emulate.hpp"', text, *wrappers])
 

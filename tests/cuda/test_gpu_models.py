@@ -89,6 +89,15 @@ def test_no_kernel_spills(built: Path) -> None:
     assert [k.name for k in kernels_of(library) if k.stack_bytes > 32] == []
 
 
+def test_halves_are_multiplied_by_tensor_cores() -> None:
+    text = "model Half(x: {0}[N, 64]) -> {0}[N, 40] {{\n    return x |> fc: dense[40]\n}}\n"
+    for dtype in ("f16", "bf16"):
+        source = SourceFile("half.dl", text.format(dtype))
+        made = session.build_source(source, [cuda_target(("sm_80",))])
+        (library,) = made.libraries.values()
+        assert f"mma.sync.aligned.m16n8k16.row.col.f32.{dtype}.{dtype}.f32".encode() in library
+
+
 def test_an_architecture_that_the_compiler_does_not_know(built: Path) -> None:
     with pytest.raises(BuildError, match="the CUDA compiler here does not know sm_11"):
         session.build_source(SourceFile("tiny.dl", SOURCE), [cuda_target(("sm_11",))])

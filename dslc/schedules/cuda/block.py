@@ -146,7 +146,7 @@ class Loader:
             (line, step) for i, line in enumerate(self._lines) for j, step in enumerate(self._steps)
         ]
         self.idle = None if near * far >= threads else below(at.thread, near * far)
-        self.stage = local(len(self.places) * side.width, side.dtype)
+        self.stage = local(len(self.places) * side.width, str(side.buffer.dtype))
         self._known = [self._line(add(first, line), lines) for line in self._lines]
 
     def _line(self, line: Expr, lines: int) -> tuple[Half, Expr | None]:
@@ -176,7 +176,7 @@ class Loader:
     def _fetch(self, slot: int, offset: Expr, condition: Expr) -> None:
         width = self.side.width
         target = [ramp(slot, width)]
-        zero = tirx.const(0, self.side.dtype)
+        zero = tirx.const(0, str(self.side.buffer.dtype))
         with T.If(condition):
             with T.Then():
                 T.buffer_store(self.stage, self.side.buffer[ramp(offset, width)], target)
@@ -193,6 +193,24 @@ def _groups(thread: Expr, threads: int, near: int, far: int) -> tuple[list[Expr]
         each = threads // near
         return [x], [named(add(y, i * each)) for i in range(max(1, far // each))]
     return [add(thread, i * threads) for i in range(near // threads)], list(range(far))
+
+
+def in_turns(
+    at: Place, depth: int, load: Callable[[Expr], None], put: Callable[[Expr], None],
+    multiply: Callable[[Expr], None],
+) -> None:  # fmt: skip
+    """`load(first step)` brings `depth` steps into registers, `put(half)` from there into a half of
+    shared memory, and `multiply(half)` runs while the next are on their way."""
+    load(at.first)
+    put(0)
+    barrier()
+    count = ceil_divide(add(at.stop, times(at.first, -1)), depth)
+    with counted(count, at.thread) as turn:
+        this = 0 if isinstance(turn, int) else T.bind(tirx.bitwise_and(turn, number(1, turn)))
+        load(named(add(at.first, times(add(turn, 1), depth))))
+        multiply(this)
+        put(add(1, times(this, -1)))
+        barrier()
 
 
 # Writes a thread's sums of round `i` into shared memory: (i, buffer of sums).

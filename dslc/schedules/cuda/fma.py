@@ -18,10 +18,10 @@ from dslc.schedules.cuda.block import (
     SHARED_BYTES,
     Loader,
     Place,
-    barrier,
     counted,
     each_tile,
     finish_tile,
+    in_turns,
     local,
     maybe,
     ramp,
@@ -32,13 +32,10 @@ from dslc.schedules.cuda.product import (
     Expr,
     Product,
     add,
-    ceil_divide,
     divide,
     named,
-    number,
     summed,
     times,
-    widened,
 )
 
 _UNROLLED = 8  # steps whose multiply-adds are written out
@@ -110,16 +107,7 @@ class _Emitter:
         tile, at = self.tile, self.at
         with counted(tile.row * tile.column, at.thread, unroll=True) as i:
             T.buffer_store(self.sums, tirx.const(0.0, self.dtype), [i])
-        self._load(at.first)
-        self._put(0)
-        barrier()
-        count = ceil_divide(add(at.stop, times(at.first, -1)), tile.depth)
-        with counted(count, at.thread) as turn:
-            this = 0 if isinstance(turn, int) else T.bind(tirx.bitwise_and(turn, number(1, turn)))
-            self._load(named(add(at.first, times(add(turn, 1), tile.depth))))
-            self._multiply(this)
-            self._put(add(1, times(this, -1)))
-            barrier()
+        in_turns(at, tile.depth, self._load, self._put, self._multiply)
         self._finish()
 
     # --- tiles ------------------------------------------------------------------------------------
@@ -138,15 +126,13 @@ class _Emitter:
     def _put_group(self, loader: Loader, i: int, line: Expr, step: Expr, stride: int) -> None:
         """One group of neighbours."""
         width, along_line = loader.side.width, loader.side.along == "line"
-        if along_line and loader.side.dtype == self.dtype:
+        if along_line:
             target = ramp(add(line, times(step, stride)), width)
             T.buffer_store(self.memory, loader.stage[ramp(i * width, width)], [target])
             return
         for j in range(width):
-            beside, behind = (j, 0) if along_line else (0, j)
-            target = add(add(line, beside), times(add(step, behind), stride))
-            value = widened(loader.stage[i * width + j], loader.side.dtype)
-            T.buffer_store(self.memory, value, [ramp(target, 1)])
+            target = add(line, times(add(step, j), stride))
+            T.buffer_store(self.memory, loader.stage[i * width + j], [ramp(target, 1)])
 
     def _parts(self, half: Expr) -> list[tuple[Loader, Expr, int]]:
         """Of each side: its loader, where its tile begins, and what lies between its steps."""

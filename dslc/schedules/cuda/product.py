@@ -24,19 +24,12 @@ Size = Any  # a Python int, or an int64 TIR expression
 Half = tuple[Expr, ...]  # what is known of an element's place from its line, or from its step
 
 ITEMSIZE = {"float32": 4, "float64": 8, "float16": 2, "uint16": 2}
+HALVES = ("float16", "uint16")
 
 
 def summed(dtype: str) -> str:
     """What products of a dtype are summed up in."""
     return dtype if dtype == "float64" else "float32"
-
-
-def widened(value: Expr, dtype: str) -> Expr:
-    """A stored element as what it is summed up in."""
-    if dtype == "uint16":  # bf16: the upper half of a f32
-        bits = tirx.shift_left(tirx.Cast("uint32", value), tirx.const(16, "uint32"))
-        return tirx.reinterpret("float32", bits)
-    return tirx.Cast("float32", value) if dtype == "float16" else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +41,7 @@ class Side:
     of a line and a step that there are is stored; others count as 0.
     """
 
-    buffer: Any
+    buffer: Any  # of halves their bits, uint16
     dtype: str  # bf16 is uint16
     lines: Size
     along: Literal["line", "step"]

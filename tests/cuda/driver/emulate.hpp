@@ -26,6 +26,7 @@ struct float4 { float x, y, z, w; };
 struct float2 { float x, y; };
 struct double2 { double x, y; };
 struct uint4 { unsigned x, y, z, w; };
+struct ushort2 { ushort x, y; };
 struct ushort4 { ushort x, y, z, w; };
 struct uint2 { unsigned x, y; };
 static float2 make_float2(float x, float y) { return {x, y}; }
@@ -138,6 +139,10 @@ template <class T> static T exchange(T value, unsigned source) {
 
 template <class T> static T __shfl_xor_sync(unsigned, T value, int distance) {
   return emulation::exchange(value, threadIdx.x ^ distance);
+}
+
+template <class T> static T __shfl_sync(unsigned, T value, int lane) {
+  return emulation::exchange(value, threadIdx.x / 32 * 32 + lane);
 }
 
 #define __syncthreads() emulation::barrier()
