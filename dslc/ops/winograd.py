@@ -229,15 +229,15 @@ def _compute(
 
     def entry(matrix: Matrix, row: Expr, column: Expr) -> Expr:
         """An element of a matrix of numbers."""
+        of_row = [k.compare("eq", row, k.dim(i), "index") for i in range(len(matrix))]
+        of_column = [k.compare("eq", column, k.dim(j), "index") for j in range(len(matrix[0]))]
         found = k.const(0, dtype)
-        for i, numbers in enumerate(matrix):
-            for j, number in enumerate(numbers):
+        for here, numbers in zip(of_row, matrix):
+            in_row = k.const(0, dtype)
+            for there, number in zip(of_column, numbers):
                 if number:
-                    here = k.binary(
-                        "and", k.compare("eq", row, k.dim(i), "index"),
-                        k.compare("eq", column, k.dim(j), "index"), "bool",
-                    )  # fmt: skip
-                    found = k.select(here, k.const(number, dtype), found)
+                    in_row = k.select(there, k.const(number, dtype), in_row)
+            found = k.select(here, in_row, found)
         return found
 
     def number(frequency: Expr) -> Expr:
