@@ -14,7 +14,7 @@ import pytest
 import dslc_runtime
 from dslc_runtime import ArgumentError, DeviceError, Model, Trainer, cuda, device
 from dslc_runtime._ffi import load_library
-from dslc_runtime.arrays import Slot
+from dslc_runtime.arrays import Slot, result_on
 from dslc_runtime.manifest import TargetInfo, TensorInfo
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -143,6 +143,24 @@ def test_bf16_inputs_are_read_as_they_are() -> None:
     slot = Slot(TensorInfo("x", "bf16", (2,)))
     made, _ = slot.take(np.array([1, 2], ml_dtypes.bfloat16))
     assert cuda.host_array(made, slot.dtype).tolist() == [1, 2]
+
+
+def test_memory_of_results_is_used_again_when_nobody_has_it(memory: cuda.Device) -> None:
+    kept: list[Any] = []
+
+    def made() -> Any:
+        return result_on(memory, (3,), np.dtype(np.float32), kept)
+
+    first = made()
+    place, seen = first.data_ptr(), np.from_dlpack(first)
+    del first  # the array still has it
+    second = made()
+    assert second.data_ptr() != place
+    del seen
+    assert made().data_ptr() == place
+    held = [made() for _ in range(5)]
+    assert len({tensor.data_ptr() for tensor in (second, *held)}) == 6
+    assert len(kept) <= 2
 
 
 def test_weights_over_device_memory(model: Model, tmp_path: Path) -> None:
