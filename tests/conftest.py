@@ -1,10 +1,16 @@
-"""Options of the whole suite."""
+"""Options and surroundings of the whole suite."""
 
 from __future__ import annotations
 
 import gc
+import os
 
 import pytest
+
+# Before NumPy or PyTorch is imported, here and in the processes that tests start. The references
+# are small: on several threads, beside pytest's other worker, they mostly wait for each other.
+for library in ("OPENBLAS", "OMP", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
