@@ -1,6 +1,6 @@
 """How long `dslc check` and `dslc fmt` take, the whole process: files of 100 and 1,000 lines.
 
-    python -m benchmarks.check [--runs 15] [--output benchmarks/results/check.md]
+    python -m benchmarks.check [--runs 15] [--record]
 
 Each run is a process of its own, started with a warm grammar cache and compiled `.pyc` files, as on
 any machine after the first run. Wall time, minimum and median, and user + system CPU time.
@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.run import cpu_name
+from benchmarks.run import cpu_name, results_folder
 
 # Three families in turn, each with its own numbers, so that no two declarations are alike.
 CONVOLUTIONS = """\
@@ -157,7 +157,7 @@ def row(name: str, path: Path, runs: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=15)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--record", action="store_true", help="write check.md among the results")
     args = parser.parse_args()
     rows = ["| command | file | wall min / median s | CPU min / median s |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder:
@@ -168,10 +168,10 @@ def main() -> None:
                 rows.append(row(name, path, args.runs))
     table = "\n".join(rows)
     print(table)
-    if args.output:
+    if args.record:
         machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, {cpu_name()}"
         text = f"# `dslc check` and `dslc fmt`, the whole process\n\n{machine}.\n\n{table}\n"
-        args.output.write_text(text, encoding="utf-8")
+        (results_folder() / "check.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
