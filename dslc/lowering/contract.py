@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
-from dslc.ir.dims import Dim, Poly, free_symbols, substitute
+from dslc.ir.dims import Dim, Poly, free_symbols, product, substitute
 from dslc.ir.op import Expr
 from dslc.ir.prove import Prover
 from dslc.lowering.buffers import STORED, strides_of
@@ -419,7 +419,11 @@ def _plan_strassen(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | Non
         return None
     *pixels, columns = map(size, anchor.outputs[0].type.dims)
     image, panels = size.operand(x), Panels(size.buffer(w), "float32", width)
-    planned = plan_strassen(tuple(pixels), cast(int, columns), depth, steps, width, machine)
+    number = product(anchor.outputs[0].type.dims[:-1])
+    least = substitute(number, dict.fromkeys(free_symbols(number), 1))
+    planned = plan_strassen(
+        tuple(pixels), cast(int, columns), depth, steps, width, machine, cast(int, least)
+    )
     plan = chosen(planned, machine)
     ahead = None if size.task is None else _ahead(size.task)
     return _Planned(

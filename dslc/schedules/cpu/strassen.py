@@ -92,9 +92,10 @@ class StrassenPlan:
 
 def plan_strassen(
     pixels: tuple[Size, ...], columns: int, depth: int, steps: tuple[int, ...], width: int,
-    machine: Machine,
+    machine: Machine, least: int = 0,
 ) -> StrassenPlan:  # fmt: skip
-    """The plan for weights of half as many channels, `depth`, in panels of `width`."""
+    """The plan for weights of half as many channels, `depth`, in panels of `width`. If the number of
+    pixels is not known, there are `least` and more."""
     lanes, rows = machine.lanes(DTYPE), product(pixels)
     whole = depth % lanes == 0 and columns % (2 * width) == 0 and width % lanes == 0
     require(whole, f"not by Strassen: 2 * {depth} channels to {columns} in panels of {width}")
@@ -103,8 +104,9 @@ def plan_strassen(
     # Weights that stay in the L2 cache for all tiles leave the L1 cache to what is made of one.
     apart = 4 * len(LEFT) * depth * width <= machine.l2_bytes // 4
     products = plan_products(
-        len(LEFT), depth, width, pairs, tasks, machine.l2_bytes * 5 // 8, machine, apart=apart
-    )
+        len(LEFT), depth, width, pairs, tasks, machine.l2_bytes * 5 // 8, machine, least // 2,
+        apart,
+    )  # fmt: skip
     return StrassenPlan(pixels, columns, steps, products, tasks)
 
 
