@@ -136,6 +136,14 @@ def test_rows_of_a_product(rows, dynamic):
     np.testing.assert_allclose(out.reshape(rows, 128), x @ w[:, :, 0, 0].T, atol=2e-4)
 
 
+def test_unknown_rows_are_planned_for_the_fewest():
+    def products(rows, least=0):
+        return plan_strassen((rows,), 128, 64, (1,), 32, MACHINE, least).products
+
+    known, unknown = products(128), products(tvm.tirx.Var("n", "int64"), least=128)
+    assert (unknown.rows, unknown.fewest) == (known.rows, known.fewest)
+
+
 def test_others_are_refused():
     with pytest.raises(InternalError, match="not by Strassen"):
         plan_strassen((1, 7, 7), 96, 32, (1, 1, 1), 32, MACHINE)

@@ -48,6 +48,7 @@ from dslc.schedules.cpu.register_tile import (
 )
 
 LINE = 16  # float32 of a cache line
+MORE = 8  # times as many rows as there are at least, where their number is not known
 DTYPE = "float32"
 
 
@@ -134,14 +135,20 @@ def plan_products(
     most = 14 if machine.registers == 32 else 6
     wanted = max(1, max(least, most // 2 + 1) if rows is None else rows)
 
-    def busiest(height: int) -> int:
+    def busiest(height: int, number: int = wanted) -> int:
         """Tiles of the task that has most."""
-        return -(-wanted // (height * tasks))
+        return -(-number // (height * tasks))
+
+    def cost(height: int) -> float:
+        """Of a row, in time of one: a tile costs as much as one row more. Where more rows may come,
+        as if they came as often."""
+        each = [wanted] if rows is not None else [wanted, MORE * wanted]
+        return sum(busiest(height, number) * (height + 1) / number for number in each)
 
     # A row that is computed for nothing costs as much as any; of a low tile each costs more.
     lowest = min(wanted, most) if wanted <= most and tasks == 1 else min(wanted, most) // 2 + 1
     heights = range(lowest, min(wanted, most) + 1)
-    height = min(heights, key=lambda h: (busiest(h) * (h + 1), -h))
+    height = min(heights, key=lambda h: (cost(h), -h))
     fit = max(1, kept // (4 * count * height * (ceil_div(depth, lanes) * lanes + width)))
     tiles = busiest(height)
     fewest = ceil_div(tiles, ceil_div(tiles, fit))

@@ -94,8 +94,8 @@ def plan_strassen(
     pixels: tuple[Size, ...], columns: int, depth: int, steps: tuple[int, ...], width: int,
     machine: Machine, least: int = 0,
 ) -> StrassenPlan:  # fmt: skip
-    """The plan for weights of half as many channels, `depth`, in panels of `width`. If the number of
-    pixels is not known, there are `least` and more."""
+    """The plan for weights of half as many channels, `depth`, in panels of `width`. Of pixels whose
+    number is not known there are `least` and more."""
     lanes, rows = machine.lanes(DTYPE), product(pixels)
     whole = depth % lanes == 0 and columns % (2 * width) == 0 and width % lanes == 0
     require(whole, f"not by Strassen: 2 * {depth} channels to {columns} in panels of {width}")
