@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from harness import MACHINE, compile_body, guarded
@@ -110,7 +112,8 @@ def test_gathered_strips(height, strips):
     """Of 24 rows, strips of 6; of 23, the last has 5."""
     conv = shape(batch=1, height=height, width=3, channels=2, out_channels=130)
     row = 4 * 3 * conv.channels * 9
-    machine = Machine(MACHINE.vector_bits, tasks=2, repeated=True, l2_bytes=2 * 6 * row)
+    machine = Machine(MACHINE.vector_bits, tasks=2, repeated=True)
+    machine = replace(machine, l2_bytes=machine.l2_bytes // machine.near_bytes * 6 * row)
     plan = plan_planes(conv, "float32", machine, flat=True)
     assert (plan.gathers, plan.strips, plan.tasks) == (True, strips, 2)
     x, w, _ = arrays(conv)
@@ -133,6 +136,18 @@ def test_planes_from_end_to_end():
     machine = Machine(256, tasks=2, repeated=True)
     plan = plan_planes(conv, "float32", machine, flat=True)
     assert (plan.streams, plan.even, plan.tasks) == (True, False, 2)
+    x, w, _ = arrays(conv)
+    close(run(conv, x, w, machine), forward(x, w, conv), terms(conv))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_pixels_are_packed_for_many_channels(groups):
+    """Of narrow vectors, where many planes make many; the last tile lacks pixels."""
+    conv = shape(batch=2, kernel=(1, 1), padding=NONE, height=71, width=7, channels=36 * groups,
+                 out_channels=23 * groups, groups=groups)  # fmt: skip
+    machine = Machine(256, tasks=2, repeated=True, l2_bytes=1 << 15)
+    plan = plan_planes(conv, "float32", machine, flat=True)
+    assert (plan.packs, plan.even, plan.strips > 1) == (True, False, True)
     x, w, _ = arrays(conv)
     close(run(conv, x, w, machine), forward(x, w, conv), terms(conv))
 

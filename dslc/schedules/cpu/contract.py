@@ -100,6 +100,11 @@ class Machine:
         return self.vector_bits >= 256 or self.arm
 
     @property
+    def near_bytes(self) -> int:
+        """Of an operand that stays in the L2 cache. CPUs of few registers have less of it."""
+        return self.l2_bytes // (2 if self.registers == 32 else 4)
+
+    @property
     def least_work(self) -> int:
         """Multiply-adds from which a kernel is cut into tasks."""
         return REPEATED_WORK if self.repeated else PARALLEL_WORK

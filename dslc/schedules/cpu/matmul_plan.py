@@ -239,7 +239,7 @@ def _planned(
     plan = MatmulPlan(
         m, n, k, tuple(batch), a.dtype, source, rows, vectors, lanes, split, tasks,
         least=machine.least_work,
-        rows_outside=isinstance(b_bytes, int) and b_bytes * ITEMSIZE[a.dtype] <= _near(machine),
+        rows_outside=isinstance(b_bytes, int) and b_bytes * ITEMSIZE[a.dtype] <= machine.near_bytes,
         along=_along(b),
         turned=_is_turned(a, m, n, machine),
     )  # fmt: skip
@@ -308,12 +308,12 @@ def _in_blocks(plan: MatmulPlan, machine: Machine, whole: bool = False) -> Matmu
     plan = replace(plan, depth=depth, far=not whole and _is_far(plan, machine))
     two = product([2, depth or k, plan.width, itemsize])
     # Two panels that fill the L2 cache would be read from behind it, by each tile.
-    small = isinstance(two, int) and two <= _near(machine)
+    small = isinstance(two, int) and two <= machine.near_bytes
     plan = replace(plan, copies=plan.along == "n" and small)
     if not isinstance(m, int):
         return plan
     row = itemsize * (depth or (k if isinstance(k, int) and k else SOME_K))
-    rows = _near(machine) // row
+    rows = machine.near_bytes // row
     bytes_ = product([n, k, itemsize, plan.tasks])
     if rows >= LEAST_HIGH and isinstance(k, int) and not plan.rows_outside:
         kept = plan.source == "pack" and isinstance(bytes_, int) and bytes_ <= KEPT_BYTES
@@ -333,7 +333,7 @@ def _depth(plan: MatmulPlan, machine: Machine) -> int:
     if not known or plan.source not in ("panels", "pack") or plan.rows_outside:
         return 0
     panels = 2 * plan.width if plan.source == "pack" else 0
-    near = _near(machine) // itemsize >= k * (LEAST_HIGH + panels)
+    near = machine.near_bytes // itemsize >= k * (LEAST_HIGH + panels)
     if near or not (FEW < m <= DEEP_ROWS or plan.turned) or n <= plan.width or k <= DEPTH:
         return 0
     return int(UNROLL * ceil_div(k, UNROLL * ceil_div(k, DEPTH)))
@@ -348,13 +348,8 @@ def _is_far(plan: MatmulPlan, machine: Machine) -> bool:
     unlike = plan.source != "panels" or plan.rows_outside or machine.repeated
     if not known or unlike or m < 2:
         return False
-    near = _near(machine) if m >= ASKING else NEAR_MEMORY
+    near = machine.near_bytes if m >= ASKING else NEAR_MEMORY
     return bool(n * k * ITEMSIZE[plan.dtype] > near)
-
-
-def _near(machine: Machine) -> int:
-    """Bytes of an operand that stay in the L2 cache. CPUs of few registers have less of it."""
-    return machine.l2_bytes // (2 if machine.registers == 32 else 4)
 
 
 def _along(b: Operand | Panels) -> str | None:

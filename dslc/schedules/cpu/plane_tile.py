@@ -27,6 +27,7 @@ PANEL = 1 << 19  # bytes of gathered pixels that lie in a cache near a core
 FAR = 1 << 20  # bytes of an image that no cache near a core holds
 FEW, LONG = 5, 512  # channels of results, and pixels, of planes that are read from end to end
 SUMS = 4096  # of a strip of them
+PACKED, PAGES = 4, 32  # tiles that read the same pixels, and channels, from which these are packed
 RUNS = 4 << 20  # bytes of results from which on memory wants long runs
 WIDE = 64  # bytes of a vector
 BYTES = {"float32": 4, "float64": 8}  # of what it takes
@@ -121,7 +122,18 @@ class PlanesPlan:
     def asks(self) -> bool:
         """Whether pixels of the next tile are asked for: of planes that come from memory it reads a
         few lines each, which the hardware doesn't foresee."""
-        return self.flat and not self.copies and self.far
+        return self.flat and not self.copies and self.far and not self.packs
+
+    @property
+    def packs(self) -> bool:
+        """Whether the pixels of a tile are copied beside each other before all channels of results
+        are made of them. In place each channel's lie on another page, for each tile again. Measured
+        with narrow vectors alone."""
+        shape = self.shape
+        in_place = self.flat and not self.copies and not self.streams and self.pixels_outside
+        tiles = -(-shape.group_out_channels // self.channels)
+        many = tiles >= PACKED and shape.group_channels >= PAGES
+        return self.is_narrow and in_place and many
 
     @property
     def streams(self) -> bool:
@@ -216,6 +228,8 @@ class PlanesPlan:
     @property
     def task_elements(self) -> int:
         """Scratch elements of a task; tiles read whole vectors behind the last row."""
+        if self.packs:
+            return self.shape.group_channels * self.vectors * self.lanes
         if not self.copies:
             return 0
         gathered = self.seen.group_channels * self.gathered_elements if self.gathers else 0
@@ -277,7 +291,7 @@ def choose_tile(shape: ConvShape, dtype: str, lanes: int, registers: int, flat: 
     """The plan for one task that goes row by row. `flat`: results may be known by their place in a
     plane alone."""
     plain = not shape.is_padded and shape.stride == (1, 1)
-    room, most = (24, 8) if registers == 32 else (12, 4)
+    room, most = (24, 8) if registers == 32 else (12, 6)
     outputs = shape.group_out_channels
     channels = -(-outputs // -(-outputs // most))
     if flat and plain and shape.kernel == (1, 1):
@@ -347,6 +361,8 @@ def cycles(plan: PlanesPlan) -> float:
     if plan.copies:
         rows = (height + _reach(shape, 0)) * plan.planes * shape.channels
         copied = rows * (plan.pitch / plan.lanes * COPIED + ROW)
+    if plan.packs:
+        copied = shape.channels * plan.pixels / plan.lanes * COPIED
     if plan.gathers:
         rows = height * plan.seen.channels
         copied += rows * (-(-width // plan.lanes) * COPIED + ROW)
@@ -364,7 +380,7 @@ def _step(plan: PlanesPlan) -> int:
     if not plan.is_narrow:
         return STEP if in_place else 0
     # With a larger kernel there is enough to do at each channel.
-    if plan.streams or plan.gathers or plan.shape.kernel != (1, 1):
+    if plan.streams or plan.gathers or plan.packs or plan.shape.kernel != (1, 1):
         return 0
     held = plan.copies and plan.shape.group_channels * plan.pixels * BYTES[plan.dtype] <= HELD
     return 0 if held else NARROW_STEP
@@ -378,6 +394,9 @@ def _cycles(plan: PlanesPlan) -> float:
     across = 1 if plan.joined else plan.wide / plan.vectors
     apart = 1 if plan.copies else shape.stride[1]
     part = shape.rows_seen if plan.rolled and plan.rows == 1 else 1.0
-    tile = part * plan.vectors * max(sums, LOAD * apart * loads) + _step(plan)
+    read = LOAD * apart * loads
+    # Narrow vectors are taken apart by units that also multiply.
+    each = sums + read if plan.is_narrow and apart > 1 else max(sums, read)
+    tile = part * plan.vectors * each + _step(plan)
     results = TILE + plan.channels * (plan.apart * plan.vectors * RESULT + plan.rows * ROW)
     return blocks * across * (tile + results / shape.group_channels) / plan.channels

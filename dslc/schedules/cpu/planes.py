@@ -11,6 +11,7 @@ that are shorter than a vector are joined: a tile's rows lie one after the other
 with the pixels between them that no result has (`plane_tile.py` decides). A 1x1 kernel reads its
 planes as one row each, in place. So does a larger one where so many channels come of an image that
 it pays to gather first what each position of the kernel sees of it: there is no pixel between.
+Where many channels come of many planes, the pixels of a tile are packed before.
 Where few channels come of planes that lie in memory, these are read from end to end instead
 (`plane_stream.py`).
 
@@ -58,6 +59,7 @@ from dslc.schedules.cpu.contract import (
 )
 from dslc.schedules.cpu.conv_shape import ConvShape
 from dslc.schedules.cpu.image import seen_rows
+from dslc.schedules.cpu.pack import pack_panel
 from dslc.schedules.cpu.plane_image import (
     PlaneView,
     copy_planes,
@@ -72,6 +74,7 @@ from dslc.schedules.cpu.split import Group, split
 IN_FLIGHT = 4  # accumulators that hide the latency of a multiply-add
 SUMMED = 4  # terms that are worth a partial sum
 NEAR = 2  # a cache line is wanted in the L2 cache
+LINE = 16  # elements of a cache line
 COPIED_ONCE = 8  # rows for each that is copied twice
 
 
@@ -89,6 +92,7 @@ class _Run:
     group: Expr
     first: Expr  # of the results' rows, or flat: pixels, that is the strip's
     left: Size  # how many of them the strip has
+    packed: Operand | None = None  # where pixels are packed
 
 
 _Columns = tuple[int, Expr, Size, Size]  # the last fields of a tile
@@ -117,7 +121,7 @@ def plan_planes(shape: ConvShape, dtype: str, machine: Machine, flat: bool) -> P
 
 
 def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
-    """As many rows as half of the L2 cache holds; if what is copied is read only once, of the L1
+    """As many rows as stay in the L2 cache; if what is copied is read only once, of the L1
     cache, but not so few that most rows would be copied twice."""
     shape, length = plan.shape, plan.length
     if plan.streams:  # as long as their sums stay in the L1 cache
@@ -127,7 +131,7 @@ def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
     row = plan.pitch * plan.planes * shape.group_channels * ITEMSIZE[plan.dtype]
     if plan.gathers:
         row = shape.out[1] * plan.seen.group_channels * ITEMSIZE[plan.dtype]
-    rows = machine.l2_bytes // 2 // row
+    rows = machine.near_bytes // row
     if plan.copies and shape.group_out_channels == plan.channels:
         twice = plan.strip_rows - plan.strip
         rows = min(rows, max(machine.l1_bytes // 2 // row, COPIED_ONCE * twice))
@@ -171,8 +175,14 @@ def emit_planes(
             else:
                 start = T.bind(address(scratch.offset, (task, plan.task_elements)))
                 view = copy_planes(plan, x, scratch, start, image, group, strip)
+            packed = None
+            if plan.packs and scratch is not None:
+                start = T.bind(address(scratch.offset, (task, plan.task_elements)))
+                packed = replace(scratch, offset=start)
             first, left = _part(plan, strip)
-            _strip(_Run(plan, view, w, epilogue, accumulators, results, image, group, first, left))
+            _strip(_Run(
+                plan, view, w, epilogue, accumulators, results, image, group, first, left, packed
+            ))  # fmt: skip
 
     run_tasks(plan.tasks, shape.work, body)
 
@@ -214,12 +224,31 @@ def _strip(run: _Run) -> None:
     other."""
     if run.plan.pixels_outside:
         for row, place in _places(run):
+            near = _packed(run, place) if run.plan.packs else run
             for count, channel in _channels(run):
-                _emit_tile(run, _Tile(count, channel, row, *place))
+                _emit_tile(near, _Tile(count, channel, row, *place))
         return
     for count, channel in _channels(run):
         for row, place in _places(run):
             _emit_tile(run, _Tile(count, channel, row, *place))
+
+
+def _packed(run: _Run, place: _Columns) -> _Run:
+    """The run with the pixels of a place in scratch, [channel][pixel]; and asks for the next."""
+    plan, view = run.plan, run.view
+    if run.packed is None:
+        raise InternalError("a convolution that packs its pixels needs scratch")
+    vectors, column, columns, _ = place
+    channels, width = plan.shape.group_channels, vectors * plan.lanes
+    source = Operand(view.buffer, plan.dtype, (view.channel, 1), T.bind(view.at(0, 0, 0, column)))
+    target = replace(run.packed, strides=(width, 1))
+    if plan.far:
+        with loop(0, channels) as c:
+            for line in range(0, width, LINE):
+                prefetch(view.buffer[source.at(c, width + line)], NEAR)
+    pack_panel(source, target, channels, columns, width, plan.lanes)
+    base = T.bind(i64(target.offset) - column)
+    return replace(run, view=PlaneView(target.buffer, base, width, 0, plan.pitch, 1))
 
 
 def _channels(run: _Run) -> Iterator[tuple[int, Expr]]:
