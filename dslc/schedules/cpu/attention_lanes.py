@@ -69,6 +69,7 @@ from dslc.schedules.cpu.register_tile import (
 from dslc.schedules.cpu.vector import LOG2E, constant, exp2_below
 
 LINE = 16  # elements of a line of a cache
+WIDE = 16  # lanes of vectors that are masked at no cost
 
 
 def emit_lanes(
@@ -374,7 +375,7 @@ def _end(run: _Run, block: _Block) -> None:
         total = T.bind(run.get("sum", number))
         run.put("scale", number, tirx.Select(tirx.EQ(total, zero), zero, tirx.div(one, total)))
 
-    def square(element: Expr, elements: int) -> None:
+    def square(element: Expr, elements: int, count: Size) -> None:
         with loop(0, plan.score.vectors) as number:
             factor = T.bind(run.get("scale", number))
             columns = [
@@ -385,10 +386,21 @@ def _end(run: _Run, block: _Block) -> None:
             for i, turned in enumerate(transpose(columns)):
                 row = T.bind(number * lanes + i)
                 at = T.bind(out.at(*block.where, block.start + row, element))
-                if elements == lanes and is_int(block.count, queries):
+                if elements == lanes and is_int(count, queries):
                     store_vector(out.buffer, turned, at, lanes)
                     continue
-                mask, place = _mask(lanes, row, block.count, elements), tirx.Ramp(at, i64(1), lanes)
+                mask, place = _mask(lanes, row, count, elements), tirx.Ramp(at, i64(1), lanes)
                 T.evaluate(tirx.op.masked_store(out.buffer, turned, place, mask))
 
-    _squares(shape.width, lanes, square)
+    def rows(count: Size) -> None:
+        _squares(shape.width, lanes, lambda element, elements: square(element, elements, count))
+
+    if lanes == WIDE or isinstance(block.count, int):
+        rows(block.count)
+        return
+    # A masked store of a narrow vector takes as long as tens of others: for the last block alone.
+    with T.If(block.count == i64(queries)):
+        with T.Then():
+            rows(queries)
+        with T.Else():
+            rows(block.count)
