@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dslc.ir.core import Function
 from dslc.ir.rewrite import rewrite
-from dslc.passes import arithmetic_rules, shape_rules
+from dslc.passes import arithmetic_rules, convolution_rules, shape_rules
 
 
 def canonicalize(function: Function) -> Function:
-    return rewrite(function, [*shape_rules.RULES, *arithmetic_rules.RULES])
+    return rewrite(function, [*shape_rules.RULES, *arithmetic_rules.RULES, *convolution_rules.RULES])
