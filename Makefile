@@ -15,7 +15,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 # pyproject.toml changes reinstall; the stamp is written last, so a broken install is tried again.
-$(VENV)/.installed: pyproject.toml setup.py runtime/pyproject.toml runtime/dslc_runtime/_launcher.c runtime/dslc_runtime/_crc32.c
+$(VENV)/.installed: pyproject.toml setup.py runtime/pyproject.toml $(wildcard runtime/dslc_runtime/*.c)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dslc needs Python 3.10 or newer (PYTHON=python3.11 make ...)")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 3; }
 	$(BIN)/pip install -q -e '.[dev,examples,plot,cuda]'

@@ -49,6 +49,7 @@ def built(file: str, settings: Sequence[str], threads: int, folder: Path) -> tup
     command += [word for setting in settings for word in ("--set", setting)]
     command += ["--threads", str(threads), "-o", path]
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / f"cache{threads}")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a package that pip installs has its own
 
     def build() -> float:
         began = time.perf_counter()

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dslc.build import describe
+from dslc.build.draws import DRAWS
 from dslc.build.driver import Built, Dump, build_here, build_program
 from dslc.build.given import Weights, fitted
 from dslc.build.link import find_linker
@@ -110,11 +111,12 @@ def first_values(
     found = None if weights is None else fitted(program, weights, missing)
     given = found.values if found is not None else {}
     values: dict[str, Array] = {}
+    key = np.asarray(seed, np.int64)
     for name, variable in needed.items():
         if name in given:
             values[name] = given[name]
         elif variable.init is not None and not _starts_as_zeros(variable):
-            value = evaluate(variable.init, [np.asarray(seed, np.int64)])[0]
+            value = evaluate(variable.init, [key], meanings=DRAWS)[0]
             if variable.kind == "weight" or value.any():
                 values[name] = value
     for name in (name for name, variable in needed.items() if variable.kind == "average"):

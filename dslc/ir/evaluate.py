@@ -7,7 +7,7 @@ Non-goals: speed; the runtime's checks and messages for users.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from dslc._lazy import lazy
 from dslc.diagnostics import InternalError
 from dslc.ir.core import AVERAGE, Argument, Eqn, Function, Program, Value
 from dslc.ir.dims import Dim, Poly, Sym, free_symbols, substitute
-from dslc.ir.op import attrs_symbols, substitute_attrs
+from dslc.ir.op import Op, attrs_symbols, substitute_attrs
 from dslc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 ml_dtypes = lazy("ml_dtypes")
+
+# (attributes, *inputs) -> an array, or a tuple of them
+Meaning = Callable[..., Any]
+NO_MEANINGS: Mapping[Op, Meaning] = {}
 
 _NUMPY_NAME: dict[DType, str] = {
     "f64": "float64", "f32": "float32", "f16": "float16",
@@ -43,13 +47,17 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
 
 
 def evaluate(
-    function: Function, args: Sequence[Array], dims: Mapping[str, int] | None = None
+    function: Function,
+    args: Sequence[Array],
+    dims: Mapping[str, int] | None = None,
+    meanings: Mapping[Op, Meaning] = NO_MEANINGS,
 ) -> list[Array]:
     """The results of `function(*args)`.
 
-    `dims` gives dim variables that no argument's shape tells. Raises ArgumentsError when an
-    argument has the wrong dtype, rank or dims, or a dim variable stays unknown; InternalError when
-    an op's reference meaning contradicts its type rule.
+    `dims` gives dim variables that no argument's shape tells; `meanings` of ops stand for their
+    reference meanings, whose results they must give. Raises ArgumentsError when an argument has the
+    wrong dtype, rank or dims, or a dim variable stays unknown; InternalError when a meaning
+    contradicts its op's type rule.
     """
     arrays = [np.asarray(arg) for arg in args]
     env: dict[str, Dim] = dict(bind_dims(function.params, arrays, dims or {}))
@@ -58,7 +66,8 @@ def evaluate(
     # Overflow to infinity and 0/0 are part of the meaning of the ops, no reason for a warning.
     with np.errstate(all="ignore"):
         for position, eqn in enumerate(function.eqns):
-            values.update(zip(eqn.outputs, _run(eqn, [values[v] for v in eqn.inputs], env)))
+            inputs = [values[v] for v in eqn.inputs]
+            values.update(zip(eqn.outputs, _run(eqn, inputs, env, meanings)))
             for value in {*eqn.inputs, *eqn.outputs}:
                 if last.get(value, position) == position:
                     del values[value]
@@ -71,11 +80,13 @@ def _last_uses(function: Function) -> dict[Value, int]:
     return last | dict.fromkeys(function.results, len(function.eqns))
 
 
-def _run(eqn: Eqn, inputs: list[Array], env: Mapping[str, Dim]) -> list[Array]:
+def _run(
+    eqn: Eqn, inputs: list[Array], env: Mapping[str, Dim], meanings: Mapping[Op, Meaning]
+) -> list[Array]:
     attrs = substitute_attrs(eqn.attrs, env)
     if missing := attrs_symbols(attrs):
         raise ArgumentsError(f"no argument tells the dim {', '.join(sorted(missing))}")
-    produced = eqn.op.reference(attrs, *inputs)
+    produced = meanings.get(eqn.op, eqn.op.reference)(attrs, *inputs)
     results = produced if isinstance(produced, tuple) else (produced,)
     arrays = [np.asarray(result) for result in results]
     if len(arrays) != len(eqn.outputs):

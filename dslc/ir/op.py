@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dslc._frozen import dataclass
@@ -270,11 +271,11 @@ class Op:
 def substitute_attrs(attrs: Attrs, env: Mapping[str, Dim]) -> Attrs:
     """`attrs` with dim variables replaced in every field, tuples and nested ones included."""
     changed = {}
-    for f in fields(attrs):  # type: ignore[arg-type]
-        old = getattr(attrs, f.name)
+    for name in _field_names(attrs):
+        old = getattr(attrs, name)
         new = _substitute_field(old, env)
         if new is not old:
-            changed[f.name] = new
+            changed[name] = new
     return replace(attrs, **changed) if changed else attrs  # type: ignore[type-var]
 
 
@@ -293,12 +294,23 @@ def _substitute_field(value: Any, env: Mapping[str, Dim]) -> Any:
     return value
 
 
+def _field_names(attrs: Any) -> tuple[str, ...]:
+    return _names_of(attrs.__class__)
+
+
+@cache
+def _names_of(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
 def attrs_symbols(attrs: Attrs) -> frozenset[str]:
     """Names of the dim variables in `attrs`."""
     out: set[str] = set()
 
     def walk(value: Any) -> None:
-        if isinstance(value, Poly):
+        if isinstance(value, int | str):  # most of them
+            pass
+        elif isinstance(value, Poly):
             out.update(free_symbols(value))
         elif isinstance(value, TensorType):
             walk(value.dims)
@@ -306,8 +318,8 @@ def attrs_symbols(attrs: Attrs) -> frozenset[str]:
             for item in value:
                 walk(item)
         elif isinstance(value, Attrs):
-            for f in fields(value):  # type: ignore[arg-type]
-                walk(getattr(value, f.name))
+            for name in _field_names(value):
+                walk(getattr(value, name))
         elif isinstance(value, Nested):
             out.update(value.symbols())
 

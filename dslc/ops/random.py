@@ -40,6 +40,9 @@ ROUNDS = 10
 MASK = 0xFFFFFFFF
 CHUNK = 1 << 13
 
+# (key, stream, step, first, count) -> numbers in [0, 1)
+Units = Callable[[int, int, int, int, int], Any]
+
 
 @dataclass(frozen=True, slots=True)
 class RandomAttrs(Attrs):
@@ -72,11 +75,12 @@ def philox(key: int, stream: int, step: int, counters: Any) -> Any:
     return np.choose((counters % np.uint64(4)).astype(np.int64), words)
 
 
-def first_numbers(key: int, stream: int, step: int, first: int, count: int) -> Any:
-    """`philox` of `count` counters from `first` on, both multiples of four: each block of four
-    numbers once."""
+def units(key: int, stream: int, step: int, first: int, count: int) -> Any:
+    """The numbers of `count` counters from `first` on, both multiples of four, as f32 in [0, 1)."""
     blocks = np.arange(first // 4, (first + count) // 4, dtype=np.uint64)
-    return np.stack(_of_blocks(key, stream, step, blocks), axis=-1).reshape(-1)
+    numbers = np.stack(_of_blocks(key, stream, step, blocks), axis=-1).reshape(-1)
+    # The upper 24 of 32 bits. NumPy makes floats of i32 many times as fast as of u64.
+    return (numbers >> np.uint64(8)).astype(np.int32).astype(np.float32) * np.float32(2**-24)
 
 
 def _of_blocks(key: int, stream: int, step: int, blocks: Any) -> list[Any]:
@@ -97,8 +101,29 @@ def _random_type(attrs: RandomAttrs, seed: TensorType, step: TensorType) -> Tens
     return TensorType("f32", attrs.dims)
 
 
+def uniform(attrs: RandomAttrs, seed: Any, step: Any, units: Units = units) -> Any:
+    """Numbers in [0, 1)."""
+    return _filled(attrs, seed, step, units, 1, lambda each: each[:, 0])
+
+
+def normal(attrs: RandomAttrs, seed: Any, step: Any, units: Units = units) -> Any:
+    """Normal numbers, from two uniform ones each."""
+
+    def box_muller(pair: Any) -> Any:
+        # 1 - u lies in (0, 1], where the logarithm is finite.
+        radius = np.sqrt(np.float32(-2) * np.log(np.float32(1) - pair[:, 0]))
+        return radius * np.cos(np.float32(2 * np.pi) * pair[:, 1])
+
+    return _filled(attrs, seed, step, units, 2, box_muller)
+
+
 def _filled(
-    attrs: RandomAttrs, seed: Any, step: Any, per_element: int, make: Callable[[Any], Any]
+    attrs: RandomAttrs,
+    seed: Any,
+    step: Any,
+    units: Units,
+    per_element: int,
+    make: Callable[[Any], Any],
 ) -> Any:
     """A tensor of what `make` makes of `per_element` numbers in [0, 1) for each element; of so many
     at a time that all lie in the cache."""
@@ -107,29 +132,9 @@ def _filled(
     for start in range(0, flat.size, CHUNK):
         part = flat[start : start + CHUNK]
         count = -(-part.size // 4) * 4 * per_element
-        first = start * per_element
-        numbers = first_numbers(int(seed), attrs.stream, int(step), first, count)
-        part[:] = make(_unit(numbers).reshape(-1, per_element))[: part.size]
+        numbers = units(int(seed), attrs.stream, int(step), start * per_element, count)
+        part[:] = make(numbers.reshape(-1, per_element))[: part.size]
     return made
-
-
-def _unit(numbers: Any) -> Any:
-    """The upper 24 of 32 bits as f32 in [0, 1)."""
-    # NumPy makes floats of i32 many times as fast as of u64.
-    return (numbers >> np.uint64(8)).astype(np.int32).astype(np.float32) * np.float32(2**-24)
-
-
-def _uniform_reference(attrs: RandomAttrs, seed: Any, step: Any) -> Any:
-    return _filled(attrs, seed, step, 1, lambda units: units[:, 0])
-
-
-def _normal_reference(attrs: RandomAttrs, seed: Any, step: Any) -> Any:
-    def normal(pair: Any) -> Any:
-        # 1 - u lies in (0, 1], where the logarithm is finite.
-        radius = np.sqrt(np.float32(-2) * np.log(np.float32(1) - pair[:, 0]))
-        return radius * np.cos(np.float32(2 * np.pi) * pair[:, 1])
-
-    return _filled(attrs, seed, step, 2, normal)
 
 
 def _linear(k: Kernels, index: Index, dims: Sequence[Dim]) -> Expr:
@@ -180,7 +185,7 @@ random_uniform = Op(
     "random_uniform",
     attrs=RandomAttrs,
     type_rule=_random_type,
-    reference=_uniform_reference,
+    reference=uniform,
     gradient=_NO_GRADIENT,
     compute=_uniform_compute,
     samples=_SAMPLES,
@@ -190,7 +195,7 @@ random_normal = Op(
     "random_normal",
     attrs=RandomAttrs,
     type_rule=_random_type,
-    reference=_normal_reference,
+    reference=normal,
     gradient=_NO_GRADIENT,
     compute=_normal_compute,
     samples=_SAMPLES,

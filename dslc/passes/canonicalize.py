@@ -12,4 +12,6 @@ from dslc.passes import arithmetic_rules, convolution_rules, shape_rules
 
 
 def canonicalize(function: Function) -> Function:
-    return rewrite(function, [*shape_rules.RULES, *arithmetic_rules.RULES, *convolution_rules.RULES])
+    return rewrite(
+        function, [*shape_rules.RULES, *arithmetic_rules.RULES, *convolution_rules.RULES]
+    )

@@ -1,7 +1,7 @@
 """Rules of `canonicalize` about convolutions that are simpler ops.
 
-A window of one pixel over one channel multiplies: nothing is summed, so that the result is the same,
-and the product joins the elementwise work around it.
+A window of one pixel over one channel multiplies: nothing is summed, so that the result is the
+same, and the product joins the elementwise work around it.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from dslc_runtime.errors import ArgumentError
 from dslc_runtime.numbers import whole
 
 _HERE = Path(__file__).parent
-SOURCES = (_HERE / "_launcher.c", _HERE / "_crc32.c")
+SOURCES = tuple(_HERE / name for name in ("_launcher.c", "_crc32.c", "_philox.c"))
 MOST_THREADS = 256  # of the pool
 FLAGS = ("-O2", "-std=c11", "-shared", "-fPIC", "-pthread")
 SLOTS = ("ParallelLaunch", "ParallelBarrier", "AllocWorkspace", "FreeWorkspace")

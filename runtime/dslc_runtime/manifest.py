@@ -6,8 +6,8 @@ Input: the parsed JSON. Output: a `Manifest` whose every field has the type decl
 Non-goals: reading files (`artifact.py`), running anything.
 """
 
-from __future__ import annotations
-
+# Annotations stay objects here: `records.py` reads by them, and to make them of texts at each load
+# would take longer than to read a small manifest.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal

@@ -2,15 +2,16 @@
 
 Input: parsed JSON and a dataclass of texts, numbers, `Literal`s, `DimExpr`s, other records, tuples
 of one of these, or one of them and None. Output: the record, or a `Misfit` that tells which field
-is not what it is declared as. How a class is read is worked out once; a network's manifest has
-thousands of fields. Non-goals: what is wrong between fields (`manifest.py`).
+is not what it is declared as. How a class is read is worked out once, from annotations that are
+objects; a network's manifest has thousands of fields. Non-goals: what is wrong between fields
+(`manifest.py`).
 """
 
 from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Literal
@@ -47,7 +48,7 @@ def to_json(value: object) -> object:
 
 
 @cache
-def reader(kind: Hashable) -> _Reader:
+def reader(kind: Any) -> _Reader:
     """Reads a value of the declared type `kind`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if is_dataclass(kind):
@@ -68,7 +69,9 @@ def _unfit(data: object) -> Misfit:
 
 
 def _record(record: Any) -> _Reader:
-    readers = {name: reader(kind) for name, kind in typing.get_type_hints(record).items()}
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(record)}
+    readers = {name: reader(kind) for name, kind in kinds.items()}
+    names = list(readers)
 
     def read(data: object) -> Any:
         if not isinstance(data, dict):
@@ -76,12 +79,12 @@ def _record(record: Any) -> _Reader:
         if data.keys() != readers.keys():
             odd = ", ".join(sorted(map(str, data.keys() ^ readers.keys())))
             raise Misfit(f"lacks or does not know: {odd[:80]}")
-        values = []
-        for name, field in readers.items():
-            try:
+        values: list[Any] = []
+        try:
+            for name, field in readers.items():
                 values.append(field(data[name]))
-            except Misfit as misfit:
-                raise misfit.inside(f".{name}") from None
+        except Misfit as misfit:
+            raise misfit.inside(f".{names[len(values)]}") from None
         return record(*values)
 
     return read
@@ -91,12 +94,12 @@ def _items(item: _Reader) -> _Reader:
     def read(data: object) -> tuple[Any, ...]:
         if not isinstance(data, list):
             raise _unfit(data)
-        found = []
-        for value in data:
-            try:
+        found: list[Any] = []
+        try:
+            for value in data:
                 found.append(item(value))
-            except Misfit as misfit:
-                raise misfit.inside(f"[{len(found)}]") from None
+        except Misfit as misfit:
+            raise misfit.inside(f"[{len(found)}]") from None
         return tuple(found)
 
     return read

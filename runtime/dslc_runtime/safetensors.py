@@ -10,6 +10,7 @@ Format: https://github.com/huggingface/safetensors#format.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,19 +67,19 @@ def _tensor(name: str, entry: object, body: memoryview) -> tuple[Array, tuple[in
             raise SafetensorsError(f"the entry of {name!r} is malformed")
     if code not in _CODES:
         raise SafetensorsError(f"{name!r} has the dtype {code}, which is not supported")
-    if not all(isinstance(d, int) and not isinstance(d, bool) and d >= 0 for d in shape):
+    if any(type(d) is not int or d < 0 for d in shape):
         raise SafetensorsError(f"the shape of {name!r} is malformed")
-    size = ITEMSIZE[_CODES[code]]
-    for dim in shape:
-        size *= dim
+    count = math.prod(shape)
+    size = count * ITEMSIZE[_CODES[code]]
     if not 0 <= start <= end <= len(body) or end - start != size:
         raise SafetensorsError(f"the data of {name!r} does not fit its shape or the file")
     try:
         dtype = numpy_dtype(_CODES[code])
     except MissingDType as error:
         raise SafetensorsError(str(error)) from None
-    flat = np.frombuffer(body[start:end], dtype=np.uint8)
-    return np.ndarray(tuple(shape), dtype, buffer=flat.data if size else b""), (start, end)
+    if size == 0:
+        return np.empty(shape, dtype), (start, end)
+    return np.frombuffer(body, dtype, count, start).reshape(shape), (start, end)
 
 
 def _check_no_holes(spans: list[tuple[int, int]], size: int) -> None:

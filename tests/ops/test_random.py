@@ -14,11 +14,11 @@ from dslc.ir.types import TensorType
 from dslc.ops.random import (
     CHUNK,
     RandomAttrs,
-    first_numbers,
     philox,
     philox_rounds,
     random_normal,
     random_uniform,
+    units,
 )
 
 PI = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0)
@@ -45,10 +45,11 @@ def test_known_answers(
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 0), (0, 4), (8, 12)])
-def test_the_first_numbers_are_those_of_their_counters(first: int, count: int) -> None:
+def test_units_are_the_upper_bits_of_their_counters(first: int, count: int) -> None:
     key, stream, step = 123_456_789_012, 7, 3
-    wanted = philox(key, stream, step, np.arange(first, first + count, dtype=np.uint64))
-    np.testing.assert_array_equal(first_numbers(key, stream, step, first, count), wanted)
+    numbers = philox(key, stream, step, np.arange(first, first + count, dtype=np.uint64))
+    made = units(key, stream, step, first, count)
+    np.testing.assert_array_equal(made, (numbers >> np.uint64(8)) * 2.0**-24)
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, CHUNK + 5])
