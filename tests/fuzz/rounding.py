@@ -47,8 +47,8 @@ def rounded(seed: int) -> Iterator[None]:
     rng = np.random.default_rng(seed)
     run = evaluate._run
 
-    def run_off(eqn: Any, inputs: list[Any], env: Any) -> list[Any]:
-        made = run(eqn, inputs, env)
+    def run_off(eqn: Any, inputs: list[Any], *given: Any) -> list[Any]:
+        made = run(eqn, inputs, *given)
         # Random bits and constants are the same for all.
         floats = any(array.dtype.name in LAST_BITS for array in inputs)
         if eqn.op.name in EXACT or not floats:
