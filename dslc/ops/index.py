@@ -2,8 +2,10 @@
 
 `gather[axis](x, i)` takes whole slices: result dims are x's with dim `axis` replaced by i's dims
 (NumPy's `take`). `take_along[axis](x, i)` takes one element for each of i's (NumPy's
-`take_along_axis`). A negative index counts from the end; one out of range is clamped to the first
-or last element, so that no program reads outside of a tensor; of no elements at all, 0 is read.
+`take_along_axis`). `scatter_add[axis, size](g, i)` adds the slices of g into `size` slices of zeros:
+the adjoint of `gather`, and a sum by segments. A negative index counts from the end; one out of
+range is clamped to the first or last element, so that no program reads or writes outside of a
+tensor; of no elements at all, 0 is read.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Value
-from dslc.ir.dims import Dim, sym
+from dslc.ir.dims import Dim, minimum, sym
 from dslc.ir.op import (
     Attrs,
     Expr,
@@ -75,10 +77,21 @@ def _gather_type(attrs: IndexAttrs, x: TensorType, i: TensorType) -> TensorType:
 
 
 def _scatter_type(attrs: IndexGradientAttrs, g: TensorType, i: TensorType) -> TensorType:
-    before, after = g.dims[: attrs.axis], g.dims[attrs.axis + i.rank :]
+    axis = attrs.axis
+    before, found, after = g.dims[:axis], g.dims[axis : axis + i.rank], g.dims[axis + i.rank :]
     x = g.with_dims((*before, attrs.size, *after))
-    if not is_float(g.dtype) or _gather_type(IndexAttrs(attrs.axis), x, i) != g:
-        raise TypeRuleError(f"{g} is not what an index {i} along axis {attrs.axis} gives")
+    _check("add to", axis, x, i)
+    if found != i.dims:
+        at = f"from dim {axis} on " if axis else ""
+        raise TypeRuleError(
+            f"cannot add {g} by {i}",
+            notes=[f"each slice needs an index: {at}the dims must be those of the indices"],
+            inputs=(0, 1),
+        )
+    if g.dtype == "bool":
+        raise TypeRuleError(
+            f"cannot add {g}", notes=["truth values have no sum"], inputs=(0,), code="E0204"
+        )
     return x
 
 
@@ -118,12 +131,14 @@ def _gather_reference(attrs: IndexAttrs, x: Any, i: Any) -> Any:
 
 def _scatter_reference(attrs: IndexGradientAttrs, g: Any, i: Any) -> Any:
     size = cast(int, attrs.size)
-    wide = g.astype(np.float32) if g.dtype.itemsize == 2 else g
+    # Sums of halves are in f32; ml_dtypes' bf16 is no float of NumPy's.
+    wide = g.astype(np.float32) if g.dtype.itemsize == 2 and g.dtype.kind not in "iu" else g
     before, after = g.shape[: attrs.axis], g.shape[attrs.axis + i.ndim :]
     # The indexed dims first, as one: then NumPy's unbuffered add does the rest.
     rows = np.moveaxis(wide.reshape(*before, i.size, *after), attrs.axis, 0)
     out = np.zeros((size, *before, *after), wide.dtype)
-    np.add.at(out, _valid(i, size).reshape(-1), rows)
+    if size:
+        np.add.at(out, _valid(i, size).reshape(-1), rows)
     return np.moveaxis(out, 0, attrs.axis).astype(g.dtype)
 
 
@@ -225,12 +240,15 @@ def _scatter_compute(
 ) -> Scatter:
     g, i = operands
     axis, rank = attrs.axis, i.type.rank
+    # A tensor that turns out to have no slices has none to add to.
+    some = () if isinstance(attrs.size, int) else (minimum(1, attrs.size),)
 
     def target(index: Index) -> Index:
+        index = index[len(some) :]
         at = _position(k, i(index[axis : axis + rank]), attrs.size)
         return (*index[:axis], at, *index[axis + rank :])
 
-    return Scatter(g.type.dims, target, g)
+    return Scatter((*some, *g.type.dims), target, lambda index: g(index[len(some) :]))
 
 
 def _along_compute(
@@ -309,6 +327,8 @@ scatter_add = Op(
         Sample((_f32(40, 5), _i64(40)), IndexGradientAttrs(0, 5), rtol=1e-5, why="sums of many"),
         Sample((_f32(0, 3), _i64(0)), IndexGradientAttrs(0, 4)),
         Sample((_f32(sym("N"), 3), _i64(sym("N"))), IndexGradientAttrs(0, 4)),
+        Sample((_f32(4, 3), _i64(4)), IndexGradientAttrs(0, sym("N"))),
+        Sample((_i64(2, 5), _i64(5)), IndexGradientAttrs(1, 3)),
     ),
 )
 

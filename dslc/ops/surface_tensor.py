@@ -237,6 +237,15 @@ def _take_along(b: Builder, statics: Statics, args: Args) -> Value:
     return cast(Value, index.take_along(b, x, i, axis=axis))
 
 
+def _segment_sum(b: Builder, statics: Statics, args: Args) -> Value:
+    x, i = args
+    axis, dtype = normal_axis("sum", x.type, statics["axis"]), x.type.dtype
+    # Sums of halves are in f32.
+    wide = constants.cast(b, x, dtype="f32") if dtype in ("f16", "bf16") else x
+    total = index.scatter_add(b, wide, i, axis=axis, size=statics["n"])
+    return cast(Value, total if wide is x else constants.cast(b, total, dtype=dtype))
+
+
 def _put(b: Builder, statics: Statics, args: Args) -> Value:
     axis = normal_axis("put into", args[0].type, statics["axis"])
     return cast(Value, placing.put(b, *args, axis=axis))
@@ -365,6 +374,14 @@ SURFACES: tuple[Surface, ...] = (
         (_LAST_AXIS,),
         doc="One element along an axis for each index (NumPy's take_along_axis).",
         alike="but axis",
+    ),
+    Surface(
+        "segment_sum",
+        ("x", "segments"),
+        _segment_sum,
+        (StaticParam("n", "dim", required=True), *_FIRST_AXIS),
+        doc="n sums along an axis: each slice of x is added to the one that its segment names, as "
+        "`take` reads it; the adjoint of `take`.",
     ),
     Surface(
         "put",

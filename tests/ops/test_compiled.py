@@ -20,6 +20,7 @@ from dslc.ir.evaluate import evaluate
 from dslc.ir.op import Op, Sample, TypeRuleError
 from dslc.ir.types import TensorType
 from dslc.ops import ALL, BY_NAME
+from dslc.ops.index import IndexGradientAttrs, scatter_add
 
 HALF = {"f16": 4e-3, "bf16": 3e-2}  # tolerance: a few units in the last of 11 or 8 bits
 
@@ -55,6 +56,17 @@ def test_compiled_is_the_reference(op: Op) -> None:
                 compiled.call(entry.name, inputs, env), evaluate(entry.function, inputs, env)
             ):
                 check_equal(got, want, sample)
+
+
+def test_a_tensor_that_turns_out_to_be_empty_is_not_added_to() -> None:
+    sample = Sample(
+        (TensorType("f32", (4, 3)), TensorType("i64", (4,))), IndexGradientAttrs(0, sym("N"))
+    )
+    compiled = compile_all([entry_of(function_of(scatter_add, sample))])
+    inputs = [np.ones((4, 3), np.float32), np.arange(4)]
+    for before in (False, True):
+        (found,) = compiled.call("forward", inputs, {"N": 0}, before)
+        assert found.shape == (0, 3)
 
 
 M, N, K = sym("M"), sym("N"), sym("K")

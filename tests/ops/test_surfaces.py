@@ -85,6 +85,18 @@ CASES: list[tuple[str, dict[str, Any], tuple[Any, ...], Callable[..., Any]]] = [
     ("cast", {"dtype": "i64"}, (X,), lambda x: x.astype(np.int64)),
     ("take", {"axis": 1}, (M, I), lambda x, i: np.take(x, i, 1)),
     ("take_along", {}, (M, I[:, None]), lambda x, i: np.take_along_axis(x, i, -1)),
+    (
+        "segment_sum",
+        {"n": 2},
+        (M, np.asarray([1, 0, 1])),
+        lambda x, i: np.stack([x[1], x[0] + x[2]]),
+    ),
+    (
+        "segment_sum",
+        {"n": 3, "axis": 1},
+        (M, np.asarray([2, 9, -3, 2])),
+        lambda x, i: np.stack([x[:, 2], 0 * x[:, 0], x[:, 0] + x[:, 1] + x[:, 3]], 1),
+    ),
     ("one_hot", {"n": 4}, (I,), lambda i: np.eye(4, dtype=np.float32)[i]),
 ]
 

@@ -16,7 +16,7 @@ from dslc.ir.types import TensorType
 from dslc.onnx.writing.elementwise import Rule, broadcast_dims
 from dslc.onnx.writing.graph import Case, Graph, Held
 from dslc.onnx.writing.shape import counted, padded
-from dslc.ops.index import IndexAttrs
+from dslc.ops.index import IndexAttrs, IndexGradientAttrs
 from dslc.ops.placing import NarrowAttrs, PutAttrs
 from dslc.ops.reads import ReadAttrs
 
@@ -42,6 +42,25 @@ def _take_along(case: Case) -> Held:
     axis = cast(IndexAttrs, case.eqn.attrs).axis
     index = _valid(case, case.types[0].dims[axis])
     return case.whole(case.node("GatherElements", case.full(0), index, axis=axis))
+
+
+def _scatter_add(case: Case) -> Held:
+    """ONNX adds along the first axis: what is indexed goes there, and back."""
+    attrs, graph = cast(IndexGradientAttrs, case.eqn.attrs), case.graph
+    (g, i), axis = case.types, attrs.axis
+    indexed = range(axis, axis + i.rank)
+    before, after = range(axis), range(axis + i.rank, g.rank)
+    added = case.full(0)
+    dims = (attrs.size, *(g.dims[n] for n in (*before, *after)))
+    if axis:
+        added = graph.node("Transpose", added, perm=[*indexed, *before, *after])
+    index = graph.unsqueezed(_valid(case, attrs.size), [i.rank])
+    zeros = graph.node("Expand", case.scalar(0), graph.sizes(dims))
+    total = graph.node("ScatterND", zeros, index, added, reduction="add")
+    if axis:
+        back = [*range(1, axis + 1), 0, *range(axis + 1, len(dims))]
+        total = graph.node("Transpose", total, perm=back)
+    return case.whole(total)
 
 
 # --- runs of elements -----------------------------------------------------------------------------
@@ -243,6 +262,7 @@ def _read(case: Case) -> Held:
 RULES: dict[str, Rule] = {
     "gather": _gather,
     "take_along": _take_along,
+    "scatter_add": _scatter_add,
     "narrow": _narrow,
     "put": _put,
     "read": _read,

@@ -27,7 +27,6 @@ REFUSED: dict[str, str] = {
     "conv2d_weight_gradient": _GRADIENT,
     "max_pool2d_gradient": _GRADIENT,
     "avg_pool2d_gradient": _GRADIENT,
-    "scatter_add": _GRADIENT,
     "take_along_gradient": _GRADIENT,
     "read_gradient": _GRADIENT,
     "attention_gradient": _GRADIENT,

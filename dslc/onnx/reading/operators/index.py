@@ -76,18 +76,25 @@ def gather_nd(g: Writer, node: Node) -> Value:
         raise Refused(f"its indices are {places.type}", "E0501")
     rest = x.dims[depth:]
     rows = g.reshape(x, (product(x.dims[:depth]), *rest))
-    places = g.atom(places)
-    # One place in all of the first dims, negative ones counted from each dim's end.
-    flat = ""
-    for i in range(depth):
-        one = f"{places.text}[..., {i}] % {_factor(x.dims[i])}"
-        flat = f"({flat}) * {_factor(x.dims[i])} + {one}" if flat else one
-    index = Value(TensorType(places.dtype, places.dims[:-1]), flat, SUM if depth > 1 else PRODUCT)
+    index = place_of_all(g, places, x.dims[:depth])
     type = TensorType(x.dtype, (*places.dims[:-1], *rest))
     return g.call("take", [rows, index], type, "axis=0")
 
 
-def _factor(dim: Dim) -> str:
+def place_of_all(g: Writer, places: Value, dims: Sequence[Dim]) -> Value:
+    """One place among all that `dims` have, of the places in each (the last dim), of which negative
+    ones count from its end."""
+    places = g.atom(places)
+    flat = ""
+    for i, dim in enumerate(dims):
+        one = f"{places.text}[..., {i}] % {factor_text(dim)}"
+        flat = f"({flat}) * {factor_text(dim)} + {one}" if flat else one
+    type = TensorType(places.dtype, places.dims[:-1])
+    return Value(type, flat, SUM if len(dims) > 1 else PRODUCT)
+
+
+def factor_text(dim: Dim) -> str:
+    """A dim as an operand of a product."""
     return str(dim) if isinstance(dim, int) or str(dim).isidentifier() else f"({dim})"
 
 
