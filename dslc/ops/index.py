@@ -2,7 +2,7 @@
 
 `gather[axis](x, i)` takes whole slices: result dims are x's with dim `axis` replaced by i's dims
 (NumPy's `take`). `take_along[axis](x, i)` takes one element for each of i's (NumPy's
-`take_along_axis`). `scatter_add[axis, size](g, i)` adds the slices of g into `size` slices of zeros:
+`take_along_axis`). `scatter_add[axis, size](g, i)` adds slices of g into `size` slices of zeros:
 the adjoint of `gather`, and a sum by segments. A negative index counts from the end; one out of
 range is clamped to the first or last element, so that no program reads or writes outside of a
 tensor; of no elements at all, 0 is read.
