@@ -236,6 +236,19 @@ def test_functions_of_images(
     check(f"x |> {function}", {"x": numbers(*dims)}, oracle)
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("corners", [False, True])
+def test_grid_sample(mode: str, padding: str, corners: bool) -> None:
+    statics = f'mode="{mode}", padding="{padding}", align_corners={str(corners).lower()}'
+    inputs = {"x": numbers(2, 3, 5, 7), "g": 1.6 * numbers(2, 4, 6, 2, seed=1)}
+    check(
+        f"grid_sample[{statics}](x, g)",
+        inputs,
+        lambda x, g: F.grid_sample(x, g, mode, padding, corners),
+    )
+
+
 def test_embedding() -> None:
     tokens = np.array([[1, 3, 0], [5, 1, 1]])
     torch.manual_seed(0)

@@ -41,6 +41,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "gatherelements": (),
     "gelu": (),
     "gemm": (),
+    "gridsample": ("volumetric",),
     "groupnormalization": (),
     "gru": (),
     "hardmax": (),

@@ -1,4 +1,4 @@
-"""Images in other sizes: Resize and Upsample.
+"""Images in other sizes, and read at places: Resize, Upsample and GridSample.
 
 Each axis on its own. Where ONNX's rule for places is the library's (`resize`), that is called; else
 the places and weights are computed now, which needs sizes that are numbers. Cubic, antialiased and
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dslc._lazy import lazy
 from dslc.ir.dims import Dim, Poly, floordiv
-from dslc.ir.types import is_float
+from dslc.ir.types import TensorType, is_float
 from dslc.onnx.reading.nodes import Node, normal
 from dslc.onnx.reading.operators.common import with_dims
 from dslc.onnx.reading.problems import Refused
@@ -291,4 +291,25 @@ def _reference(node: Node, rows: Any, size: int, scale: float, roi: Sequence[flo
     return np.asarray(result, dtype=np.float64)
 
 
-TABLE = {"Resize": resize, "Upsample": resize}
+_SAMPLED = {"linear": "bilinear", "cubic": "bicubic"}  # the names from opset 20 on
+
+
+def grid_sample(g: Writer, node: Node) -> Value:
+    x, grid = node.need(0), node.need(1)
+    if x.rank != 4:
+        raise Refused(f"it reads {x.type}; images of two directions can be read")
+    if not is_float(x.dtype) or x.dtype != grid.dtype:
+        raise Refused(f"it reads {x.type} at {grid.type}; both must be floats of one dtype")
+    mode = node.attr("mode", "linear")
+    statics = [f'mode="{_SAMPLED.get(mode, mode)}"']
+    if (padding := node.attr("padding_mode", "zeros")) != "zeros":
+        statics.append(f'padding="{padding}"')
+    if node.attr("align_corners", 0):
+        statics.append("align_corners=true")
+    g.assume(x.dims[0], grid.dims[0])
+    g.read(x), g.read(grid)
+    dims = (*x.dims[:2], *grid.dims[1:3])
+    return g.call("grid_sample", [x, grid], TensorType(x.dtype, dims), ", ".join(statics))
+
+
+TABLE = {"GridSample": grid_sample, "Resize": resize, "Upsample": resize}
