@@ -45,6 +45,7 @@ bench: $(VENV)/.installed ## speed beside PyTorch, torch.compile, ONNX Runtime, 
 	$(BIN)/python -m benchmarks.bf16
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.general
+	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.check --record
 
 bench-gpu: $(VENV)/.installed ## speed on an NVIDIA GPU beside PyTorch, torch.compile and JAX
