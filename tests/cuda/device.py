@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ Facts = dict[str, tuple[tuple[str, ...], tuple[tuple[int, ...], tuple[int, ...]]
 def build(entries: Sequence[Entry], folder: Path, gpu: bool) -> None:
     """Leaves `entries.so` and `facts` in the folder; where kernels are emulated `kernels.so`."""
     load_drivers(["cc"]) if gpu else load_fake_driver(folder)
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # TVM would import it
     # After the drivers.
     import tvm
 

@@ -1,6 +1,7 @@
 // What CUDA C++ that TVM writes for plain kernels needs to be a host program: one thread after
 // the other, block by block; where threads meet at barriers, each is a coroutine.
 #include <math.h>
+#include <setjmp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,21 +58,39 @@ static double __longlong_as_double(int64_t x) { double y; memcpy(&y, &x, 8); ret
 
 namespace emulation {
 
-struct Fiber { ucontext_t context; std::vector<char> stack; Index3 thread; bool done; };
-static ucontext_t scheduler;
+// A context starts a thread on its stack; from then on jumps change threads, which unlike contexts
+// ask the kernel for nothing.
+struct Fiber {
+  ucontext_t context;
+  jmp_buf place;
+  std::vector<char> stack;
+  Index3 thread;
+  bool started, done;
+};
+static jmp_buf scheduler;
 static Fiber *current;
 static std::function<void()> body;
 
 static void enter() {
   body();
   current->done = true;
-  swapcontext(&current->context, &scheduler);
+  _longjmp(scheduler, 1);
 }
 
 static void barrier() {
   Index3 mine = threadIdx;
-  swapcontext(&current->context, &scheduler);
+  if (!_setjmp(current->place)) _longjmp(scheduler, 1);
   threadIdx = mine;
+}
+
+// Runs a thread to its next barrier or its end.
+static void go_on(Fiber &f) {
+  current = &f;
+  threadIdx = f.thread;
+  if (_setjmp(scheduler)) return;
+  if (f.started) _longjmp(f.place, 1);
+  f.started = true;
+  setcontext(&f.context);
 }
 
 static void each_thread(const unsigned *block, const std::function<void()> &run) {
@@ -88,7 +107,7 @@ static void run_block(const unsigned *block) {
   each_thread(block, [&] {
     Fiber &f = fibers[i++];
     f.thread = threadIdx;
-    f.done = false;
+    f.started = f.done = false;
     if (f.stack.empty()) f.stack.resize(64 << 10);
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = f.stack.data();
@@ -99,9 +118,7 @@ static void run_block(const unsigned *block) {
     going = false;
     for (Fiber &f : fibers) {
       if (f.done) continue;
-      current = &f;
-      threadIdx = f.thread;
-      swapcontext(&scheduler, &f.context);
+      go_on(f);
       going = going || !f.done;
     }
     for (Fiber &f : fibers)
