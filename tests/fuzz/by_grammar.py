@@ -34,11 +34,16 @@ TEXTS = {
 
 
 @cache
+def _grammar() -> lark.Lark:
+    """The grammar read; Earley's parser, unlike that of the product, makes no tables first."""
+    return lark.Lark(grammar_text(), parser="earley", lexer="basic", start="file")
+
+
+@cache
 def _rules() -> dict[str, list[list[lark.grammar.Symbol]]]:
     """The ways to write each rule, those of the parser's own recovery left out."""
-    parser = lark.Lark(grammar_text(), parser="lalr", start="file", keep_all_tokens=True)
     rules: dict[str, list[list[lark.grammar.Symbol]]] = {}
-    for rule in parser.rules:
+    for rule in _grammar().rules:
         if not any(symbol.name == "ERROR" for symbol in rule.expansion):
             rules.setdefault(rule.origin.name, []).append(list(rule.expansion))
     return rules
@@ -47,8 +52,8 @@ def _rules() -> dict[str, list[list[lark.grammar.Symbol]]]:
 @cache
 def _fixed() -> dict[str, str]:
     """The text of each terminal that has only one."""
-    parser = lark.Lark(grammar_text(), parser="lalr", start="file")
-    return {t.name: t.pattern.value for t in parser.terminals if t.pattern.type == "str"}
+    terminals = _grammar().terminals
+    return {t.name: t.pattern.value for t in terminals if t.pattern.type == "str"}
 
 
 @cache
@@ -61,6 +66,13 @@ def _heights() -> dict[str, int]:
             heights[name] = 1 + min(_height(way, before) for way in ways)
         if heights == before:
             return heights
+
+
+@cache
+def _ways() -> dict[str, list[tuple[int, list[lark.grammar.Symbol]]]]:
+    """The ways to write each rule that come to an end, and how deep each is at least."""
+    deep = {n: [(_height(w, _heights()), w) for w in ways] for n, ways in _rules().items()}
+    return {name: [(h, way) for h, way in ways if h < 1000] for name, ways in deep.items()}
 
 
 def _height(way: Sequence[lark.grammar.Symbol], heights: Mapping[str, int]) -> int:
@@ -85,9 +97,8 @@ def _tokens(rng: random.Random, start: str, depth: int) -> Iterator[str]:
         if is_term:
             yield _fixed().get(name) or rng.choice(TEXTS[name])
             continue
-        ways = [way for way in _rules()[name] if _height(way, heights) < 1000]
-        fitting = [way for way in ways if _height(way, heights) < budget]
-        shallow = [way for way in ways if _height(way, heights) < heights[name]]
+        fitting = [way for height, way in _ways()[name] if height < budget]
+        shallow = [way for height, way in _ways()[name] if height < heights[name]]
         way = rng.choice(fitting or shallow)
         pending.extend((s.name, s.is_term, budget - 1) for s in reversed(way))
 
