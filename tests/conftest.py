@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -23,3 +24,14 @@ def pytest_collection_finish() -> None:
     """Thousands of collected tests are not looked through at every collection of garbage."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def one_cpu() -> Iterator[None]:
+    """For modules whose tests are not about threads: a build is for the CPUs that a process may
+    use, and for one alone it compiles half as much. Holds for processes that the tests start too.
+    """
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    yield
+    os.sched_setaffinity(0, allowed)

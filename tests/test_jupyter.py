@@ -16,6 +16,8 @@ pytest.importorskip("IPython", reason="IPython is not installed: pip install '.[
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
+pytestmark = pytest.mark.usefixtures("one_cpu")
+
 NET = """\
 model Net[hidden=2](x: f32[N, 4]) -> f32[N, 3] {
     return x |> fc1: dense[hidden] |> relu |> fc2: dense[3]

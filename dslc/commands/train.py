@@ -34,7 +34,7 @@ from dslc.commands.source import (
 from dslc.commands.weights import add_weights, tell_weights
 from dslc.source import SourceFile
 from dslc.training import curve
-from dslc.training.data import load
+from dslc.training.data import DataError, load
 from dslc.training.loop import Outcome, Plan, fit
 
 
@@ -74,6 +74,9 @@ def sizes(args: argparse.Namespace, source: SourceFile) -> dict[str, tuple[int, 
 def run(args: argparse.Namespace) -> int:
     if args.epochs < 1 or args.batch < 1:
         raise UserError("--epochs and --batch must be at least 1", EXIT_USAGE)
+    for path in (args.data, args.val):
+        if path is not None and not path.exists():  # told before the model is compiled
+            raise DataError(f"there is no file {path}")
     source = read_source(args.file)
     started = time.perf_counter()
     model = dslc.compile(

@@ -6,6 +6,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.usefixtures("one_cpu")
+
 PROGRAM = """
 import numpy as np
 import dslc

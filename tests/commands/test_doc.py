@@ -6,7 +6,7 @@ import pytest
 
 
 def test_overview_and_one_name(dslc) -> None:
-    told = dslc("doc").stdout
+    told = dslc("doc", process=True).stdout
     assert "std.layers  needs no import" in told
     assert "conv2d" in told
     assert "prim_" not in told

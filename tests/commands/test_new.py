@@ -13,6 +13,8 @@ import pytest
 from dslc.cli import UserError
 from dslc.commands.new import FILES, model_name
 
+pytestmark = pytest.mark.usefixtures("one_cpu")
+
 
 def shell(command: str, folder: Path) -> str:
     environment = {

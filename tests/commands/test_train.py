@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +11,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import dslc_runtime
+
+pytestmark = pytest.mark.usefixtures("one_cpu")
 
 
 def weights(folder: Path) -> bytes:
@@ -24,7 +28,8 @@ def train(tiny: Path, out: Path, epochs: int, *more: str) -> list[str | Path]:
 
 
 def test_it_learns_and_leaves_what_is_needed(tiny, tmp_path, dslc) -> None:
-    done = dslc(*train(tiny, tmp_path / "run", 30, "--val", tiny / "test.npz", "--seed", "1"))
+    words = train(tiny, tmp_path / "run", 30, "--val", tiny / "test.npz", "--seed", "1")
+    done = dslc(*words, process=True)
     assert "epoch 30/30" in done.stdout
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
@@ -33,6 +38,7 @@ def test_it_learns_and_leaves_what_is_needed(tiny, tmp_path, dslc) -> None:
     evaluated = dslc(
         *("eval", tiny / "tiny.dl", "--data", tiny / "test.npz"),
         *("--weights", tmp_path / "run" / "weights.safetensors"),
+        process=True,
     )
     assert f"loss {history[-1]['val_loss']:.6f}" in evaluated.stdout
 
@@ -51,10 +57,9 @@ def test_another_seed_gives_other_weights(tiny, tmp_path, dslc) -> None:
 
 
 def test_ctrl_c_stops_cleanly_and_resume_goes_on(tiny, tmp_path, dslc) -> None:
-    epochs = 400
     out = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "dslc", *map(str, train(tiny, out, epochs))],
+        [sys.executable, "-u", "-m", "dslc", *map(str, train(tiny, out, 5000))],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -64,10 +69,11 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(tiny, tmp_path, dslc) -> None:
         if line.startswith("epoch 2/"):
             break
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    more, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert "--resume" in told
     assert "Traceback" not in told
+    epochs = max(map(int, re.findall(r"epoch (\d+)/", line + more))) + 4
     dslc(*train(tiny, out, epochs, "--resume"))
     dslc(*train(tiny, tmp_path / "whole", epochs))
     assert weights(out) == weights(tmp_path / "whole")

@@ -149,6 +149,7 @@ def page_name(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
+@pytest.mark.usefixtures("one_cpu")
 def test_page_tells_what_happens(path: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     text = new = path.read_text()
     page = Page(tmp_path, executes_python=path in DOCS)

@@ -15,7 +15,7 @@ from dslc_runtime import safetensors
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install '.[torch]')")
 nn = torch.nn
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_cpu")]
 
 SOURCE = """
 layer block[D](x: float[N, D]) -> float[N, D] {

@@ -13,7 +13,7 @@ import dslc
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install '.[torch]')")
 F = torch.nn.functional
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_cpu")]
 
 FORMULAS = """
 model M(

@@ -13,7 +13,7 @@ import dslc
 
 nn, F = torch.nn, torch.nn.functional
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_cpu")]
 
 SOURCE = """
 from std.transformer import transformer_encoder

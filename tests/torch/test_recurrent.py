@@ -17,7 +17,7 @@ from dslc.source import SourceFile
 
 torch = pytest.importorskip("torch")
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_cpu")]
 
 N, T, WIDTH, H = 3, 6, 5, 4
 

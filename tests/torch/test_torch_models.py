@@ -24,7 +24,7 @@ from dslc.source import SourceFile
 
 nn, F = torch.nn, torch.nn.functional
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_cpu")]
 
 MODELS = Path(__file__).parents[2] / "examples" / "models"
 
