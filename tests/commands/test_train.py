@@ -73,6 +73,7 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(tiny, tmp_path, dslc) -> None:
     assert process.returncode == 130, told
     assert "--resume" in told
     assert "Traceback" not in told
+    # Few more than it came to: what is resumed needs no long run.
     epochs = max(map(int, re.findall(r"epoch (\d+)/", line + more))) + 4
     dslc(*train(tiny, out, epochs, "--resume"))
     dslc(*train(tiny, tmp_path / "whole", epochs))
