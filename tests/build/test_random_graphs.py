@@ -81,7 +81,7 @@ def arrays(function: Function, size: int) -> list[np.ndarray]:  # type: ignore[t
 
 
 @settings(
-    max_examples=25, deadline=None, derandomize=True, database=None,
+    max_examples=25, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
 @given(graphs())

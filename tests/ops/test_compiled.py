@@ -127,7 +127,7 @@ def compiled_function(name: str) -> Compiled:
 
 
 @pytest.mark.parametrize("name", GENERATED)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_generated_sizes(name: str, data: Any) -> None:
     sizes = st.sampled_from((0, 1, 2, 3, 7, 16, 17, 33, 65))

@@ -37,7 +37,7 @@ Draw = Callable[..., object]
 
 SIZE = st.integers(0, 5)
 SHAPE = st.lists(SIZE, max_size=3).map(tuple)
-quick = settings(max_examples=30, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=30, derandomize=True, database=None)
 
 
 def f32(*dims: int) -> TensorType:

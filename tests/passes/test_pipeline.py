@@ -164,7 +164,7 @@ def agree(before: Function, after: Function, size: int = 2) -> None:
         np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(functions())
 def test_every_pass_keeps_the_meaning(function: Function) -> None:
     for name, apply in FUNCTION_PASSES.items():
@@ -186,7 +186,7 @@ def as_program(function: Function) -> Program:
     return Program("P", (entry,), tuple(variables), (DimRange("N"),))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(functions(), st.integers(0, 2))
 def test_the_pipeline_keeps_the_meaning(function: Function, size: int) -> None:
     names = [param.name for param in function.params]

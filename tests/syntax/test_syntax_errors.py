@@ -49,13 +49,13 @@ def check_total(text: str) -> None:
 
 
 @given(st.text(max_size=200))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_text_is_read(text: str) -> None:
     check_total(text)
 
 
 @given(st.lists(st.sampled_from([*PIECES, "fn f() -> f32 {\n", "return x\n", "}\n"]), max_size=40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_tokens_are_read(pieces: list[str]) -> None:
     check_total("".join(pieces))
 
@@ -69,7 +69,7 @@ def test_any_tokens_are_read(pieces: list[str]) -> None:
         max_size=6,
     )
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_changed_programs_are_read(edits: list[tuple[int, int, str]]) -> None:
     text = EVERYTHING
     for place, length, piece in edits:
