@@ -114,6 +114,15 @@ def test_data_that_does_not_fit_is_told(tiny, tmp_path, dslc) -> None:
     assert "f32" in told
 
 
+def test_missing_data_is_told_before_anything_is_compiled(
+    tiny, tmp_path, dslc, monkeypatch
+) -> None:
+    monkeypatch.setattr("dslc.compile", lambda *args, **options: pytest.fail("it compiles"))
+    words = train(tiny, tmp_path / "run", 1)
+    words[words.index(tiny / "train.npz")] = tmp_path / "none.npz"
+    assert "there is no file" in dslc(*words, status=1).stderr
+
+
 def test_eval_of_an_artifact(artifact, tiny, dslc) -> None:
     text = dslc("eval", artifact, "--data", tiny / "test.npz").stdout
     trainer = dslc_runtime.Trainer(dslc_runtime.load(artifact))
