@@ -4,8 +4,8 @@ Two callables are never timed minutes apart: each round calls every one of them,
 neighbour or a clock change meets them all. Wall time; the process is pinned to as many cores as
 it has threads. A rest before each sample lets the threads of the callable before finish and go to
 sleep, on the cores of whoever is next: OpenMP's spin for some 7 ms after a call, JAX's work for
-some 5 ms after it. Then as many calls as the sample has wake this callable's threads, and bring
-what short calls need into the caches; long ones on one thread need none.
+some 5 ms after it. Then calls that are not timed wake this callable's threads, and bring what short
+calls need into the caches; long ones on one thread need none.
 
 A neighbour on the other half of a core takes up to half of its arithmetic, and more from whoever
 uses it well. A loop of multiply-adds, on each core in each round, tells how much of it all had. One
@@ -32,6 +32,8 @@ CLEAR = 0.8  # of the most bytes a second that memory was seen to give: it is le
 WAKING = 10  # measurements, 5 ms: a core that slept takes some 3 ms to be as fast as it gets
 MEMORY = 128 << 20  # bytes that are read: several times the largest caches
 REST = 0.02  # seconds
+SAMPLE = 2e-3  # seconds that a sample lasts at least, or the clock and the loop show in it
+WOKEN = 5e-3  # seconds of calls before a sample, where there are threads on other cores to wake
 PILOTS = 5  # short calls, of which the fastest tells how many a sample has
 
 
@@ -53,21 +55,24 @@ def race(
     callables: Mapping[str, Callable[[], object]], seconds: float = 6.0, least: int = 5
 ) -> dict[str, Timing]:
     """Times each callable in alternation for about `seconds` in all; at least `least` rounds."""
-    repeats = {}
+    repeats, waking = {}, {}
+    shared = len(os.sched_getaffinity(0)) > 1
     for name, call in callables.items():
         call()
-        # A sample lasts at least 2 ms, or the clock and the loop show in it. The first calls are
-        # slow by chance: who got fewer for it would be timed on a core that is still waking.
-        repeats[name] = max(1, int(0.002 / max(_fastest(call), 1e-7)))
-    shared = len(os.sched_getaffinity(0)) > 1
+        # The first calls are slow by chance: who got fewer for it would be timed on a core that is
+        # still waking.
+        fastest = max(_fastest(call), 1e-7)
+        repeats[name] = max(1, int(SAMPLE / fastest))
+        waking[name] = repeats[name] if repeats[name] > 1 else 0
+        if shared:
+            waking[name] = max(repeats[name], math.ceil(WOKEN / fastest))
     samples: dict[str, list[float]] = {name: [] for name in callables}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, samples.values())) < least:
         for name, call in callables.items():
             time.sleep(REST)
-            if shared or repeats[name] > 1:
-                for _ in range(repeats[name]):
-                    call()
+            for _ in range(waking[name]):
+                call()
             started = time.perf_counter()
             for _ in range(repeats[name]):
                 call()

@@ -7,7 +7,7 @@ Sizes are drawn log-uniformly from 1 to 2048, odd ones included; what takes more
 MiB is drawn again. Half of the products have a weight as their right side, the others two inputs.
 Peers: PyTorch eager, ONNX Runtime, OpenVINO, JAX (torch.compile runs single ops by the same
 libraries as eager). Prints the slowest shapes and writes all to `benchmarks/results/sweep.json`
-and `sweep.md`.
+and `sweep.md`; those of a part, beside the other shapes that are there of the same seed.
 """
 
 from __future__ import annotations
@@ -224,6 +224,7 @@ def main() -> None:
     shapes = [matmul(draw) for _ in range(args.matmuls)]
     shapes += [convolution(draw) for _ in range(args.convs)]
     shapes += [attention(draw) for _ in range(args.attentions)]
+    order = [shape.title for shape in shapes]
     number, parts = args.part
     shapes = shapes[len(shapes) * (number - 1) // parts : len(shapes) * number // parts]
     core, rows = Core(), []
@@ -237,11 +238,17 @@ def main() -> None:
                 f"(differs {worst:.0e})",
                 file=sys.stderr, flush=True,
             )  # fmt: skip
-    table = markdown(rows, args.seed)
-    print(table)
+    print(markdown(rows, args.seed))
     if args.output:
+        path = results_folder() / f"{args.output}.json"
+        found = json.loads(path.read_text()) if parts > 1 and path.exists() else {}
+        if (found.get("cpu"), found.get("seed")) == (cpu_name(), args.seed):
+            raced = {row["workload"] for row in rows}
+            others = [row for row in found["rows"] if row["workload"] in {*order} - raced]
+            rows = sorted([*others, *rows], key=lambda row: order.index(row["workload"]))
+        table = markdown(rows, args.seed)
         data = {"cpu": cpu_name(), "seed": args.seed, "rows": rows}
-        (results_folder() / f"{args.output}.json").write_text(json.dumps(data, indent=1) + "\n")
+        path.write_text(json.dumps(data, indent=1) + "\n")
         title = f"# {cpu_name()}, {args.threads} thread{'s' * (args.threads > 1)}"
         (results_folder() / f"{args.output}.md").write_text(f"{title}\n\n{table}")
 
