@@ -457,3 +457,23 @@ def test_damaged_files_give_a_clear_error(tmp_path: Path) -> None:
         except CompileError as error:
             codes.update(d.code for d in error.diagnostics)
     assert "E0501" in codes
+
+
+# --- elements put by index ------------------------------------------------------------------------
+
+
+def test_what_is_put_may_be_indexed_by_integers_of_32_bits_and_be_of_truth_values() -> None:
+    text = """
+    place (float[batch, 4] x, int32[batch, 2] i, float[batch, 2] u, bool[6] b, int64[n, 1] j,
+           bool[n] v) => (float[batch, 4] y, bool[6] z)
+    {
+      y = ScatterElements<axis = 1>(x, i, u)
+      z = ScatterND(b, j, v)
+    }
+    """
+    places = np.array([[3, -4], [1, 2], [0, -1]], np.int32)
+    truth = np.array([True, False, True, True, False, True])
+    compare(
+        model_of(text), normal(3, 4), places, normal(3, 2), truth, np.array([[0], [-2]]),
+        np.array([False, True]),
+    )  # fmt: skip

@@ -32,7 +32,7 @@ def scatter_elements(g: Writer, node: Node) -> Value:
     axis = node.axis(0, x.rank)
     if places.rank != x.rank or updates.rank != x.rank:
         raise Refused(f"its indices have {places.rank} dims, its data {x.rank}", "E0501")
-    places = g.atom(places)
+    places = g.atom(places if places.dtype == "i64" else g.cast(places, "i64"))
     text = ""
     for i, size in enumerate(x.dims):
         one = f"{places.text} % {factor_text(size)}"
