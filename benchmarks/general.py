@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 
 import numpy as np
 
-from benchmarks.run import Row, cpu_name, record
+from benchmarks.run import Row, rows_of, tell
 
 CASES = (("article CNN", (1, 32)), ("encoder 6 x 384", (1, 8)), ("ResNet-50", (1,)))
 
@@ -80,14 +78,9 @@ def main() -> None:
         return
     rows: list[Row] = []
     for threads in args.threads.split(","):
-        command = [sys.executable, "-m", "benchmarks.general", "--worker", threads]
-        command += ["--seconds", str(args.seconds)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        rows += [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    table = markdown(rows)
-    print(f"{cpu_name()}\n\n{table}")
-    if args.output:
-        record(args.output, rows, table)
+        words = ("--worker", threads, "--seconds", str(args.seconds))
+        rows += rows_of("benchmarks.general", *words)
+    tell(args.output, rows, markdown(rows))
 
 
 if __name__ == "__main__":

@@ -209,6 +209,20 @@ def record(name: str, rows: Sequence[Row], table: str) -> None:
     (results_folder() / f"{name}.md").write_text(f"# {cpu_name()}\n\n{told}\n\n{table}")
 
 
+def rows_of(module: str, *words: str) -> list[Row]:
+    """The rows that a benchmark's worker, a process of its own, prints as lines of JSON."""
+    command = [sys.executable, "-m", module, *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def tell(name: str, rows: Sequence[Row], table: str) -> None:
+    """Prints the table, and records it under a name."""
+    print(f"{cpu_name()}\n\n{table}")
+    if name:
+        record(name, rows, table)
+
+
 def joined(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
     """The new rows in the places of the old ones; those that are new to the table, at the end."""
     found = {(row["threads"], row["workload"]): row for row in (*old, *new)}

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from benchmarks.run import Row, cpu_name, joined, mean, record, recorded
+from benchmarks.run import Row, joined, mean, recorded, rows_of, tell
 
 LEAST = 2e-3  # seconds on one thread
 NAMES = {1: "one thread", 2: "two threads"}
@@ -76,15 +74,10 @@ def main() -> None:
     if args.worker:
         worker(args.seconds, [part for part in args.only.split(",") if part])
         return
-    command = [sys.executable, "-m", "benchmarks.scaling", "--worker", "--only", args.only]
-    command += ["--seconds", str(args.seconds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    words = ("--worker", "--only", args.only, "--seconds", str(args.seconds))
+    rows = rows_of("benchmarks.scaling", *words)
     rows = joined(recorded(args.output) if args.only and args.output else [], rows)
-    table = markdown(rows)
-    print(f"{cpu_name()}\n\n{table}")
-    if args.output:
-        record(args.output, rows, table)
+    tell(args.output, rows, markdown(rows))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.run import Row, cpu_name, joined, record, recorded
+from benchmarks.run import Row, joined, recorded, tell
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 MODELS = (
@@ -194,10 +194,7 @@ def main() -> None:
                 loaded_ = loaded(path, threads, args.runs)
             rows.append({"workload": name, "threads": threads, **built_, **loaded_})
     rows = joined(recorded(args.output) if args.only and args.output else [], rows)
-    table = markdown(rows)
-    print(f"{cpu_name()}\n\n{table}")
-    if args.output:
-        record(args.output, rows, table)
+    tell(args.output, rows, markdown(rows))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import ctypes
 import zlib
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import numpy as np
 
@@ -37,10 +38,7 @@ def crc32(data: memoryview) -> int:
 
 @cache
 def _fold() -> _Fold | None:
-    path = launcher.library()
-    if path is None:
-        return None
-    fold = ctypes.CDLL(str(path)).dslc_crc32_fold
-    fold.argtypes = (ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p)
-    found: _Fold = fold
-    return found
+    fold = launcher.native("dslc_crc32_fold")
+    if fold is not None:
+        fold.argtypes = (ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p)
+    return cast("_Fold | None", fold)

@@ -189,6 +189,12 @@ def library() -> Path | None:
     return built if compiler is not None and build(compiler, built) else None
 
 
+def native(name: str) -> Any:
+    """A function of the launcher's library for ctypes, without the GIL; None without a library."""
+    path = library()
+    return None if path is None else getattr(ctypes.CDLL(str(path)), name)
+
+
 def build(compiler: str, output: Path) -> bool:
     """Compiles the launcher to `output`, whole or not at all; false when the compiler fails."""
     temporary = output.with_name(f".{output.name}.{os.getpid()}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import numpy as np
 
@@ -32,11 +33,8 @@ def units(key: int, stream: int, step: int, first: int, count: int) -> Array | N
 
 @cache
 def _fill() -> _Fill | None:
-    path = launcher.library()
-    if path is None:
-        return None
-    fill = ctypes.CDLL(str(path)).dslc_philox_units
-    u32, u64 = ctypes.c_uint32, ctypes.c_uint64
-    fill.argtypes, fill.restype = (ctypes.c_void_p, u64, u32, u32, u64, u64), None
-    found: _Fill = fill
-    return found
+    fill = launcher.native("dslc_philox_units")
+    if fill is not None:
+        u32, u64 = ctypes.c_uint32, ctypes.c_uint64
+        fill.argtypes, fill.restype = (ctypes.c_void_p, u64, u32, u32, u64, u64), None
+    return cast("_Fill | None", fill)
