@@ -153,16 +153,24 @@ def test_panels_of_bf16(bits, m):
     check("NH", m, 70, 33, machine=Machine(vector_bits=bits))
 
 
-@pytest.mark.parametrize("bits", sorted({MACHINE.vector_bits, 128}))
+@pytest.mark.parametrize("bits", sorted({MACHINE.vector_bits, 128} - {256}))
 @pytest.mark.parametrize(("m", "n", "k"), [(15, 255, 28), (29, 500, 38), (300, 200, 25)])
 @pytest.mark.parametrize("kind", ["NN", "NT"])
 def test_panels_are_packed_ahead(kind, m, n, k, bits):
-    """255 columns: the last tile has as many vectors as the others, but not as many columns."""
-    machine = Machine(bits, tasks=2, l2_bytes=1024 if bits == 512 else 1 << 17)
+    """Where registers are many. 255 columns: the last tile has as many vectors as the others, but
+    not as many columns."""
+    machine = Machine(bits, tasks=2, l2_bytes=1024, arm=bits == 128)
     ahead = check(kind, m, n, k, machine=machine).ahead(k)
     assert ahead is not None
     assert ahead.copies == (kind[1] == "N")
     assert ahead.each * ahead.tiles * ahead.steps >= k * ahead.vectors
+
+
+@pytest.mark.parametrize(("kind", "tasks"), [("NN", 1), ("NT", 2), ("NP", 2)])
+def test_rows_meet_several_panels_before_the_next_ones(kind, tasks):
+    """Of ten whole panels four, four and two, and then what is left; or a share of them."""
+    plan = check(kind, 40, 170, 20, machine=Machine(256, tasks, l2_bytes=16 * 2 * 20 * 16 * 4))
+    assert plan.abreast == 4
 
 
 @pytest.mark.parametrize(("kind", "m", "k", "tasks", "blocks"), [
@@ -217,7 +225,8 @@ def test_panels_behind_the_cache_are_asked_for(monkeypatch, m, n, k):
 
 
 def test_panels_of_doubles_are_packed_ahead():
-    assert check("NN", 130, 170, 70, dtype="float64").sides == 2
+    machine = replace(MACHINE, vector_bits=128, arm=True) if MACHINE.vector_bits < 512 else MACHINE
+    assert check("NN", 130, 170, 70, dtype="float64", machine=machine).sides == 2
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(200, 130, 101), (5, 3000, 301), (3000, 20, 60)])

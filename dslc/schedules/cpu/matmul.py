@@ -211,6 +211,9 @@ def _columns_outside(run: _Run, where: Index, rows: list[_Range], columns: list[
     ahead = run.plan.ahead(run.steps)
     for vectors, first, last in columns:
         several = not is_int(vectors.count, 1)  # the last has fewer columns
+        if several and run.plan.abreast > 1:
+            _abreast(run, where, rows, (vectors, first, last))
+            continue
         if ahead is not None and several and run.packs:
             _packed_ahead(run, where, rows, (vectors, first, last), ahead)
             continue
@@ -264,6 +267,24 @@ def _packed_ahead(
                 beside = ahead.during(before + t - start, source, target)
                 _tile(run, where, row, group.height, block, side, beside)
             before = before + stop - start
+
+
+def _abreast(run: _Run, where: Index, rows: list[_Range], columns: _Range) -> None:
+    """Blocks of whole panels, several of them for a tile's rows before the next ones."""
+    plan, (vectors, first, last) = run.plan, columns
+    with loop(0, ceil_div(last - first, plan.abreast)) as number:
+        begin = T.bind(i64(first + number * plan.abreast))
+        end = T.bind(i64(smaller(begin + plan.abreast, last)))
+        if plan.source == "pack" and run.packs:
+            with loop(begin, end) as c:
+                block = _block(run, vectors, c)
+                _pack(run, where, block, _place(run, block, c - begin))
+        for group, start, stop in rows:
+            with loop(start, stop) as t:
+                row = T.bind(i64(t * group.height + group.start))
+                with loop(begin, end) as c:
+                    block = _block(run, vectors, c)
+                    _tile(run, where, row, group.height, block, _place(run, block, c - begin))
 
 
 def _place(run: _Run, block: _Block, side: Size) -> Size:

@@ -44,6 +44,7 @@ NEAR_MEMORY = 6 << 20  # bytes of panels that the L3 cache has for a core
 DEPTH = 320  # steps of K of a part of it: a panel and the rows of a tile stay in the L1 cache
 DEEP_ROWS = 128  # rows up to which parts of K pay, of those that aren't turned anyway
 LEAST_HIGH = 40  # rows that have to stay in the L2 cache, or they come from behind it
+LEAST_ABREAST = 4  # panels: shorter runs of results cost as much as single ones
 KEPT_BYTES = 4 << 20  # of all panels, if they are packed once for several blocks of rows
 SOME_K = 4096  # stands for a K that isn't known
 LANE_SUM = 8  # multiply-adds that take as long as a sum over lanes
@@ -59,8 +60,8 @@ class MatmulPlan:
     """How a matmul is run. `source`: where column vectors come from, "panels" (packed
     beforehand), "place" (b itself) or "pack" (scratch); "dots", "turned" (the same, of columns
     that are packed first) and "stream" are other kinds of tiles.
-    `along`: the axis that b lies in one piece along, "n" or "k"; `copies`: whether panels of it are
-    copied while others are multiplied.
+    `along`: the axis that b lies in one piece along, "n" or "k", if panels of it are packed, or
+    asked for, while others are multiplied.
     `split`: what the tasks share out: "batch", "rows" or "columns"; `least`: the work from which
     there are several. `parts`: of panels in which that many results lie side by side, `kept`
     columns of each (`n` counts all that there are in the panels); `passes`: over K, each for some
@@ -68,8 +69,9 @@ class MatmulPlan:
     that are multiplied by all columns before those below them are (0: all); `turned`: after they
     were turned into scratch, of an a that lies along M; `keeps`: by panels that the first of them
     left in scratch. `depth`: steps of K that all tiles of a block of rows go before the next ones,
-    with their sums in scratch (0: all). `far`: whether b comes from behind the L2 cache, and next
-    panels are asked for."""
+    with their sums in scratch (0: all). `abreast`: panels that a tile's rows meet before the next
+    rows do, for results beside each other. `far`: whether b comes from behind the L2 cache, and
+    next panels are asked for."""
 
     m: Size
     n: Size
@@ -91,8 +93,8 @@ class MatmulPlan:
     turned: bool = False
     keeps: bool = False
     depth: int = 0
+    abreast: int = 1
     far: bool = False
-    copies: bool = False
     along: str | None = field(default=None, repr=False)
 
     @property
@@ -173,16 +175,17 @@ class MatmulPlan:
 
     @property
     def sides(self) -> int:
-        """Panels that lie in scratch: all, or one that is packed while another is multiplied."""
+        """Panels that lie in scratch: all, those abreast, or one that is packed while another is
+        multiplied."""
         if self.keeps:
             return int(ceil_div(self.n, self.width))
         ahead = self.ahead(self.depth or self.k)
-        return 2 if ahead is not None and ahead.copies else 1
+        return 2 if ahead is not None and ahead.copies else self.abreast
 
     @property
     def asks(self) -> Asks | None:
         """What is asked for of the next panel while one is multiplied, if anything."""
-        if not self.far:
+        if not self.far or self.abreast > 1:
             return None
         k = self.depth or self.k
         return Asks(k // UNROLL, k * self.width, self.tiles // self.blocks)
@@ -195,7 +198,7 @@ class MatmulPlan:
         if self.source != "pack" or along is None or not known:
             return None
         tiles = self.tiles // self.blocks
-        made = Ahead(k, self.vectors, self.lanes, tiles, copies=self.copies)
+        made = Ahead(k, self.vectors, self.lanes, tiles, copies=along == "n")
         return made if made.pays and n >= PANELS * self.width else None
 
 
@@ -240,7 +243,7 @@ def _planned(
         m, n, k, tuple(batch), a.dtype, source, rows, vectors, lanes, split, tasks,
         least=machine.least_work,
         rows_outside=isinstance(b_bytes, int) and b_bytes * ITEMSIZE[a.dtype] <= machine.near_bytes,
-        along=_along(b),
+        along=_along(b) if machine.registers == 32 else None,
         turned=_is_turned(a, m, n, machine),
     )  # fmt: skip
     return plan
@@ -303,13 +306,10 @@ def _in_blocks(plan: MatmulPlan, machine: Machine, whole: bool = False) -> Matmu
     panel is asked for."""
     m, n, k, itemsize = plan.m, plan.n, plan.k, ITEMSIZE[plan.dtype]
     if machine.registers == 32:
-        return replace(plan, copies=plan.along == "n")
+        return plan
     depth = 0 if whole else _depth(plan, machine)
     plan = replace(plan, depth=depth, far=not whole and _is_far(plan, machine))
-    two = product([2, depth or k, plan.width, itemsize])
-    # Two panels that fill the L2 cache would be read from behind it, by each tile.
-    small = isinstance(two, int) and two <= machine.near_bytes
-    plan = replace(plan, copies=plan.along == "n" and small)
+    plan = replace(plan, abreast=1 if whole else _abreast(plan, machine))
     if not isinstance(m, int):
         return plan
     row = itemsize * (depth or (k if isinstance(k, int) and k else SOME_K))
@@ -337,6 +337,21 @@ def _depth(plan: MatmulPlan, machine: Machine) -> int:
     if near or not (FEW < m <= DEEP_ROWS or plan.turned) or n <= plan.width or k <= DEPTH:
         return 0
     return int(UNROLL * ceil_div(k, UNROLL * ceil_div(k, DEPTH)))
+
+
+def _abreast(plan: MatmulPlan, machine: Machine) -> int:
+    """Panels that a tile's rows meet one after the other: as many as half of what is near holds.
+    Down a single one each row of results is written in a piece of a line or two, on a page of its
+    own; where K is short these writes take longer than the sums. In a loop columns are taken to and
+    fro."""
+    n, k = plan.n, plan.depth or plan.k
+    known = isinstance(n, int) and isinstance(k, int) and k > 0
+    unlike = plan.source not in ("panels", "pack", "place") or plan.rows_outside or machine.repeated
+    if not known or unlike:
+        return 1
+    fit = machine.near_bytes // (2 * k * plan.width * ITEMSIZE[plan.dtype])
+    panels = max(1, n // plan.width)
+    return int(ceil_div(panels, ceil_div(panels, fit))) if fit >= LEAST_ABREAST else 1
 
 
 def _is_far(plan: MatmulPlan, machine: Machine) -> bool:

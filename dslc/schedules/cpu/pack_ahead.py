@@ -6,6 +6,8 @@ next one, a vector or two for some steps of theirs, and ask for what they will c
 Of one that lies in columns they only ask for the lines, since it has to be turned; of one that was
 packed before the call, too.
 
+Where registers are few, several panels are packed at once instead (`MatmulPlan.abreast`).
+
 Input: where the next panel lies and where it goes. Non-goals: columns beyond the last one
 (`pack.py` packs them, before they are multiplied).
 """
