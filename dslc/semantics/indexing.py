@@ -1,22 +1,23 @@
 """Indexing and slicing of tensors and tuples, as NumPy has it.
 
 Input: a value and the items in its `[ ]`. Output: the part of it. Ends of slices are clamped to the
-dim as NumPy clamps them; an index must provably be inside. One item may be an integer tensor, which
-gathers. Non-goals: static arguments (`statics.py`).
+dim as NumPy clamps them; an index must provably be inside. Integer tensors gather: several read at
+the positions that they make together. Non-goals: static arguments (`statics.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import Label
 from dslc.ir.core import Value
-from dslc.ir.dims import Dim, Poly, maximum, minimum
+from dslc.ir.dims import Dim, Poly, maximum, minimum, product
 from dslc.ir.types import is_integer
 from dslc.semantics import errors
 from dslc.semantics.context import Context, Mistake, Silent
-from dslc.semantics.operators import Operand, own
+from dslc.semantics.operators import Operand, broadcast, expand, own, to_tensor
 from dslc.semantics.values import BAD, Bad, Tensor, Thing, TupleOf, describe, show_type
 from dslc.source import Span
 from dslc.syntax import ast
@@ -67,43 +68,129 @@ def _static_end(ctx: Context, expr: ast.Expr | None) -> int | None:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _At:
+    """A dim of what a tensor of integers reads."""
+
+    indices: Tensor
+    span: Span
+
+
+_Slot = Literal["new", "kept"] | _At  # a dim of 1 that is new, one that is there, what is read
+
+
 def index(ctx: Context, tensor: Tensor, items: Sequence[ast.Item], span: Span) -> Tensor:
     """`x[items]`."""
     source = own(ctx, tensor, span)
-    spread = _spread_out(tensor, items, span)
     cuts: list[_Cut] = []
-    gather: tuple[int, Tensor, Span] | None = None
-    for axis, item in enumerate(spread):
+    slots: list[_Slot] = []  # of the dims that are left
+    for item in _spread_out(tensor, items, span):
+        if isinstance(item, ast.Argument) and _is_new(item):
+            slots.append("new")
+            continue
+        axis = len(cuts)
         dim = source.type.dims[axis]
         if item is None:
             cuts.append(_Cut(0, dim))
+            slots.append("kept")
         elif isinstance(item, ast.Slice):
             cuts.append(_slice(ctx, item, dim))
+            slots.append("kept")
         else:
             found = _item_value(ctx, item)
             if isinstance(found, Tensor):
-                if gather is not None:
-                    message = "only one item of an index may be a tensor"
-                    raise Mistake(errors.bad_index(message, item.span, ""))
-                gather = (axis, found, item.span)
                 cuts.append(_Cut(0, dim))
+                slots.append(_At(found, item.span))
             else:
                 cuts.append(_element(ctx, found, dim, item.span, tensor, axis))
-    value = _cut(ctx, source, cuts, span)
-    if gather is not None:
-        value = _gather(ctx, value, cuts, gather, span)
+    value = _arranged(ctx, _cut(ctx, source, cuts, span), slots, span)
     return ctx.tensor(value, span, "from an index")
+
+
+def _is_new(item: ast.Item) -> bool:
+    """Whether the item is NumPy's word for a new dim of 1."""
+    if not isinstance(item, ast.Argument) or item.name is not None:
+        return False
+    return isinstance(item.value, ast.Name) and item.value.name == "None"
+
+
+def _arranged(ctx: Context, value: Value, slots: Sequence[_Slot], span: Span) -> Value:
+    """`value` read at the tensors among the `slots`, with new dims of 1."""
+    places = [i for i, slot in enumerate(slots) if isinstance(slot, _At)]
+    if places:
+        axes = [sum(slot != "new" for slot in slots[:place]) for place in places]
+        together = places[-1] - places[0] == len(places) - 1
+        to = axes[0] if together else 0
+        at = [slot for slot in slots if isinstance(slot, _At)]
+        value, read = _gather(ctx, value, at, axes, to, span)
+        others: list[_Slot] = [slot for slot in slots if not isinstance(slot, _At)]
+        first = places[0] if together else 0
+        kept: list[_Slot] = ["kept"] * len(read)
+        slots = [*others[:first], *kept, *others[first:]]
+    if "new" not in slots:
+        return value
+    rest = iter(value.type.dims)
+    dims = tuple(1 if slot == "new" else next(rest) for slot in slots)
+    return ctx.emit("reshape", (value,), span, dims=dims)
+
+
+def _positions(ctx: Context, at: _At) -> Operand:
+    """The tensor as i64."""
+    value = own(ctx, at.indices, at.span)
+    if value.type.dtype != "i64":
+        value = ctx.emit("cast", (value,), at.span, dtype="i64")
+    return Operand(Tensor(value, at.indices.note, ctx.emission.builder), at.span)
+
+
+def _gather(
+    ctx: Context, value: Value, at: Sequence[_At], axes: Sequence[int], to: int, span: Span
+) -> tuple[Value, tuple[Dim, ...]]:
+    """`value` read at tensors, one for each of `axes`: their common dims, which are returned too,
+    stand where dim `to` stood."""
+    if len(at) == 1:
+        indices = own(ctx, at[0].indices, at[0].span)
+        return ctx.emit("gather", (value, indices), span, axis=to), indices.type.dims
+    # The dims become one, and so do the positions in them, each made to lie inside of its own.
+    rest = [axis for axis in range(value.type.rank) if axis not in axes]
+    perm = (*rest[:to], *axes, *rest[to:])
+    if perm != tuple(range(value.type.rank)):
+        value = ctx.emit("transpose", (value,), span, perm=perm)
+    dims, end = value.type.dims, to + len(axes)
+    flat: Value | None = None
+    for i, size in zip(
+        broadcast(ctx, "index by", [_positions(ctx, each) for each in at]), dims[to:end]
+    ):
+        i = _inside(ctx, i, size, span)
+        if flat is not None:
+            flat = ctx.emit("mul", (flat, _number(ctx, size, flat, span)), span)
+        flat = i if flat is None else ctx.emit("add", (flat, i), span)
+    assert flat is not None
+    merged = (*dims[:to], product(dims[to:end]), *dims[end:])
+    value = ctx.emit("reshape", (value,), span, dims=merged)
+    return ctx.emit("gather", (value, flat), span, axis=to), flat.type.dims
+
+
+def _inside(ctx: Context, i: Value, size: Dim, span: Span) -> Value:
+    """Positions from 0 on: negative ones count from the end, and none is outside."""
+    zero, last = _number(ctx, 0, i, span), _number(ctx, size - 1, i, span)
+    behind = ctx.emit("add", (i, _number(ctx, size, i, span)), span)
+    i = ctx.emit("select", (ctx.emit("lt", (i, zero), span), behind, i), span)
+    return ctx.emit("minimum", (ctx.emit("maximum", (i, zero), span), last), span)
+
+
+def _number(ctx: Context, number: Dim, like: Value, span: Span) -> Value:
+    return expand(ctx, to_tensor(ctx, number, "i64", span), like.type.dims, span)
 
 
 def _spread_out(
     tensor: Tensor, items: Sequence[ast.Item], span: Span
 ) -> list[ast.Slice | ast.Argument | None]:
-    """One item for each dim; None takes the whole dim."""
+    """One item for each dim, and those that make new ones; None takes the whole dim."""
     rank = tensor.type.rank
     dots = [i for i, item in enumerate(items) if isinstance(item, ast.Ellipsis)]
     if len(dots) > 1:
         raise Mistake(errors.bad_index("an index has one `...` at most", items[dots[1]].span, ""))
-    count = len(items) - len(dots)
+    count = len(items) - len(dots) - sum(map(_is_new, items))
     if count > rank:
         message = f"{count} indices for a tensor of {rank} dims"
         raise Mistake(errors.bad_index(message, span, tensor.told))
@@ -118,7 +205,7 @@ def _spread_out(
                 out.append(item)
             case _:
                 raise Mistake(errors.bad_index("this can't be an index", item.span, ""))
-    return out + [None] * (rank - len(out))
+    return out + [None] * (0 if dots else rank - count)
 
 
 def _item_value(ctx: Context, item: ast.Argument) -> int | Poly | Tensor:
@@ -204,17 +291,6 @@ def _cut(ctx: Context, value: Value, cuts: Sequence[_Cut], span: Span) -> Value:
     if len(kept) < len(cuts):
         value = ctx.emit("reshape", (value,), span, dims=kept)
     return value
-
-
-def _gather(
-    ctx: Context, value: Value, cuts: Sequence[_Cut], gather: tuple[int, Tensor, Span], span: Span
-) -> Value:
-    axis, indices, place = gather
-    position = axis - sum(c.drop for c in cuts[:axis])
-    if any(c.drop for c in cuts[axis:]):
-        message = "a whole number can't stand behind a tensor in an index"
-        raise Mistake(errors.bad_index(message, place, ""))
-    return ctx.emit("gather", (value, own(ctx, indices, place)), span, axis=position)
 
 
 def transposed(ctx: Context, tensor: Tensor, span: Span) -> Tensor:

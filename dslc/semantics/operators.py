@@ -387,7 +387,10 @@ def _check_inner(ctx: Context, operands: Sequence[Operand], a: Value, b: Value) 
         )
     message = f"cannot multiply the matrices {show_type(a.type)} and {show_type(b.type)}"
     notes = [f"the inner dims differ ({inner} and {outer})"]
-    help = f"transpose the right side: {operands[1].span.text}.T" if transposed else None
+    text = operands[1].span.text
+    help = f"transpose the right side: {text}.T" if transposed else None
+    if transposed and text.endswith(".T"):
+        help = f"leave `.T` out: {text.removesuffix('.T')}"
     raise Mistake(errors.op_mismatch("E0203", message, labels, notes, help))
 
 

@@ -63,6 +63,19 @@ FUNCTIONS: list[tuple[str, Callable[[Any], Any]]] = [
 ]
 
 
+INDICES = [
+    "x[:, i, j]", "x[:, k, j]", "x[i, :, j]", "x[:, i, None, :, j]", "x[:, 0, :, j]",
+    "x[:, 0, k, j]", "x[:, i, :, -1]", "x[..., None, 1:]", "x[:, None, ..., None]", "x[:, j, None]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_indices_by_tensors_and_new_dims(index: str) -> None:
+    i, j, k = np.array([0, -1, 2, 1]), np.array([2, 0, -3, 2]), np.array([[1], [-2]])
+    inputs = {"x": numbers(3, 3, 4, 5), "i": i, "j": j, "k": k}
+    check(index, inputs, lambda x, i, j, k: eval(index))
+
+
 @pytest.mark.parametrize(("function", "oracle"), FUNCTIONS, ids=[name for name, _ in FUNCTIONS])
 def test_functions(function: str, oracle: Callable[[Any], Any]) -> None:
     call = function if "|>" in function else f"x |> {function}"

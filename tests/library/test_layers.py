@@ -220,6 +220,8 @@ FUNCTIONS: list[tuple[str, tuple[int, ...], Callable[[Any], Any]]] = [
         IMAGE,
         lambda x: F.interpolate(x, scale_factor=(2, 3), mode="bilinear"),
     ),
+    ("roll[2, axis=1]", SEQUENCE, lambda x: x.roll(2, 1)),
+    ("roll[-9]", SEQUENCE, lambda x: x.roll(-9, -1)),
     ("extend[2, 3, axis=1]", SEQUENCE, lambda x: F.pad(x.mT, (2, 3), mode="reflect").mT),
     ("pad1d[2, 4]", SEQUENCE, lambda x: F.pad(x, (2, 4), mode="reflect")),
     ('pad1d[3, mode="circular"]', SEQUENCE, lambda x: F.pad(x, (3, 3), mode="circular")),

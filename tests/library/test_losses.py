@@ -69,6 +69,20 @@ def test_losses_of_classes(loss: str, oracle: Callable[..., Any]) -> None:
     check(loss, inputs, oracle, constant=("w",))
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_ctc(skip: bool) -> None:
+    label = np.array([[1, 1, 2, 3], [4, 2, 3, 0], [1, 2, 4, 1], [0, 0, 0, 0], [3, 3, 0, 0]])
+    steps, count = np.array([12, 10, 8, 12, 5 - 3 * skip]), np.array([4, 3, 4, 0, 2])
+    call = f"ctc[skip={str(skip).lower()}](log_softmax(x), label, steps, count)"
+    inputs = {"x": numbers(5, 12, 6), "label": label, "steps": steps, "count": count}
+
+    def oracle(x: Any, label: Any, steps: Any, count: Any) -> Any:
+        log_p = x.log_softmax(-1).transpose(0, 1)
+        return F.ctc_loss(log_p, label, steps, count, zero_infinity=skip)
+
+    check(call, inputs, oracle)
+
+
 def test_cross_entropy_of_every_pixel() -> None:
     label = np.random.default_rng(3).integers(0, 5, (2, 3, 4))
     check(
