@@ -266,6 +266,21 @@ def moved(b: Body) -> None:
     put(b, text, dims, x.dtype)
 
 
+def read_at_places(b: Body) -> None:
+    """At places made of numbers, so that what is nearest, or inside, hangs on rounding at no place
+    but by a rare accident."""
+    x = last(b)
+    if x is None or not all(map(is_number, x.dims[2:])) or int(x.dims[1]) < 2:
+        return
+    rng = b.rng
+    mode = rng.choice(["", ', mode="bilinear"', ', mode="bicubic"'])
+    padding = rng.choice(["zeros", "border", "reflection"])
+    corners = rng.choice(["true", "false"])
+    places = f"transpose[0, 2, 3, 1](1.3 * tanh({x.name}[:, 0:2] + 0.013))"
+    options = f'padding="{padding}", align_corners={corners}{mode}'
+    put(b, f"grid_sample[{options}]({x.name}, {places})", x.dims, x.dtype)
+
+
 def cast(b: Body) -> None:
     x = last(b)
     if x is not None:
@@ -319,5 +334,5 @@ def to_sequence(b: Body) -> None:
 
 STEPS = (
     *(convolution,) * 8, *(pool,) * 2, *(residual,) * 2, *(block,) * 2, transposed_convolution,
-    adaptive_pool, normed, pixelwise, joined, sliced, moved, cast, formula,
+    adaptive_pool, normed, pixelwise, joined, sliced, moved, cast, formula, read_at_places,
 )  # fmt: skip

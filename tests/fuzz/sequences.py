@@ -262,6 +262,31 @@ def formula(b: Body) -> None:
     )
 
 
+def by_index(b: Body) -> None:
+    """Read, or added up, at positions: some of them twice, behind the end, or counted from it."""
+    x = last(b)
+    if x is None:
+        return
+    n, t, d = x.dims
+    size, count = b.rng.randint(1, 9), b.rng.randint(1, 12)
+
+    def places(count: str) -> str:
+        step, low = b.rng.choice((1, 3, 7)), b.rng.choice((0, 0, 2))
+        return f"(arange[{count}]() * {step}) % {b.rng.randint(1, 12)} - {low}"
+
+    text, dims = b.rng.choice(
+        [
+            (f"segment_sum[{size}, axis=1]({x.name}, {places(t)})", (n, str(size), d)),
+            (f"segment_sum[{size}, axis=2]({x.name}, {places(d)})", (n, t, str(size))),
+            (f"take[axis=1]({x.name}, {places(str(count))})", (n, str(count), d)),
+            (f"{x.name}[:, ({places(str(size))})[:, None], {places(str(count))}]",
+             (n, str(size), str(count))),
+            (f"{x.name} - segment_sum[{size}, axis=1]({x.name}, {places(t)})[:, 0:1]", x.dims),
+        ]
+    )  # fmt: skip
+    put(b, text, dims, x.dtype)
+
+
 def to_row(b: Body) -> None:
     x = last(b)
     if x is None:
@@ -316,6 +341,6 @@ def to_sequence(b: Body) -> None:
 COMMON = (*(dense,) * 3, gated, normed, residual, residual, joined, sliced, cast, scaled)
 STEPS = (
     *COMMON, *(self_attention,) * 3, *(recurrent,) * 2, cross_attention, plain_attention,
-    plain_attention, encoder_layer, scanned, convolved, turned, formula,
+    plain_attention, encoder_layer, scanned, convolved, turned, formula, by_index, by_index,
 )  # fmt: skip
 ROWS = (*COMMON, *(pairs,) * 3, to_sequence)
