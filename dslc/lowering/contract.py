@@ -365,9 +365,11 @@ def _plan_over_planes(anchor: Eqn, machine: Machine, size: Sizes, flat: bool) ->
             picked, 0, picked.tasks, lambda e, _: emit_picked(picked, image, weights, e)
         )
     plan = plan_planes(sized, dtype, machine, flat)
+    ahead = None if size.task is None else _ahead(size.task)
     return _Planned(
-        plan, plan.scratch_bytes, plan.tasks, lambda e, s: emit_planes(plan, image, weights, e, s)
-    )
+        plan, plan.scratch_bytes, plan.tasks,
+        lambda e, s: emit_planes(plan, image, weights, e, s, ahead),
+    )  # fmt: skip
 
 
 def _is_by_plane(group: Group) -> bool:

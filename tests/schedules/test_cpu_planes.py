@@ -10,6 +10,7 @@ from harness import MACHINE, compile_body, guarded
 from test_cpu_conv2d import arrays, close, dense, forward, shape, terms
 from tvm.tirx.script import builder as T
 
+from dslc.schedules.cpu import plane_tile
 from dslc.schedules.cpu.contract import Machine, Operand
 from dslc.schedules.cpu.plane_tile import takes_planes
 from dslc.schedules.cpu.planes import emit_planes, plan_planes
@@ -138,6 +139,23 @@ def test_planes_from_end_to_end():
     assert (plan.streams, plan.even, plan.tasks) == (True, False, 2)
     x, w, _ = arrays(conv)
     close(run(conv, x, w, machine), forward(x, w, conv), terms(conv))
+
+
+def test_what_memory_would_wait_for_is_asked_for(monkeypatch):
+    """Of narrow vectors: the strip behind, by two tiles of channels, and places of results."""
+    monkeypatch.setattr(plane_tile, "FAR", 1)
+    conv = shape(batch=2, height=31, width=70, channels=3, out_channels=8, stride=(2, 2))
+    machine = Machine(256, tasks=2, repeated=True, l2_bytes=1 << 14)
+    plan = plan_planes(conv, "float32", machine, flat=False)
+    assert (plan.asks_behind, plan.strips > 1, plan.channels) == (True, True, 4)
+    places = []
+
+    def emit(plan, image, w, epilogue, scratch):
+        emit_planes(plan, image, w, epilogue, scratch, places.append)
+
+    x, w, _ = arrays(conv)
+    close(run(conv, x, w, machine, flat=False, emit=emit), forward(x, w, conv), terms(conv))
+    assert places
 
 
 @pytest.mark.parametrize("groups", [1, 2])

@@ -79,7 +79,7 @@ def copy_planes(
     """Emits the copy of a strip to scratch[start..] and gives its view."""
     shape, (downs, acrosses) = plan.shape, plan.phases
     size = plan.phase_elements
-    view = PlaneView(scratch.buffer, start, plan.planes * size, size, plan.pitch, 1)
+    view = PlaneView(scratch.buffer, start, plan.channel_elements, size, plan.pitch, 1)
     above = T.bind(strip * plan.strip)
     with loop(0, shape.group_channels) as c:
         channel = T.bind(group * shape.group_channels + c)
@@ -154,8 +154,8 @@ def _copy_row(row: _Row) -> None:
         with loop(blocks[0], blocks[-1] + 1) as block:
             at = T.bind(address(row.begin + first, (block, span)))
             if plan.far:
-                for k in range(step):
-                    prefetch(row.x.buffer[at + (k * lanes + ahead)], NEAR)
+                for start in range(0, span, plan.line):
+                    prefetch(row.x.buffer[at + (start + ahead)], NEAR)
             vectors = [
                 vector_at(row.x.buffer, at + k * lanes, lanes) if found == 1
                 else _edge(row, at, first + blocks[0] * span, k)

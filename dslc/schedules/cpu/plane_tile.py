@@ -25,11 +25,12 @@ NARROW_STEP, HELD = 6, 1 << 15
 COPIED = 3  # cycles of a vector that is copied
 PANEL = 1 << 19  # bytes of gathered pixels that lie in a cache near a core
 FAR = 1 << 20  # bytes of an image that no cache near a core holds
+SPARSE = 24  # multiply-adds for each pixel of an image, with which it comes later than it is used
 FEW, LONG = 5, 512  # channels of results, and pixels, of planes that are read from end to end
 SUMS = 4096  # of a strip of them
 PACKED, PAGES = 4, 32  # tiles that read the same pixels, and channels, from which these are packed
 RUNS = 4 << 20  # bytes of results from which on memory wants long runs
-WIDE = 64  # bytes of a vector
+WIDE = 64  # bytes of a vector, and of a cache line
 BYTES = {"float32": 4, "float64": 8}  # of what it takes
 
 # Of an input's vectors (phase, row, column): the (row of the tile, tap) of the results that see it.
@@ -125,6 +126,20 @@ class PlanesPlan:
         return self.flat and not self.copies and self.far and not self.packs
 
     @property
+    def asks_behind(self) -> bool:
+        """Whether the strip behind one, and places of results, are asked for while tiles are
+        multiplied: memory would wait meanwhile. Measured with narrow vectors alone."""
+        shape = self.shape
+        products = shape.group_out_channels * _taps_of(shape)
+        few = products <= SPARSE * shape.stride[0] * shape.stride[1]
+        return self.is_narrow and self.copies and not self.flat and self.far and few
+
+    @property
+    def line(self) -> int:
+        """Elements of a cache line."""
+        return WIDE // BYTES[self.dtype]
+
+    @property
     def packs(self) -> bool:
         """Whether the pixels of a tile are copied beside each other before all channels of results
         are made of them. In place each channel's lie on another page, for each tile again. Measured
@@ -210,7 +225,14 @@ class PlanesPlan:
     @property
     def copied_elements(self) -> int:
         """Of a strip's phases."""
-        return self.shape.group_channels * self.planes * self.phase_elements
+        return self.shape.group_channels * self.channel_elements
+
+    @property
+    def channel_elements(self) -> int:
+        """From one channel of the copy to the next: of narrow vectors an odd number of lines, so
+        that not all channels of a pixel lie in the same lines of a cache."""
+        size = self.planes * self.phase_elements
+        return (-(-size // self.line) | 1) * self.line if self.is_narrow else size
 
     @property
     def gathered_elements(self) -> int:

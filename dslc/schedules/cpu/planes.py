@@ -23,7 +23,7 @@ Non-goals: images whose height and width are not known, spread images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tvm import tirx
@@ -32,6 +32,7 @@ from tvm.tirx.script import builder as T
 from dslc.diagnostics import InternalError
 from dslc.schedules.cpu.contract import (
     ITEMSIZE,
+    Ahead,
     Epilogue,
     Expr,
     Machine,
@@ -93,6 +94,8 @@ class _Run:
     first: Expr  # of the results' rows, or flat: pixels, that is the strip's
     left: Size  # how many of them the strip has
     packed: Operand | None = None  # where pixels are packed
+    behind: Operand | None = None  # [channel][row][column] that the item behind begins with
+    ahead: Ahead | None = None  # asks for the place of a result
 
 
 _Columns = tuple[int, Expr, Size, Size]  # the last fields of a tile
@@ -152,11 +155,13 @@ def _least_strips(shape: ConvShape, tasks: int) -> int:
 
 
 def emit_planes(
-    plan: PlanesPlan, x: Operand, w: Operand, epilogue: Epilogue, scratch: Operand | None = None
-) -> None:
+    plan: PlanesPlan, x: Operand, w: Operand, epilogue: Epilogue, scratch: Operand | None = None,
+    ahead: Ahead | None = None,
+) -> None:  # fmt: skip
     """Emits the kernel's body; x is [batch, channels, height, width]. The epilogue's index is
     (image, output channel, row, column); `plan.flat`: the column counts a whole plane. `scratch`
-    (rank 1) holds `plan.scratch_bytes` bytes."""
+    (rank 1) holds `plan.scratch_bytes` bytes. `ahead` is called at the beginning of a tile, for the
+    results of a later one, if `plan.asks_behind`."""
     shape = plan.shape
     extents = (shape.batch, shape.groups, plan.strips)
     dtype, size = plan.dtype, plan.accumulators * plan.lanes
@@ -180,11 +185,23 @@ def emit_planes(
                 start = T.bind(address(scratch.offset, (task, plan.task_elements)))
                 packed = replace(scratch, offset=start)
             first, left = _part(plan, strip)
-            _strip(_Run(
+            run = _Run(
                 plan, view, w, epilogue, accumulators, results, image, group, first, left, packed
-            ))  # fmt: skip
+            )  # fmt: skip
+            if plan.asks_behind:
+                run = replace(run, behind=_behind(plan, x, item, extents), ahead=ahead)
+            _strip(run)
 
     run_tasks(plan.tasks, shape.work, body)
+
+
+def _behind(plan: PlanesPlan, x: Operand, item: Expr, extents: Sequence[Size]) -> Operand:
+    """The rows of the image that only the item behind this one copies; of the last one its own."""
+    last = i64(product(extents) - 1)
+    image, group, strip = unflatten(T.bind(i64(smaller(item + 1, last))), extents)
+    row = strip * (plan.strip * plan.shape.stride[0])
+    begin = T.bind(x.at(image, group * plan.shape.group_channels, row, i64(0)))
+    return Operand(x.buffer, plan.dtype, x.strides[1:], begin)
 
 
 def _streams(
@@ -308,9 +325,13 @@ def _compute(run: _Run, tile: _Tile) -> None:
     first = run.group * shape.group_out_channels + tile.channel
     weights = T.bind(run.w.at(first, i64(0), i64(0), i64(0)))
 
+    if run.ahead is not None:
+        _ask_results(run, tile, run.ahead)
     seen = (0, kh) if plan.flat else seen_rows(shape, run.first + tile.row, plan.rows)
 
     def channel(c: Expr, part: int) -> None:
+        if run.behind is not None:
+            _ask_behind(run, tile, run.behind, c)
         base = T.bind(address(origin, (c, run.view.channel)))
         at = T.bind(address(weights, (c, kh * kw)))
         if not plan.rolled:
@@ -336,6 +357,28 @@ def _compute(run: _Run, tile: _Tile) -> None:
     for c in range(whole * together, shape.group_channels):
         channel(i64(c), 0)
     _add_up(run, tile, sets)
+
+
+def _ask_behind(run: _Run, tile: _Tile, behind: Operand, channel: Expr) -> None:
+    """Of an input channel of the strip behind, the lines that will be copied for the tile's place;
+    a part of them, where several tiles have the channels of results of a place."""
+    plan, (sh, sw) = run.plan, run.plan.shape.stride
+    across = ceil_div(tile.vectors * plan.lanes * sw, plan.line)
+    tiles = ceil_div(plan.shape.group_out_channels, plan.channels)
+    for number in range(ceil_div(plan.rows * sh * across, tiles)):
+        line = number if tiles == 1 else number * tiles + div(tile.channel, plan.channels)
+        row, column = tile.row * sh + div(line, across), rem(line, across) * plan.line
+        prefetch(behind.buffer[behind.at(channel, row, tile.column * sw + column)], NEAR)
+
+
+def _ask_results(run: _Run, tile: _Tile, ahead: Ahead) -> None:
+    """For the places of the results of the tile behind the next one."""
+    plan, width = run.plan, tile.vectors * run.plan.lanes
+    first = run.group * plan.shape.group_out_channels + tile.channel
+    for o in range(tile.channels):
+        for r in range(plan.rows):
+            for j in range(2 * width, 3 * width, plan.line):
+                ahead((run.image, first + o, run.first + tile.row + r, tile.column + j))
 
 
 def _sets(plan: PlanesPlan, tile: _Tile) -> int:
