@@ -45,6 +45,7 @@ from dslc.schedules.cpu.contract import (
     Panels,
     Size,
     prefetch,
+    unflatten,
 )
 from dslc.schedules.cpu.conv2d import emit_conv2d, plan_conv2d
 from dslc.schedules.cpu.conv2d_weight import (
@@ -77,6 +78,7 @@ from dslc.schedules.cpu.winograd_weight import (
 )
 
 FAR = 1_000_000  # elements that are no longer in a core's caches when they are read
+BEHIND_L2 = 1 << 16  # elements that are no longer in the nearest ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +181,15 @@ def _epilogue(task: Task, anchor: Eqn) -> Epilogue:
     return finish
 
 
-def _ahead(task: Task) -> Ahead | None:
+def _ahead(task: Task, far: int = FAR) -> Ahead | None:
     """Asks for what the group reads at an index beside the contraction, and for where it writes: a
-    tile has some bytes of each pixel, which the hardware doesn't foresee. None if they are near."""
+    tile has some bytes of each pixel, which the hardware doesn't foresee. None if results are less
+    than `far` elements."""
     group, k = task.group, task.k
     values = [value for value in group.inputs if value in group.pointwise]
     values += [value for value in group.outputs if value.type.dims == group.dims]
     size = group.outputs[0].type.size
-    if isinstance(size, int) and size < FAR:
+    if isinstance(size, int) and size < far:
         return None
 
     def ask(index: tuple[Expr, ...]) -> None:
@@ -261,9 +264,18 @@ def _plan_packed_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     plan = chosen(plan_matmul(left, panels, size(m), size(n), inner, machine), machine)
     scratch = plan.scratch_bytes(inner)
     turn = size.turn
+    ahead = _results_ahead(size, machine)
     return _Planned(
-        plan, scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, panels, e, s, turn)
+        plan, scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, panels, e, s, turn, ahead)
     )
+
+
+def _results_ahead(size: Sizes, machine: Machine) -> Callable[..., None] | None:
+    """What a tile of a product asks for at (row, column): low tiles have a line of each row."""
+    if size.task is None or machine.registers == 32:
+        return None
+    ask = _ahead(size.task, BEHIND_L2)
+    return None if ask is None else lambda *index: ask(index)
 
 
 def _plan_parts(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
@@ -336,12 +348,42 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
             wide, wide.scratch_bytes, wide.tasks,
             lambda e, s: emit_spread(wide, image, panels, e, s),
         )  # fmt: skip
+    # Tiles of few pixels: those of one row often come out lower.
+    if shape.is_product and machine.registers < 32:
+        return _plan_pixels(shape, image, panels, machine, size)
     plan = chosen(plan_conv2d(shape, dtype, lanes, machine), machine)
     ahead = None if size.task is None else _ahead(size.task)
     return _Planned(
         plan, plan.scratch_bytes, plan.tasks,
         lambda e, s: emit_conv2d(plan, image, panels, e, s, ahead),
     )  # fmt: skip
+
+
+def _plan_pixels(
+    shape: ConvShape, image: Operand, panels: Panels, machine: Machine, size: Sizes
+) -> _Planned:
+    """The convolution as a product, of all pixels by weights."""
+    pixels = (shape.batch, *shape.out)
+    left = replace(image, strides=image.strides[-2:])
+    plan = plan_matmul(
+        left, panels, product(pixels), shape.out_channels, shape.channels, machine
+    )  # fmt: skip
+    plan = chosen(plan, machine)
+
+    ask = _results_ahead(size, machine)
+
+    def emit(epilogue: Epilogue, scratch: Operand | None) -> None:
+        def of_pixel(index: tuple[Expr, ...], total: Expr) -> None:
+            row, channel = index
+            epilogue((*unflatten(row, pixels), channel), total)
+
+        def ahead(row: Expr, channel: Expr) -> None:
+            if ask is not None:
+                ask(*unflatten(row, pixels), channel)
+
+        emit_matmul(plan, left, panels, of_pixel, scratch, ahead=ahead)
+
+    return _Planned(plan, plan.scratch_bytes(shape.channels), plan.tasks, emit)
 
 
 def _plan_over_planes(anchor: Eqn, machine: Machine, size: Sizes, flat: bool) -> _Planned | None:

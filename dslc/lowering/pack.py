@@ -55,6 +55,7 @@ from dslc.ops.windows import ConvAttrs, ConvInputGradientAttrs
 from dslc.ops.winograd import WinogradAttrs, conv2d_winograd
 
 Pair = tuple[int, int]
+COPIED = 64  # output channels from which a copy of the image takes little beside the product
 LONG = 8  # vectors in a column that is worth a sum over lanes
 
 
@@ -224,6 +225,12 @@ def _convolved(
 ) -> Value:
     """The convolution with its weights packed, by Winograd's way or Strassen's where that is
     quicker."""
+    if _skips_pixels(w, attrs, cpu):
+        down, across = attrs.stride
+        x = cast(
+            Value, slice_(b, x, starts=(0,) * 4, stops=x.type.dims, steps=(1, down, across, 1))
+        )
+        attrs = replace(attrs, stride=(1, 1))
     if fixed and _by_strassen(x, w, attrs, cpu):
         sums = summed(b, pack(b, w, 1, cpu))
         return b.emit(conv2d_strassen, (x, sums), StrassenAttrs(attrs.stride))[0]
@@ -241,6 +248,15 @@ def _convolved(
     step = attrs.stride[0]
     made = WinogradAttrs(attrs.channels, tile, attrs.padding, step)
     return b.emit(conv2d_winograd, (x, transformed(b, pack(b, w, 1, cpu), tile, step)), made)[0]
+
+
+def _skips_pixels(w: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:
+    """Whether it is a product once the pixels that count lie side by side, and that is worth a
+    copy."""
+    plain = PackedConvAttrs(attrs.channels, stride=attrs.stride)
+    if cpu.bits >= 512 or attrs != plain or attrs.stride == (1, 1) or w.type.dims[2:] != (1, 1):
+        return False
+    return attrs.channels >= COPIED
 
 
 def _by_strassen(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:

@@ -36,6 +36,7 @@ from dslc.ops.strassen import RIGHT
 INTO = 4
 BACK = 5
 FROM_MEMORY = 6  # bytes a cycle that weights come with while products run
+WIDE = 16  # lanes; lower tiles of narrow vectors wait for the L2 cache, and gain nothing (measured)
 WORTH = 0.95  # of the plain product's time
 ROWS = 96  # of a plain product, at least: fewer wait for seven quarters of the weights
 MOVES: tuple[Op, ...] = (reshape, relabel, transpose, slice_)
@@ -53,7 +54,7 @@ class Product:
 def pays(given: Product, lanes: int, width: int) -> bool:
     """Whether it is quicker; `width`: of a panel of weights."""
     rows, k, n = given.rows, given.channels, given.out_channels
-    if not isinstance(rows, int) or rows < 2 or k % (2 * lanes) or n % (2 * width):
+    if lanes < WIDE or not isinstance(rows, int) or rows < 2 or k % (2 * lanes) or n % (2 * width):
         return False
     vectors = n // lanes
     plain = rows * k * vectors

@@ -26,7 +26,7 @@ from dslc.ops.strassen import (
 )
 from dslc.source import SourceFile
 
-TARGET = Target("test", "cpu", "x86-64-v3", (), 256, 1)
+TARGET = Target("test", "cpu", "x86-64-v4", (), 512, 1)
 NET = """
 model Net(x: f32[N, 256, 28, 28]) -> f32[N, 512, 7, 7] {
     y = x |> max_pool2d[2] |> first: conv2d[256, kernel=1] |> relu
@@ -57,6 +57,7 @@ train Net {
 )
 def test_the_quicker_way_is_chosen(product: Product, chosen: bool) -> None:
     assert pays(product, lanes=16, width=32) == chosen
+    assert not pays(product, lanes=8, width=16)
 
 
 def test_seven_products_make_the_whole() -> None:

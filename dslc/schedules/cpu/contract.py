@@ -42,6 +42,7 @@ Ahead = Callable[[Index], None]
 Choice = tuple[tuple[str, int], ...]
 
 ITEMSIZE = {"float32": 4, "float64": 8, PAIRS: 4}
+LINE_BYTES = 64  # of a cache
 
 
 @dataclass(frozen=True, slots=True)

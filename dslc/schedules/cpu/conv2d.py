@@ -24,6 +24,7 @@ from tvm.tirx.script import builder as T
 from dslc.diagnostics import InternalError
 from dslc.schedules.cpu.contract import (
     ITEMSIZE,
+    LINE_BYTES,
     Ahead,
     Epilogue,
     Expr,
@@ -68,7 +69,6 @@ from dslc.schedules.cpu.register_tile import (
 )
 from dslc.schedules.cpu.split import split
 
-LINE_BYTES = 64  # of a cache
 UNROLLED = 64  # steps of a whole reduction up to which its kernel positions are written out
 
 
@@ -126,9 +126,7 @@ class ConvPlan:
     @property
     def pointwise(self) -> bool:
         """Whether tiles lie in memory one behind the other, and a reduction has some steps."""
-        shape = self.shape
-        plain = (shape.kernel, shape.stride, shape.groups) == ((1, 1), (1, 1), 1)
-        return plain and not shape.is_padded and shape.channels >= 4 * UNROLL
+        return self.shape.is_product and self.shape.channels >= 4 * UNROLL
 
     @property
     def scratch_bytes(self) -> Size:

@@ -79,6 +79,12 @@ class ConvShape:
         ) or self.input_dilation != (1, 1)
 
     @property
+    def is_product(self) -> bool:
+        """Whether it is a product of all pixels, one behind the other, by weights."""
+        plain = (self.kernel, self.stride, self.groups) == ((1, 1), (1, 1), 1)
+        return plain and not self.is_padded
+
+    @property
     def rows_seen(self) -> float:
         """The part of the kernel's rows, of all rows of results, that see pixels, not padding; 1 if
         the height isn't known."""

@@ -32,6 +32,8 @@ from tvm.tirx.script import builder as T
 from dslc.diagnostics import InternalError
 from dslc.schedules.cpu import dot_tile, row_stream
 from dslc.schedules.cpu.contract import (
+    ITEMSIZE,
+    LINE_BYTES,
     Epilogue,
     Expr,
     Index,
@@ -87,8 +89,8 @@ def emit_matmul(
 
     `scratch` (rank 1) holds `plan.scratch_bytes` bytes; its stride is 1. `turn`: of a kernel in a
     loop, the number of the step. Every other one goes through the columns backwards: it begins
-    with what the step before has left in the cache, which all of b may be too large for. `ahead`:
-    of a product of parts, asks for what the epilogue at (row, column) will read.
+    with what the step before has left in the cache, which all of b may be too large for. `ahead`
+    asks for what the epilogue at (row, column) will touch.
     """
     rows, columns = split(plan.m, plan.rows), _column_groups(plan)
     tiles = [Tile(r.height, c.height, plan.lanes, plan.dtype) for r in rows for c in columns]
@@ -420,9 +422,10 @@ def _tile(
         row_stream.finish(tile, run.registers, block.columns,
                           lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
         return
-    if plan.parts > 1 and run.ahead is not None:
+    if run.ahead is not None:
+        step = max(plan.lanes, LINE_BYTES // ITEMSIZE[plan.dtype])
         for i in range(height):
-            for columns in range(0, tile.columns // plan.parts, plan.lanes):
+            for columns in range(0, tile.columns // plan.parts, step):
                 run.ahead(row + i, div(first, plan.parts) + columns)
     each = block.vectors // plan.passes
     for begin in range(0, block.vectors, each):
