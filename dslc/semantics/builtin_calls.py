@@ -116,7 +116,17 @@ def _operand_values(ctx: Context, surface: Surface, operands: Sequence[Operand])
     dtype = operators.literal_dtype(operands) if operands else "f32"
     if operands and not any(isinstance(o.thing, Tensor) for o in operands):
         dtype = "f32" if surface.name in _FLOAT_FUNCTIONS else dtype
-    return [operators.to_tensor(ctx, o.thing, dtype, o.span) for o in operands]
+    names = (*surface.args, *("",) * len(operands))
+    return [
+        operators.to_tensor(ctx, o.thing, "i64" if _is_place(name, o.thing) else dtype, o.span)
+        for name, o in zip(names, operands)
+    ]
+
+
+def _is_place(name: str, thing: Thing) -> bool:
+    """Whether a number says where, which has nothing to do with what stands there."""
+    is_whole = isinstance(thing, int | Poly) and not isinstance(thing, bool)
+    return is_whole and name in ("at", "indices", "segments")
 
 
 _FLOAT_FUNCTIONS = frozenset(

@@ -80,7 +80,8 @@ def _fill(
             thing, place = left.pop(0)
             out[param.name] = _plain(ctx, param, thing, place, signed)
         elif param.required:
-            example = f"write {surface.name}[{param.name}=...]"
+            before = "..., " * bool(positional)
+            example = f"write {surface.name}[{before}{param.name}=...]"
             raise Mistake(errors.missing_static(what, param.name, span, help or example))
         else:
             out[param.name] = param.default

@@ -59,6 +59,7 @@ FUNCTIONS: list[tuple[str, Callable[[Any], Any]]] = [
     ("logsumexp[axis=1]", lambda x: x.logsumexp(1)),
     ("normalize", lambda x: F.normalize(x, dim=-1)),
     ("normalize[axis=1]", lambda x: F.normalize(x, dim=1)),
+    ("x |> put[axis=2](x[:, :, 0:2], 3)", lambda x: x.slice_scatter(x[:, :, :2], 2, 3, 5)),
     ("(0.3 * x) |> clamp[-0.9, 0.9] |> erfinv", lambda x: (0.3 * x).clamp(-0.9, 0.9).erfinv()),
 ]
 
