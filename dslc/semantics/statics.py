@@ -184,6 +184,8 @@ def _wrong_kind(ctx: Context, what: str, kind: str, thing: Thing, span: Span) ->
         help = f"write {int(thing)}" if whole else "// divides whole numbers"
     elif kind == "bool" and thing in (0, 1):
         help = f"write {'true' if thing else 'false'}"
+    elif kind == "bool" and isinstance(thing, int | Poly):
+        help = "what comes in has its own sizes: give only those of the result"
     elif kind == "fn" and isinstance(thing, str) and _is_callable(ctx, thing):
         help = f"hand in the function itself, without quotes: {thing}"
     return errors.static_kind(what, KINDS[kind], describe(thing), span, help)
