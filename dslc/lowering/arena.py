@@ -211,8 +211,9 @@ def _dim(counts: Counts, units: Sequence[Monomial]) -> Dim:
 
 
 def _pack(items: list[_Item], units: Sequence[Monomial]) -> None:
-    """Places the items. The first orders are by size, now and for large dims, and by time; the next
-    ones put the item first that is on top of all."""
+    """Places the items. The first orders are by size, now and for large dims, by time, and those of
+    the largest live set before all others; the next ones put the item first that is on top of all.
+    """
     samples = [[_number(_dim((1,), [unit]), n) for unit in units] for n in _SAMPLES]
     *_, usual = samples
     least = [_most_live(items, values) for values in samples]
@@ -224,11 +225,14 @@ def _pack(items: list[_Item], units: Sequence[Monomial]) -> None:
     def by_size(item: _Item) -> tuple[int, int]:
         return -_worth(item.size, usual), item.block.first
 
+    step, _ = largest_live_set(item.block for item in items)
+    fullest = {item for item in items if item.block.first <= step <= item.block.last}
     orders = [
         sorted(items, key=by_size),
         sorted(items, key=lambda i: (tuple(-count for count in reversed(i.size)), i.block.first)),
         sorted(items, key=lambda i: (i.block.first - i.block.last, *by_size(i))),
         sorted(items, key=lambda i: i.block.first),
+        sorted(items, key=lambda i: (i not in fullest, i.block.first - i.block.last, *by_size(i))),
     ]
     best = float("inf")
     kept: list[tuple[_Item, Counts]] = []
