@@ -258,24 +258,34 @@ def _most(dim: Dim, machine: Machine) -> int | None:
 
 def _plan_packed_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     a, w = anchor.inputs
-    m, n = anchor.outputs[0].type.dims
-    left, inner = size.operand(a), size(a.type.dims[1])
+    m, n = map(size, anchor.outputs[0].type.dims)
     panels = Panels(size.buffer(w), _dtype(w), cast(int, w.type.dims[2]))
-    plan = chosen(plan_matmul(left, panels, size(m), size(n), inner, machine), machine)
-    scratch = plan.scratch_bytes(inner)
-    turn = size.turn
-    ahead = _results_ahead(size, machine)
-    return _Planned(
-        plan, scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, panels, e, s, turn, ahead)
-    )
+    return _plan_panels(size.operand(a), panels, (m,), n, size(a.type.dims[1]), machine, size)
 
 
-def _results_ahead(size: Sizes, machine: Machine) -> Callable[..., None] | None:
-    """What a tile of a product asks for at (row, column): low tiles have a line of each row."""
-    if size.task is None or machine.registers == 32:
-        return None
-    ask = _ahead(size.task, BEHIND_L2)
-    return None if ask is None else lambda *index: ask(index)
+def _plan_panels(
+    left: Operand, panels: Panels, rows: tuple[Size, ...], columns: Size, inner: Size,
+    machine: Machine, size: Sizes,
+) -> _Planned:  # fmt: skip
+    """A product by panels; `rows`: the sizes that number its rows together. Low tiles, of which
+    each row has a line, ask ahead for where their results go."""
+    plan = plan_matmul(left, panels, product(rows), columns, inner, machine)
+    plan = chosen(plan, machine)
+    low = size.task is not None and machine.registers < 32
+    ask = _ahead(cast(Task, size.task), BEHIND_L2) if low else None
+
+    def emit(epilogue: Epilogue, scratch: Operand | None) -> None:
+        def finish(index: tuple[Expr, ...], *totals: Expr) -> None:
+            row, column = index
+            epilogue((*unflatten(row, rows), column), *totals)
+
+        def ahead(row: Expr, column: Expr) -> None:
+            if ask is not None:
+                ask((*unflatten(row, rows), column))
+
+        emit_matmul(plan, left, panels, finish, scratch, size.turn, ahead)
+
+    return _Planned(plan, plan.scratch_bytes(inner), plan.tasks, emit)
 
 
 def _plan_parts(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned | None:
@@ -348,42 +358,18 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
             wide, wide.scratch_bytes, wide.tasks,
             lambda e, s: emit_spread(wide, image, panels, e, s),
         )  # fmt: skip
-    # Tiles of few pixels: those of one row often come out lower.
+    # Of few pixels a tile that ends with its row often comes out lower yet.
     if shape.is_product and machine.registers < 32:
-        return _plan_pixels(shape, image, panels, machine, size)
+        pixels, rows = (shape.batch, *shape.out), replace(image, strides=image.strides[-2:])
+        return _plan_panels(
+            rows, panels, pixels, shape.out_channels, shape.channels, machine, size
+        )  # fmt: skip
     plan = chosen(plan_conv2d(shape, dtype, lanes, machine), machine)
     ahead = None if size.task is None else _ahead(size.task)
     return _Planned(
         plan, plan.scratch_bytes, plan.tasks,
         lambda e, s: emit_conv2d(plan, image, panels, e, s, ahead),
     )  # fmt: skip
-
-
-def _plan_pixels(
-    shape: ConvShape, image: Operand, panels: Panels, machine: Machine, size: Sizes
-) -> _Planned:
-    """The convolution as a product, of all pixels by weights."""
-    pixels = (shape.batch, *shape.out)
-    left = replace(image, strides=image.strides[-2:])
-    plan = plan_matmul(
-        left, panels, product(pixels), shape.out_channels, shape.channels, machine
-    )  # fmt: skip
-    plan = chosen(plan, machine)
-
-    ask = _results_ahead(size, machine)
-
-    def emit(epilogue: Epilogue, scratch: Operand | None) -> None:
-        def of_pixel(index: tuple[Expr, ...], total: Expr) -> None:
-            row, channel = index
-            epilogue((*unflatten(row, pixels), channel), total)
-
-        def ahead(row: Expr, channel: Expr) -> None:
-            if ask is not None:
-                ask(*unflatten(row, pixels), channel)
-
-        emit_matmul(plan, left, panels, of_pixel, scratch, ahead=ahead)
-
-    return _Planned(plan, plan.scratch_bytes(shape.channels), plan.tasks, emit)
 
 
 def _plan_over_planes(anchor: Eqn, machine: Machine, size: Sizes, flat: bool) -> _Planned | None:
