@@ -47,7 +47,14 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             *("tril", "triu"),
         ),
     ),
-    ("By index", "", ("take", "take_along", "segment_sum", "one_hot")),
+    (
+        "By index",
+        "",
+        (
+            *("take", "take_along", "one_hot"),
+            *("segment_sum", "segment_max", "segment_min", "segment_prod"),
+        ),
+    ),
 )
 
 

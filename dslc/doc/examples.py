@@ -59,7 +59,14 @@ EXAMPLES: dict[str, Example] = {
         "tril": ("x: f32[T, T]", "tril[diagonal=-1](x)", "f32[T, T]"),
         "take": ("x: f32[V, D], i: i64[N, T]", "take[axis=0](x, i)", "f32[N, T, D]"),
         "take_along": ("x: f32[N, 10], i: i64[N, 1]", "take_along[axis=1](x, i)", "f32[N, 1]"),
-        "segment_sum": ("x: f32[E, D], to: i64[E]", "segment_sum[10](x, to)", "f32[10, D]"),
+        **{
+            f"segment_{kind}": (
+                "x: f32[E, D], to: i64[E]",
+                f"segment_{kind}[10](x, to)",
+                "f32[10, D]",
+            )
+            for kind in ("sum", "max", "min", "prod")
+        },
         "one_hot": ("label: i64[N]", "one_hot[10](label)", "f32[N, 10]"),
     }.items()
 }

@@ -152,11 +152,14 @@ class Kernels(Protocol):
 @dataclass(frozen=True, slots=True)
 class Scatter:
     """A compute that adds into its output: `out` starts as zero and for every index `i` of
-    `domain`, in row-major order, `out[target(i)] += value(i)`. Targets may repeat."""
+    `domain`, in row-major order, `out[target(i)] += value(i)`. Targets may repeat. Of another
+    `kind` (sum prod max min, as in `Kernels.reduce`) it starts as what such a reduction of nothing
+    is, and joins."""
 
     domain: tuple[Dim, ...]
     target: Callable[[Index], Index]
     value: Callable[[Index], Expr]
+    kind: str = "sum"
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,7 +263,7 @@ def _emit_put(task: Task) -> None:
 
 
 def _emit_scatter(task: Task) -> None:
-    """Each thread zeroes its column of the result, then adds to it, step after step."""
+    """Each thread clears its column of the result, then adds to it, step after step."""
     anchor = task.group.anchor
     if anchor is None:
         raise InternalError("a scatter group without its equation")
@@ -277,14 +277,14 @@ def _emit_scatter(task: Task) -> None:
         rest = [dim for axis, dim in enumerate(dims) if axis not in passed]
         with k.nest(rest) as loops:
             index = _merge(len(dims), list(passed), column, loops)
-            memory.store(k, index, k.const(0, value.type.dtype))
+            memory.store(k, index, k.identity(scatter.kind, value.type.dtype))
         steps = [dim for axis, dim in enumerate(scatter.domain) if axis not in passed.values()]
         with k.nest(steps) as loops:
             source = _merge(len(scatter.domain), list(passed.values()), column, loops)
             target = scatter.target(source)
             added = scatter.value(source)
             before = memory.load(k, target)
-            memory.store(k, target, k.binary("add", before, added, value.type.dtype))
+            memory.store(k, target, k.combine(scatter.kind, before, added, value.type.dtype))
 
 
 # --- rankings -----------------------------------------------------------------------------------

@@ -190,20 +190,21 @@ def _joints(eqn: Eqn) -> list[Dim]:
 
 
 def _emit_scatter(task: Task) -> None:
-    """Zeros, then additions one after the other."""
+    """What a reduction of nothing is, then what is added to it (or joined), one after the other."""
     anchor = task.group.anchor
     if anchor is None:
         raise InternalError("a scatter group without its equation")
     k, value = task.k, anchor.outputs[0]
     memory = task.graph.memory[value]
-    zero = k.const(0, value.type.dtype)
-    with k.loop(value.type.size) as position:
-        flat = Memory(memory.buffer, value.type.with_dims((value.type.size,)))
-        flat.store(k, (position,), zero)
     scatter = task.graph.computed(anchor)
     if not isinstance(scatter, Scatter):
         raise InternalError(f"{anchor.op.name} does not scatter")
+    nothing = k.identity(scatter.kind, value.type.dtype)
+    with k.loop(value.type.size) as position:
+        flat = Memory(memory.buffer, value.type.with_dims((value.type.size,)))
+        flat.store(k, (position,), nothing)
     with k.nest(scatter.domain) as index:
         target = scatter.target(index)
         before = memory.load(k, target)
-        memory.store(k, target, k.binary("add", before, scatter.value(index), value.type.dtype))
+        joined = k.combine(scatter.kind, before, scatter.value(index), value.type.dtype)
+        memory.store(k, target, joined)

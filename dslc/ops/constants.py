@@ -57,7 +57,7 @@ class DimAttrs(Attrs):
     dim: Dim
 
 
-def _integer_range(dtype: DType) -> tuple[int, int]:
+def integer_range(dtype: DType) -> tuple[int, int]:
     bits = int(dtype[1:])
     return (0, 2**bits - 1) if dtype[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
@@ -67,7 +67,7 @@ def _constant_type(attrs: ConstantAttrs) -> TensorType:
     if dtype == "bool" and value not in (0, 1):
         raise bad_static(f"{value} is not a bool")
     if is_integer(dtype):
-        low, high = _integer_range(dtype)
+        low, high = integer_range(dtype)
         if not low <= value <= high or value != int(value):  # NaN is not between them
             raise bad_static(f"{value} is not a value of {dtype}")
     return attrs.type

@@ -76,7 +76,7 @@ def _gather_type(attrs: IndexAttrs, x: TensorType, i: TensorType) -> TensorType:
     return x.with_dims((*x.dims[: attrs.axis], *i.dims, *x.dims[attrs.axis + 1 :]))
 
 
-def _scatter_type(attrs: IndexGradientAttrs, g: TensorType, i: TensorType) -> TensorType:
+def scatter_type(attrs: IndexGradientAttrs, g: TensorType, i: TensorType) -> TensorType:
     axis = attrs.axis
     before, found, after = g.dims[:axis], g.dims[axis : axis + i.rank], g.dims[axis + i.rank :]
     x = g.with_dims((*before, attrs.size, *after))
@@ -117,7 +117,7 @@ def _along_gradient_type(attrs: IndexGradientAttrs, g: TensorType, i: TensorType
     return x
 
 
-def _valid(i: Any, size: int) -> Any:
+def valid(i: Any, size: int) -> Any:
     wide = i.astype(np.int64)
     return np.clip(np.where(wide < 0, wide + size, wide), 0, size - 1)
 
@@ -126,7 +126,7 @@ def _gather_reference(attrs: IndexAttrs, x: Any, i: Any) -> Any:
     axis = attrs.axis
     if x.shape[axis] == 0:
         return np.zeros((*x.shape[:axis], *i.shape, *x.shape[axis + 1 :]), x.dtype)
-    return np.take(x, _valid(i, x.shape[axis]), axis=axis)
+    return np.take(x, valid(i, x.shape[axis]), axis=axis)
 
 
 def _scatter_reference(attrs: IndexGradientAttrs, g: Any, i: Any) -> Any:
@@ -138,14 +138,14 @@ def _scatter_reference(attrs: IndexGradientAttrs, g: Any, i: Any) -> Any:
     rows = np.moveaxis(wide.reshape(*before, i.size, *after), attrs.axis, 0)
     out = np.zeros((size, *before, *after), wide.dtype)
     if size:
-        np.add.at(out, _valid(i, size).reshape(-1), rows)
+        np.add.at(out, valid(i, size).reshape(-1), rows)
     return np.moveaxis(out, 0, attrs.axis).astype(g.dtype)
 
 
 def _along_reference(attrs: IndexAttrs, x: Any, i: Any) -> Any:
     if x.shape[attrs.axis] == 0:
         return np.zeros(i.shape, x.dtype)
-    return np.take_along_axis(x, _valid(i, x.shape[attrs.axis]), axis=attrs.axis)
+    return np.take_along_axis(x, valid(i, x.shape[attrs.axis]), axis=attrs.axis)
 
 
 def _along_gradient_reference(attrs: IndexGradientAttrs, g: Any, i: Any) -> Any:
@@ -155,7 +155,7 @@ def _along_gradient_reference(attrs: IndexGradientAttrs, g: Any, i: Any) -> Any:
     shape[attrs.axis] = size
     out = np.zeros(shape, wide.dtype)
     at = list(np.indices(i.shape, sparse=True))
-    at[attrs.axis] = _valid(i, size)
+    at[attrs.axis] = valid(i, size)
     np.add.at(out, tuple(at), wide)
     return out.astype(g.dtype)
 
@@ -232,23 +232,29 @@ def _gather_compute(
     return read
 
 
-def _scatter_compute(
-    k: Kernels,
-    attrs: IndexGradientAttrs,
-    operands: Sequence[Operand],
-    outputs: Sequence[TensorType],
-) -> Scatter:
-    g, i = operands
-    axis, rank = attrs.axis, i.type.rank
-    # A tensor that turns out to have no slices has none to add to.
-    some = () if isinstance(attrs.size, int) else (minimum(1, attrs.size),)
+def scatter_compute(kind: str) -> Any:
+    """Slices joined by `kind`, a kind of reduction."""
 
-    def target(index: Index) -> Index:
-        index = index[len(some) :]
-        at = _position(k, i(index[axis : axis + rank]), attrs.size)
-        return (*index[:axis], at, *index[axis + rank :])
+    def compute(
+        k: Kernels,
+        attrs: IndexGradientAttrs,
+        operands: Sequence[Operand],
+        outputs: Sequence[TensorType],
+    ) -> Scatter:
+        g, i = operands
+        axis, rank = attrs.axis, i.type.rank
+        # A tensor that turns out to have no slices has none to add to.
+        some = () if isinstance(attrs.size, int) else (minimum(1, attrs.size),)
 
-    return Scatter((*some, *g.type.dims), target, lambda index: g(index[len(some) :]))
+        def target(index: Index) -> Index:
+            index = index[len(some) :]
+            at = _position(k, i(index[axis : axis + rank]), attrs.size)
+            return (*index[:axis], at, *index[axis + rank :])
+
+        domain = (*some, *g.type.dims)
+        return Scatter(domain, target, lambda index: g(index[len(some) :]), kind)
+
+    return compute
 
 
 def _along_compute(
@@ -317,10 +323,10 @@ gather = Op(
 scatter_add = Op(
     "scatter_add",
     attrs=IndexGradientAttrs,
-    type_rule=_scatter_type,
+    type_rule=scatter_type,
     reference=_scatter_reference,
     gradient=_scatter_gradient,
-    compute=_scatter_compute,
+    compute=scatter_compute("sum"),
     samples=(
         Sample((_f32(4, 3), _i64(4)), IndexGradientAttrs(0, 7)),
         Sample((_f32(2, 2, 3, 3), _i64(2, 3)), IndexGradientAttrs(1, 6)),

@@ -13,7 +13,7 @@ from typing import Any, cast
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim, mod, product
-from dslc.ir.op import StaticParam, Surface, TypeRuleError
+from dslc.ir.op import Op, StaticParam, Surface, TypeRuleError
 from dslc.ir.types import DType, TensorType, is_float
 from dslc.ops import (
     constants,
@@ -22,6 +22,7 @@ from dslc.ops import (
     logic,
     placing,
     ranking,
+    segments,
     shape,
     slicing,
 )
@@ -246,6 +247,17 @@ def _segment_sum(b: Builder, statics: Statics, args: Args) -> Value:
     return cast(Value, total if wide is x else constants.cast(b, total, dtype=dtype))
 
 
+def _segment_reduction(op: Op, verb: str) -> Any:
+    def build(b: Builder, statics: Statics, args: Args) -> Value:
+        x, i = args
+        axis = normal_axis(verb, x.type, statics["axis"])
+        if x.type.dtype == "bool":
+            raise wrong_dtype(verb, (x.type,), "numbers")
+        return cast(Value, op(b, x, i, axis=axis, size=statics["n"]))
+
+    return build
+
+
 def _put(b: Builder, statics: Statics, args: Args) -> Value:
     axis = normal_axis("put into", args[0].type, statics["axis"])
     return cast(Value, placing.put(b, *args, axis=axis))
@@ -382,6 +394,20 @@ SURFACES: tuple[Surface, ...] = (
         (StaticParam("n", "dim", required=True), *_FIRST_AXIS),
         doc="n sums along an axis: each slice of x is added to the one that its segment names, as "
         "`take` reads it; the adjoint of `take`.",
+    ),
+    *(
+        Surface(
+            f"segment_{kind}",
+            ("x", "segments"),
+            _segment_reduction(op, verb),
+            (StaticParam("n", "dim", required=True), *_FIRST_AXIS),
+            doc=f"As `segment_sum`, but n {plural}; a segment of none has {nothing}.",
+        )
+        for kind, op, verb, plural, nothing in (
+            ("max", segments.scatter_max, "take the maximum of", "maxima", "the lowest number"),
+            ("min", segments.scatter_min, "take the minimum of", "minima", "the highest number"),
+            ("prod", segments.scatter_prod, "multiply", "products", "1"),
+        )
     ),
     Surface(
         "put",

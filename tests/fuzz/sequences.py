@@ -278,6 +278,8 @@ def by_index(b: Body) -> None:
         [
             (f"segment_sum[{size}, axis=1]({x.name}, {places(t)})", (n, str(size), d)),
             (f"segment_sum[{size}, axis=2]({x.name}, {places(d)})", (n, t, str(size))),
+            (f"tanh(segment_max[{size}, axis=1]({x.name}, {places(t)}))", (n, str(size), d)),
+            (f"segment_softmax[{size}, axis=1]({x.name}, {places(t)})", x.dims),
             (f"take[axis=1]({x.name}, {places(str(count))})", (n, str(count), d)),
             (f"{x.name}[:, ({places(str(size))})[:, None], {places(str(count))}]",
              (n, str(size), str(count))),

@@ -183,9 +183,14 @@ def _fill(reader: Callable[[Any], Any], type: TensorType) -> Array:
 
 
 def _scatter(made: Scatter, type: TensorType) -> Array:
-    out = np.zeros(type.dims, numpy_dtype(type.dtype))  # type: ignore[arg-type]
+    dtype = numpy_dtype(type.dtype)
+    join = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}[made.kind]
+    start = {"sum": 0, "prod": 1}.get(made.kind)
+    nothing = _worst(made.kind, dtype) if start is None else start
+    out = np.full(type.dims, nothing, dtype)  # type: ignore[arg-type]
     for index in np.ndindex(*made.domain):  # type: ignore[arg-type]
-        out[made.target(index)] += made.value(index)
+        target = made.target(index)
+        out[target] = join(out[target], made.value(index))
     return out
 
 

@@ -97,6 +97,18 @@ CASES: list[tuple[str, dict[str, Any], tuple[Any, ...], Callable[..., Any]]] = [
         (M, np.asarray([2, 9, -3, 2])),
         lambda x, i: np.stack([x[:, 2], 0 * x[:, 0], x[:, 0] + x[:, 1] + x[:, 3]], 1),
     ),
+    (
+        "segment_max",
+        {"n": 2, "axis": 1},
+        (M, np.asarray([1, 1, 0, 1])),
+        lambda x, i: np.stack([x[:, 2], x[:, [0, 1, 3]].max(1)], 1),
+    ),
+    (
+        "segment_prod",
+        {"n": 3},
+        (M, np.asarray([0, 2, -1])),
+        lambda x, i: np.stack([x[0], x[0] * 0 + 1, x[1] * x[2]]),
+    ),
     ("one_hot", {"n": 4}, (I,), lambda i: np.eye(4, dtype=np.float32)[i]),
 ]
 

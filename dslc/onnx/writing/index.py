@@ -8,17 +8,28 @@ tensor as a row of its elements.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
 from dslc.ir.dims import Dim, product
-from dslc.ir.types import TensorType
+from dslc.ir.types import INTEGERS, TensorType
 from dslc.onnx.writing.elementwise import Rule, broadcast_dims
+from dslc.onnx.writing.errors import ExportError
 from dslc.onnx.writing.graph import Case, Graph, Held
 from dslc.onnx.writing.shape import counted, padded
+from dslc.ops.constants import integer_range
 from dslc.ops.index import IndexAttrs, IndexGradientAttrs
 from dslc.ops.placing import NarrowAttrs, PutAttrs
 from dslc.ops.reads import ReadAttrs
+
+# How slices of one segment are joined, and what a segment without slices is.
+_REDUCTIONS: dict[str, tuple[str, float]] = {
+    "scatter_add": ("add", 0),
+    "scatter_prod": ("mul", 1),
+    "scatter_max": ("max", -math.inf),
+    "scatter_min": ("min", math.inf),
+}
 
 
 def _clipped(graph: Graph, index: str, low: str, high: str) -> str:
@@ -44,9 +55,15 @@ def _take_along(case: Case) -> Held:
     return case.whole(case.node("GatherElements", case.full(0), index, axis=axis))
 
 
-def _scatter_add(case: Case) -> Held:
-    """ONNX adds along the first axis: what is indexed goes there, and back."""
+def _scatter(case: Case) -> Held:
+    """ONNX joins along the first axis: what is indexed goes there, and back."""
     attrs, graph = cast(IndexGradientAttrs, case.eqn.attrs), case.graph
+    how, nothing = _REDUCTIONS[case.eqn.op.name]
+    if math.isinf(nothing) and graph.model.opset < 18:
+        raise ExportError(f"{case.eqn.op.name} is of opset 18, not {graph.model.opset}")
+    if math.isinf(nothing) and case.types[0].dtype in INTEGERS:
+        low, high = integer_range(case.types[0].dtype)
+        nothing = low if nothing < 0 else high
     (g, i), axis = case.types, attrs.axis
     indexed = range(axis, axis + i.rank)
     before, after = range(axis), range(axis + i.rank, g.rank)
@@ -55,8 +72,8 @@ def _scatter_add(case: Case) -> Held:
     if axis:
         added = graph.node("Transpose", added, perm=[*indexed, *before, *after])
     index = graph.unsqueezed(_valid(case, attrs.size), [i.rank])
-    zeros = graph.node("Expand", case.scalar(0), graph.sizes(dims))
-    total = graph.node("ScatterND", zeros, index, added, reduction="add")
+    empty = graph.node("Expand", case.scalar(nothing), graph.sizes(dims))
+    total = graph.node("ScatterND", empty, index, added, reduction=how)
     if axis:
         back = [*range(1, axis + 1), 0, *range(axis + 1, len(dims))]
         total = graph.node("Transpose", total, perm=back)
@@ -262,7 +279,7 @@ def _read(case: Case) -> Held:
 RULES: dict[str, Rule] = {
     "gather": _gather,
     "take_along": _take_along,
-    "scatter_add": _scatter_add,
+    **dict.fromkeys(_REDUCTIONS, _scatter),
     "narrow": _narrow,
     "put": _put,
     "read": _read,
