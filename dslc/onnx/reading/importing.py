@@ -10,7 +10,7 @@ compiler before anybody sees it. Non-goals: optimisation; that is the compiler's
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from dslc._lazy import lazy
 from dslc.diagnostics import CompileError, Diagnostic, InternalError, render_all
 from dslc.ir.dims import Dim, sym
 from dslc.ir.types import TensorType, is_float
-from dslc.onnx.reading import bodies, file_text, folding, fusing, model_file, naming
+from dslc.onnx.reading import bodies, control, file_text, folding, fusing, model_file, naming
 from dslc.onnx.reading.nodes import Node
 from dslc.onnx.reading.operators import HANDLERS
 from dslc.onnx.reading.problems import Fixed, MoreAssertions, Refused, UseBody, failure, problem
@@ -98,6 +98,11 @@ class _Importer:
         uses = _uses(self.graph)
         arguments = self._constants_and_inputs(values, uses)
         self.walk(self.graph.node, values, uses)
+        for output in self.graph.output:
+            value = values[output.name]
+            if value is not None and value.items is not None:
+                what = f"the output {output.name!r}"
+                self._problem(Refused("it is a sequence; a model gives tensors"), what)
         self._tell_problems()
         results = [values[output.name] for output in self.graph.output]
         made = [value for value in results if value is not None]
@@ -266,8 +271,9 @@ class _Importer:
         known = folding.folded(node)
         if known is not None:
             return known
-        if node.op == "If" and not node.domain:
-            return self._branch(node, values)
+        if node.op in control.KINDS and not node.domain:
+            attempt = control.Attempt(self._mark)
+            return control.said(self.writer, node, values, self._inner, attempt)
         handler = HANDLERS.get((node.domain, node.op))
         if handler is None:
             return self._expanded(node)
@@ -287,15 +293,24 @@ class _Importer:
                 self.writer.atom(value)
         return value
 
-    def _branch(self, node: Node, values: Mapping[str, Value | None]) -> Sequence[Value | None]:
-        """The branch of an `If` that is taken: it must not hang on a call's data."""
-        taken = bool(node.scalar(0, "condition"))
-        graph = node.attr("then_branch" if taken else "else_branch")
+    def _inner(self, graph: Any, values: dict[str, Value | None]) -> Sequence[Value | None]:
+        """The results of a graph inside of a node."""
         inner = dict(values)
         for tensor in graph.initializer:
             inner[tensor.name] = of_array(model_file.array_of(tensor, self.file), tensor.name)
         self.walk(graph.node, inner, _uses(graph))
         return [inner[output.name] for output in graph.output]
+
+    def _mark(self) -> Callable[[], None]:
+        """What brings the import back to where it is now."""
+        back, problems, counts = self.writer.mark(), list(self.problems), self.counts.copy()
+        missing = {kind: list(nodes) for kind, nodes in self.missing.items()}
+
+        def undone() -> None:
+            back()
+            self.problems, self.missing, self.counts = problems, missing, counts
+
+        return undone
 
     # --- operators that are functions -----------------------------------------------------------
 
@@ -320,7 +335,9 @@ class _Importer:
 
     def _note_if_missing(self, proto: Any) -> None:
         domain = "" if proto.domain in model_file.STANDARD else proto.domain
-        known = (domain, proto.op_type) in HANDLERS or (domain, proto.op_type) == ("", "If")
+        known = (domain, proto.op_type) in HANDLERS or (
+            not domain and proto.op_type in control.KINDS
+        )
         if not known and not bodies.has_body(proto, self.versions):
             kind = f"{domain}.{proto.op_type}" if domain else proto.op_type
             self.missing.setdefault(kind, []).append(model_file.told(proto))

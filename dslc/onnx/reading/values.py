@@ -39,7 +39,8 @@ class Value:
     `text` is empty while only `known` says what it is; `hint` is what ONNX calls it. What is
     `shared` is read by several nodes: a weight of the model itself, not of one layer. An
     `initializer` stays a weight though all its numbers be equal. `moved` says how a text moves the
-    elements of another value, while it has no name yet. A sequence has `items`, and no text.
+    elements of another value, while it has no name yet. A sequence has `items`, and no text; one
+    that a loop made has the `stack` of them instead.
     """
 
     type: TensorType
@@ -51,6 +52,7 @@ class Value:
     initializer: bool = False
     moved: tuple[str, Value, tuple[int, ...]] | None = None
     items: tuple[Value, ...] | None = None
+    stack: Value | None = None
 
     @property
     def dims(self) -> tuple[Dim, ...]:
@@ -68,6 +70,12 @@ class Value:
     def number(self) -> Any:
         """The one number (or dim) that each element is, if it is known; else None."""
         return None if self.known is None else uniform(self.known)
+
+
+class Growing(tuple[Value, ...]):
+    """The items of a list in a turn of a loop: those that the turn has put behind it."""
+
+    __slots__ = ()
 
 
 def of_array(array: Any, hint: str = "", dtype: DType | None = None) -> Value:

@@ -8,7 +8,7 @@ line breaks (the formatter's).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dslc._lazy import lazy
@@ -77,6 +77,14 @@ class Writer(Assumptions):
         self.lines.append(f"{name} = {value.text}")
         value.text, value.strength = name, ATOM
 
+    def formula(self, value: Value, letters: Sequence[str], text: str) -> Value:
+        """Gives the value a name by a formula for its element at `letters`."""
+        name = self.names.new(naming.of_value(value.hint), "x")
+        left = f"{name}[{', '.join(letters)}]" if letters else name
+        self.lines.append(f"{left}: {type_text(value.type)} = {text}")
+        value.text, value.strength = name, ATOM
+        return value
+
     def bind_all(self, text: str, values: Sequence[Value]) -> None:
         """Several values of one tuple, each under its name."""
         names = [self.names.new(naming.of_value(value.hint), "x") for value in values]
@@ -87,6 +95,28 @@ class Writer(Assumptions):
             self.lines.append(f"{left} = {text}")
         for name, value in zip(names, values):
             value.text, value.strength = name, ATOM
+
+    def bind_scan(self, text: str, values: Sequence[Value]) -> None:
+        """The results of a scan, which are a tuple unless there is one."""
+        if len(values) > 1:
+            self.bind_all(text, values)
+            return
+        (value,) = values
+        value.text = text
+        self.bind(value)
+
+    def mark(self) -> Callable[[], None]:
+        """What brings the text back to where it is now; names stay taken."""
+        lines, variables = list(self.lines), list(self.variables)
+        asserts, weights, kept = dict(self.asserts), dict(self.weights), dict(self._kept)
+        foreign = {name: list(owns) for name, owns in self._foreign.items()}
+
+        def back() -> None:
+            self.lines, self.variables = lines, variables
+            self.asserts, self.weights, self._kept = asserts, weights, kept
+            self._foreign = foreign
+
+        return back
 
     def read(self, value: Value, *, literal: bool = False) -> str:
         """The text of a value; known numbers become a literal (where one fits), or a variable."""

@@ -125,6 +125,23 @@ def one_hot(g: Writer, node: Node) -> Value:
     return g.transpose(hot, perm)
 
 
+def reverse_sequence(g: Writer, node: Node) -> Value:
+    """The first steps of each batch backwards, as many as its length says."""
+    x, lengths = g.atom(node.need(0)), node.need(1)
+    lengths = g.atom(lengths if lengths.dtype == "i64" else g.cast(lengths, "i64"))
+    time, batch = int(node.attr("time_axis", 0)), int(node.attr("batch_axis", 1))
+    if {time, batch} != {0, 1} or x.rank < 2:
+        raise Refused(f"its axes of time and batch are {time} and {batch}", "E0501")
+    source = Value(TensorType("i64", (x.dims[batch], x.dims[time])), hint=f"{node.outputs[0]}_from")
+    place = f"where(t < {lengths.text}[n], {lengths.text}[n] - 1 - t, t)"
+    g.formula(source, ["n", "t"], place)
+    rest = [f"i{axis}" for axis in range(2, x.rank)]
+    letters = ["t", "n", *rest] if time == 0 else ["n", "t", *rest]
+    read = [f"{source.text}[n, t]" if letter == "t" else letter for letter in letters]
+    text = f"{x.text}[{', '.join(read)}] else 0"
+    return g.formula(Value(x.type, hint=node.outputs[0]), letters, text)
+
+
 _MODES = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
 
@@ -204,4 +221,5 @@ TABLE = {
     "GatherND": gather_nd,
     "OneHot": one_hot,
     "Pad": pad,
+    "ReverseSequence": reverse_sequence,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from dslc.ir.dims import Dim
 from dslc.ir.types import TensorType, is_float
 from dslc.onnx.reading.nodes import Node
 from dslc.onnx.reading.operators.common import statics, windows
+from dslc.onnx.reading.operators.index import factor_text
 from dslc.onnx.reading.problems import Refused
 from dslc.onnx.reading.values import Value, tuple_text
 from dslc.onnx.reading.writer import Writer
@@ -21,10 +23,41 @@ else:
     np = lazy("numpy")
 
 
-def max_pool(g: Writer, node: Node) -> Value:
-    if node.wants(1):
-        raise Refused("the positions of the maxima (its second output) are not to be had")
-    return _pooled(g, node, "max")
+def max_pool(g: Writer, node: Node) -> Sequence[Value]:
+    if not node.wants(1):
+        return [_pooled(g, node, "max")]
+    g.atom(node.need(0))
+    y = _pooled(g, node, "max")
+    return [y, _places(g, node, y.dims)]
+
+
+def _places(g: Writer, node: Node, dims: Sequence[Dim]) -> Value:
+    """Where each window's maximum is among all elements of x: the first one, where several are."""
+    x = node.need(0)
+    kernel = [int(k) for k in node.attr("kernel_shape")]
+    strides, dilations, pads = windows(node, g, x, kernel)
+    letters = ["n", "c", *"ijk"[: len(kernel)]]
+
+    def along(axis: int, tap: str) -> str:
+        """The position in a direction of a tap of the window."""
+        behind = math.prod(kernel[axis + 1 :])
+        one = f"{tap} // {behind}" if behind > 1 else tap
+        one = f"{one} % {kernel[axis]}" if axis else one
+        text = f"{letters[2 + axis]} * {strides[axis]} + {one} * {dilations[axis]}"
+        return f"{text} - {pads[axis][0]}"
+
+    positions = [along(axis, "tap") for axis in range(len(kernel))]
+    seen = Value(TensorType(x.dtype, (*dims, math.prod(kernel))), hint=f"{node.outputs[1]}_windows")
+    element = f"{x.text}[n, c, {', '.join(positions)}] else -3.4028234663852886e38"
+    g.formula(seen, [*letters, "tap"], element)
+    taps = Value(TensorType("i64", tuple(dims)), hint=f"{node.outputs[1]}_taps")
+    taps.text = f"argmax[axis=-1]({seen.text})"
+    tap = f"{g.atom(taps).text}[{', '.join(letters)}]"
+    at = f"n * {factor_text(x.dims[1])} + c"
+    ways = list(range(len(kernel)))
+    for axis in reversed(ways) if node.attr("storage_order", 0) else ways:
+        at = f"({at}) * {factor_text(x.dims[2 + axis])} + {along(axis, tap)}"
+    return g.formula(Value(taps.type, hint=node.outputs[1]), letters, at)
 
 
 def average_pool(g: Writer, node: Node) -> Value:
