@@ -36,6 +36,7 @@ from dslc.ops.strassen import StrassenAttrs
 from dslc.ops.windows import ConvWeightGradientAttrs
 from dslc.ops.winograd import WinogradAttrs
 from dslc.schedules.cpu.choices import chosen
+from dslc.schedules.cpu.clipped_planes import emit_clipped, plan_clipped
 from dslc.schedules.cpu.contract import (
     ITEMSIZE,
     Ahead,
@@ -391,6 +392,11 @@ def _plan_over_planes(anchor: Eqn, machine: Machine, size: Sizes, flat: bool) ->
         picked = plan_picked(sized, dtype, machine, flat)
         return _Planned(
             picked, 0, picked.tasks, lambda e, _: emit_picked(picked, image, weights, e)
+        )
+    if way == "clipped":
+        clipped = plan_clipped(sized, dtype, machine)
+        return _Planned(
+            clipped, 0, clipped.tasks, lambda e, _: emit_clipped(clipped, image, weights, e)
         )
     plan = plan_planes(sized, dtype, machine, flat)
     ahead = None if size.task is None else _ahead(size.task)

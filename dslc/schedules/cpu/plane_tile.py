@@ -160,9 +160,7 @@ class PlanesPlan:
     @property
     def far(self) -> bool:
         """Whether the image comes from memory."""
-        shape = self.shape
-        size = shape.channels * shape.height * shape.width * BYTES[self.dtype]
-        return cast(bool, size > FAR)
+        return is_far(self.shape, self.dtype)
 
     @property
     def pixels_outside(self) -> bool:
@@ -298,6 +296,11 @@ def _is_rolled(shape: ConvShape, accumulators: int, apart: int) -> bool:
 def _counts(remainders: list[int]) -> bool:
     """Whether a remainder is its own number."""
     return remainders == list(range(len(remainders)))
+
+
+def is_far(shape: ConvShape, dtype: str) -> bool:
+    """Whether an image comes from memory."""
+    return cast(bool, shape.channels * shape.height * shape.width * BYTES[dtype] > FAR)
 
 
 def takes_planes(shape: ConvShape, dtype: str) -> bool:

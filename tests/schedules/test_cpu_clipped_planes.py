@@ -1,0 +1,76 @@
+"""Depthwise convolutions of planes that are read in place: NumPy's sums, and nothing else is
+written."""
+
+from __future__ import annotations
+
+import pytest
+from test_cpu_conv2d import arrays, close, forward, shape
+from test_cpu_planes import run
+
+from dslc.schedules.cpu.clipped_planes import emit_clipped, plan_clipped
+from dslc.schedules.cpu.clipped_planes_plan import choose_clipped, takes_clipped
+from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.plane_choice import choose_template
+
+NARROW = Machine(vector_bits=256)
+
+
+def deep(height, width, channels=3, kernel=(3, 3), padding=((1, 1), (1, 1)), **rest):
+    return shape(
+        channels=channels, out_channels=channels, groups=channels, height=height, width=width,
+        kernel=kernel, padding=padding, **rest,
+    )  # fmt: skip
+
+
+SHAPES = {
+    "edges and what lies between": deep(11, 230),
+    "narrower than a vector": deep(5, 4),
+    "stride": deep(12, 301, stride=(2, 2)),
+    "stride, rows that no result sees": deep(12, 77, stride=(2, 2), padding=((0, 0), (0, 0))),
+    "stride of three": deep(13, 140, stride=(1, 3)),
+    "dilation": deep(14, 90, stride=(2, 2), dilation=(3, 2), padding=((3, 2), (4, 1))),
+    "large kernel": deep(9, 75, kernel=(5, 7), stride=(1, 2), padding=((2, 2), (3, 3))),
+    "more padding than pixels": deep(2, 3, kernel=(2, 5), padding=((3, 4), (9, 2))),
+    "from memory": deep(300, 900, channels=1, stride=(2, 2)),
+    "empty": deep(3, 40, batch=0),
+}
+
+
+def clipped(conv, x, w, machine=NARROW):
+    return run(
+        conv, x, w, machine, False,
+        lambda conv, dtype, machine, _flat: plan_clipped(conv, dtype, machine),
+        lambda plan, x, w, epilogue, _scratch: emit_clipped(plan, x, w, epilogue),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("conv", SHAPES.values(), ids=SHAPES)
+def test_clipped(conv):
+    x, w, _ = arrays(conv)
+    close(clipped(conv, x, w), forward(x, w, conv), conv.kernel[0] * conv.kernel[1])
+
+
+def test_narrower_vectors():
+    conv = SHAPES["stride"]
+    x, w, _ = arrays(conv)
+    close(clipped(conv, x, w, Machine(vector_bits=128)), forward(x, w, conv), 9)
+
+
+def test_double_precision_and_strips_of_a_plane_for_all_tasks():
+    conv = deep(23, 61, channels=1, batch=1, stride=(2, 2))
+    machine = Machine(256, tasks=3, repeated=True)
+    assert plan_clipped(deep(900, 610, channels=1, batch=1), "float64", machine).strips == 3
+    x, w, _ = arrays(conv, "float64")
+    close(clipped(conv, x, w, machine), forward(x, w, conv), 9)
+
+
+def test_tiles_hide_the_latency_of_sums():
+    wide, high = choose_clipped(deep(40, 900, stride=(2, 2)), "float32", 8), deep(40, 14)
+    assert (wide.rows, wide.vectors) == (1, 8)
+    assert choose_clipped(high, "float32", 8).rows > 1
+
+
+def test_what_it_takes():
+    assert choose_template(deep(52, 1004, stride=(2, 2)), "float32", 8, 16, True)[0] == "clipped"
+    assert not takes_clipped(deep(52, 1004), "float32", 16)
+    assert not takes_clipped(shape(height=30, width=40, kernel=(3, 3)), "float32", 8)
