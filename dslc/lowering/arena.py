@@ -12,14 +12,18 @@ the other ends with. So sizes that are numbers and sizes that aren't lie in one 
 Behind them, sizes that are no such sums (`T - c * (T // c)`) share slots of equal size.
 
 Blocks are placed one after the other, each at the lowest place where it fits (first fit), in
-several orders, of which the best is taken. Non-goals: which value is in which block (`memory.py`).
+several orders, of which the best is taken. A training step has thousands: what is asked of many of
+them at once is asked of arrays. Non-goals: which value is in which block (`memory.py`).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import le
+from typing import Any
+
+import numpy as np
 
 from dslc.ir.dims import (
     Atom,
@@ -37,6 +41,7 @@ from dslc.ir.dims import (
 
 ALIGNMENT = 64
 TRIES = 24  # orders of first fit that are tried
+_CLOSE = 1.005  # to the least height: no more orders are tried then
 _TRIED_BLOCKS = 4096  # in all tries together, at most
 _USUAL = 64  # what an unknown dim counts as where live sets are compared
 _SAMPLES = (1, _USUAL)  # and where layouts are
@@ -66,19 +71,20 @@ def meet(a: Block, b: Block) -> bool:
 def lay_out(blocks: Sequence[Block]) -> Dim:
     """Sets the offset of every block; returns the total size."""
     units = _units(blocks)
-    items: list[_Item] = []
+    items: list[tuple[Block, Counts]] = []
     others: list[Block] = []
     for block in blocks:
         size = align(block.size) if isinstance(block.size, int) else block.size
         terms = dict(_terms(size))
         if terms.keys() <= units.keys() and _is_about(terms):
-            items.append(_Item(block, tuple(max(0, terms.get(unit, 0)) for unit in units)))
+            items.append((block, tuple(max(0, terms.get(unit, 0)) for unit in units)))
         else:
             others.append(block)
     if any(block.region for block in others):  # all regions share one slot
-        others += [item.block for item in items if item.block.region]
-        items = [item for item in items if not item.block.region]
-    return _lay_out_slots(others, _lay_out_multiples(items, tuple(units)))
+        others += [block for block, _ in items if block.region]
+        items = [(block, size) for block, size in items if not block.region]
+    multiples = _items_of([block for block, _ in items], [size for _, size in items], len(units))
+    return _lay_out_slots(others, _lay_out_multiples(multiples, tuple(units)))
 
 
 def largest_live_set(blocks: Iterable[Block]) -> tuple[int, Dim]:
@@ -108,6 +114,7 @@ def _number(size: Dim, each: int) -> int:
 
 # --- units ----------------------------------------------------------------------------------------
 
+Array = np.ndarray[Any, Any]
 Counts = tuple[int, ...]  # of each unit
 
 
@@ -152,57 +159,44 @@ def is_never_negative(dim: Dim) -> bool:
     return all(count > 0 and all(map(_is_natural, unit)) for unit, count in _terms(dim))
 
 
-@dataclass(slots=True, eq=False)
-class _Item:
-    """A block of a size in units; `start` and `top` once it is placed, and `depth`: how many blocks
-    below it end anywhere."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Items:
+    """Blocks of sizes in units: `sizes` is blocks x units, `first` and `last` one of each block."""
 
-    block: Block
-    size: Counts
-    start: Counts = ()
-    top: Counts = ()
-    depth: int = 0
-
-    def place(self, start: Counts) -> None:
-        self.start = start
-        self.top = tuple(map(sum, zip(start, self.size)))
-
-    @property
-    def whole(self) -> bool:
-        """Whether it begins and ends at multiples of the alignment, whatever the units are."""
-        return not any(count % ALIGNMENT for count in (*self.start, *self.size))
-
-    @property
-    def gaps(self) -> int:
-        """How many blocks that may end anywhere there are up to its end."""
-        return self.depth + (not self.whole)
+    blocks: Sequence[Block]
+    sizes: Array
+    first: Array
+    last: Array
 
 
-def _lies_below(end: Counts, start: Counts) -> bool:
-    return all(map(le, end, start))
-
-
-def _is_under(item: _Item, other: _Item) -> bool:
-    """Whether what the other one ends with, alignments included, has room for the item."""
-    return _lies_below(item.top, other.top) and item.gaps <= other.gaps
+def _items_of(blocks: Sequence[Block], sizes: Sequence[Counts], units: int) -> _Items:
+    return _Items(
+        blocks,
+        np.array(sizes, np.int64).reshape(len(blocks), units),
+        np.array([block.first for block in blocks], np.int64),
+        np.array([block.last for block in blocks], np.int64),
+    )
 
 
 # --- first fit ------------------------------------------------------------------------------------
 
 
-def _lay_out_multiples(items: list[_Item], units: Sequence[Monomial]) -> Dim:
+def _lay_out_multiples(items: _Items, units: Sequence[Monomial]) -> Dim:
     """Sets offsets; returns the bytes needed. Where the end of a block may be no multiple of the
     alignment, one more is left free below what lies above it."""
-    _pack(items, units)
-    _deepen(items)
-    for item in items:
-        item.block.offset = align(_dim(item.start, units)) + item.depth * ALIGNMENT
-    highest = [i for i in items if not any(o.top != i.top and _is_under(i, o) for o in items)]
-    tops = [align(_dim(item.top, units)) + item.gaps * ALIGNMENT for item in highest]
-    return maximum(*tops) if tops else 0
+    starts = _pack(items, units)
+    tops = starts + items.sizes
+    odd = (np.hstack([starts, items.sizes]) % ALIGNMENT != 0).any(axis=1)
+    depths = _depths(items, starts, odd)
+    for block, start, depth in zip(items.blocks, starts.tolist(), depths.tolist()):
+        block.offset = align(_dim(start, units)) + depth * ALIGNMENT
+    ends = np.unique(np.hstack([tops, (depths + odd)[:, None]]), axis=0)
+    highest = [end.tolist() for end in ends if (end <= ends).all(axis=1).sum() == 1]
+    sizes = [align(_dim(top, units)) + gaps * ALIGNMENT for *top, gaps in highest]
+    return maximum(*sizes) if sizes else 0
 
 
-def _dim(counts: Counts, units: Sequence[Monomial]) -> Dim:
+def _dim(counts: Iterable[int], units: Sequence[Monomial]) -> Dim:
     total: Dim = 0
     for unit, count in zip(units, counts):
         if count:
@@ -210,99 +204,94 @@ def _dim(counts: Counts, units: Sequence[Monomial]) -> Dim:
     return total
 
 
-def _pack(items: list[_Item], units: Sequence[Monomial]) -> None:
-    """Places the items. The first orders are by size, now and for large dims, by time, and those of
-    the largest live set before all others; the next ones put the item first that is on top of all.
+def _pack(items: _Items, units: Sequence[Monomial]) -> Array:
+    """Where the items start. The first orders are by size, now and for large dims, by time, and
+    those of the largest live set before all others; the next ones put the item first that is on top
+    of all.
     """
-    samples = [[_number(_dim((1,), [unit]), n) for unit in units] for n in _SAMPLES]
-    *_, usual = samples
-    least = [_most_live(items, values) for values in samples]
-
-    def excess(item: _Item) -> float:
-        """How much higher the item ends than the least height."""
-        return max(_worth(item.top, each) / max(1, low) for each, low in zip(samples, least))
-
-    def by_size(item: _Item) -> tuple[int, int]:
-        return -_worth(item.size, usual), item.block.first
-
-    step, _ = largest_live_set(item.block for item in items)
-    fullest = {item for item in items if item.block.first <= step <= item.block.last}
+    samples = np.array([[_number(_dim((1,), [u]), n) for u in units] for n in _SAMPLES], float).T
+    usual = samples[:, -1]
+    least = np.maximum(1, [_most_live(items, values) for values in samples.T])
+    worth = -(items.sizes @ usual)
+    lives = items.first - items.last
+    step, _ = largest_live_set(items.blocks)
+    passed = (items.first > step) | (items.last < step)
+    # The last key counts first.
     orders = [
-        sorted(items, key=by_size),
-        sorted(items, key=lambda i: (tuple(-count for count in reversed(i.size)), i.block.first)),
-        sorted(items, key=lambda i: (i.block.first - i.block.last, *by_size(i))),
-        sorted(items, key=lambda i: i.block.first),
-        sorted(items, key=lambda i: (i not in fullest, i.block.first - i.block.last, *by_size(i))),
+        np.lexsort((items.first, worth)).tolist(),
+        np.lexsort((items.first, *-items.sizes.T)).tolist(),
+        np.lexsort((items.first, worth, lives)).tolist(),
+        np.argsort(items.first, kind="stable").tolist(),
+        np.lexsort((items.first, worth, lives, passed)).tolist(),
     ]
-    best = float("inf")
-    kept: list[tuple[_Item, Counts]] = []
-    for turn in range(len(orders) + min(TRIES, _TRIED_BLOCKS // max(1, len(items)))):
+    best, kept = float("inf"), np.zeros_like(items.sizes)
+    for turn in range(len(orders) + min(TRIES, _TRIED_BLOCKS // max(1, len(items.blocks)))):
         order = orders[turn % len(orders)]
-        _place(order, usual)
-        top = max(order, key=excess, default=None)
-        if top is None or excess(top) < best:
-            best = 0 if top is None else excess(top)
-            kept = [(item, item.start) for item in items]
-        if top is None or best <= 1:
+        if not order:
             break
-        order.remove(top)
-        order.insert(0, top)
-    for item, start in kept:
-        item.place(start)
+        starts = _place(order, items, usual)
+        # How much higher each ends than the least height.
+        excess = ((starts + items.sizes) @ samples / least).max(axis=1)[order]
+        top = int(excess.argmax())
+        if excess[top] < best:
+            best, kept = float(excess[top]), starts
+        if best <= _CLOSE:
+            break
+        order.insert(0, order.pop(top))
+    return kept
 
 
-def _worth(counts: Counts, values: Sequence[int]) -> int:
-    return sum(count * value for count, value in zip(counts, values))
-
-
-def _most_live(items: Sequence[_Item], values: Sequence[int]) -> int:
+def _most_live(items: _Items, values: Array) -> float:
     """The most that lives at the same time."""
-    changes: dict[int, int] = {}
-    for item in items:
-        size = _worth(item.size, values)
-        changes[item.block.first] = changes.get(item.block.first, 0) + size
-        changes[item.block.last + 1] = changes.get(item.block.last + 1, 0) - size
-    live = most = 0
-    for step in sorted(changes):
-        live += changes[step]
-        most = max(most, live)
-    return most
+    if not items.blocks:
+        return 0
+    changes = np.zeros(int(items.last.max()) - int(items.first.min()) + 2)
+    np.add.at(changes, items.first - items.first.min(), items.sizes @ values)
+    np.subtract.at(changes, items.last + 1 - items.first.min(), items.sizes @ values)
+    return float(changes.cumsum().max())
 
 
-def _place(order: Sequence[_Item], values: Sequence[int]) -> None:
-    """First fit in this order."""
-    placed: list[_Item] = []
-    for item in order:
-        near = [other for other in placed if meet(item.block, other.block)]
-        near.sort(key=lambda o: _worth(o.start, values))
-        item.place(_first_fit(item.size, near))
-        placed.append(item)
+def _place(order: Sequence[int], items: _Items, values: Array) -> Array:
+    """First fit in this order: where each starts."""
+    starts, tops = np.zeros_like(items.sizes), np.zeros_like(items.sizes)
+    placed = np.zeros(len(order), np.int64)  # what has a place, from below
+    heights: list[float] = []
+    for count, item in enumerate(order):
+        known = placed[:count]
+        meet = (items.first[known] <= items.last[item]) & (items.last[known] >= items.first[item])
+        near = known[meet]
+        starts[item] = _first_fit(items.sizes[item], starts[near], tops[near])
+        tops[item] = starts[item] + items.sizes[item]
+        height = float(starts[item] @ values)
+        at = bisect_right(heights, height)
+        heights.insert(at, height)
+        placed[at + 1 : count + 1] = placed[at:count].copy()
+        placed[at] = item
+    return starts
 
 
-def _first_fit(size: Counts, near: Sequence[_Item]) -> Counts:
-    """A low start at which the size fits between others, which are sorted from below."""
-    start: Counts = (0,) * len(size)
-    end = size
-    moved = True
-    while moved:
-        moved = False
-        for other in near:
-            if not (_lies_below(other.top, start) or _lies_below(end, other.start)):
-                start = tuple(map(max, start, other.top))
-                end = tuple(map(sum, zip(start, size)))
-                moved = True
-    return start
+def _first_fit(size: Array, starts: Array, tops: Array) -> Array:
+    """The lowest start above some of the others, which are sorted, with room below all the rest."""
+    floor = np.vstack([np.zeros_like(size), tops])
+    ceiling = np.vstack([starts, np.full_like(size, np.iinfo(np.int64).max)])
+    low = np.maximum.accumulate(floor)
+    high = np.minimum.accumulate(ceiling[::-1])[::-1]
+    return low[(low + size <= high).all(axis=1).argmax()]
 
 
-def _deepen(items: Sequence[_Item]) -> None:
-    """Sets how many blocks that may end anywhere lie below each."""
-    if all(item.whole for item in items):
-        return
-    lower: list[_Item] = []
-    for item in sorted(items, key=lambda i: sum(i.start)):
-        below = [o for o in lower if meet(item.block, o.block) and _lies_below(o.top, item.start)]
-        item.depth = max((other.gaps for other in below), default=0)
-        lower.append(item)
+def _depths(items: _Items, starts: Array, odd: Array) -> Array:
+    """How many blocks that may end anywhere (`odd`) lie below each."""
+    depths = np.zeros(len(starts), np.int64)
+    if not odd.any():
+        return depths
+    tops = starts + items.sizes
+    lower = np.argsort(starts.sum(axis=1), kind="stable")
+    for count, item in enumerate(lower):
+        known = lower[:count]
+        meet = (items.first[known] <= items.last[item]) & (items.last[known] >= items.first[item])
+        below = known[meet & (tops[known] <= starts[item]).all(axis=1)]
+        depths[item] = (depths[below] + odd[below]).max(initial=0)
+    return depths
 
 
 # --- slots ----------------------------------------------------------------------------------------
