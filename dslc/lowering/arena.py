@@ -276,7 +276,8 @@ def _first_fit(size: Array, starts: Array, tops: Array) -> Array:
     ceiling = np.vstack([starts, np.full_like(size, np.iinfo(np.int64).max)])
     low = np.maximum.accumulate(floor)
     high = np.minimum.accumulate(ceiling[::-1])[::-1]
-    return low[(low + size <= high).all(axis=1).argmax()]
+    lowest: Array = low[(low + size <= high).all(axis=1).argmax()]
+    return lowest
 
 
 def _depths(items: _Items, starts: Array, odd: Array) -> Array:
