@@ -24,13 +24,16 @@ from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group
 from dslc.lowering.moves import Strided, placed
 from dslc.lowering.operands import scores_of
-from dslc.lowering.scalar import COMPUTED, ScalarKernels
+from dslc.lowering.scalar import ScalarKernels
 from dslc.lowering.sizes import i64
 from dslc.ops.attention_formula import AttentionAttrs, by_name
 from dslc.ops.linalg import accumulator
 
 # Below any score, and a number: the largest score so far, before there is one.
 LOWEST: Mapping[DType, float] = {"f32": -3.0e38, "f64": -1.0e308}
+# What hides a key is often f32's least number, which times log2(e) is none: it is brought nearer,
+# where it is as far below every score, and above `LOWEST`.
+_FARTHEST = 2.0e38
 
 
 def anchor_of(group: Group) -> Eqn:
@@ -145,7 +148,7 @@ class Scores:
         return Strided(kept, tuple(strides[axes.index(axis)] for axis in range(len(axes))), 0)
 
     def constant(self, value: float) -> Expr:
-        return tirx.const(value, COMPUTED[self.dtype])
+        return self.k.const(value, self.dtype)
 
     def score(self, batch: Index, query: Expr, key: Expr, product: Expr) -> Expr:
         """The score, from the product of query and key: scaled, with its bias; what it is where the
@@ -155,7 +158,9 @@ class Scores:
             score = score + self.at_score("bias", batch, query, key)
         if not self.attrs.mask:
             return score
-        hidden = float("-inf") if self.attrs.fill is None else self.attrs.fill
+        hidden = float("-inf")
+        if self.attrs.fill is not None:
+            hidden = min(max(self.attrs.fill, -_FARTHEST), _FARTHEST)
         seen = self.at_score("mask", batch, query, key)
         return self.k.select(seen, self.k.bind(score), self.constant(hidden))
 

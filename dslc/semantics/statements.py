@@ -220,9 +220,17 @@ def _demand(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> None:
             return
         raise Mistake(errors.not_static("a condition", describe(held), condition.span))
     if not held:
-        if ctx.choices is not None:  # Checked on its own: other uses may give other numbers.
+        # Checked on its own: other uses may give other numbers, where it names any.
+        if ctx.choices is not None and not _fails_always(ctx, stmt):
             raise Undecidable
         raise Mistake(_failed(ctx, stmt, condition))
+
+
+def _fails_always(ctx: Context, stmt: ast.Assert) -> bool:
+    """Whether a failed condition is of numbers alone, and every call comes by."""
+    code = ctx.frame.code
+    named = any(isinstance(node, ast.Name) for node in ast.walk(stmt.condition))
+    return code is not None and not named and any(stmt is one for one in code.decl.body)
 
 
 def _check_alternatives(ctx: Context, condition: ast.Binary) -> None:
@@ -276,8 +284,9 @@ def _failed(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> Diagnostic:
         if high is not None and name in ctx.frame.env and str(ctx.frame.env[name]) == name:
             shown.append(f"{name} is in {low}..{high}")
     diagnostic = errors.assertion(_message(ctx, stmt, condition), condition.span, shown)
-    call = ctx.frame.call
-    if call is not None and not ctx.frame.module.library:
+    call, code = ctx.frame.call, ctx.frame.code
+    alone = code is not None and call is code.decl.name.span
+    if call is not None and not alone and not ctx.frame.module.library:
         return errors.with_label(diagnostic, Label(call, "called here", primary=False))
     return diagnostic
 

@@ -429,6 +429,20 @@ def test_a_function_that_doubles_itself_is_refused() -> None:
     assert "its functions come to more than" in found
 
 
+def test_the_first_element_of_an_open_dim_fits_any_other() -> None:
+    text = """
+    net (float[V, 4] x, float[E, 4] y) => (float[E, 4] z)
+    {
+      zero = Constant<value_ints = [0]>()
+      one = Constant<value_ints = [1]>()
+      first = Slice(x, zero, one, zero)
+      z = Add(y, first)
+    }
+    """
+    found = compare(model_of(text), normal(3, 4), normal(5, 4))
+    assert body(found) == ["assert V >= 1", "return y + x[:1]"]
+
+
 def test_huge_dims_make_no_huge_arrays() -> None:
     text = """
     net (float[N] x) => (float[1000000, 1000000, 1000000] y)

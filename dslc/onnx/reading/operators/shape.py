@@ -261,6 +261,9 @@ def _clamped(g: Writer, size_: Dim, at: Dim, step: int) -> Dim:
     if isinstance(last, int):  # a table that is long enough: no one means to get less
         g.assume_at_most(at, last)
         return at
+    if at == 1:  # the first element: no one means the none of an empty dim, which nothing fits
+        g.assume_at_least(last, 1)
+        return 1
     return minimum(at, last)
 
 
