@@ -80,6 +80,16 @@ def test_unknown_keys_are_for_another_template():
     assert plan_lanes(shape, MACHINE) is None
 
 
+@pytest.mark.parametrize(
+    ("queries", "keys", "tile"), [(209, 1711, (4, 2)), (496, 99, (5, 2)), (24, 200, (8, 1))]
+)
+def test_few_registers_are_filled(queries, keys, tile):
+    """No tile is so low that it waits for its own sums, nor of one vector to spare a few lanes."""
+    shape = Case(queries=queries, keys=keys).shape({})
+    score = plan_lanes(shape, Machine(vector_bits=256)).score
+    assert (score.rows, score.vectors) == tile
+
+
 @pytest.mark.parametrize("queries", [13, 150])
 def test_keys_and_values_that_lie_apart(queries):
     """Heads side by side in memory, as a reshape leaves them: [tokens, heads * depth]."""

@@ -13,7 +13,11 @@ from dslc.schedules.cpu.contract import Machine, Size, choose_tasks
 from dslc.schedules.cpu.register_tile import Tile
 
 KEYS = 512  # of a block, about: their scores stay in the caches
-READING = 0.05  # of a vector of queries: what it costs that a block of them reads all keys
+# What it costs that a block of queries reads all keys, of what one vector of them takes. Where
+# registers are few, a tile of one vector also has a number to load for each multiply-add.
+READING, READING_FEW = 0.05, 0.5
+LATENT = 8  # multiply-adds that a step takes as long as, or it would wait for the one before
+STREAMS = 8  # keys of a tile of one vector, where registers are few: of more, no tile is faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ def plan_lanes(shape: AttentionShape, machine: Machine, apart: bool = False) -> 
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         return None
     queries, lanes = shape.queries, machine.lanes(DTYPE)
-    vectors = _vectors(queries, lanes)
+    vectors = _vectors(queries, lanes, READING if machine.registers == 32 else READING_FEW)
     keys = -(-shape.keys // -(-shape.keys // KEYS))
     several = not isinstance(queries, int) or queries > 2 * vectors * lanes
     return lanes_plan(shape, machine, vectors, keys, apart and several)
@@ -78,8 +82,9 @@ def lanes_plan(
 ) -> LanesPlan:
     """The plan for blocks of so many vectors of queries and at least so many keys."""
     lanes, most = machine.lanes(DTYPE), 24 if machine.registers == 32 else 12
-    score = Tile(_rows(shape.keys, most // vectors), vectors, lanes, DTYPE)
-    tiles = -(-shape.width // (most // vectors))
+    height = most // vectors if machine.registers == 32 else min(most // vectors, STREAMS)
+    score = Tile(_rows(shape.keys, height, vectors), vectors, lanes, DTYPE)
+    tiles = -(-shape.width // height)
     rows, higher = divmod(shape.width, tiles)
     outs = [(replace(score, rows=rows), higher * (rows + 1), tiles - higher)]
     if higher:
@@ -89,14 +94,18 @@ def lanes_plan(
     return LanesPlan(shape, whole, score, tuple(outs), tasks, copied)
 
 
-def _vectors(queries: Size, lanes: int) -> int:
+def _vectors(queries: Size, lanes: int, reading: float) -> int:
     """Vectors of queries in a block: those with the fewest lanes idle, and keys read seldom."""
     if not isinstance(queries, int):
         return 2
-    return min((1, 2), key=lambda v: -(-queries // (v * lanes)) * (v + READING))
+    return min((1, 2), key=lambda v: -(-queries // (v * lanes)) * (v + reading))
 
 
-def _rows(keys: int, most: int) -> int:
-    """Keys of a tile: as few as possible are computed twice."""
+def _rows(keys: int, most: int, vectors: int) -> int:
+    """Keys of a tile: those with the fewest steps, some of keys that are computed twice."""
+
+    def cost(height: int) -> int:
+        return -(-keys // height) * max(height * vectors, LATENT)
+
     heights = range(min(keys, (most + 1) // 2), min(keys, most) + 1)
-    return min(heights, key=lambda height: (-(-keys // height) * height, -height))
+    return min(heights, key=lambda height: (cost(height), -height))
