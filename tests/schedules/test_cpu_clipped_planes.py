@@ -1,10 +1,12 @@
-"""Depthwise convolutions of planes that are read in place: NumPy's sums, and nothing else is
+"""Convolutions of planes that are read in place: NumPy's sums, and nothing else is
 written."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from test_cpu_conv2d import arrays, close, forward, shape
+from test_cpu_conv2d import arrays, close, forward, shape, terms
 from test_cpu_planes import run
 
 from dslc.schedules.cpu.clipped_planes import emit_clipped, plan_clipped
@@ -32,6 +34,24 @@ SHAPES = {
     "large kernel": deep(9, 75, kernel=(5, 7), stride=(1, 2), padding=((2, 2), (3, 3))),
     "more padding than pixels": deep(2, 3, kernel=(2, 5), padding=((3, 4), (9, 2))),
     "from memory": deep(300, 900, channels=1, stride=(2, 2)),
+    "channels": shape(
+        channels=10,
+        out_channels=14,
+        groups=2,
+        height=9,
+        width=150,
+        kernel=(3, 3),
+        stride=(2, 2),
+        padding=((1, 1), (1, 1)),
+    ),
+    "channels from memory": shape(
+        channels=4,
+        out_channels=2,
+        height=90,
+        width=930,
+        kernel=(2, 3),
+        padding=((0, 1), (1, 1)),
+    ),
     "empty": deep(3, 40, batch=0),
 }
 
@@ -47,7 +67,7 @@ def clipped(conv, x, w, machine=NARROW):
 @pytest.mark.parametrize("conv", SHAPES.values(), ids=SHAPES)
 def test_clipped(conv):
     x, w, _ = arrays(conv)
-    close(clipped(conv, x, w), forward(x, w, conv), conv.kernel[0] * conv.kernel[1])
+    close(clipped(conv, x, w), forward(x, w, conv), terms(conv))
 
 
 def test_narrower_vectors():
@@ -64,6 +84,16 @@ def test_double_precision_and_strips_of_a_plane_for_all_tasks():
     close(clipped(conv, x, w, machine), forward(x, w, conv), 9)
 
 
+def test_what_spills_is_not_copied():
+    wide = shape(
+        channels=96, out_channels=15, height=15, width=559, kernel=(3, 3), stride=(2, 2),
+        padding=((1, 1), (1, 1)),
+    )  # fmt: skip
+    assert choose_template(wide, "float32", 8, 16, True)[0] == "clipped"
+    narrow = replace(wide, width=159)
+    assert choose_template(narrow, "float32", 8, 16, True)[0] == "planes"
+
+
 def test_tiles_hide_the_latency_of_sums():
     wide, high = choose_clipped(deep(40, 900, stride=(2, 2)), "float32", 8), deep(40, 14)
     assert (wide.rows, wide.vectors) == (1, 8)
@@ -73,4 +103,4 @@ def test_tiles_hide_the_latency_of_sums():
 def test_what_it_takes():
     assert choose_template(deep(52, 1004, stride=(2, 2)), "float32", 8, 16, True)[0] == "clipped"
     assert not takes_clipped(deep(52, 1004), "float32", 16)
-    assert not takes_clipped(shape(height=30, width=40, kernel=(3, 3)), "float32", 8)
+    assert not takes_clipped(deep(52, 1004, kernel=(1, 1)), "float32", 8)

@@ -1,12 +1,10 @@
-"""Depthwise convolution of NCHW images that are read where they lie, and end where those do.
+"""Convolution of NCHW images that are read where they lie, and end where those do.
 
-    y[n, c, i, j..] = sum over kh, kw of x[n, c, i s + kh d - p, j s + kw d - p ..] * w[c, kh, kw]
-
-The register tile is rows x vectors of a plane's results. Rows of the image that a tile sees are
-read in order, each vector once for all of the tile's rows that see it. Rows above and below the
-image are left out, by a branch; pixels on its left and right by masks, for which tiles at the edges
-stand alone. So nothing is copied, as it is for tiles of several channels (`plane_image.py`), and
-memory is read while products are made.
+The register tile is that of `planes.py`: output channels x rows x vectors. Rows of the image that a
+tile sees are read in order, each vector once for all channels and rows that see it. Rows above and
+below the image are left out, by a branch; pixels on its left and right by masks, for which tiles at
+the edges stand alone. So nothing is copied first (`plane_image.py`), and memory is read while
+products are made: for depthwise convolutions, and where a copy lies in no cache near a core.
 
 With a stride of 2 vectors of neighbours are taken apart by shuffles that stay inside of 128 bits,
 
@@ -14,11 +12,12 @@ With a stride of 2 vectors of neighbours are taken apart by shuffles that stay i
 
 and only the sums are put in order, once: such a shuffle takes one unit of the core half as long.
 
-Non-goals: images whose height and width are not known, spread images, sums over channels.
+Non-goals: images whose height and width are not known, spread images.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,23 +68,29 @@ PIECE = 16  # bytes that a shuffle stays inside of
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A plane, whose first pixel lies at `begin`, and its weights from `weights` on."""
+    """Images of a group: the first pixel of its first channel lies at `begin`."""
 
     plan: ClippedPlan
     x: Operand
     w: Operand
+    epilogue: Epilogue
+    image: Expr
+    group: Expr
     begin: Expr
-    weights: Expr
     sums: Any
     results: Any
 
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """The results from (row, column) on: `columns` of each row; of the rows of the image from
-    `above` on. `start`: the column, if it is known: pixels may then be missing."""
+    """The results of `channels` channels from (channel, row, column) on, counted in the whole:
+    `columns` of each row, of `rows` rows; of the rows of the image from `above` on. `start`: the
+    column, if it is known: pixels may then be missing."""
 
+    channels: int
+    channel: Expr
     row: Expr
+    rows: Size
     above: Expr
     column: Expr
     columns: Size
@@ -93,45 +98,68 @@ class _Tile:
     start: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Plane:
+    """A channel of the image, whose pixel of a tile's first row and column lies at `begin`, and the
+    first of the tile's weights for it."""
+
+    begin: Expr
+    weights: Expr
+
+
 def plan_clipped(shape: ConvShape, dtype: str, machine: Machine) -> ClippedPlan:
     """The plan."""
     lanes = machine.lanes(dtype)
-    require(takes_clipped(shape, dtype, lanes), f"depthwise convolution in place: {shape}")
+    require(takes_clipped(shape, dtype, lanes), f"convolution in place: {shape}")
     plan = choose_clipped(shape, dtype, lanes)
     tasks = choose_tasks(machine, work(plan))
     batch = shape.batch if isinstance(shape.batch, int) and shape.batch else 1
     blocks = -(-shape.plane[0] // plan.rows)
-    strips = min(blocks, -(-tasks // (batch * shape.channels)))
+    strips = min(blocks, -(-tasks // (batch * shape.groups)))
     return replace(plan, strip=-(-blocks // strips) * plan.rows, tasks=tasks)
 
 
 def emit_clipped(plan: ClippedPlan, x: Operand, w: Operand, epilogue: Epilogue) -> None:
     """Emits the kernel's body; operands and epilogue are those of `emit_planes`."""
     shape = plan.shape
-    extents = (shape.batch, shape.channels, plan.strips)
-    size = plan.rows * plan.vectors * plan.lanes
+    extents = (shape.batch, shape.groups, plan.strips)
+    size = plan.sums * plan.lanes
 
     def body(task: Expr, tasks: int) -> None:
         sums, results = local(size, plan.dtype), local(size, plan.dtype)
         with loop(*share(product(extents), task, tasks)) as item:
-            image, channel, number = (T.bind(i) for i in unflatten(item, extents))
-            first, rows = rows_of(number, plan.strip, shape.plane[0])
-            begin = T.bind(x.at(image, channel, i64(0), i64(0)))
-            weights = T.bind(w.at(channel, i64(0), i64(0), i64(0)))
-            run = _Run(plan, x, w, begin, weights, sums, results)
-            with loop(0, ceil_div(rows, plan.rows)) as block:
-                row = T.bind(i64(first + block * plan.rows))
-                above = T.bind(row * shape.stride[0] - shape.padding[0][0])
-                exist: Size = plan.rows
-                if shape.plane[0] % plan.rows:
-                    exist = T.bind(i64(smaller(shape.plane[0] - row, plan.rows)))
-                for group in _across(plan):
-                    with loop(0, group.count) as t:
-                        tile = _tile(plan, group, row, above, t)
-                        _compute(run, tile)
-                        _finish(run, tile, exist, image, channel, epilogue)
+            image, group, number = (T.bind(i) for i in unflatten(item, extents))
+            begin = T.bind(x.at(image, group * shape.group_channels, i64(0), i64(0)))
+            run = _Run(plan, x, w, epilogue, image, group, begin, sums, results)
+            for tile in _tiles(run, *rows_of(number, plan.strip, shape.plane[0])):
+                _compute(run, tile)
+                _finish(run, tile)
 
     run_tasks(plan.tasks, work(plan), body)
+
+
+def _tiles(run: _Run, first: Size, rows: Size) -> Iterator[_Tile]:
+    """The tiles of `rows` rows of results, each kind inside of the loops over them."""
+    plan, shape, height = run.plan, run.plan.shape, run.plan.shape.plane[0]
+    with loop(0, ceil_div(rows, plan.rows)) as block:
+        row = T.bind(i64(first + block * plan.rows))
+        above = T.bind(row * shape.stride[0] - shape.padding[0][0])
+        exist: Size = plan.rows
+        if height % plan.rows:
+            exist = T.bind(i64(smaller(height - row, plan.rows)))
+        for group in _across(plan):
+            size, begin = group.height * plan.lanes, group.start * plan.lanes
+            inside = _inside(plan, group)
+            columns = size if inside else min(size, shape.plane[1] - begin)
+            with loop(0, group.count) as number:
+                column = T.bind(i64(number * size + begin))
+                for outputs in split(shape.group_out_channels, plan.channels):
+                    with loop(0, outputs.count) as o:
+                        channel = run.group * shape.group_out_channels + outputs.start
+                        yield _Tile(
+                            outputs.height, T.bind(i64(o * outputs.height + channel)), row, exist,
+                            above, column, columns, group.height, None if inside else begin,
+                        )  # fmt: skip
 
 
 def _across(plan: ClippedPlan) -> list[Group]:
@@ -157,63 +185,84 @@ def _inside(plan: ClippedPlan, tile: Group) -> bool:
                 and stop <= width)  # fmt: skip
 
 
-def _tile(plan: ClippedPlan, group: Group, row: Expr, above: Expr, number: Expr) -> _Tile:
-    size, start = group.height * plan.lanes, group.start * plan.lanes
-    if _inside(plan, group):
-        column = T.bind(i64(number * size + start))
-        return _Tile(row, above, column, size, group.height, None)
-    columns = min(size, plan.shape.plane[1] - start)
-    return _Tile(row, above, i64(start), columns, group.height, start)
-
-
 def _compute(run: _Run, tile: _Tile) -> None:
     """The sums of a tile, into `results`."""
     plan, shape, lanes = run.plan, run.plan.shape, run.plan.lanes
-    for number in range(plan.rows * tile.vectors):
+    count = tile.channels * plan.rows * tile.vectors
+    for number in range(count):
         store_vector(run.sums, zeros(plan.dtype, lanes), i64(number * lanes), lanes)
     origin = T.bind(address(run.begin, (tile.above, shape.width), (tile.column, shape.stride[1])))
-    for seen in range(plan.seen_rows):
-        if not plan.users(seen):
-            continue
-        line = tile.above + seen
-        if shape.padding[0] == (0, 0) and shape.plane[0] % plan.rows == 0:
-            _add_row(run, tile, T.bind(origin + seen * shape.width), seen)
-            continue
-        inside = T.bind(tirx.And(line >= i64(0), line < i64(shape.height)))
-        with T.If(inside), T.Then():
-            _add_row(run, tile, T.bind(origin + seen * shape.width), seen)
-    for number in range(plan.rows * tile.vectors):
+    weights = T.bind(run.w.at(tile.channel, i64(0), i64(0), i64(0)))
+    whole = shape.padding[0] == (0, 0) and shape.plane[0] % plan.rows == 0
+    rows = [seen for seen in range(plan.seen_rows) if plan.users(seen)]
+    lines = [tile.above + seen for seen in rows]
+    inside = [T.bind(tirx.And(n >= i64(0), n < i64(shape.height))) for n in lines]
+    with loop(0, shape.group_channels) as c:
+        plane = _Plane(
+            T.bind(address(origin, (c, shape.height * shape.width))),
+            T.bind(address(weights, (c, shape.kernel[0] * shape.kernel[1]))),
+        )
+        for seen, exists in zip(rows, inside, strict=True):
+            if whole:
+                _add_row(run, tile, plane, seen)
+                continue
+            with T.If(exists), T.Then():
+                _add_row(run, tile, plane, seen)
+    for number in range(count):
         total = vector_at(run.sums, i64(number * lanes), lanes)
         store_vector(run.results, _ordered(plan, total), i64(number * lanes), lanes)
 
 
-def _add_row(run: _Run, tile: _Tile, begin: Expr, seen: int) -> None:
-    """Adds what row `seen` of those of the image, whose pixel of the tile's first column lies at
-    `begin`, gives its users; and asks for a later row, once."""
-    users = run.plan.users(seen)
+def _add_row(run: _Run, tile: _Tile, plane: _Plane, seen: int) -> None:
+    """Adds what row `seen` of those of the image gives its users; and asks for later pixels,
+    once."""
     plan, lanes, step = run.plan, run.plan.lanes, run.plan.shape.stride[1]
-    kw, apart, left = plan.shape.kernel[1], plan.shape.dilation[1], plan.shape.padding[1][0]
-    fresh = seen >= plan.seen_rows - plan.rows * plan.shape.stride[0]
-    if fresh and is_far(plan.shape, plan.dtype):
-        ahead = -(-AHEAD // plan.shape.width) * plan.shape.width  # to the same place of a row
-        for start in range(0, tile.vectors * lanes * step, LINE_BYTES // ITEMSIZE[plan.dtype]):
-            prefetch(run.x.buffer[begin + (start + ahead)], NEAR)
+    apart, left = plan.shape.dilation[1], plan.shape.padding[1][0]
+    begin = T.bind(plane.begin + seen * plan.shape.width)
+    if is_far(plan.shape, plan.dtype):
+        _ask(run, tile, begin, seen)
+    # Weights of some channels come one by one; that of one stays for the vector behind.
+    together = [range(tile.vectors)] if tile.channels > 1 else [[j] for j in range(tile.vectors)]
     for first, taps in plan.taps:
-        weights = {
-            (y, z): T.bind(tirx.Broadcast(run.w.buffer[run.weights + (y * kw + z)], lanes))
-            for _, y in users for z in taps
-        }  # fmt: skip
-        for j in range(tile.vectors):
-            vectors = [
-                T.bind(_pixels(run, tile, begin, first + (j * step + k) * lanes))
-                for k in range(step)
-            ]
+        for numbers in together:
+            read = [
+                [T.bind(_pixels(run, tile, begin, first + (j * step + k) * lanes))
+                 for k in range(step)]
+                for j in numbers
+            ]  # fmt: skip
             for z in taps:
-                pixels = T.bind(_taken(plan, vectors, z * apart - left - first))
-                for row, y in users:
-                    at = i64((row * tile.vectors + j) * lanes)
-                    total = vector_at(run.sums, at, lanes) + pixels * weights[y, z]
-                    store_vector(run.sums, total, at, lanes)
+                pixels = [T.bind(_taken(plan, each, z * apart - left - first)) for each in read]
+                _multiply(run, tile, plane, dict(zip(numbers, pixels, strict=True)), seen, z)
+
+
+def _multiply(
+    run: _Run, tile: _Tile, plane: _Plane, pixels: dict[int, Expr], seen: int, z: int
+) -> None:
+    """Vectors of a row of the image, by their numbers, times the weights of column `z` of the
+    kernel."""
+    plan, lanes, (kh, kw) = run.plan, run.plan.lanes, run.plan.shape.kernel
+    for o in range(tile.channels):
+        for row, y in plan.users(seen):
+            tap = (o * plan.shape.group_channels * kh + y) * kw + z
+            weight = T.bind(tirx.Broadcast(run.w.buffer[plane.weights + tap], lanes))
+            for j, vector in pixels.items():
+                at = i64(((o * plan.rows + row) * tile.vectors + j) * lanes)
+                total = vector_at(run.sums, at, lanes) + vector * weight
+                store_vector(run.sums, total, at, lanes)
+
+
+def _ask(run: _Run, tile: _Tile, begin: Expr, seen: int) -> None:
+    """For pixels that come from memory. Of one channel rows that no earlier tile saw, some rows
+    ahead; of some, whose tiles take longer, what the next tile sees of each."""
+    plan, (down, across) = run.plan, run.plan.shape.stride
+    width = tile.vectors * plan.lanes * across
+    ahead = width
+    if plan.shape.group_channels == 1:
+        if seen < plan.seen_rows - plan.rows * down:
+            return
+        ahead = -(-AHEAD // plan.shape.width) * plan.shape.width
+    for start in range(0, width, LINE_BYTES // ITEMSIZE[plan.dtype]):
+        prefetch(run.x.buffer[begin + (start + ahead)], NEAR)
 
 
 def _pixels(run: _Run, tile: _Tile, begin: Expr, first: int) -> Expr:
@@ -259,13 +308,12 @@ def _ordered(plan: ClippedPlan, total: Expr) -> Expr:
     return shuffle([T.bind(total)], places)
 
 
-def _finish(
-    run: _Run, tile: _Tile, exist: Size, image: Expr, channel: Expr, epilogue: Epilogue
-) -> None:
+def _finish(run: _Run, tile: _Tile) -> None:
     """The results of a tile that exist to the epilogue."""
-    with loop(0, exist) as row:
-        begin = T.bind(row * (tile.vectors * run.plan.lanes))
-        prefetch(run.results[begin])  # so LLVM makes no lanes of rows
+    size = tile.vectors * run.plan.lanes
+    with loop(0, tile.channels) as o, loop(0, tile.rows) as row:
+        begin = T.bind(address(i64(0), (o, run.plan.rows * size), (row, size)))
+        prefetch(run.results[begin])  # so LLVM makes no lanes of channels or rows
         with loop(0, tile.columns) as column:
-            at = (image, channel, tile.row + row, tile.column + column)
-            epilogue(at, run.results[begin + column])
+            at = (run.image, tile.channel + o, tile.row + row, tile.column + column)
+            run.epilogue(at, run.results[begin + column])

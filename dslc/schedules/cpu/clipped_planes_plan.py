@@ -1,4 +1,4 @@
-"""The tiles in which a depthwise convolution reads NCHW images where they lie.
+"""The tiles in which a convolution reads NCHW images where they lie.
 
 Input: a `ConvShape` of known height and width, vector registers. Output: a `ClippedPlan`, and what
 it takes in cycles. Non-goals: TVM, for the choice of a layout asks for costs
@@ -13,7 +13,10 @@ from dataclasses import dataclass, replace
 from dslc.schedules.cpu.conv_shape import ConvShape, Size
 from dslc.schedules.cpu.plane_tile import BYTES, WIDE, takes_planes
 
-ROOM, HIGH = 8, 6  # vectors of sums that leave registers for what they are made of; of some rows
+# Vectors of sums that leave registers for what they are made of: of one row of a channel's results,
+# of some, of some channels, whose weights come one by one.
+ROOM, HIGH, DEEP = 8, 6, 12
+CHANNELS = 6  # of a tile, at most
 IN_FLIGHT = 8  # multiply-adds that hide the latency of one
 # In multiply-adds: a vector that is read, it lies across cache lines; one that is taken of others;
 # one of results that is handed on, beside a tile and a row of it.
@@ -23,12 +26,13 @@ RESULT, TILE, ROW = 4.0, 4.0, 3.0
 
 @dataclass(frozen=True, slots=True)
 class ClippedPlan:
-    """Tiles of `rows` x `vectors` results of a plane, strips of `strip` rows: whole tiles. Strips
-    of planes are shared out to the tasks."""
+    """Tiles of `channels` x `rows` x `vectors` results, strips of `strip` rows: whole tiles. Items
+    (image, group, strip) are shared out to the tasks."""
 
     shape: ConvShape
     dtype: str
     lanes: int
+    channels: int
     rows: int
     vectors: int
     strip: int
@@ -48,6 +52,11 @@ class ClippedPlan:
     def seen_rows(self) -> int:
         """Of the image, from the first that a tile sees to the last."""
         return (self.rows - 1) * self.shape.stride[0] + self.shape.extent[0]
+
+    @property
+    def sums(self) -> int:
+        """Vectors of a tile."""
+        return self.channels * self.rows * self.vectors
 
     def users(self, seen: int) -> list[tuple[int, int]]:
         """(row of the tile, row of the kernel) of the results that see that row of the image."""
@@ -74,9 +83,8 @@ class ClippedPlan:
 
 def takes_clipped(shape: ConvShape, dtype: str, lanes: int) -> bool:
     """Whether this template runs such a convolution. Measured with narrow vectors alone."""
-    deep = shape.channels == shape.out_channels == shape.groups
     narrow = lanes * BYTES.get(dtype, WIDE) < WIDE
-    return deep and narrow and shape.kernel != (1, 1) and takes_planes(shape, dtype)
+    return narrow and shape.kernel != (1, 1) and takes_planes(shape, dtype)
 
 
 def choose_clipped(shape: ConvShape, dtype: str, lanes: int) -> ClippedPlan:
@@ -89,11 +97,13 @@ def choose_clipped(shape: ConvShape, dtype: str, lanes: int) -> ClippedPlan:
 
 
 def _plans(shape: ConvShape, dtype: str, lanes: int) -> Iterator[ClippedPlan]:
-    wide = -(-shape.plane[1] // lanes)
-    for rows in range(1, min(shape.plane[0], HIGH) + 1):
-        for most in range(1, (ROOM if rows == 1 else HIGH) // rows + 1):
+    wide, outputs = -(-shape.plane[1] // lanes), shape.group_out_channels
+    channels = -(-outputs // -(-outputs // CHANNELS))
+    for rows in range(1, (min(shape.plane[0], HIGH) if channels == 1 else 1) + 1):
+        room = DEEP if channels > 1 else ROOM if rows == 1 else HIGH
+        for most in range(1, room // (rows * channels) + 1):
             vectors = -(-wide // -(-wide // most))
-            yield ClippedPlan(shape, dtype, lanes, rows, vectors, rows, 1)
+            yield ClippedPlan(shape, dtype, lanes, channels, rows, vectors, rows, 1)
 
 
 def work(plan: ClippedPlan) -> Size:
@@ -107,12 +117,13 @@ def cycles(plan: ClippedPlan) -> float:
     one image."""
     shape, rows = plan.shape, plan.rows
     batch = shape.batch if isinstance(shape.batch, int) else 1
-    step, taps = shape.stride[1], shape.kernel[0] * shape.kernel[1]
+    step, users = shape.stride[1], plan.channels * rows * shape.kernel[0] * shape.kernel[1]
     seen = sum(1 for line in range(plan.seen_rows) if plan.users(line))
-    sums = rows * taps * max(1.0, IN_FLIGHT / (rows * plan.vectors))
-    read = seen * len(plan.taps) * step * READ + rows * taps / plan.vectors
+    sums = users * max(1.0, IN_FLIGHT / plan.sums)
+    read = seen * len(plan.taps) * step * READ + users / plan.vectors
     taken = seen * shape.kernel[1] * TAKEN if step > 1 else 0.0
-    vector = max(sums + taken, read) + rows * RESULT
+    vector = shape.group_channels * max(sums + taken, read) + plan.channels * rows * RESULT
     blocks, tiles = -(-shape.plane[0] // rows), -(-plan.wide // plan.vectors)
-    tile = TILE + rows * ROW
-    return batch * shape.channels * blocks * (plan.wide * vector + tiles * tile)
+    tile = TILE + plan.channels * rows * ROW
+    across = plan.wide * vector + tiles * tile
+    return batch * shape.out_channels / plan.channels * blocks * across

@@ -24,6 +24,7 @@ STEP = 2  # cycles that a flat one in place takes longer for each channel, which
 NARROW_STEP, HELD = 6, 1 << 15
 COPIED = 3  # cycles of a vector that is copied
 PANEL = 1 << 19  # bytes of gathered pixels that lie in a cache near a core
+SPILLED = 1.5  # as long takes what reads a copy from a farther one; measured with narrow vectors
 FAR = 1 << 20  # bytes of an image that no cache near a core holds
 SPARSE = 24  # multiply-adds for each pixel of an image, with which it comes later than it is used
 FEW, LONG = 5, 512  # channels of results, and pixels, of planes that are read from end to end
@@ -168,6 +169,15 @@ class PlanesPlan:
         place of weights. What was copied is near."""
         results = self.shape.group_out_channels * self.pixels * BYTES[self.dtype]
         return not self.copies and results <= RUNS
+
+    @property
+    def spills(self) -> bool:
+        """Whether what a strip of one tile's rows copies fits in no cache near a core. Of a 1x1
+        kernel each pixel is read for fewer products than it would wait for where it lies."""
+        row = self.pitch * self.planes * self.shape.group_channels * BYTES[self.dtype]
+        if self.shape.kernel == (1, 1) or not self.copies:
+            return False
+        return (self.rows + _reach(self.shape, 0)) * row > PANEL
 
     @property
     def is_narrow(self) -> bool:
@@ -392,7 +402,8 @@ def cycles(plan: PlanesPlan) -> float:
         rows = height * plan.seen.channels
         copied += rows * (-(-width // plan.lanes) * COPIED + ROW)
     sums = plan.seen.group_channels * shape.out_channels * _cycles(plan)
-    return batch * (sums + copied)
+    far = SPILLED if plan.is_narrow and plan.spills else 1.0
+    return batch * (sums + copied) * far
 
 
 def _taps_of(shape: ConvShape) -> int:
