@@ -216,6 +216,15 @@ def test_sums_of_parts_lie_in_scratch(monkeypatch, kind, m, n, k, tasks, parts):
     assert -(-k // plan.depth) == parts
 
 
+def test_rows_on_pages_of_their_own_are_packed_for_several_panels():
+    left = Operand(None, "float32", (768, 1))
+    few, many = (
+        plan_matmul(left, Operand(None, "float32", (n, 1)), 64, n, 768, Machine(256)).abreast
+        for n in (400, 3072)
+    )
+    assert (few, many) == (1, 8)
+
+
 @pytest.mark.parametrize(("m", "n", "k"), [(9, 100, 70), (3, 50, 70)])
 def test_panels_behind_the_cache_are_asked_for(monkeypatch, m, n, k):
     monkeypatch.setattr(matmul_plan, "NEAR_MEMORY", 1)

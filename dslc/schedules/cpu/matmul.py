@@ -53,6 +53,7 @@ from dslc.schedules.cpu.contract import (
     run_tasks,
     share,
     smaller,
+    store_vector,
     unflatten,
     vector_at,
 )
@@ -278,15 +279,31 @@ def _abreast(run: _Run, where: Index, rows: list[_Range], columns: _Range) -> No
         begin = T.bind(i64(first + number * plan.abreast))
         end = T.bind(i64(smaller(begin + plan.abreast, last)))
         if plan.source == "pack" and run.packs:
-            with loop(begin, end) as c:
-                block = _block(run, vectors, c)
-                _pack(run, where, block, _place(run, block, c - begin))
+            _pack_abreast(run, where, vectors, begin, end)
         for group, start, stop in rows:
             with loop(start, stop) as t:
                 row = T.bind(i64(t * group.height + group.start))
                 with loop(begin, end) as c:
                     block = _block(run, vectors, c)
                     _tile(run, where, row, group.height, block, _place(run, block, c - begin))
+
+
+def _pack_abreast(run: _Run, where: Index, vectors: Group, begin: Expr, end: Expr) -> None:
+    """Blocks [begin, end) of whole panels to scratch; of a b that lies in rows, each row from end
+    to end."""
+    plan, b = run.plan, run.b
+    if not isinstance(b, Operand) or not is_int(b.strides[-1], 1):
+        with loop(begin, end) as c:
+            block = _block(run, vectors, c)
+            _pack(run, where, block, _place(run, block, c - begin))
+        return
+    with loop(0, run.steps) as k, loop(begin, end) as c:
+        block = _block(run, vectors, c)
+        source = _panel(run, where, block)
+        target = _packed(run, block, _place(run, block, c - begin))
+        for column in range(0, block.vectors * plan.lanes, plan.lanes):
+            vector = vector_at(source.buffer, source.at(k, i64(column)), plan.lanes)
+            store_vector(target.buffer, vector, target.at(k, i64(column)), plan.lanes)
 
 
 def _place(run: _Run, block: _Block, side: Size) -> Size:

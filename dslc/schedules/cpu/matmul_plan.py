@@ -42,6 +42,7 @@ LEAST_ROWS = 96  # but so many rows, whatever they take
 ASKING = 7  # rows from which asking for panels in the L3 cache takes less than it saves
 NEAR_MEMORY = 6 << 20  # bytes of panels that the L3 cache has for a core
 DEPTH = 320  # steps of K of a part of it: a panel and the rows of a tile stay in the L1 cache
+PAGE = 4096  # bytes of a page of memory
 DEEP_ROWS = 128  # rows up to which parts of K pay, of those that aren't turned anyway
 LEAST_HIGH = 40  # rows that have to stay in the L2 cache, or they come from behind it
 LEAST_ABREAST = 4  # panels: shorter runs of results cost as much as single ones
@@ -208,7 +209,8 @@ def plan_matmul(
 ) -> MatmulPlan:  # fmt: skip
     """The plan for a [batch.., M, K] and b [batch.., K, N]; strides are all that is looked at.
     `most`: what M never exceeds, where that is known."""
-    return _in_blocks(_planned(a, b, m, n, k, machine, batch, most), machine)
+    plan = _planned(a, b, m, n, k, machine, batch, most)
+    return _in_blocks(plan, machine, spread=_is_spread(b))
 
 
 def _planned(
@@ -300,14 +302,16 @@ def _is_turned(a: Operand, m: Size, n: Size, machine: Machine) -> bool:
     )
 
 
-def _in_blocks(plan: MatmulPlan, machine: Machine, whole: bool = False) -> MatmulPlan:
+def _in_blocks(
+    plan: MatmulPlan, machine: Machine, whole: bool = False, spread: bool = False
+) -> MatmulPlan:
     """The plan with `high`, `depth` and `keeps`, where tiles are so low that each column needs a's
     rows often: from the L2 cache they come at full speed. `whole`: with all steps of K, and no
-    panel is asked for."""
+    panel is asked for. `spread`: each row of b lies on a page of its own."""
     m, n, k, itemsize = plan.m, plan.n, plan.k, ITEMSIZE[plan.dtype]
     if machine.registers == 32:
         return plan
-    depth = 0 if whole else _depth(plan, machine)
+    depth = 0 if whole else _depth(plan, machine, spread)
     plan = replace(plan, depth=depth, far=not whole and _is_far(plan, machine))
     plan = replace(plan, abreast=1 if whole else _abreast(plan, machine))
     if not isinstance(m, int):
@@ -324,16 +328,18 @@ def _in_blocks(plan: MatmulPlan, machine: Machine, whole: bool = False) -> Matmu
     return replace(plan, high=max(LEAST_ROWS, TURNED_BYTES // row)) if plan.turned else plan
 
 
-def _depth(plan: MatmulPlan, machine: Machine) -> int:
+def _depth(plan: MatmulPlan, machine: Machine, spread: bool) -> int:
     """Steps of K that are done at a time, 0 for all: fewer where the rows that the L2 cache has
-    beside panels would be too few. Of many rows in place that doesn't pay: their sums come and go.
-    """
+    beside panels would be too few, and where a b is packed whose rows lie on pages of their own, so
+    that each is read for several panels (`abreast`). Of many rows in place that doesn't pay: their
+    sums come and go."""
     m, n, k, itemsize = plan.m, plan.n, plan.k, ITEMSIZE[plan.dtype]
     known = isinstance(m, int) and isinstance(n, int) and isinstance(k, int)
     if not known or plan.source not in ("panels", "pack") or plan.rows_outside:
         return 0
     panels = 2 * plan.width if plan.source == "pack" else 0
     near = machine.near_bytes // itemsize >= k * (LEAST_HIGH + panels)
+    near = near and not (spread and plan.source == "pack")
     if near or not (FEW < m <= DEEP_ROWS or plan.turned) or n <= plan.width or k <= DEPTH:
         return 0
     return int(UNROLL * ceil_div(k, UNROLL * ceil_div(k, DEPTH)))
@@ -365,6 +371,14 @@ def _is_far(plan: MatmulPlan, machine: Machine) -> bool:
         return False
     near = machine.near_bytes if m >= ASKING else NEAR_MEMORY
     return bool(n * k * ITEMSIZE[plan.dtype] > near)
+
+
+def _is_spread(b: Operand | Panels) -> bool:
+    """Whether hardly two rows of a b that lies in rows are on a page."""
+    if isinstance(b, Panels) or not is_int(b.strides[-1], 1):
+        return False
+    below = b.strides[-2]
+    return isinstance(below, int) and 2 * below * ITEMSIZE[b.dtype] > PAGE
 
 
 def _along(b: Operand | Panels) -> str | None:
