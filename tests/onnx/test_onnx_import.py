@@ -128,6 +128,24 @@ def test_weights_of_eight_bits_come_in_as_floats() -> None:
     assert [array.dtype for array in found.weights.values()] == [np.float32]
 
 
+def test_what_is_rounded_to_eight_bits_between_floats() -> None:
+    text = """
+    <ir_version: 9, opset_import: ["" : 19]>
+    net (float[N, 4] x) => (float[N, 4] y, float[N, 4] z)
+    {
+      a = QuantizeLinear(x, s, zero)
+      y = DequantizeLinear(a, s, zero)
+      b = QuantizeLinear<axis = 1>(x, each, zeros)
+      z = DequantizeLinear<axis = 1>(b, each, zeros)
+    }
+    """
+    model = model_of(
+        text, s=np.float32(0.01), zero=np.uint8(100), each=np.float32([0.25, 0.5, 1, 2]),
+        zeros=np.int8([0, 1, -2, 3]),
+    )  # fmt: skip
+    compare(model, 3 * normal(50, 4))
+
+
 def test_what_only_a_call_can_tell_is_asserted() -> None:
     text = """
     net (float[N, T, 4] x) => (float[N, 4] y)

@@ -37,6 +37,19 @@ else:
 _NO_NAMES = ("", "main_graph", "torch_jit", "torch-jit-export", "main", "graph", "onnx-graph")
 _MOST_LISTED = 5
 _MOST_ASSERTIONS = 30
+# Why there is no such operator, and the way out.
+_WHY = {
+    "the size of its result depends on the data of a call: keep all elements, and a mask of which "
+    "count": ("NonZero", "Compress", "Unique", "NonMaxSuppression"),
+    "a model draws no random numbers: hand them in as an input": (
+        "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
+        "Multinomial",
+    ),
+    "there are no optional values or texts: leave them to the code around the model": (
+        "Optional", "OptionalGetElement", "OptionalHasElement", "StringConcat", "StringNormalizer",
+        "StringSplit", "RegexFullMatch", "TfIdfVectorizer", "ImageDecoder",
+    ),
+}  # fmt: skip
 _MISFITS = (
     ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, TypeError, ValueError,
 )  # fmt: skip
@@ -350,7 +363,8 @@ class _Importer:
         for kind, nodes in sorted(self.missing.items()):
             more = len(nodes) - _MOST_LISTED
             notes = [*nodes[:_MOST_LISTED], *([f"and {more} more nodes"] if more > 0 else [])]
-            found.append(problem("E0502", f"the operator {kind} is not supported", notes))
+            why = next((why for why, kinds in _WHY.items() if kind in kinds), "")
+            found.append(problem("E0502", f"the operator {kind} is not supported", notes, why))
         if found or self.problems:
             raise CompileError([*found, *self.problems])
 
