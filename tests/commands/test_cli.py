@@ -128,7 +128,7 @@ def test_every_stage_can_be_shown(tiny, dslc, stage) -> None:
         "grad": "func train_step(",
         "optimised": "entry forward",
         "kernels": "forward_0_",
-        "tir": "def forward(",
+        "tir": "def forward",  # Python 3.12's has parameters of types behind
         "asm": "forward",
     }
     assert expected[stage] in text

@@ -1,7 +1,7 @@
 """examples/models in small form: the training step (by plain SGD, with dropout) of each, compiled,
 as `evaluate` has it; in full size each has as many weights as the model it is named after.
 
-tests/torch/ compares them with PyTorch.
+tests/pytorch/ compares them with PyTorch.
 """
 
 from __future__ import annotations

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 
 import dslc
 from dslc.build import driver, session
 from dslc.build.target import Target
+from dslc.ir.evaluate import evaluate
 from dslc.schedules.cpu.conv_shape import ConvShape
 from dslc.schedules.cpu.plane_choice import choose_template
 from dslc.source import SourceFile
@@ -58,6 +59,18 @@ def test_the_quicker_layout_is_chosen(dims: str, body: str, result: str, layout:
     assert layouts(net(dims, body, result)) == {layout}
 
 
+def drawn(*dims: tuple[int, ...]) -> list[np.ndarray]:
+    draw = np.random.default_rng(1)
+    return [draw.normal(size=each).astype(np.float32) for each in dims]
+
+
+def meaning(text: str, values: Mapping[str, Any]) -> np.ndarray:
+    """What the evaluator makes of inputs and weights, by name."""
+    entry = session.program_of(SourceFile("net", text)).entry("forward")
+    given = [np.asarray(values[argument.name]) for argument in entry.arguments]
+    return evaluate(entry.function, given)[0]
+
+
 FUSED = """
 model Net(x: f32[N, 4, 9, 13], y: f32[N, 6, 9, 13], row: f32[9, 1]) -> f32[N, 6, 9, 13] {
     a = x |> first: conv2d[6, kernel=1] |> relu
@@ -70,12 +83,10 @@ def test_what_is_fused_behind_them() -> None:
     """Behind the first the place in the plane is enough; the second is multiplied row by row."""
     assert layouts(FUSED) == {"NCHW"}
     model = dslc.compile(FUSED, seed=1)
-    w = {name: torch.tensor(np.asarray(value)) for name, value in model.weights.items()}
-    x, y, row = (torch.randn(*dims) for dims in ((2, 4, 9, 13), (2, 6, 9, 13), (9, 1)))
-    a = F.conv2d(x, w["first.weight"], w["first.bias"]).relu()
-    wanted = F.conv2d(a, w["second.weight"], w["second.bias"]) * row + y
-    found = model(x.numpy(), y.numpy(), row.numpy())
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    x, y, row = drawn((2, 4, 9, 13), (2, 6, 9, 13), (9, 1))
+    np.testing.assert_allclose(
+        model(x, y, row), meaning(FUSED, {**model.weights, "x": x, "y": y, "row": row}), atol=1e-5
+    )
 
 
 NARROW = """
@@ -91,12 +102,10 @@ def test_what_is_fused_behind_turned_planes() -> None:
     deep = ConvShape(1, 30, 6, 20, 20, (3, 3), (2, 2), ((1, 1), (1, 1)), groups=20)
     assert choose_template(deep, "float32", 8, 16, flat=True)[0] == "turned"
     model = dslc.compile(NARROW, seed=1)
-    w = {name: torch.tensor(np.asarray(value)) for name, value in model.weights.items()}
-    x, y, row = (torch.randn(*dims) for dims in ((3, 20, 30, 6), (3, 20, 15, 3), (15, 1)))
-    a = F.conv2d(x, w["first.weight"], w["first.bias"], padding=1, groups=20).relu()
-    b = F.conv2d(a, w["second.weight"], w["second.bias"], stride=2, padding=1, groups=20)
-    found = model(x.numpy(), y.numpy(), row.numpy())
-    np.testing.assert_allclose(found, b * row + y, atol=1e-5)
+    x, y, row = drawn((3, 20, 30, 6), (3, 20, 15, 3), (15, 1))
+    np.testing.assert_allclose(
+        model(x, y, row), meaning(NARROW, {**model.weights, "x": x, "y": y, "row": row}), atol=1e-5
+    )
 
 
 def test_short_rows_are_stored_as_they_lie() -> None:
