@@ -122,3 +122,24 @@ def test_pi() -> None:
     built = program("model M(x: f32[N]) -> f32[N] { return cos(2 * PI * x) }")
     found = run_entry(built, "forward", {}, {"x": np.array([0.25, 0.5, 1], np.float32)})
     np.testing.assert_allclose(found[0]["output"], [0, -1, 1], atol=1e-6)
+
+
+SEGMENTS = np.array([2, 0, 2, 5, 0, 2])
+
+
+@pytest.mark.parametrize("function", ["segment_mean[7, axis=1]", "segment_softmax[7, axis=1]"])
+def test_by_segments(function: str) -> None:
+    """Some segments are empty."""
+    at = torch.from_numpy(SEGMENTS).view(1, -1, 1).expand(2, -1, 3)
+
+    def oracle(x: Any) -> Any:
+        if "mean" in function:
+            return x.new_zeros(2, 7, 3).scatter_reduce(1, at, x, "mean", include_self=False)
+        sums = x.new_zeros(2, 7, 3).scatter_add(1, at, x.exp())
+        return x.exp() / sums.gather(1, at)
+
+    given = f"{function}(x, s)"
+    check(
+        given, {"x": numbers(2, 6, 3), "s": SEGMENTS}, lambda x, s: oracle(x),
+        imports=f"from std.segments import {function.partition('[')[0]}",
+    )  # fmt: skip

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
-from library.against_torch import check, numbers, torch
+from library.against_torch import check, numbers, program, torch
 from library.vision_modules import (
     Block,
     ConvNorm,
@@ -15,6 +16,8 @@ from library.vision_modules import (
     SqueezeExcite,
     random_weights,
 )
+
+from dslc.ir.evaluate import run_entry
 
 F = torch.nn.functional
 
@@ -68,3 +71,21 @@ def test_resnet() -> None:
         imports=VISION,
         differentiable=False,
     )
+
+
+def test_boxes_of_a_plane_are_its_values_at_their_places() -> None:
+    """Bilinear reads of a plane are exact, and the mean of four is that between them."""
+    rows, columns = np.mgrid[:9, :12].astype(np.float32)
+    x = np.stack([3 * rows + columns, rows - 2 * columns])[:, None]
+    boxes, image = np.array([[2.5, 1.5, 8.5, 7.5]], np.float32), np.array([1])
+    text = """
+        from std.vision import roi_align
+        model M(x: f32[N, 1, 9, 12], boxes: f32[R, 4], image: i64[R]) -> f32[R, 1, 2, 3] {
+            return roi_align[(2, 3), aligned=true](x, boxes, image)
+        }
+    """
+    inputs = {"x": x, "boxes": boxes, "image": image}
+    outputs, _ = run_entry(program(text), "forward", {}, inputs)
+    # Parts of 3 rows and 2 columns, from pixel 1 and 2 on.
+    wanted = np.array([[2.5], [5.5]]) - 2 * np.array([3.0, 5.0, 7.0])
+    np.testing.assert_allclose(outputs["output"], wanted[None, None], rtol=1e-6)
