@@ -238,11 +238,12 @@ def _columns_outside(run: _Run, where: Index, rows: list[_Range], columns: list[
 def _asks(
     run: _Run, where: Index, block: _Block
 ) -> Callable[[Expr], Callable[[Expr], None]] | None:
-    """What each tile does for the panel behind the block's, if anything."""
+    """What each tile does for the panel that comes behind the block's and those abreast of it, if
+    anything."""
     asks, b = run.plan.asks, run.b
     if asks is None or not isinstance(b, Panels):
         return None
-    start = T.bind(_panel_start(run, b, where, block.step + block.vectors))
+    start = T.bind(_panel_start(run, b, where, block.step + run.plan.abreast * block.vectors))
     return lambda tile: asks.during(tile, b.buffer, start)
 
 
@@ -280,12 +281,17 @@ def _abreast(run: _Run, where: Index, rows: list[_Range], columns: _Range) -> No
         end = T.bind(i64(smaller(begin + plan.abreast, last)))
         if plan.source == "pack" and run.packs:
             _pack_abreast(run, where, vectors, begin, end)
+        before: Size = 0
         for group, start, stop in rows:
             with loop(start, stop) as t:
                 row = T.bind(i64(t * group.height + group.start))
                 with loop(begin, end) as c:
                     block = _block(run, vectors, c)
-                    _tile(run, where, row, group.height, block, _place(run, block, c - begin))
+                    asks = _asks(run, where, block)
+                    beside = None if asks is None else asks(before + t - start)
+                    side = _place(run, block, c - begin)
+                    _tile(run, where, row, group.height, block, side, beside)
+            before = before + stop - start
 
 
 def _pack_abreast(run: _Run, where: Index, vectors: Group, begin: Expr, end: Expr) -> None:

@@ -186,7 +186,7 @@ class MatmulPlan:
     @property
     def asks(self) -> Asks | None:
         """What is asked for of the next panel while one is multiplied, if anything."""
-        if not self.far or self.abreast > 1:
+        if not self.far:
             return None
         k = self.depth or self.k
         return Asks(k // UNROLL, k * self.width, self.tiles // self.blocks)
