@@ -115,6 +115,14 @@ def test_tasks_share_tiles(dynamic):
     check(conv, 4, machine, dynamic)
 
 
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_all_panels_of_a_product_before_the_next_one(dynamic):
+    conv, machine = shape(1, 20, 20, 64, 60), Machine(256, l2_bytes=64 << 10)
+    products = plan_winograd(conv, 4, 16, machine).products
+    assert (products.panels, products.units) == (4, 2)
+    check(conv, 4, machine, dynamic)
+
+
 def test_other_kernels_are_refused():
     with pytest.raises(InternalError, match="not by Winograd"):
         plan_winograd(shape(stride=(2, 1)), 4, 32, MACHINE)

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.schedules.cpu.contract import (
@@ -48,6 +49,7 @@ from dslc.schedules.cpu.register_tile import (
 )
 
 LINE = 16  # float32 of a cache line
+FAR = 4  # L2 caches that such a block fills
 MORE = 8  # times as many rows as there are at least, where their number is not known
 DTYPE = "float32"
 
@@ -57,7 +59,8 @@ class Products:
     """`count` products for a panel, over `depth`, of up to `units` register tiles of `rows` rows
     each, `fewest` where there are few rows; rows of `seen` are `pitch` elements apart, of `made`
     the width of a panel. `apart`: `made` holds one tile, whose products are put together before
-    those of the next are made."""
+    those of the next are made. `panels`: so many are side by side in `made`; if they are several,
+    all of one product come before those of the next."""
 
     count: int
     depth: int
@@ -67,6 +70,7 @@ class Products:
     units: int
     fewest: int
     apart: bool = False
+    panels: int = 1
 
     @property
     def tile(self) -> Tile:
@@ -96,7 +100,12 @@ class Products:
     @property
     def made_stride(self) -> int:
         """Elements of `made` from one product to the next."""
-        return (self.rows if self.apart else self.block) * self.width + self.lanes
+        return (self.rows if self.apart else self.block) * self.width * self.panels + self.lanes
+
+    @property
+    def made_panel(self) -> int:
+        """Elements of `made` from one panel to the next."""
+        return self.block * self.width
 
     @property
     def elements(self) -> int:
@@ -127,10 +136,13 @@ class Shared:
 
 def plan_products(
     count: int, depth: int, width: int, rows: int | None, tasks: int, kept: int, machine: Machine,
-    least: int = 0, apart: bool = False,
+    least: int = 0, apart: bool = False, panels: int = 1,
 ) -> Products:  # fmt: skip
     """Products of so many `rows` in all, of which a block's `seen` takes at most `kept` bytes; if
-    their number is not known, of `least` and more. Rows are shared out to `tasks`."""
+    their number is not known, of `least` and more. Rows are shared out to `tasks`. `panels`: so
+    many there are, if they may be side by side in `made`. They are where low tiles would read all
+    weights so often that it takes longer than to write more than the L2 cache holds, and read it
+    once."""
     lanes = machine.lanes(DTYPE)
     most = 14 if machine.registers == 32 else 6
     wanted = max(1, max(least, most // 2 + 1) if rows is None else rows)
@@ -149,11 +161,19 @@ def plan_products(
     lowest = min(wanted, most) if wanted <= most and tasks == 1 else min(wanted, most) // 2 + 1
     heights = range(lowest, min(wanted, most) + 1)
     height = min(heights, key=lambda h: (cost(h), -h))
-    fit = max(1, kept // (4 * count * height * (ceil_div(depth, lanes) * lanes + width)))
-    tiles = busiest(height)
+    tiles, of_tile = busiest(height), 4 * count * height
+    seen, made = of_tile * ceil_div(depth, lanes) * lanes, of_tile * width
+    fit = max(1, kept // (seen + made))
+    more = max(1, FAR * machine.l2_bytes // (seen + made * panels))
+    spared = ceil_div(tiles, fit) - ceil_div(tiles, more)  # times that all weights are read
+    spared *= 4 * count * depth * width * panels
+    if machine.registers < 32 and panels > 1 and spared > 2 * tiles * (seen + made * panels):
+        fit = more
+    else:
+        panels = 1
     fewest = ceil_div(tiles, ceil_div(tiles, fit))
     units = fit if rows is None else fewest
-    return Products(count, depth, width, lanes, height, units, fewest, apart)
+    return Products(count, depth, width, lanes, height, units, fewest, apart, panels)
 
 
 @contextmanager
@@ -180,25 +200,59 @@ def emit_products(
 ) -> None:  # fmt: skip
     """All products of a panel, of those `tiles`; `seen` and `made`: where they lie. `beside`: what
     is done at each of a tile's `p.steps`, given the tile and the number of the step."""
-    size = p.depth * p.width
-    next_ = p.count * size if p.apart else size  # from these weights to those of what comes next
-    each = p.count if shared is None else shared.weights
+    # From these weights to those of what comes next.
+    next_ = p.depth * p.width * (p.count if p.apart else 1)
     with loop(0, p.count) as f:
-        place = f if shared is None else T.bind(i64(shared.place(f)))
-        start = T.bind(address(weights.offset) + (panel * each + place) * size)
+        start = _start(p, weights, panel, f, shared)
         source, target = T.bind(seen + f * p.seen_stride), T.bind(made + f * p.made_stride)
-        with loop(*tiles) as unit:
-            row = T.bind(source + unit * (p.rows * p.pitch))
-            to = target if p.apart else T.bind(target + unit * (p.rows * p.width))
-            clear(p.tile, registers)
-            reduce_segment(
-                p.tile, registers, p.depth,
-                lambda i, k: scratch[row + i * p.pitch + k],
-                lambda j, k: vector_at(weights.buffer, start + k * p.width + j * p.lanes, p.lanes),
-                _asked(_next_weights(p, weights.buffer, T.bind(start + next_), unit), p, f, unit,
-                       beside),
+        _product(p, registers, scratch, source, target, weights, start, start + next_, tiles, f,
+                 beside)  # fmt: skip
+
+
+def emit_by_product(
+    p: Products, registers: Registers, scratch: Any, seen: Expr, made: Expr, weights: Panels,
+    tiles: tuple[Size, Size], shared: Shared | None = None,
+) -> None:  # fmt: skip
+    """The same of all panels, one product after the other: a block reads each weight once, and what
+    was seen for a product stays in the L1 cache meanwhile."""
+    with loop(0, p.count) as f:
+        source = T.bind(seen + f * p.seen_stride)
+        with loop(0, p.panels) as panel:
+            start = _start(p, weights, panel, f, shared)
+            last = tirx.EQ(panel, i64(p.panels - 1))
+            following = _start(
+                p, weights, T.bind(tirx.Select(last, i64(0), panel + 1)),
+                T.bind(tirx.Select(last, f + 1, f)), shared,
             )  # fmt: skip
-            save(p.tile, registers, scratch, to, p.width)
+            target = T.bind(made + f * p.made_stride + panel * p.made_panel)
+            _product(p, registers, scratch, source, target, weights, start, following, tiles, f)
+
+
+def _start(p: Products, weights: Panels, panel: Expr, f: Expr, shared: Shared | None) -> Expr:
+    """Where a product's weights for a panel begin."""
+    each = p.count if shared is None else shared.weights
+    place = f if shared is None else T.bind(i64(shared.place(f)))
+    return T.bind(address(weights.offset) + (panel * each + place) * (p.depth * p.width))
+
+
+def _product(
+    p: Products, registers: Registers, scratch: Any, source: Expr, target: Expr, weights: Panels,
+    start: Expr, following: Expr, tiles: tuple[Size, Size], f: Expr,
+    beside: Callable[[Expr, Expr], None] | None = None,
+) -> None:  # fmt: skip
+    """Product number `f` of those tiles, from and to there; `following`: where the weights begin
+    that come next."""
+    with loop(*tiles) as unit:
+        row = T.bind(source + unit * (p.rows * p.pitch))
+        to = target if p.apart else T.bind(target + unit * (p.rows * p.width))
+        clear(p.tile, registers)
+        reduce_segment(
+            p.tile, registers, p.depth,
+            lambda i, k: scratch[row + i * p.pitch + k],
+            lambda j, k: vector_at(weights.buffer, start + k * p.width + j * p.lanes, p.lanes),
+            _asked(_next_weights(p, weights.buffer, T.bind(following), unit), p, f, unit, beside),
+        )  # fmt: skip
+        save(p.tile, registers, scratch, to, p.width)
 
 
 def _asked(

@@ -10,10 +10,12 @@ time:
         products of each frequency by the register tile, rows are tiles:  M [frequency, tile, width]
         M back to m x m results, handed to the epilogue
 
-A block's V fits the L2 cache. Tiles that see nothing but the image are read in place; those at its
-edges are copied to a patch first, where what is missing is zero. Of channels that are no whole
-vectors the last vector holds some of the next pixel, which no product sees: what has no next pixel
-is copied, too.
+A block's V fits the L2 cache. Where that is few tiles, and weights are large, blocks are larger
+instead, and all panels' products of a frequency come before those of the next.
+
+Tiles that see nothing but the image are read in place; those at its edges are copied to a patch
+first, where what is missing is zero. Of channels that are no whole vectors the last vector holds
+some of the next pixel, which no product sees: what has no next pixel is copied, too.
 
 Non-goals: weights (`lowering/winograd.py` transforms and packs them), other kernels.
 """
@@ -57,6 +59,7 @@ from dslc.schedules.cpu.products import (
     DTYPE,
     Products,
     Shared,
+    emit_by_product,
     emit_products,
     loop_over_blocks,
     plan_products,
@@ -133,7 +136,8 @@ def plan_winograd(shape: ConvShape, m: int, width: int, machine: Machine) -> Win
     tasks = choose_tasks(machine, shape.work)
     tiles = shape.batch * each if isinstance(shape.batch, int) else None
     products = plan_products(
-        count, shape.channels, width, tiles, tasks, machine.l2_bytes * 3 // 4, machine, each
+        count, shape.channels, width, tiles, tasks, machine.l2_bytes * 3 // 4, machine, each,
+        panels=-(-shape.out_channels // width),
     )  # fmt: skip
     return WinogradPlan(shape, m, products, tasks)
 
@@ -163,6 +167,12 @@ def emit_winograd(
             with loop(0, count) as t:
                 _see(run, T.bind(first + t), t)
             units = T.bind(i64(ceil_div(count, p.rows)))
+            if p.panels > 1:
+                emit_by_product(p, registers, scratch.buffer, seen, made, weights, (0, units),
+                                Shared(plan.way.weights))  # fmt: skip
+                with loop(0, p.panels) as panel, loop(0, count) as t:
+                    _make(run, panel, T.bind(first + t), t)
+                return
             with loop(0, plan.panels) as panel:
                 ask = (
                     _asking(plan, first, panel, ahead) if ahead is not None and plan.deep else None
@@ -306,7 +316,8 @@ def _make(run: _Run, panel: Expr, tile: Expr, t: Expr) -> None:
     p, m, back = run.plan.products, run.plan.m, run.plan.way.a
     lanes, frequencies = p.lanes, run.plan.way.frequencies
     image, row, column = _position(run.plan, tile)
-    source = T.bind(run.made + t * p.width)
+    within = t * p.width if p.panels == 1 else panel * p.made_panel + t * p.width
+    source = T.bind(run.made + within)
     with loop(0, p.width // lanes) as vector:
         at = T.bind(source + vector * lanes)
         for j in range(frequencies):
