@@ -41,7 +41,8 @@ def test_what_rounding_explains_is_no_mistake(text: str) -> None:
 @pytest.mark.parametrize("error", [1e-3, np.nan])
 @pytest.mark.parametrize("text", [MIXED, CANCELS.partition("\ntrain")[0]])
 def test_what_it_does_not_is_one(text: str, error: float) -> None:
-    given = Inputs(session.program_of(SourceFile("model.dl", text)), {"N": 3})
+    program = session.program_of(SourceFile("model.dl", text))
+    given = Inputs(program, {"N": 3})
     expected = reference(given)
 
     def spoiled(array: Any) -> Any:
@@ -51,6 +52,6 @@ def test_what_it_does_not_is_one(text: str, error: float) -> None:
 
     found = [(name, {n: spoiled(a) if n == "output" else a for n, a in arrays.items()})
              for name, arrays in expected]  # fmt: skip
-    same(expected, expected, given, halves=False)
+    same(expected, expected, given, program, halves=False)
     with pytest.raises(Broken, match=r"output of forward differs"):
-        same(expected, found, given, halves=False)
+        same(expected, found, given, program, halves=False)
