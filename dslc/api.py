@@ -16,7 +16,7 @@ from typing import Any, Literal, overload
 
 from dslc.build import merging, session
 from dslc.build.given import Weights
-from dslc.build.special import Sizes, check_sizes
+from dslc.build.special import check_sizes, sizes_of
 from dslc.build.target import parse_targets, with_memory
 from dslc.diagnostics import CompileError, Diagnostic
 from dslc.ir.core import Program
@@ -130,7 +130,7 @@ def export_onnx(
     file = source_file(source)
     program = session.program_of(file, model, set)
     sizes = dict(dims or {})
-    check_sizes(program, {name: (size,) for name, size in sizes.items()})
+    check_sizes(program, sizes_of({name: (size,) for name, size in sizes.items()}))
     values, report = session.first_values(program, weights, missing, seed)
     made = exporting.written(
         program,
@@ -165,7 +165,7 @@ def compile(
     model: str | None = ...,
     train: Literal[False] = ...,
     set: Mapping[str, Setting] | None = ...,
-    dims: Sizes | None = ...,
+    dims: Mapping[str, int | Sequence[int]] | None = ...,
     precision: str = ...,
     exact: bool = ...,
     memory: int | str | None = ...,
@@ -182,7 +182,7 @@ def compile(
     model: str | None = ...,
     train: Literal[True],
     set: Mapping[str, Setting] | None = ...,
-    dims: Sizes | None = ...,
+    dims: Mapping[str, int | Sequence[int]] | None = ...,
     precision: str = ...,
     exact: bool = ...,
     memory: int | str | None = ...,
@@ -198,7 +198,7 @@ def compile(
     model: str | None = None,
     train: bool = False,
     set: Mapping[str, Setting] | None = None,
-    dims: Sizes | None = None,
+    dims: Mapping[str, int | Sequence[int]] | None = None,
     precision: str = "f32",
     exact: bool = False,
     memory: int | str | None = None,
@@ -211,27 +211,28 @@ def compile(
 
     target: "cpu" or "cuda". model: which one, where the file holds several. set: the model's static
     parameters by name. dims: sizes of dynamic dims that get code of their own, beside the code for
-    any size: `{"N": (1, 32)}`; of several dims, each combination. precision: "f32", "bf16" or
-    "f16": what products, convolutions and attention are computed in; weights and what a call takes
-    and gives keep their types; "bf16-weights" computes in f32, but keeps the weights of products in
-    bf16. exact: sums of convolutions and products as they are written; without, convolutions with
-    3x3 kernels may be done by Winograd's way where that is quicker, which is up to ten times less
-    precise, and those with 1x1 kernels and products by weights by Strassen's. memory: the most
-    bytes that values between kernels may take (or "200MiB"), where each dim has the largest of its
-    sizes in `dims`: what does not fit is computed again. weights: a `.safetensors` file (or the
-    `.safetensors.index.json` of several) or arrays by name; without them the initialisers' values,
-    drawn from `seed`. missing: patterns of weights that may be missing in `weights` and start as
-    without them, such as `["head.*"]`; the model's `report` tells of each weight. With `train`,
-    dropout and the like draw from `seed` too. threads: of its calls; by default all CPUs that this
-    process may use.
+    any size: `{"N": 32}`, `{"N": (1, 32)}`; of several dims, each combination. precision: "f32",
+    "bf16" or "f16": what products, convolutions and attention are computed in; weights and what a
+    call takes and gives keep their types; "bf16-weights" computes in f32, but keeps the weights of
+    products in bf16. exact: sums of convolutions and products as they are written; without,
+    convolutions with 3x3 kernels may be done by Winograd's way where that is quicker, which is up
+    to ten times less precise, and those with 1x1 kernels and products by weights by Strassen's.
+    memory: the most bytes that values between kernels may take (or "200MiB"), where each dim has
+    the largest of its sizes in `dims`: what does not fit is computed again. weights: a
+    `.safetensors` file (or the `.safetensors.index.json` of several) or arrays by name; without
+    them the initialisers' values, drawn from `seed`. missing: patterns of weights that may be
+    missing in `weights` and start as without them, such as `["head.*"]`; the model's `report` tells
+    of each weight. With `train`, dropout and the like draw from `seed` too. threads: of its calls;
+    by default all CPUs that this process may use.
 
     Raises CompileError (the program is wrong), ArgumentError (the weights or dims are), BuildError
     or DeviceError (the machine lacks something).
     """
     file = source_file(source)
     seed = seed_of(seed)
+    sizes = sizes_of(dims)
     targets = parse_targets(target, None, None, threads, exact)
-    targets = with_memory(targets, memory, dims)
+    targets = with_memory(targets, memory, sizes)
     built = session.build_source(
         file,
         targets,
@@ -239,7 +240,7 @@ def compile(
         settings=set,
         training=train,
         here=True,
-        sizes=dims,
+        sizes=sizes,
         precision=precision,
         weights=weights,
         missing=missing,

@@ -23,20 +23,29 @@ Sizes = Mapping[str, Sequence[int]]
 MOST_SPECIAL = 32
 
 
+def sizes_of(given: Mapping[str, int | Sequence[int]] | None) -> Sizes:
+    """`{"N": 32}` and `{"N": (1, 32)}` as tuples by name. ArgumentError where it is neither."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ArgumentError(f"dims are sizes by name, such as {{'N': (1, 32)}}, not {given!r}")
+    made = {}
+    for name, wanted in given.items():
+        made[name] = tuple(wanted) if isinstance(wanted, Sequence) else (wanted,)
+        for size in made[name]:
+            if isinstance(size, bool) or not isinstance(size, int):
+                raise ArgumentError(f"a size of {name} is a whole number, not {size!r}")
+    return made
+
+
 def check_sizes(program: Program, sizes: Sizes) -> None:
     """ArgumentError unless each is a dynamic dim of the program and may have these sizes."""
     ranges = {dim.name: dim for dim in program.dims}
-    if not isinstance(sizes, Mapping):
-        raise ArgumentError(f"dims are sizes by name, such as {{'N': (1, 32)}}, not {sizes!r}")
     for name, wanted in sizes.items():
-        if not isinstance(wanted, Sequence):
-            raise ArgumentError(f"the sizes of {name} are numbers in a tuple, not {wanted!r}")
         if name not in ranges:
             raise ArgumentError(_unknown(program.name, name, list(ranges)))
         low, high = ranges[name].low, ranges[name].high
         for size in wanted:
-            if isinstance(size, bool) or not isinstance(size, int):
-                raise ArgumentError(f"a size of {name} is a whole number, not {size!r}")
             if size < low or (high is not None and size > high):
                 most = f"at least {low}" if high is None else f"{low}..{high}"
                 raise ArgumentError(f"{name} can't be {size}: in {program.name} it is {most}")

@@ -32,23 +32,34 @@ from dslc.commands.source import (
     read_source,
 )
 from dslc.commands.weights import add_weights, tell_weights
-from dslc.source import SourceFile
+from dslc.ir.core import Program
 from dslc.training import curve
-from dslc.training.data import DataError, load
-from dslc.training.loop import Outcome, Plan, fit
+from dslc.training.data import load
+from dslc.training.loop import Outcome, Plan, fit, saved_plan
+
+BATCH = 64
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the .dl file")
-    parser.add_argument("--data", type=Path, required=True, help="an .npz, one array per input")
-    parser.add_argument("--val", type=Path, help="an .npz to measure after each epoch")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="an .npz, one array per input, or a folder of NAME.npy files (larger than memory)",
+    )
+    parser.add_argument("--val", type=Path, help="the same, to measure after each epoch")
     parser.add_argument("--epochs", type=int, default=10, help="how often all examples are seen")
-    parser.add_argument("--batch", type=int, default=64, help="examples in one step")
+    parser.add_argument("--batch", type=int, help=f"examples in one step (default: {BATCH})")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="for results"
     )
-    parser.add_argument("--resume", action="store_true", help="go on from DIR's checkpoint")
-    parser.add_argument("--seed", type=int, default=0, help="of first weights, order and dropout")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from DIR's checkpoint, with its --batch and --seed",
+    )
+    parser.add_argument("--seed", type=int, help="of first weights, order and dropout (default: 0)")
     add_weights(parser)
     add_model(parser)
     add_precision(parser)
@@ -59,50 +70,57 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print errors only")
 
 
-def sizes(args: argparse.Namespace, source: SourceFile) -> dict[str, tuple[int, ...]]:
+def planned(args: argparse.Namespace) -> Plan:
+    """What the command line says; what it leaves out is as it was where a run is resumed."""
+    before = saved_plan(args.output) if args.resume else Plan(args.epochs, BATCH)
+    batch = before.batch if args.batch is None else args.batch
+    seed = before.seed if args.seed is None else args.seed
+    if args.epochs < 1 or batch < 1:
+        raise UserError("--epochs and --batch must be at least 1", EXIT_USAGE)
+    return Plan(args.epochs, batch, seed)
+
+
+def sizes(args: argparse.Namespace, program: Program, batch: int) -> dict[str, tuple[int, ...]]:
     """Sizes that get code of their own; with `--memory` the batch's, which is fitted into it."""
     given = parse_dims(args.dim)
-    if args.memory is None:
-        return given
-    program = session.program_of(source, args.model, parse_settings(args.set))
     dims = program.entries[0].function.params[0].type.dims
-    if not dims or isinstance(dims[0], int):
+    if args.memory is None or not dims or isinstance(dims[0], int):
         return given
-    return {str(dims[0]): (args.batch,), **given}
+    return {str(dims[0]): (batch,), **given}
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.epochs < 1 or args.batch < 1:
-        raise UserError("--epochs and --batch must be at least 1", EXIT_USAGE)
-    for path in (args.data, args.val):
-        if path is not None and not path.exists():  # told before the model is compiled
-            raise DataError(f"there is no file {path}")
+    plan = planned(args)
     source = read_source(args.file)
+    settings = parse_settings(args.set)
+    # What is wrong with the data is told before the model is compiled, which may take long.
+    program = session.program_of(source, args.model, settings, training=True)
+    step = program.entry("evaluate")
+    names = tuple(argument.name for argument in step.arguments if argument.role == "input")
+    data = load(args.data, names)
+    validation = load(args.val, names) if args.val else None
     started = time.perf_counter()
     model = dslc.compile(
         source,
         model=args.model,
         train=True,
-        seed=args.seed,
+        seed=plan.seed,
         weights=args.weights,
         missing=args.missing,
-        set=parse_settings(args.set),
+        set=settings,
         threads=args.threads,
         precision=args.precision,
         exact=args.exact,
         memory=args.memory,
-        dims=sizes(args, source),
+        dims=sizes(args, program, plan.batch),
     )
     compiled = time.perf_counter() - started
     if not args.quiet:
         tell_weights(model.model.report, whole=args.report)
-    data = load(args.data, model.input_names)
-    validation = load(args.val, model.input_names) if args.val else None
-    plan = Plan(args.epochs, args.batch, args.seed)
     with Display(args.epochs, quiet=args.quiet) as display, interrupts() as interrupted:
         display.say(
             f"{model.name}: {model.parameter_count:,} parameters, compiled in {compiled:.1f} s; "
-            f"{data.count:,} examples in batches of {args.batch}"
+            f"{data.count:,} examples in batches of {plan.batch}"
         )
         outcome = fit(
             model,

@@ -1,17 +1,17 @@
-"""Training data: an `.npz` file of named arrays becomes batches for `train_step`.
+"""Training data: named arrays, of an `.npz` file or a folder, become batches for `train_step`.
 
-Input: one array per input of the training step, equal in their first dim. Output: the arrays,
-checked against the model's signature, and the order of examples in each epoch. Non-goals: images,
-text, streaming; a script writes the `.npz`.
+Input: one array per input of the training step, equal in their first dim. Those of a folder
+(`NAME.npy`) are mapped, not read, so that they may be larger than memory. Output: the arrays, and
+the order of examples in each epoch. Non-goals: images, text; a script writes the arrays.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -36,25 +36,54 @@ class Dataset:
 
 
 def load(path: Path, names: tuple[str, ...]) -> Dataset:
-    """Reads the arrays `names` from an `.npz` (never unpickling); DataError when one is missing,
-    unreadable, or longer than the others."""
+    """The arrays `names` of an `.npz`, or of the `NAME.npy` files of a folder (never unpickling);
+    DataError when one is missing, unreadable, or longer than the others."""
+    read = _read_folder if path.is_dir() else _read_npz
+    return from_arrays(read(path, names), str(path))
+
+
+def _read_npz(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
     try:
         # Opened here because np.load leaves a file open that it can't read.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise DataError(f"{path} holds one array; an .npz with named arrays is needed")
-            missing = [name for name in names if name not in file.files]
-            if missing:
-                raise DataError(
-                    f"{path} has no array {', '.join(map(repr, missing))}; it holds "
-                    f"{', '.join(map(repr, file.files)) or 'nothing'}"
-                )
-            arrays = {name: file[name] for name in names}
+        with path.open("rb") as stream:
+            if not zipfile.is_zipfile(stream):
+                what = "holds one array" if _begins(stream, b"\x93NUMPY") else "is no .npz file"
+                raise DataError(f"{path} {what}; an .npz with named arrays is needed")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as file:
+                _check_names(path, names, file.files)
+                return {name: file[name] for name in names}
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not a readable .npz file: {error}") from None
-    return from_arrays(arrays, str(path))
+
+
+def _begins(stream: BinaryIO, magic: bytes) -> bool:
+    stream.seek(0)
+    return stream.read(len(magic)) == magic
+
+
+def _read_folder(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
+    _check_names(path, names, sorted(file.stem for file in path.glob("*.npy")))
+    made: dict[str, Array] = {}
+    for name in names:
+        file = path / f"{name}.npy"
+        try:
+            array: Array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{file} is not a readable .npy file: {error}") from None
+        made[name] = array
+    return made
+
+
+def _check_names(path: Path, names: tuple[str, ...], held: Sequence[str]) -> None:
+    missing = [name for name in names if name not in held]
+    if missing:
+        raise DataError(
+            f"{path} has no array {', '.join(map(repr, missing))}; it holds "
+            f"{', '.join(map(repr, held)) or 'nothing'}"
+        )
 
 
 def from_arrays(arrays: Mapping[str, Array], where: str) -> Dataset:

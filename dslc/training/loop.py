@@ -21,6 +21,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dslc.training.data import Array, Dataset, batches, epoch_order
+from dslc_runtime import safetensors
+from dslc_runtime.safetensors import SafetensorsError
+
+CHECKPOINT = "checkpoint.safetensors"
 
 
 class StepResult(Protocol):
@@ -150,7 +154,7 @@ def fit(
     checkpoint stays).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "checkpoint.safetensors"
+    checkpoint = folder / CHECKPOINT
     progress = _resume(model, checkpoint, plan, data.count) if resume else Progress()
     steps = math.ceil(data.count / plan.batch)
     started = time.perf_counter()
@@ -174,6 +178,20 @@ def fit(
     if model.has_averages:
         model.save_averages(folder / "ema.safetensors")
     return Outcome(progress.history, progress.losses, interrupted, time.perf_counter() - started)
+
+
+def saved_plan(folder: Path) -> Plan:
+    """How the run went that wrote the folder's checkpoint. ResumeError where there is none, or one
+    that no run wrote."""
+    path = folder / CHECKPOINT
+    try:
+        _, metadata = safetensors.load(path)
+    except FileNotFoundError:
+        raise ResumeError(f"there is no checkpoint to resume from: {path}") from None
+    except (OSError, SafetensorsError) as error:
+        raise ResumeError(f"{path} is not a whole checkpoint: {error}") from None
+    own = {name.removeprefix("user."): text for name, text in metadata.items()}
+    return Plan(**_progress(own, path)[1]["plan"])
 
 
 def evaluate(model: Trainable, data: Dataset, batch: int) -> dict[str, float]:
@@ -232,10 +250,7 @@ def _finish_epoch(
 def _resume(model: Trainable, checkpoint: Path, plan: Plan, examples: int) -> Progress:
     if not checkpoint.exists():
         raise ResumeError(f"there is no checkpoint to resume from: {checkpoint}")
-    text = model.load_checkpoint(checkpoint).get("progress")
-    if text is None:
-        raise ResumeError(f"{checkpoint} says nothing of the training it came from")
-    progress, saved = Progress.from_json(text)
+    progress, saved = _progress(model.load_checkpoint(checkpoint), checkpoint)
     now = {"seed": plan.seed, "batch": plan.batch, "examples": examples}
     before = {
         "seed": saved["plan"]["seed"],
@@ -249,6 +264,12 @@ def _resume(model: Trainable, checkpoint: Path, plan: Plan, examples: int) -> Pr
                 f"a resumed run must have the same"
             )
     return progress
+
+
+def _progress(metadata: Mapping[str, str], path: Path) -> tuple[Progress, Mapping[str, Any]]:
+    if "progress" not in metadata:
+        raise ResumeError(f"{path} says nothing of the training it came from")
+    return Progress.from_json(metadata["progress"])
 
 
 def _write_text(path: Path, text: str) -> None:

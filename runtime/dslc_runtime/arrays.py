@@ -281,8 +281,10 @@ class Slot:
             made = tvm_ffi.from_dlpack(value)
             dtype = made.dtype
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
-            with contextlib.suppress(BufferError, RuntimeError, TypeError):
-                self._check_place(value, value.__dlpack_device__()[0])
+            where = _CPU
+            with contextlib.suppress(BufferError, RuntimeError, TypeError, ValueError):
+                where = value.__dlpack_device__()[0]
+            self._check_place(value, where)
             reason = str(error).splitlines()[0]
             raise self.error(given_kind(value), f"its memory can't be read: {reason}") from None
         where = made.__dlpack_device__()[0]

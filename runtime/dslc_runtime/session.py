@@ -9,7 +9,6 @@ Non-goals: the training loop (`trainer.py`).
 from __future__ import annotations
 
 import atexit
-import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -199,6 +198,12 @@ class Model:
         found: Entry = entries[name]
         return found
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"a model can't be pickled or copied: {self.name} is machine code and memory of this "
+            "process; another process loads the artifact itself, model.session() is a copy here"
+        )
+
     def __repr__(self) -> str:
         return f"<model {self.name}{self.signature} on {self.target.name}>"
 
@@ -256,7 +261,8 @@ class Model:
         threads they are called; a model without states needs none. Weights that this model loads
         later are not the session's.
         """
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
         other.lock, other.arenas = Turns(), []
         other.store = self.store.renewed()
         other.entries = {name: entry.of(other) for name, entry in self.entries.items()}

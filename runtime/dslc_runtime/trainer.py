@@ -38,7 +38,8 @@ class StepResult:
 
 
 class Trainer:
-    """`train_step(image=x, label=y)` takes one step; `evaluate(...)` only measures."""
+    """`train_step(image=x, label=y)` takes one step; `evaluate(...)` only measures. Other entries
+    of the model are attributes (`trainer.decode(...)`)."""
 
     def __init__(self, model: Model, seed: int = 0) -> None:
         self.model = model
@@ -105,6 +106,13 @@ class Trainer:
     def __call__(self, /, *args: Any, **named: Any) -> Any:
         """The model's own result, with the weights as they are now."""
         return self.model(*args, **named)
+
+    def __getattr__(self, name: str) -> Entry:
+        model = self.__dict__.get("model")
+        if model is None or name not in model.entries:
+            raise AttributeError(f"{type(self).__name__} has no attribute or entry {name!r}")
+        found: Entry = model.entries[name]
+        return found
 
     def __repr__(self) -> str:
         return f"<trainer of {self.name}{self.signature} on {self.model.target.name}>"

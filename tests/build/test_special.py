@@ -10,7 +10,7 @@ import pytest
 
 import dslc
 from dslc.build import session
-from dslc.build.special import check_sizes, specialise
+from dslc.build.special import check_sizes, sizes_of, specialise
 from dslc.build.target import parse_targets
 from dslc.ir.core import Program
 from dslc.ir.text import parse_program, print_program
@@ -62,18 +62,19 @@ def test_special_entries_are_text_and_back() -> None:
         ({"n": (1,)}, "Net has no dynamic dim n; did you mean N?"),
         ({"batch": (1,)}, "Net has no dynamic dim batch; it has N, T, M"),
         ({"N": (0,)}, "N can't be 0: in Net it is 1..8"),
+        ({"N": 9}, "N can't be 9: in Net it is 1..8"),
         ({"N": (4, 9)}, "N can't be 9: in Net it is 1..8"),
         ({"M": (-1,)}, "M can't be -1: in Net it is at least 0"),
         ({"T": (7,)}, "T=7 can't be: 7 columns are not pairs"),
         ({"N": range(1, 9), "M": range(5)}, "8 x 5 sizes are 40 special versions of each entry"),
-        ({"N": 8}, "the sizes of N are numbers in a tuple, not 8"),
+        ({"N": 1.5}, "a size of N is a whole number, not 1.5"),
         ([8], "dims are sizes by name, such as {'N': (1, 32)}, not [8]"),
         ({"N": (True,)}, "a size of N is a whole number, not True"),
     ],
 )
 def test_sizes_that_can_not_be(sizes: Any, why: str) -> None:
     with pytest.raises(dslc.ArgumentError) as caught:
-        check_sizes(program(), sizes)
+        check_sizes(program(), sizes_of(sizes))
     assert str(caught.value).startswith(why)
 
 

@@ -44,9 +44,11 @@ def test_it_learns_and_leaves_what_is_needed(tiny, tmp_path, dslc) -> None:
 
 
 def test_resumed_equals_uninterrupted_bit_by_bit(tiny, tmp_path, dslc) -> None:
-    dslc(*train(tiny, tmp_path / "whole", 6))
-    dslc(*train(tiny, tmp_path / "part", 2))
-    dslc(*train(tiny, tmp_path / "part", 6, "--resume"))
+    dslc(*train(tiny, tmp_path / "whole", 6, "--seed", "3"))
+    dslc(*train(tiny, tmp_path / "part", 2, "--seed", "3"))
+    words = train(tiny, tmp_path / "part", 6, "--resume")
+    at = words.index("--batch")
+    dslc(*words[:at], *words[at + 2 :])  # the seed and the batch are those of the checkpoint
     assert weights(tmp_path / "part") == weights(tmp_path / "whole")
 
 
@@ -114,13 +116,32 @@ def test_data_that_does_not_fit_is_told(tiny, tmp_path, dslc) -> None:
     assert "f32" in told
 
 
-def test_missing_data_is_told_before_anything_is_compiled(
+def test_what_is_missing_is_told_before_anything_is_compiled(
     tiny, tmp_path, dslc, monkeypatch
 ) -> None:
     monkeypatch.setattr("dslc.compile", lambda *args, **options: pytest.fail("it compiles"))
-    words = train(tiny, tmp_path / "run", 1)
-    words[words.index(tiny / "train.npz")] = tmp_path / "none.npz"
-    assert "there is no file" in dslc(*words, status=1).stderr
+    np.savez(tmp_path / "x.npz", x=np.zeros((5, 4), np.float32))
+    for name, told in (
+        ("none.npz", "there is no file"),
+        ("x.npz", "has no array 'label'; it holds 'x'"),
+    ):
+        words = train(tiny, tmp_path / "run", 1)
+        words[words.index(tiny / "train.npz")] = tmp_path / name
+        assert told in dslc(*words, status=1).stderr
+    words = train(tiny, tmp_path / "run", 1, "--resume")
+    assert "there is no checkpoint to resume from" in dslc(*words, status=1).stderr
+
+
+def test_data_of_a_folder_is_that_of_an_npz(tiny, tmp_path, dslc) -> None:
+    (tmp_path / "data").mkdir()
+    with np.load(tiny / "train.npz") as data:
+        for name in data.files:
+            np.save(tmp_path / "data" / f"{name}.npy", data[name])
+    dslc(*train(tiny, tmp_path / "npz", 1))
+    words = train(tiny, tmp_path / "npy", 1)
+    words[words.index(tiny / "train.npz")] = tmp_path / "data"
+    dslc(*words)
+    assert weights(tmp_path / "npy") == weights(tmp_path / "npz")
 
 
 def test_eval_of_an_artifact(artifact, tiny, dslc) -> None:

@@ -164,6 +164,18 @@ def test_a_tensor_that_is_elsewhere(model: Model) -> None:
         model(OnGpu())
 
 
+def test_a_tensor_that_is_nowhere(model: Model) -> None:
+    class Meta:  # as torch.empty(3, 4, device="meta")
+        def __dlpack_device__(self) -> tuple[int, int]:
+            raise ValueError("Unknown device type meta for Dlpack")
+
+        def __dlpack__(self, **options: Any) -> Any:
+            raise ValueError("no")
+
+    with pytest.raises(ArgumentError, match="its memory can't be read"):
+        model(Meta())
+
+
 def test_a_tensor_that_refuses(model: Model) -> None:
     class Refuses:
         def __dlpack_device__(self) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,11 @@ def model(toy_path: Path) -> Model:
 def test_forward(model: Model, toy: Any) -> None:
     np.testing.assert_array_equal(model(X), expected(X, toy.weights["weight"]))
     np.testing.assert_array_equal(model(x=X), model.entry("forward")(X))
+
+
+def test_a_model_is_not_pickled(model: Model) -> None:
+    with pytest.raises(TypeError, match="another process loads the artifact itself"):
+        pickle.dumps(model)
 
 
 def test_signature_reads_as_in_the_language(model: Model) -> None:

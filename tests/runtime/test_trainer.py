@@ -31,6 +31,12 @@ def test_a_step_returns_loss_and_metrics(trainer: Trainer) -> None:
     assert (trainer.name, trainer.parameter_count) == ("Toy", 4)
 
 
+def test_entries_of_the_model_are_the_trainers_too(trainer: Trainer) -> None:
+    np.testing.assert_array_equal(trainer.forward(X), trainer(X))
+    with pytest.raises(AttributeError, match="Trainer has no attribute or entry 'decode'"):
+        _ = trainer.decode
+
+
 def test_the_model_sees_trained_weights(trainer: Trainer) -> None:
     """`forward` reads prepared weights, which follow the others."""
     trainer.train_step(x=X)
