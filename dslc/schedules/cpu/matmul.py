@@ -76,6 +76,8 @@ from dslc.schedules.cpu.register_tile import (
 )
 from dslc.schedules.cpu.split import Group, split
 
+TOGETHER = 32  # panels that are packed at once: each row of b in runs of so many pieces
+
 
 def emit_matmul(
     plan: MatmulPlan,
@@ -110,15 +112,17 @@ def emit_matmul(
             if plan.source == "turned":
                 _turn(run, where)
             each = plan.blocks // shares["rows"] if plan.high else 1
-            for begin, end in ((0, 1), (1, each)) if plan.keeps else ((0, each),):
-                with loop(begin, end) as block:
-                    first = task if plan.split == "rows" else i64(0)
-                    number = first if each == 1 else T.bind(first * each + block)
-                    row_ranges = _group_ranges(rows, number, shares["rows"] * each)
-                    column_ranges = _group_ranges(columns, task, shares["columns"])
-                    order = _rows_outside if plan.rows_outside else _columns_outside
-                    for part in _parts(replace(run, packs=begin == 0)):
-                        order(_left(part, where, row_ranges), where, row_ranges, column_ranges)
+            if plan.keeps:
+                for part in _parts(run):
+                    _pack_all(part, where, _group_ranges(columns, task, shares["columns"]))
+            with loop(0, each) as block:
+                first = task if plan.split == "rows" else i64(0)
+                number = first if each == 1 else T.bind(first * each + block)
+                row_ranges = _group_ranges(rows, number, shares["rows"] * each)
+                column_ranges = _group_ranges(columns, task, shares["columns"])
+                order = _rows_outside if plan.rows_outside else _columns_outside
+                for part in _parts(run):
+                    order(_left(part, where, row_ranges), where, row_ranges, column_ranges)
 
     run_tasks(plan.tasks, plan.work, body, plan.least)
 
@@ -145,7 +149,6 @@ class _Run:
     turn: Expr | None
     ahead: Callable[[Expr, Expr], None] | None
     steps: Size  # of K
-    packs: bool = True  # or all panels are packed already
     first: Size = 0  # the step of K that these begin with
     last: bool = True  # steps of K, so that results are handed on
     top: Size = 0  # row of those whose sums lie in scratch
@@ -217,13 +220,13 @@ def _columns_outside(run: _Run, where: Index, rows: list[_Range], columns: list[
         if several and run.plan.abreast > 1:
             _abreast(run, where, rows, (vectors, first, last))
             continue
-        if ahead is not None and several and run.packs:
+        if ahead is not None and several:
             _packed_ahead(run, where, rows, (vectors, first, last), ahead)
             continue
         with loop(first, last) as c:
             block = _block(run, vectors, _to_and_fro(run.turn, c, first, last))
             side = _place(run, block, 0)
-            if run.plan.source == "pack" and run.packs:
+            if run.plan.source == "pack" and not run.plan.keeps:
                 _pack(run, where, block, side)
             asks = _asks(run, where, block)
             before: Size = 0
@@ -241,8 +244,11 @@ def _asks(
     """What each tile does for the panel that comes behind the block's and those abreast of it, if
     anything."""
     asks, b = run.plan.asks, run.b
-    if asks is None or not isinstance(b, Panels):
+    if asks is None:
         return None
+    if not isinstance(b, Panels):
+        packed = _packed(run, block, _place(run, block, 0) + run.plan.abreast)
+        return lambda tile: asks.during(tile, packed.buffer, packed.offset)
     start = T.bind(_panel_start(run, b, where, block.step + run.plan.abreast * block.vectors))
     return lambda tile: asks.during(tile, b.buffer, start)
 
@@ -279,7 +285,7 @@ def _abreast(run: _Run, where: Index, rows: list[_Range], columns: _Range) -> No
     with loop(0, ceil_div(last - first, plan.abreast)) as number:
         begin = T.bind(i64(first + number * plan.abreast))
         end = T.bind(i64(smaller(begin + plan.abreast, last)))
-        if plan.source == "pack" and run.packs:
+        if plan.source == "pack" and not plan.keeps:
             _pack_abreast(run, where, vectors, begin, end)
         before: Size = 0
         for group, start, stop in rows:
@@ -292,6 +298,19 @@ def _abreast(run: _Run, where: Index, rows: list[_Range], columns: _Range) -> No
                     side = _place(run, block, c - begin)
                     _tile(run, where, row, group.height, block, side, beside)
             before = before + stop - start
+
+
+def _pack_all(run: _Run, where: Index, columns: list[_Range]) -> None:
+    """All panels to scratch, several at once."""
+    for vectors, first, last in columns:
+        if is_int(vectors.count, 1):  # the last has fewer columns
+            with loop(first, last) as c:
+                block = _block(run, vectors, c)
+                _pack(run, where, block, _place(run, block, 0))
+            continue
+        with loop(0, ceil_div(last - first, TOGETHER)) as number:
+            begin = T.bind(i64(first + number * TOGETHER))
+            _pack_abreast(run, where, vectors, begin, T.bind(i64(smaller(begin + TOGETHER, last))))
 
 
 def _pack_abreast(run: _Run, where: Index, vectors: Group, begin: Expr, end: Expr) -> None:

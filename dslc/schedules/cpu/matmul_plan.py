@@ -68,11 +68,11 @@ class MatmulPlan:
     columns of each (`n` counts all that there are in the panels); `passes`: over K, each for some
     of a tile's vectors, where all of them leave registers for too few rows. `high`: the most rows
     that are multiplied by all columns before those below them are (0: all); `turned`: after they
-    were turned into scratch, of an a that lies along M; `keeps`: by panels that the first of them
-    left in scratch. `depth`: steps of K that all tiles of a block of rows go before the next ones,
-    with their sums in scratch (0: all). `abreast`: panels that a tile's rows meet before the next
-    rows do, for results beside each other. `far`: whether b comes from behind the L2 cache, and
-    next panels are asked for."""
+    were turned into scratch, of an a that lies along M; `keeps`: by panels that were all packed
+    before. `depth`: steps of K that all tiles of a block of rows go before the next ones, with
+    their sums in scratch (0: all). `abreast`: panels that a tile's rows meet before the next rows
+    do, for results beside each other. `far`: whether b comes from behind the L2 cache, and next
+    panels are asked for."""
 
     m: Size
     n: Size
@@ -186,7 +186,7 @@ class MatmulPlan:
     @property
     def asks(self) -> Asks | None:
         """What is asked for of the next panel while one is multiplied, if anything."""
-        if not self.far:
+        if not self.far and not self.keeps:
             return None
         k = self.depth or self.k
         return Asks(k // UNROLL, k * self.width, self.tiles // self.blocks)
