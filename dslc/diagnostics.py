@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Literal, NoReturn
 
 from dslc._frozen import dataclass
@@ -329,13 +330,13 @@ def nearest_name(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that `name` is most likely a slip of, or nothing.
 
     Edit distance counting a swap of neighbours as one slip (Damerau's); at most a third of the
-    name may differ.
+    name may differ. Of several the one that begins most like it.
     """
     if len(name) > _LONGEST_NAME:
         return None
     limit = max(1, len(name) // 3)
     lower, letters = name.lower(), set(name.lower())
-    best: tuple[int, str] | None = None
+    best: tuple[int, int, str] | None = None
     for candidate in sorted(set(candidates)):
         if abs(len(candidate) - len(name)) > limit or candidate == name:
             continue
@@ -343,9 +344,12 @@ def nearest_name(name: str, candidates: Iterable[str]) -> str | None:
         if len(letters ^ set(candidate.lower())) > 2 * limit:
             continue
         distance = _edit_distance(lower, candidate.lower())
-        if distance <= limit and (best is None or distance < best[0]):
-            best = (distance, candidate)
-    return None if best is None else best[1]
+        if distance <= limit and (best is None or distance <= best[0]):
+            begin = sum(
+                1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(lower, candidate))
+            )
+            best = min(best or (limit + 1, 0, ""), (distance, -begin, candidate))
+    return None if best is None else best[2]
 
 
 def _edit_distance(a: str, b: str) -> int:

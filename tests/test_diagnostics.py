@@ -207,3 +207,4 @@ def test_nearest_name_of_many_and_of_long_names() -> None:
     with at_most(10):
         assert nearest_name("a" * 100_000, ["b" * 100_000]) is None
     assert nearest_name("functoin_7", many) == "function_7"
+    assert nearest_name("rellu", ["reglu", "relu"]) == "relu"  # both are one slip away

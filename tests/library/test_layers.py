@@ -227,6 +227,17 @@ FUNCTIONS: list[tuple[str, tuple[int, ...], Callable[[Any], Any]]] = [
     ('pad1d[3, mode="circular"]', SEQUENCE, lambda x: F.pad(x, (3, 3), mode="circular")),
     ("pad2d[1, 2, 3, 4]", IMAGE, lambda x: F.pad(x, (1, 2, 3, 4), mode="reflect")),
     ('pad2d[2, mode="replicate"]', IMAGE, lambda x: F.pad(x, (2,) * 4, mode="replicate")),
+    ("unfold[3, padding=1]", IMAGE, lambda x: F.unfold(x, 3, padding=1)),
+    (
+        "unfold[(2, 3), stride=2, padding=(1, 2), dilation=2]",
+        IMAGE,
+        lambda x: F.unfold(x, (2, 3), dilation=2, padding=(1, 2), stride=2),
+    ),
+    (
+        "fold[(7, 8), (2, 3), stride=(2, 1), padding=1, dilation=2]",
+        (2, 18, 24),
+        lambda x: F.fold(x, (7, 8), (2, 3), 2, 1, (2, 1)),
+    ),
     ('pad2d[2, 1, mode="circular"]', IMAGE, lambda x: F.pad(x, (2, 1, 2, 2), mode="circular")),
 ]
 
