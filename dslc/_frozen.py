@@ -7,19 +7,32 @@ stands for, a hash by the fields where there is an `==` by them; that nobody ass
 mypy's to see. Only `__init__` is compiled; the other methods are closures that do the same.
 
 Used as `dataclasses.dataclass` is, without `order` and `unsafe_hash`; a class and its base must
-take it from the same place.
+take it from the same place. What is a key of dicts over and over is `HashedOnce`, too.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["dataclass"]
+__all__ = ["HashedOnce", "dataclass"]
+
+
+class HashedOnce:
+    """Base of frozen dataclasses that keep their hash."""
+
+    __slots__ = ("_hash",)
+    _hash: int
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        """Without the hash: another process hashes strings otherwise."""
+        names = (field.name for field in dataclasses.fields(self))  # type: ignore[arg-type]
+        return type(self), tuple(getattr(self, name) for name in names)
+
 
 if TYPE_CHECKING:
     from dataclasses import dataclass
 else:
-    import dataclasses
     from operator import attrgetter
     from reprlib import recursive_repr
 
@@ -51,7 +64,21 @@ else:
         if "__eq__" not in own:
             cls.__eq__ = equal
         if "__hash__" not in own:
-            cls.__hash__ = (lambda self: hash(values(self))) if hashed else None
+            once = issubclass(cls, HashedOnce)
+            cls.__hash__ = _hash_of(values, once=once) if hashed else None
+
+    def _hash_of(values: Any, *, once: bool) -> Any:
+        if not once:
+            return lambda self: hash(values(self))
+
+        def hash_once(self: Any) -> int:
+            try:
+                return self._hash
+            except AttributeError:
+                self._hash = hash(values(self))
+                return self._hash
+
+        return hash_once
 
     def _few(names: list[str]) -> Any:
         if not names:

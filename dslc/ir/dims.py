@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import pairwise
 from math import gcd
 from operator import and_
 from typing import Union
 
-from dslc._frozen import dataclass
+from dslc._frozen import HashedOnce, dataclass
 
 Dim = Union[int, "Poly"]
 
@@ -34,7 +34,7 @@ class Sym:
 
 
 @dataclass(frozen=True, slots=True)
-class Quotient:
+class Quotient(HashedOnce):
     """`num // den`, rounded towards minus infinity (Python's)."""
 
     num: Dim
@@ -45,7 +45,7 @@ class Quotient:
 
 
 @dataclass(frozen=True, slots=True)
-class Remainder:
+class Remainder(HashedOnce):
     """`num % den`, with the sign of `den` (Python's)."""
 
     num: Dim
@@ -56,7 +56,7 @@ class Remainder:
 
 
 @dataclass(frozen=True, slots=True)
-class Extremum:
+class Extremum(HashedOnce):
     """`min(args)` or `max(args)`; args are distinct and sorted."""
 
     kind: str
@@ -84,16 +84,22 @@ def _atom(atom: Atom) -> str:
     return f"({atom})" if isinstance(atom, Quotient | Remainder) else str(atom)
 
 
+@lru_cache(4096)
+def _text(atom: Atom) -> str:
+    """What atoms are sorted by; of quotients of quotients it takes long to write."""
+    return str(atom)
+
+
 def _degree(term: tuple[Monomial, int]) -> int:
     return -len(term[0])
 
 
 def _monomial_key(monomial: Monomial) -> tuple[int, str]:
-    return (-len(monomial), "*".join(map(str, monomial)))
+    return (-len(monomial), "*".join(map(_text, monomial)))
 
 
 @dataclass(frozen=True, slots=True)
-class Poly:
+class Poly(HashedOnce):
     """A non-constant dim; `terms` maps sorted monomials to non-zero coefficients."""
 
     terms: tuple[tuple[Monomial, int], ...]
@@ -119,7 +125,7 @@ class Poly:
             return Poly(tuple((m, c * other) for m, c in self.terms))
         return _make(
             [
-                (tuple(sorted((*m, *n), key=str)), a * b)
+                (tuple(sorted((*m, *n), key=_text)), a * b)
                 for m, a in self.terms
                 for n, b in _terms(other)
             ]
@@ -226,7 +232,7 @@ def _without(monomial: Monomial, factors: Monomial) -> Monomial | None:
 
 def _degree_order(term: tuple[Monomial, int]) -> tuple[int, list[str]]:
     """Keeps its order when both sides are multiplied by a monomial: what division needs."""
-    return -len(term[0]), [str(atom) for atom in term[0]]
+    return -len(term[0]), [_text(atom) for atom in term[0]]
 
 
 def _divide_exactly(num: Poly, den: Poly) -> Dim | None:
@@ -385,8 +391,11 @@ def product(dims: Iterable[Dim]) -> Dim:
 
 def free_symbols(dim: Dim) -> frozenset[str]:
     """Names of the variables in `dim`."""
-    if isinstance(dim, int):
-        return frozenset()
+    return frozenset() if isinstance(dim, int) else _symbols_of(dim)
+
+
+@lru_cache(4096)
+def _symbols_of(dim: Poly) -> frozenset[str]:
     out: set[str] = set()
     for monomial, _ in dim.terms:
         for atom in monomial:
