@@ -141,11 +141,11 @@ class Kernels(Protocol):
         """Reduces `body(r)` over all `r` in `dims`, in row-major order. kind: sum prod max min any
         all, and argmax argmin (body over one dim; first of equals; gives an index expression)."""
 
-    def philox(self, key: Expr, stream: int, step: Expr, counter: Expr) -> Expr:
+    def philox(self, key: Expr, stream: Expr, step: Expr, counter: Expr) -> Expr:
         """Number `counter` (an index expression) of a Philox4x32-10 stream: an i64 in [0, 2**32).
 
-        `key` and `step` are i64. The block is number counter // 4 (low word, high word), stream,
-        step (low word) under the key's two words, and the number is its word counter % 4.
+        `key`, `stream` and `step` are i64. The block is number counter // 4 (low word, high word),
+        stream, step (low words) under the key's two words, and the number is its word counter % 4.
         """
 
 

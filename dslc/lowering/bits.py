@@ -12,14 +12,14 @@ from dslc.lowering.sizes import i64
 Bind = Callable[[Expr], Expr]
 
 
-def philox_number(bind: Bind, key: Expr, stream: int, step: Expr, counter: Expr) -> Expr:
+def philox_number(bind: Bind, key: Expr, stream: Expr, step: Expr, counter: Expr) -> Expr:
     """Number `counter` of a Philox4x32-10 stream, as `Kernels.philox` says: an i64 in [0, 2**32).
 
     All four words of the block are computed and one is taken.
     """
     block = bind(tirx.shift_right(counter, i64(2)))
     words = [_u32(block), _u32(tirx.shift_right(block, i64(32)))]
-    words += [tirx.const(stream & 0xFFFFFFFF, "uint32"), _u32(step)]
+    words += [_u32(stream), _u32(step)]
     keys = [_u32(key), _u32(tirx.shift_right(key, i64(32)))]
     for _ in range(10):
         words = [bind(word) for word in _philox_round(words, keys)]

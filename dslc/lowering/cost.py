@@ -116,7 +116,7 @@ class _Counter:
         self._inside = False
         return None
 
-    def philox(self, key: Expr, stream: int, step: Expr, counter: Expr) -> Expr:
+    def philox(self, key: Expr, stream: Expr, step: Expr, counter: Expr) -> Expr:
         self._count(_PHILOX)
         return None
 

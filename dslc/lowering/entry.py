@@ -10,13 +10,15 @@ A scan is a loop in it: the kernels of its body are called once for each step, w
 move along. Where they are cut into parts, and there is enough to do, threads go through the loop
 together: each calls its part of a kernel, and waits for the others before the next. So do kernels
 that share a launch, but without waiting.
+
+A long function calls others, each of which does a stretch of its steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import tvm
@@ -102,16 +104,25 @@ class Launch:
 Step: TypeAlias = Call | CopyCall | Loop | Launch
 
 COUNTED = "__counted"  # behind the name of an entry's other function
+# Steps that one function does at most. LLVM takes longer for each step, the more there are: all of
+# a training step's offsets would be alive at once.
+MOST_STEPS = 32
+
+# The symbol of a function that is compiled on its own: (name, function) -> symbol.
+Unit = Callable[[str, Any], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
     """What the steps of an entry take: an i64 for each in the arena, from byte `start` on, and one
     behind them for the time now. `clock` is LLVM's intrinsic that reads it, in ticks of any length.
+    Of a function of some of the `steps`, they are those from the `first` on.
     """
 
     clock: str
     start: Dim
+    steps: int = 0
+    first: int = 0
 
 
 def entry_dims(entry: Entry) -> tuple[str, ...]:
@@ -132,33 +143,123 @@ def parameters(entry: Entry) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return given, tuple(i for i in range(len(entry.arguments)) if i not in given)
 
 
-def make_entry(entry: Entry, steps: Sequence[Step], counters: Counters | None = None) -> Any:
+def make_entry(
+    entry: Entry, steps: Sequence[Step], unit: Unit | None = None, counters: Counters | None = None
+) -> Any:
     """The public PrimFunc named after the entry; with `counters`, one that also counts what each of
-    the steps takes."""
+    the steps takes. With `unit`, a long one calls its stretches, which are functions of their own.
+    """
+    name = entry.name if counters is None else entry.name + COUNTED
+    if counters is not None:
+        steps = [alone for step in steps for alone in _apart(step)]
+    count = counters and replace(counters, steps=len(steps))
+    stretches = _stretches(entry, name, steps, unit, count)
     with IRBuilder() as builder, T.prim_func():
-        T.func_name(entry.name if counters is None else entry.name + COUNTED)
+        T.func_name(name)
         T.func_attr({"tirx.noalias": True})
         symbols = {name: T.arg(name, tirx.Var(name, "int64")) for name in entry_dims(entry)}
         types = [param.type for param in entry.function.params]
-        results = [result.type for result in entry.function.results[: len(entry.outputs)]]
-        inputs, variables = parameters(entry)
-        params = {i: T.arg(f"a_{i}", _declare(f"a_{i}", types[i], symbols)) for i in inputs}
+        given, _ = parameters(entry)
+        inputs = [T.arg(f"a_{i}", _declare(f"a_{i}", types[i], symbols)) for i in given]
         table = T.arg("table", tirx.Var("table", "handle"))
-        given = () if entry.prepares else results
-        made = [T.arg(f"o_{i}", tirx.Var(f"o_{i}", "handle")) for i in range(len(given))]
+        made = [T.arg(f"o_{i}", tirx.Var(f"o_{i}", "handle")) for i in range(len(_results(entry)))]
         bytes_ = tirx.Var("arena_size", "int64")
         arena = T.arg("arena", T.buffer((bytes_,), "uint8", align=1))
-        kept = [*(types[i] for i in variables), *(results if entry.prepares else ())]
-        stored = _stored(table, kept)
-        params.update(zip(variables, stored))
-        outputs = stored[len(variables) :]
-        outputs += [_trusted(_data(t), type) for t, type in zip(made, given)]
-        emitter = _Emitter(symbols, params, outputs, arena)
-        if counters is None:
-            emitter.emit(steps)
+        start = T.bind(_data(table)) if _stored_types(entry) else None
+        outputs = [T.bind(_data(tensor)) for tensor in made]
+        if stretches:
+            words = [] if start is None else [start]
+            arguments = [*symbols.values(), *(a.data for a in inputs), *words, *outputs, arena.data]
+            for stretch in stretches:
+                T.evaluate(tirx.call_extern("int32", stretch, *arguments))
         else:
-            _emit_counted(emitter, steps, counters)
+            emitter = _emitter(entry, symbols, inputs, start, outputs, arena)
+            _emit_all(emitter, steps, count)
     return builder.get()
+
+
+def _stretches(
+    entry: Entry, name: str, steps: Sequence[Step], unit: Unit | None, counters: Counters | None
+) -> list[str]:
+    """The symbols of functions that do so many steps each; none where one does all."""
+    if unit is None or len(steps) <= MOST_STEPS:
+        return []
+    found = []
+    for first in range(0, len(steps), MOST_STEPS):
+        some = steps[first : first + MOST_STEPS]
+        count = counters and replace(counters, first=first)
+        found.append(unit(f"{name}_from_{first}", _make_stretch(entry, name, some, count)))
+    return found
+
+
+def _make_stretch(entry: Entry, name: str, steps: Sequence[Step], counters: Counters | None) -> Any:
+    """The private function of some of the steps, called with the addresses of what the entry has,
+    the arena last."""
+    with IRBuilder() as builder, T.prim_func(is_private=True):
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True})
+        symbols = {name: T.arg(name, tirx.Var(name, "int64")) for name in entry_dims(entry)}
+        types = [_DECLARED[entry.function.params[i].type.dtype] for i in parameters(entry)[0]]
+        inputs = [
+            _Memory(T.arg(f"a_{i}", T.handle(dtype, "global")), dtype)
+            for i, dtype in enumerate(types)
+        ]
+        start = T.arg("table", tirx.Var("table", "handle")) if _stored_types(entry) else None
+        made = range(len(_results(entry)))
+        outputs = [T.arg(f"o_{i}", tirx.Var(f"o_{i}", "handle")) for i in made]
+        memory = T.arg("arena", T.handle("uint8", "global"))
+        arena = T.decl_buffer((i64(1),), "uint8", data=memory, align=1, layout=None)
+        _emit_all(_emitter(entry, symbols, inputs, start, outputs, arena), steps, counters)
+        T.bind(i64(0))  # a statement behind a parallel loop, as in `parts.apart`
+    function = builder.get()
+    status = tvm.ir.PrimType("int32")
+    return tirx.PrimFunc(function.params, function.body, status, function.attrs)
+
+
+def _results(entry: Entry) -> list[TensorType]:
+    """Types of the outputs that are arguments of their own."""
+    results = entry.function.results[: len(entry.outputs)]
+    return [] if entry.prepares else [result.type for result in results]
+
+
+def _stored_types(entry: Entry) -> list[TensorType]:
+    """Types of what the table has the addresses of."""
+    kept = [entry.function.params[i].type for i in parameters(entry)[1]]
+    results = entry.function.results[: len(entry.outputs)]
+    return [*kept, *(result.type for result in results)] if entry.prepares else kept
+
+
+def _emitter(
+    entry: Entry, symbols: Mapping[str, Any], inputs: Sequence[Any], start: Any,
+    outputs: Sequence[Any], arena: Any,
+) -> _Emitter:  # fmt: skip
+    """What emits steps: `start` is the address of the table, `outputs` are addresses."""
+    given, variables = parameters(entry)
+    # As arguments, a network's hundreds of weights would take more code than its kernels, and time
+    # at each call.
+    words = [
+        _trusted(tirx.tvm_struct_get(start, place, _WORD, "int64"), type)
+        for place, type in enumerate(_stored_types(entry))
+    ]
+    params = {**dict(zip(given, inputs)), **dict(zip(variables, words))}
+    known = [*words[len(variables) :], *map(_trusted, outputs, _results(entry))]
+    return _Emitter(symbols, params, known, arena)
+
+
+def _emit_all(emitter: _Emitter, steps: Sequence[Step], counters: Counters | None) -> None:
+    """The steps of a function, with what they share of sizes computed in front of them."""
+    sizes = [size for step in steps for size in _sizes_of(step)]
+    sizes += [] if counters is None else [counters.start]
+    known: dict[Dim, Expr] = {
+        size: T.bind(emitter.dim(size))
+        for size in dict.fromkeys(sizes)
+        if not isinstance(size, int)
+    }
+    emitter = replace(emitter, known=known)
+    if counters is None:
+        emitter.emit(steps)
+    else:
+        _emit_counted(emitter, steps, counters)
 
 
 def _emit_counted(emitter: _Emitter, steps: Sequence[Step], counters: Counters) -> None:
@@ -169,10 +270,9 @@ def _emit_counted(emitter: _Emitter, steps: Sequence[Step], counters: Counters) 
     def now() -> Expr:
         return tirx.call_llvm_intrin("int64", counters.clock)
 
-    each = [alone for step in steps for alone in _apart(step)]
-    before = start + i64(len(each))
+    before = start + i64(counters.steps)
     T.buffer_store(ticks, now(), [before])
-    for i, step in enumerate(each):
+    for i, step in enumerate(steps, counters.first):
         emitter.emit([step])
         T.buffer_store(ticks, now() - ticks[before], [start + i64(i)])
         T.buffer_store(ticks, now(), [before])
@@ -210,7 +310,8 @@ class Address:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Emitter:
     """Emits steps of an entry, or of the body of a scan, whose `loop` stands in `around`: `turn`
-    counts its steps as they are taken. `together`: by all threads of a parallel region."""
+    counts its steps as they are taken. `together`: by all threads of a parallel region. `known`:
+    sizes that were computed before."""
 
     symbols: Mapping[str, Any]
     params: Mapping[int, Any]
@@ -220,6 +321,7 @@ class _Emitter:
     loop: Loop | None = None
     turn: Expr = None
     together: bool = False
+    known: Mapping[Dim, Expr] = field(default_factory=dict)
 
     def emit(self, steps: Sequence[Step]) -> None:
         for step in steps:
@@ -240,7 +342,9 @@ class _Emitter:
         """A part of a kernel, or all of one that is not cut."""
         kernel = step.kernel
         at = [self.address(place) for place in kernel.pointers]
-        sizes = [self.symbols[name] for name in kernel.symbols]
+        streams = {name: i64(stream) for name, stream in kernel.streams.items()}
+        known = {**self.symbols, **streams}
+        sizes = [known[name] for name in kernel.symbols]
         turn = [self.turn] if kernel.repeated else []
         last = [part] if kernel.parts > 1 else []
         returned = "int32" if kernel.parallel else "void"
@@ -324,7 +428,8 @@ class _Emitter:
         return replace(self, around=self, loop=loop, turn=turn)
 
     def dim(self, dim: Dim) -> Expr:
-        return dim_expression(dim, self.symbols)
+        known = self.known.get(dim)
+        return dim_expression(dim, self.symbols) if known is None else known
 
     def pointer(self, at: Address) -> Any:
         """The address as a kernel's argument."""
@@ -377,6 +482,22 @@ class _Emitter:
         return whole.plus(step * self.dim(place.stride))
 
 
+def _sizes_of(step: Step) -> Iterator[Dim]:
+    """Sizes and offsets in the arena that a step is called with."""
+    match step:
+        case Call(kernel):
+            places: Sequence[Place] = kernel.pointers
+        case Launch(calls):
+            places = [place for call in calls for place in call.kernel.pointers]
+        case CopyCall(source, target, size):
+            places = (source, target)
+            yield size
+        case Loop():
+            places = (step.region, *step.inputs, *step.outputs)
+            yield step.length
+    yield from (place.offset for place in places if isinstance(place, InArena))
+
+
 def _declare(name: str, type: TensorType, symbols: Mapping[str, Any]) -> Any:
     """The buffer of an argument. Strides are left open, because NumPy gives arrays without
     elements any strides; the runtime checks that the others are contiguous."""
@@ -388,18 +509,6 @@ def _declare(name: str, type: TensorType, symbols: Mapping[str, Any]) -> Any:
 def _data(tensor: Any) -> Expr:
     """The address of a tensor's elements."""
     return tirx.tvm_struct_get(tensor, 0, _DATA, "handle")
-
-
-def _stored(table: Any, types: Sequence[TensorType]) -> list[_Memory]:
-    """What lies at the addresses in the table. As arguments, a network's hundreds
-    of weights would take more code than its kernels, and time at each call."""
-    if not types:
-        return []
-    start = T.bind(_data(table))
-    return [
-        _trusted(tirx.tvm_struct_get(start, place, _WORD, "int64"), type)
-        for place, type in enumerate(types)
-    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -414,7 +523,7 @@ class _Memory:
 def _trusted(address: Expr, type: TensorType) -> _Memory:
     """What lies at an address that is taken as it is."""
     dtype = _DECLARED[type.dtype]
-    return _Memory(T.bind(tirx.reinterpret(T.handle(dtype, "global").ty, address)), dtype)
+    return _Memory(tirx.reinterpret(T.handle(dtype, "global").ty, address), dtype)
 
 
 # TVM's numbers of what is read: the address among the fields of a tensor, an item of an array.

@@ -7,7 +7,7 @@ it with. Pointers never overlap (`tirx.noalias`); values that share memory are o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import tvm
@@ -32,7 +32,8 @@ class Kernel:
     """`function(pointers..., scratch?, symbols...)`; `parallel` ones return an int32. `note`: what
     a user should know of it (a slow path). One that is `repeated` in a loop takes the number of the
     step, too; cut into several `parts` it is called for each of them, and takes its number last.
-    `after`: what is called behind it, with the same pointers, to finish its work."""
+    `after`: what is called behind it, with the same pointers, to finish its work. `streams`: what
+    is given for those of its symbols that are no dims."""
 
     name: str
     function: Any
@@ -43,6 +44,7 @@ class Kernel:
     repeated: bool = False
     parts: int = 1
     after: tuple[Kernel, ...] = ()
+    streams: Mapping[str, int] = field(default_factory=dict)
 
 
 # (task, scratch pointer or None) -> emits the body; the kernel's note

@@ -47,7 +47,7 @@ from dslc.lowering.put import emit_put, in_place, put_into
 from dslc.lowering.ranking import emit_ranking
 from dslc.lowering.rows import join_rows
 from dslc.lowering.scalar import SUMS
-from dslc.lowering.shared import Callee, Shared, told
+from dslc.lowering.shared import Callee, Shared, told, with_any_streams
 from dslc.lowering.tasks import Task
 from dslc.lowering.turns import emit_turn, is_turn
 from dslc.lowering.work import flops_in, moved
@@ -209,11 +209,13 @@ def assemble(
 ) -> Lowered:
     """Makes the entry's kernels by `make(name, group, layout, position)`, shares equal ones, and
     joins them. `noted` is what a user is told of a group whose kernel has a note."""
-    joined = _Joined(entry, make, make_copy, noted, Shared() if shared is None else shared)
+    shared = Shared() if shared is None else shared
+    joined = _Joined(entry, make, make_copy, noted, shared)
     steps = joined.steps(layout, entry.name)
-    joined.functions[tvm.ir.GlobalVar(entry.name)] = make_entry(entry, steps)
+    joined.functions[tvm.ir.GlobalVar(entry.name)] = make_entry(entry, steps, shared.unit)
     if clock is not None:
-        counted = make_entry(entry, steps, Counters(clock, layout.plan.size))
+        counters = Counters(clock, layout.plan.size)
+        counted = make_entry(entry, steps, shared.unit, counters)
         joined.functions[tvm.ir.GlobalVar(entry.name + COUNTED)] = counted
     return Lowered(
         entry.name, tvm.IRModule(joined.functions), entry_dims(entry), layout.plan.size,
@@ -323,15 +325,17 @@ class _Joined:
         g, grouping, plan = layout.grouping.groups[position], layout.grouping, layout.plan
         together = tuple(map(tuple, pointers_of(g, grouping, plan.places).values()))
         joint = layout.joint(position)
-        text = told(g, together, position in plan.scratch, layout.repeated, joint)
+        any_stream, streams = with_any_streams(g)
+        text = told(any_stream, together, position in plan.scratch, layout.repeated, joint)
         known = self.shared.find(text)
         if known is None:
-            kernel = self.make(name, g, layout, position)
+            kernel = self.make(name, any_stream, layout, position)
             callee = self.function(name, kernel.function)
             self.shared.add(text, kernel, callee)
         else:
             kernel, callee = known
             kernel = replace(kernel, pointers=places_of(g, grouping, plan, position))
+        kernel = replace(kernel, streams=streams)
         self.names.append(callee.name)
         if kernel.note is not None and (note := self.noted(g, kernel.note)) is not None:
             self.notes.append(note)

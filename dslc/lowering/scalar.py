@@ -495,6 +495,6 @@ class ScalarKernels:
         names = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}
         return self.binary(names.get(kind, kind), x, y, dtype)
 
-    def philox(self, key: Expr, stream: int, step: Expr, counter: Expr) -> Expr:
+    def philox(self, key: Expr, stream: Expr, step: Expr, counter: Expr) -> Expr:
         """Philox4x32-10; the four words of a block are computed and one is taken."""
         return philox_number(self.bind, key, stream, step, counter)

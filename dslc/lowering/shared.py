@@ -2,8 +2,9 @@
 
 Input: groups and the kernels made of them, of all entries that are compiled together. Output: for
 each what to call. Two groups are equal when all that a kernel is made of is: their equations under
-other names, what of their values lies at one place, whether there is working memory. So the time
-to lower and compile a network goes with its different layers.
+other names, what of their values lies at one place, whether there is working memory. Which stream
+of random numbers they draw from is an argument of the kernel. So the time to lower and compile a
+network goes with its different layers.
 
 Kernels are called either in their module, by their variable, or, with `unit`, by the symbol that
 this gives a function, which is then compiled on its own.
@@ -11,7 +12,7 @@ this gives a function, which is then compiled on its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -20,8 +21,10 @@ import tvm_ffi
 
 from dslc.ir import text
 from dslc.ir.core import Eqn, Value, body_of
+from dslc.ir.dims import sym
 from dslc.lowering.group import Group
 from dslc.lowering.kernel import Kernel
+from dslc.ops.random import RandomAttrs
 
 # Of a group's values, those that lie at one place.
 Together = tuple[tuple[Value, ...], ...]
@@ -62,6 +65,27 @@ class Shared:
         callee = Callee(name, called)
         self._functions[key] = (callee, function)
         return callee, True
+
+
+def with_any_streams(group: Group) -> tuple[Group, dict[str, int]]:
+    """The group drawing from streams that are given at each call, by variables that no dim can be
+    called by; and which streams its own are."""
+    streams: dict[str, int] = {}
+    changed: dict[Eqn, Eqn] = {}
+    for eqn in group.eqns:
+        if isinstance(eqn.attrs, RandomAttrs) and isinstance(eqn.attrs.stream, int):
+            name = f"stream.{len(streams)}"
+            streams[name] = eqn.attrs.stream
+            changed[eqn] = replace(eqn, attrs=replace(eqn.attrs, stream=sym(name)))
+    return (_with_eqns(group, changed) if changed else group), streams
+
+
+def _with_eqns(group: Group, changed: Mapping[Eqn, Eqn]) -> Group:
+    """The group with some of its equations replaced."""
+    eqns = tuple(changed.get(eqn, eqn) for eqn in group.eqns)
+    anchor = None if group.anchor is None else changed.get(group.anchor, group.anchor)
+    parts = tuple(_with_eqns(part, changed) for part in group.parts)
+    return replace(group, eqns=eqns, anchor=anchor, parts=parts)
 
 
 def told(

@@ -46,10 +46,12 @@ Units = Callable[[int, int, int, int, int], Any]
 
 @dataclass(frozen=True, slots=True)
 class RandomAttrs(Attrs):
-    """`stream` tells apart the random equations of a program."""
+    """`stream`, an integer, tells apart the random equations of a program; where kernels are made
+    it is a variable, so that those that draw from different streams are one (`lowering/shared.py`).
+    """
 
     dims: tuple[Dim, ...] = ()
-    stream: int = 0
+    stream: Dim = 0
 
 
 def philox_rounds(words: list[Any], key: tuple[int, int]) -> list[Any]:
@@ -132,7 +134,7 @@ def _filled(
     for start in range(0, flat.size, CHUNK):
         part = flat[start : start + CHUNK]
         count = -(-part.size // 4) * 4 * per_element
-        numbers = units(int(seed), attrs.stream, int(step), start * per_element, count)
+        numbers = units(int(seed), cast(int, attrs.stream), int(step), start * per_element, count)
         part[:] = make(numbers.reshape(-1, per_element))[: part.size]
     return made
 
@@ -148,7 +150,7 @@ def _linear(k: Kernels, index: Index, dims: Sequence[Dim]) -> Expr:
 
 def _unit_at(k: Kernels, attrs: RandomAttrs, operands: Sequence[Operand], counter: Expr) -> Expr:
     seed, step = (operand(()) for operand in operands)
-    number = k.philox(seed, attrs.stream, step, counter)
+    number = k.philox(seed, k.dim(attrs.stream), step, counter)
     upper = k.binary("floordiv", number, k.const(256, "i64"), "i64")
     return k.binary("mul", k.cast(upper, "i64", "f32"), k.const(2**-24, "f32"), "f32")
 
