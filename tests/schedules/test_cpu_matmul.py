@@ -198,6 +198,14 @@ def test_blocks_of_rows_stay_in_the_cache(kind, m, n, k, tasks):
     assert plan.keeps == (kind[1] != "P")
 
 
+@pytest.mark.parametrize("kind", ["NN", "NT"])
+def test_long_rows_are_read_once(monkeypatch, kind):
+    """All columns meet a tile's rows, and the next ones are asked for."""
+    monkeypatch.setattr(matmul_plan, "NEAR_MEMORY", 0)
+    plan = check(kind, 22, 5, 404, machine=Machine(256))
+    assert (plan.dots, plan.rows_outside, plan.asks_rows) == (True, True, True)
+
+
 def test_rows_that_the_last_tile_takes_beyond_the_cache_are_no_block():
     """They would read all columns again."""
     stored = Operand(None, "float32", (1024, 1))

@@ -111,14 +111,23 @@ def test_gathered_pixels(conv):
 @pytest.mark.parametrize(("height", "strips"), [(24, 4), (23, 4)])
 def test_gathered_strips(height, strips):
     """Of 24 rows, strips of 6; of 23, the last has 5."""
-    conv = shape(batch=1, height=height, width=3, channels=2, out_channels=130)
-    row = 4 * 3 * conv.channels * 9
+    conv = shape(batch=1, height=height, width=4, channels=2, out_channels=130)
+    row = 4 * 4 * conv.channels * 9
     machine = Machine(MACHINE.vector_bits, tasks=2, repeated=True)
     machine = replace(machine, l2_bytes=machine.l2_bytes // machine.near_bytes * 6 * row)
     plan = plan_planes(conv, "float32", machine, flat=True)
     assert (plan.gathers, plan.strips, plan.tasks) == (True, strips, 2)
     x, w, _ = arrays(conv)
     close(run(conv, x, w, machine), forward(x, w, conv), terms(conv))
+
+
+def test_gathered_rows_fill_vectors():
+    """Of 42 pixels, three rows of them; to two tasks, as many strips."""
+    conv = shape(1, 79, 42, 16, 327, kernel=(7, 7), padding=((3, 3), (3, 3)))
+    plans = [plan_planes(conv, "float32", Machine(256, tasks), flat=True) for tasks in (1, 2)]
+    assert [(plan.gathers, plan.strip, plan.strips % plan.tasks) for plan in plans] == [
+        (True, 3, 0), (True, 2, 0)
+    ]  # fmt: skip
 
 
 def test_pointwise_strips():

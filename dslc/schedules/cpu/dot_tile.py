@@ -10,11 +10,14 @@ A `Tile` here has `vectors` columns: one accumulator holds one output element.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.schedules.cpu.contract import (
+    ITEMSIZE,
+    LINE_BYTES,
     Epilogue,
     Expr,
     Index,
@@ -27,6 +30,7 @@ from dslc.schedules.cpu.contract import (
     local,
     loop,
     masked_vector,
+    prefetch,
     rem,
     smaller,
     store_vector,
@@ -47,8 +51,12 @@ def allocate(tiles: list[Tile]) -> Registers:
     )
 
 
-def emit(tile: Tile, registers: Registers, k: Size, columns: Size, a: Operand, b: Operand) -> None:
-    """results[i][j] = sum over k of a[i, k] * b[k, j]; from `columns` on, the last again."""
+def emit(
+    tile: Tile, registers: Registers, k: Size, columns: Size, a: Operand, b: Operand,
+    ahead: Size = 0,
+) -> None:  # fmt: skip
+    """results[i][j] = sum over k of a[i, k] * b[k, j]; from `columns` on, the last again. Elements
+    of a that lie `ahead` of those that are read are asked for, if it isn't 0."""
     acc, lanes = registers.accumulators, tile.lanes
     for i in range(tile.rows):
         for j in range(tile.vectors):
@@ -57,7 +65,7 @@ def emit(tile: Tile, registers: Registers, k: Size, columns: Size, a: Operand, b
     rows = [T.bind(a.at(i64(i), i64(0))) for i in range(tile.rows)]
     last = columns - 1 if isinstance(columns, int) else T.bind(columns - 1)
     heads = [T.bind(b.at(i64(0), i64(smaller(j, last)))) for j in range(tile.vectors)]
-    _multiply_add(tile, registers, k, a, b, rows, heads)
+    _multiply_add(tile, registers, k, a, b, rows, heads, ahead)
     for i in range(tile.rows):
         for j in range(tile.vectors):
             at = i * tile.vectors + j
@@ -67,7 +75,7 @@ def emit(tile: Tile, registers: Registers, k: Size, columns: Size, a: Operand, b
 
 def _multiply_add(
     tile: Tile, registers: Registers, k: Size, a: Operand, b: Operand,
-    rows: list[Expr], heads: list[Expr],
+    rows: list[Expr], heads: list[Expr], ahead: Size,
 ) -> None:  # fmt: skip
     acc, lanes = registers.accumulators, tile.lanes
 
@@ -81,9 +89,18 @@ def _multiply_add(
                 store_vector(acc, total, at, lanes)
 
     whole, tail = div(k, lanes), rem(k, lanes)
-    if not is_int(whole, 0):
-        with loop(0, whole) as block:
-            step(lambda operand, base: vector_at(operand.buffer, base + block * lanes, lanes))
+    done: Size = 0
+    if not is_zero(ahead):  # a line is asked for once
+        together = max(1, LINE_BYTES // (ITEMSIZE[tile.dtype] * lanes))
+        done = div(whole, together) * together
+        with loop(0, div(whole, together)) as block:
+            for row in rows:
+                prefetch(a.buffer[row + (block * (together * lanes) + ahead)])
+            for u in range(together):
+                step(partial(_vector, lanes, block * together + u))
+    if not is_int(whole - done, 0):
+        with loop(done, whole) as block:
+            step(partial(_vector, lanes, block))
     if is_zero(tail):
         return
     mask = tirx.Ramp(i64(0), i64(1), lanes) < tirx.Broadcast(i64(tail), lanes)
@@ -91,6 +108,11 @@ def _multiply_add(
     step(lambda operand, base: masked_vector(
         operand.buffer, tile.dtype, base + start, lanes, mask
     ))  # fmt: skip
+
+
+def _vector(lanes: int, number: Expr, operand: Operand, base: Expr) -> Expr:
+    """That vector of a row or column from `base` on."""
+    return vector_at(operand.buffer, base + number * lanes, lanes)
 
 
 def finish(

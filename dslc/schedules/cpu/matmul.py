@@ -451,6 +451,7 @@ def _tile(
         dot_tile.emit(
             tile, run.registers, plan.k, block.columns,
             Operand(a.buffer, a.dtype, a.strides[-2:], base), _panel(run, where, block),
+            plan.rows * a.strides[-2] if plan.asks_rows else 0,
         )  # fmt: skip
         dot_tile.finish(tile, run.registers, block.columns,
                         lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip

@@ -40,7 +40,7 @@ TURNED = 8  # vectors of columns from which turning a pays
 TURNED_BYTES = 4 << 20  # of it that lie in scratch
 LEAST_ROWS = 96  # but so many rows, whatever they take
 ASKING = 7  # rows from which asking for panels in the L3 cache takes less than it saves
-NEAR_MEMORY = 6 << 20  # bytes of panels that the L3 cache has for a core
+NEAR_MEMORY = 6 << 20  # bytes of panels, or rows, that the L3 cache has for a core
 DEPTH = 320  # steps of K of a part of it: a panel and the rows of a tile stay in the L1 cache
 PAGE = 4096  # bytes of a page of memory
 DEEP_ROWS = 128  # rows up to which parts of K pay, of those that aren't turned anyway
@@ -191,6 +191,14 @@ class MatmulPlan:
         k = self.depth or self.k
         return Asks(k // UNROLL, k * self.width, self.tiles // self.blocks)
 
+    @property
+    def asks_rows(self) -> bool:
+        """Whether the next tile's rows of a are asked for: of long rows that are read once, each
+        ends before the hardware foresees it."""
+        m, k = self.m, self.k
+        known = self.dots and self.rows_outside and isinstance(m, int) and isinstance(k, int)
+        return bool(known and m * k * ITEMSIZE[self.dtype] > NEAR_MEMORY)
+
     def ahead(self, k: Size) -> Ahead | None:
         """What is done for a panel of so many rows while the one before it is multiplied, if
         anything."""
@@ -240,7 +248,8 @@ def _planned(
     split = "columns" if shared else _split_axis(m, n, batch, rows, vectors * unit, tasks, source)
     if split == "rows" and isinstance(m, int):
         rows = _shared_rows(m, rows, tasks)
-    b_bytes = product([n, k]) if source == "panels" or source == "place" else None
+    again = source in ("panels", "place") or (source in ALONG_K and machine.registers < 32)
+    b_bytes = product([n, k]) if again else None  # of a b that costs nothing to read again
     plan = MatmulPlan(
         m, n, k, tuple(batch), a.dtype, source, rows, vectors, lanes, split, tasks,
         least=machine.least_work,

@@ -68,7 +68,14 @@ from dslc.schedules.cpu.plane_image import (
     taken_apart,
 )
 from dslc.schedules.cpu.plane_stream import emit_strip, stream_tile
-from dslc.schedules.cpu.plane_tile import SUMS, PlanesPlan, choose_tile, fit_flat, takes_planes
+from dslc.schedules.cpu.plane_tile import (
+    PANEL,
+    SUMS,
+    PlanesPlan,
+    choose_tile,
+    fit_flat,
+    takes_planes,
+)
 from dslc.schedules.cpu.register_tile import allocate
 from dslc.schedules.cpu.split import Group, split
 
@@ -76,6 +83,7 @@ IN_FLIGHT = 4  # accumulators that hide the latency of a multiply-add
 SUMMED = 4  # terms that are worth a partial sum
 NEAR = 2  # a cache line is wanted in the L2 cache
 LINE = 16  # elements of a cache line
+FARTHER = 1.04  # as long takes what fills the L2 cache
 COPIED_ONCE = 8  # rows for each that is copied twice
 
 
@@ -131,6 +139,8 @@ def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
         count = max(-(-length * shape.group_out_channels // SUMS), _least_strips(shape, tasks))
         vectors = -(-length // plan.lanes)
         return -(-vectors // min(count, vectors)) * plan.lanes
+    if plan.gathers and plan.is_narrow:
+        return _gathered_rows(plan, machine, tasks)
     row = plan.pitch * plan.planes * shape.group_channels * ITEMSIZE[plan.dtype]
     if plan.gathers:
         row = shape.out[1] * plan.seen.group_channels * ITEMSIZE[plan.dtype]
@@ -146,6 +156,25 @@ def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
     unit = plan.vectors * plan.lanes if plan.flat and not plan.copies else plan.rows
     blocks = -(-length // unit)
     return -(-blocks // min(count, blocks)) * unit
+
+
+def _gathered_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
+    """As many rows as leave few lanes of a strip's last vectors empty, and no task more to do than
+    others; more than stay near if that takes clearly less."""
+    length, (_, width), shape = plan.length, plan.shape.plane, plan.shape
+    row = width * plan.seen.group_channels * ITEMSIZE[plan.dtype]
+    images = shape.batch * shape.groups if isinstance(shape.batch, int) else shape.groups
+
+    def cost(rows: int) -> float:
+        """Vectors of all strips."""
+        whole, left = divmod(length, rows)
+        vectors = whole * ceil_div(rows * width, plan.lanes) + ceil_div(left * width, plan.lanes)
+        items = max(1, images * ceil_div(length, rows))
+        busiest = ceil_div(items, tasks) * tasks / items
+        far = rows > 1 and rows * row > machine.near_bytes
+        return float(vectors * busiest * (FARTHER if far else 1.0))
+
+    return min(range(1, min(max(1, PANEL // row), length) + 1), key=lambda n: (cost(n), -n))
 
 
 def _least_strips(shape: ConvShape, tasks: int) -> int:
