@@ -167,6 +167,11 @@ def extremum(name: str, x: Expr, y: Expr) -> Expr:
     return tirx.Select(worse, y, x)
 
 
+def unequal(x: Expr, y: Expr, floats: bool) -> Expr:
+    """Whether x differs from y. TVM's NE of floats is false for a NaN, which differs from all."""
+    return tirx.Not(tirx.EQ(x, y)) if floats else tirx.NE(x, y)
+
+
 def logic(name: str, x: Expr, y: Expr, dtype: str) -> Expr:
     if dtype == "bool":
         known = constant_of(x)

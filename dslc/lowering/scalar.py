@@ -41,6 +41,7 @@ from dslc.lowering.expressions import (
     logic,
     lowest,
     of_line,
+    unequal,
     weight_of,
 )
 from dslc.lowering.sizes import dim_expression, i64
@@ -56,7 +57,7 @@ COMPUTED: Mapping[str, str] = {
 _GREATEST = 3.4028234663852886e38  # of f32
 
 _COMPARE = {
-    "eq": tirx.EQ, "ne": tirx.NE, "lt": tirx.LT, "le": tirx.LE, "gt": tirx.GT, "ge": tirx.GE,
+    "eq": tirx.EQ, "lt": tirx.LT, "le": tirx.LE, "gt": tirx.GT, "ge": tirx.GE,
 }  # fmt: skip
 
 SUMS = 64  # for an addition waits for the one before into the same
@@ -250,7 +251,7 @@ class ScalarKernels:
         if source == target:
             return value
         if target == "bool":
-            return tirx.NE(value, self.const(0, source))
+            return unequal(value, self.const(0, source), is_float(source))
         if source == "bool":
             return tirx.Select(value, self.const(1, target), self.const(0, target))
         if target == "f16":
@@ -396,6 +397,8 @@ class ScalarKernels:
             known = decided(name, left, right) if left is not None and right is not None else None
             if known is not None:
                 return self.const(known, "bool")
+        if name == "ne":
+            return unequal(x, y, dtype in FLOATS)
         return _COMPARE[name](x, y)
 
     def select(self, condition: Expr, x: Expr, y: Expr) -> Expr:

@@ -1,4 +1,4 @@
-"""NaN goes through comparisons the way NumPy's does: TVM folds `x != x` to false."""
+"""NaN goes through comparisons the way NumPy's does: TVM's `x != y` is false for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from lowering.native import compile_all, entry_of
 from dslc.ir.builder import Builder
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
+from dslc.ops.constants import cast
 from dslc.ops.elementwise import maximum, minimum, relu
+from dslc.ops.logic import eq, ne
 from dslc.ops.reduce import argmax, argmin, reduce_max, reduce_min
 
 X = np.array([[np.nan, 1, 2, 3], [1, 2, np.nan, 0], [4, 5, 6, 7]], np.float32)
@@ -24,6 +26,7 @@ def test_nan_wins(dtype: type) -> None:
     results = [maximum(b, x, y), minimum(b, x, y), relu(b, x)]
     results += [reduce_max(b, x, axes=(1,)), reduce_min(b, x, axes=(0,))]
     results += [argmax(b, x, axis=1), argmin(b, x, axis=1)]
+    results += [ne(b, x, x), ne(b, x, y), eq(b, x, x), cast(b, x, dtype="bool")]
     entry = entry_of(b.function("f", results))
     compiled = compile_all([entry])
     arrays = [X.astype(dtype), Y.astype(dtype)]
