@@ -78,6 +78,12 @@ INDICES: list[tuple[str, Callable[..., Any]]] = [
 ]
 
 
+@pytest.mark.parametrize(("name", "at"), [("elu", 0), ("celu", 0), ("hardshrink", np.nan)])
+def test_functions_at_points(name: str, at: float) -> None:
+    """Where both sides of `elu` meet the gradient is not halved; NaN is not small."""
+    check(f"{name}(x)", {"x": np.full(3, at, np.float32)}, getattr(F, name))
+
+
 @pytest.mark.parametrize(("index", "oracle"), INDICES, ids=[index for index, _ in INDICES])
 def test_indices_by_tensors_and_new_dims(index: str, oracle: Callable[..., Any]) -> None:
     i, j, k = np.array([0, -1, 2, 1]), np.array([2, 0, -3, 2]), np.array([[1], [-2]])
