@@ -1,7 +1,7 @@
 """The Python functions: parse, check, lower, compile.
 
-A source is a path, a string that holds a line break (which is source text), a `SourceFile`, or a
-tree that `parse` gave.
+A source is a path, a string that holds a line break or a brace (which is source text), a
+`SourceFile`, or a tree that `parse` gave.
 
 >>> program = dslc.parse("fn twice(x: f32[N]) -> f32[N] {\\n    return x + x\\n}")
 >>> program.decls[0].name.name, dslc.check(program)
@@ -39,7 +39,7 @@ def source_file(source: Source) -> SourceFile:
         return source.source
     if isinstance(source, SourceFile):
         return source
-    if isinstance(source, str) and "\n" in source:
+    if isinstance(source, str) and ("\n" in source or "{" in source):
         return SourceFile("<text>", source)
     path = Path(source)
     return SourceFile(str(path), path.read_text(encoding="utf-8"))

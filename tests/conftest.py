@@ -7,7 +7,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import warm
 from hypothesis import settings
+
+from dslc.build import driver
 
 # Before NumPy or PyTorch is imported, here and in the processes that tests start. The references
 # are small: on several threads, beside pytest's other worker, they mostly wait for each other.
@@ -23,6 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update", action="store_true", help="rewrite expected texts to what comes out now"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    server = warm.Server()
+    config.add_cleanup(server.stop)
+    driver.run_job = server.run_job  # type: ignore[assignment]
 
 
 def pytest_collection_finish() -> None:

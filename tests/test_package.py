@@ -50,6 +50,12 @@ def test_parse_check_and_lower_go_together(tmp_path: Path) -> None:
         assert dslc.lower(tree).name == dslc.lower(source, model="M").name == "M"
 
 
+def test_text_on_one_line_is_no_path() -> None:
+    assert dslc.check("fn twice(x: f32[N]) -> f32[N] { return x + x }") == []
+    with pytest.raises(FileNotFoundError):
+        dslc.check("absent.dl")
+
+
 def test_text_that_does_not_parse() -> None:
     with pytest.raises(dslc.CompileError, match=r"^error\[E00"):
         dslc.parse("model M(\n")
