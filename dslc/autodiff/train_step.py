@@ -12,8 +12,9 @@ Non-goals: what an update computes (the plan's functions), the order of equation
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from dslc._frozen import dataclass
 from dslc.autodiff import loss_scale
 from dslc.autodiff.reverse import gradient, zeros
 from dslc.diagnostics import InternalError

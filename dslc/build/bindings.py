@@ -15,11 +15,13 @@ Non-goals: floats that are bound within expressions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import tvm
 from tvm import tirx
+
+from dslc._frozen import dataclass
 
 _CALL = "dslc_hidden"
 _FLOATS = ("float", "bfloat")

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from dslc._frozen import dataclass
 
 _ELF = b"\x7fELF"
 _MACHINE_CUDA = 190

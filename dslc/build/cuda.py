@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from tvm import tirx
 from tvm.runtime import _ffi_api
 from tvm.tirx.compilation_pipeline import finalize_host_passes
 
+from dslc._frozen import dataclass
 from dslc.build import bindings
 from dslc.build.cubin import KernelInfo, kernels_of
 from dslc.build.cuda_drivers import check_tvm

@@ -20,10 +20,10 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dslc._frozen import dataclass
 from dslc.build.errors import BuildError
 from dslc.build.fatbin import Image, pack
 from dslc.build.scratch import scratch_folder

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from dslc._frozen import dataclass
 from dslc.autodiff.train_step import add_train_step
 from dslc.build import cache, describe, tuned
 from dslc.build.errors import BuildError

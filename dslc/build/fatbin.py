@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 
 MAGIC = 0xBA55ED50

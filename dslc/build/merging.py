@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 
+from dslc._frozen import dataclass
 from dslc.build.given import Weights, fitted
 from dslc.diagnostics import CompileError
 from dslc.ir.builder import Builder

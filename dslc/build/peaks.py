@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-from dataclasses import dataclass
 from functools import cache
 
+from dslc._frozen import dataclass
 from dslc.build.errors import BuildError
 from dslc.build.link import NO_LINKER, find_linker
 from dslc.build.scratch import scratch_folder

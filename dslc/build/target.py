@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Literal
 
+from dslc._frozen import dataclass
 from dslc_runtime.device import ARCHITECTURES, Architecture, architecture, cpu_flags
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.numbers import whole

@@ -15,12 +15,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from dslc import ops
+from dslc._frozen import dataclass
 from dslc.build.codegen import join, llvm_target, machine_of
 from dslc.build.compiler import compile_module
 from dslc.build.orphan import end_with_parent

@@ -13,11 +13,11 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dslc import _cache
+from dslc._frozen import dataclass
 from dslc.build.target import Target
 from dslc_runtime.device import cpu_flags
 

@@ -14,12 +14,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import tvm
 
+from dslc._frozen import dataclass
 from dslc.build import cache
 from dslc.build.compiler import compile_module, exported
 from dslc.build.orphan import end_with_parent

@@ -12,9 +12,10 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from dslc._frozen import dataclass
 from dslc._recursion import deep_recursion
 from dslc.build import cuda_drivers, lean
 from dslc.build.errors import BuildError

@@ -11,12 +11,13 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 import dslc_runtime
+from dslc._frozen import dataclass
 from dslc.build import session
 from dslc.build.errors import BuildError
 from dslc.build.peaks import Peaks, measure

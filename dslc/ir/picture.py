@@ -9,9 +9,9 @@ al. 1981), with the least squares that leave room for each. Non-goals: how it lo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
+from dslc._frozen import dataclass
 from dslc.ir.core import Entry, Eqn, Function, Value, body_of
 from dslc.ir.text import print_eqn
 

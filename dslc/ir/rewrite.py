@@ -15,9 +15,10 @@ Non-goals: matching across control flow, rewriting backwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import chain
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Function, Value, body_of, with_body

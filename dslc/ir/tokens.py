@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NoReturn, TypeVar, cast
 
+from dslc._frozen import dataclass
 from dslc.ir.dims import Dim, floordiv, maximum, minimum, mod, sym
 from dslc.ir.types import DTYPES, DType, TensorType
 

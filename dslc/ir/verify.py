@@ -7,9 +7,10 @@ that names the maker, the equation and the whole text: what is wrong here is nev
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NoReturn
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.core import (
     Entry,

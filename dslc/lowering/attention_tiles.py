@@ -9,9 +9,10 @@ summary. Non-goals: the templates themselves (`schedules/cpu/attention*.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim

@@ -8,12 +8,12 @@ because LLVM's own bf16 can't be relied on here).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.ir.dims import Dim
 from dslc.ir.op import Expr, Index
 from dslc.ir.types import DType, TensorType

@@ -12,9 +12,10 @@ expressions, to be emitted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, Poly, free_symbols, product, substitute

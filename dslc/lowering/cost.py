@@ -8,8 +8,8 @@ the build summary adds it up. Non-goals: time (a cost model of the machine is th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from dslc._frozen import dataclass
 from dslc.ir.core import Eqn
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index, NoFacet, Ranking, Scatter

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index
 from dslc.lowering.cuda_threads import shuffled

@@ -7,9 +7,9 @@ its sides, its sizes, and the index of a result by batch, row and column.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
+from dslc._frozen import dataclass
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, Poly, product
 from dslc.ir.op import Expr, Index

@@ -7,9 +7,10 @@ in an order that can run. Non-goals: what becomes part of a group (`group.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim

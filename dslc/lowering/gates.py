@@ -12,9 +12,9 @@ Non-goals: products that are read by anything but slices of equal width; bf16.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import cast
 
+from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim

@@ -20,8 +20,9 @@ Non-goals: what reads operands from memory (`operands.py`, `uses.py`), the order
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from dslc._frozen import dataclass
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.types import ITEMSIZE

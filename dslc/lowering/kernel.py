@@ -7,7 +7,7 @@ it with. Pointers never overlap (`tirx.noalias`); values that share memory are o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import tvm
@@ -15,6 +15,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim, free_symbols
 from dslc.ir.op import attrs_symbols

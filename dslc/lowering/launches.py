@@ -16,8 +16,9 @@ scan, which threads go through together anyway.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from dslc._frozen import dataclass
 from dslc.ir.dims import Dim
 from dslc.lowering.arena import is_never_negative
 from dslc.lowering.group import Group, Grouping

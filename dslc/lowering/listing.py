@@ -17,8 +17,9 @@ it more. Non-goals: time (`dslc bench` measures it).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
+from dslc._frozen import dataclass
 from dslc.ir.core import Entry, Eqn, Value
 from dslc.ir.dims import Dim, Poly
 from dslc.ir.picture import Box, Picture

@@ -16,9 +16,9 @@ it yields is written straight into the stack, and a carry whose next value is yi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from dslc._frozen import dataclass
 from dslc.ir.core import Entry, Function, Value
 from dslc.ir.dims import Dim
 from dslc.lowering.arena import Block, align, lay_out

@@ -15,9 +15,10 @@ Non-goals: contractions, which read rows that lie side by side.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim, product

@@ -22,9 +22,10 @@ Non-goals: TVM (this runs in the user's process), the gradient of weights (it ne
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
+from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import Entry, Eqn, Function, Value, with_body
 from dslc.ir.dims import Dim

@@ -8,12 +8,13 @@ kernels are called in a loop of the host function.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import repeat
 from typing import Any, cast
 
 import tvm
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Entry, Eqn, Function, Value
 from dslc.ir.dims import Dim

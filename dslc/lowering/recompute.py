@@ -14,8 +14,9 @@ again meets another kernel. Non-goals: loops, whose steps are not looked into; s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import Entry, Eqn, Function, Value
 from dslc.ir.dims import Dim, free_symbols, substitute

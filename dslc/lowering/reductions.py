@@ -10,11 +10,11 @@ Non-goals: the accumulators themselves (`accumulate.py`), positions of extrema (
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 from tvm import tirx
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim, product

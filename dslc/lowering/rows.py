@@ -14,9 +14,9 @@ the way. Non-goals: what a part is (`group.py`), how it runs (`loops.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
+from dslc._frozen import dataclass
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import product
 from dslc.ir.types import ITEMSIZE

@@ -13,12 +13,13 @@ this gives a function, which is then compiled on its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from typing import Any
 
 import tvm
 import tvm_ffi
 
+from dslc._frozen import dataclass
 from dslc.ir import text
 from dslc.ir.core import Eqn, Value, body_of
 from dslc.ir.dims import sym

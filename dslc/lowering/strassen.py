@@ -15,9 +15,9 @@ Non-goals: packing (`pack.py`), how it runs (`schedules/cpu/strassen.py`).
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
 from typing import cast
 
+from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Program, Value
 from dslc.ir.dims import Dim, free_symbols, substitute

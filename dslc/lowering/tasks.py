@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim, free_symbols, product, substitute
 from dslc.ir.op import Expr, Index

@@ -13,7 +13,7 @@ Non-goals: what must be stored whatever it costs (`group.py`), caches: a value c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dslc._frozen import dataclass
 
 # Operations that vectors do while one byte moves between a core and the memory behind its caches,
 # for one value: a transcendental function costs about 20.

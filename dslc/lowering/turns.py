@@ -12,12 +12,12 @@ the same loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.ir.dims import Dim, product
 from dslc.ir.op import Expr, Index
 from dslc.lowering.buffers import STORED, strides_of

@@ -11,9 +11,9 @@ Non-goals: packing (`pack.py`), how it runs (`schedules/cpu/winograd.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
 
+from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim

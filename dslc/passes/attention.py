@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from typing import cast as typed
 
+from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim

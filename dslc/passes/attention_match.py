@@ -8,9 +8,10 @@ and the product of queries and keys makes, nothing else may use. Non-goals: what
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
+from dslc._frozen import dataclass
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.op import Op
 from dslc.ops.broadcast import broadcast, reduce_sum

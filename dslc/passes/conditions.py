@@ -12,10 +12,11 @@ Non-goals: conditions that are not joined by `and`; what attention makes of them
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from typing import cast as typed
 
+from dslc._frozen import dataclass
 from dslc.ir.core import Eqn, Value
 from dslc.ir.dims import Dim
 from dslc.ir.types import TensorType, is_integer

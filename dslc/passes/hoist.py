@@ -12,8 +12,9 @@ Non-goals: values that depend on no weight at all; values of dynamic dims.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import PREPARED, Argument, Entry, Eqn, Function, Program, Value, Variable
 from dslc.ir.op import Op, attrs_symbols

@@ -11,9 +11,10 @@ Non-goals: weights, which stay OIHW (packing them is the lowering's).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, TypeVar
 
+from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.op import Attrs, Op

@@ -15,9 +15,10 @@ Non-goals: f64 and what is 16 bits in the source already, which stay as they are
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal, cast
 
+from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Function, Program, Value, body_of, with_body
 from dslc.ir.op import Op

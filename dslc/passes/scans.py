@@ -18,9 +18,10 @@ Non-goals: moving work behind the loop; unrolling.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import cast
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Function, Value

@@ -16,10 +16,11 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from dslc._frozen import dataclass
 from dslc.training.data import Array, Dataset, batches, epoch_order
 from dslc_runtime import safetensors
 from dslc_runtime.safetensors import SafetensorsError

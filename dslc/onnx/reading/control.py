@@ -10,9 +10,9 @@ how long a call takes, and what size it gives, would not follow from dims.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.ir.dims import Dim, Poly
 from dslc.ir.types import TensorType

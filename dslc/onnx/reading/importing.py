@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.diagnostics import CompileError, Diagnostic, InternalError, render_all
 from dslc.ir.dims import Dim, sym

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.ir.dims import Dim, Poly
 from dslc.ir.types import DType, TensorType

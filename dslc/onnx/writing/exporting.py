@@ -10,10 +10,11 @@ Non-goals: the source (`dslc/api.py`), files (`files.py`), what each op becomes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.diagnostics import nearest_name
 from dslc.ir.core import Entry, Function, Program

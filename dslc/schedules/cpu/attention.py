@@ -22,11 +22,11 @@ References: Milakov, Gimelshein, "Online normalizer calculation for softmax", 20
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.attention_blocks import (
     BESIDE,

@@ -18,11 +18,11 @@ Reference: Dao, "FlashAttention-2", 2023. Non-goals: float64, gradients of what 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.attention_blocks import (
     BESIDE,
     DTYPE,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.attention_shape import Areas, AttentionShape, Modify, between, round_up
 from dslc.schedules.cpu.contract import (

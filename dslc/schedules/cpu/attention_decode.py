@@ -15,11 +15,12 @@ Non-goals: float64, many queries (`attention.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu import vmath
 from dslc.schedules.cpu.attention_blocks import (
     BESIDE,

@@ -16,11 +16,12 @@ biases, masks and dropout (they lie key by key in memory) and sizes that are not
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.attention_blocks import (
     DTYPE,
     MINUS_INFINITY,

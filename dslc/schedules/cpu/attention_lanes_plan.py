@@ -5,8 +5,9 @@ Input: what attention works on, the machine. Output: a plan, or None where sizes
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.attention_blocks import DTYPE
 from dslc.schedules.cpu.attention_shape import Areas, AttentionShape, round_up
 from dslc.schedules.cpu.contract import Machine, Size, choose_tasks

@@ -8,8 +8,8 @@ Non-goals: how a kernel runs (`attention.py`, `attention_backward.py`, `attentio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.contract import Expr, Index, Size, larger, product, smaller
 from dslc.schedules.cpu.register_tile import Tile
 

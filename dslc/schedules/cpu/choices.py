@@ -9,11 +9,12 @@ Non-goals: measuring (`build/tune.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import Any, TypeVar
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.attention import AttentionPlan, attention_tiles
 from dslc.schedules.cpu.attention_lanes_plan import LanesPlan, lanes_plan
 from dslc.schedules.cpu.contract import Choice, Machine, Size

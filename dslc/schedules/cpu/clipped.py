@@ -10,10 +10,9 @@ Non-goals: what is handed on (`depthwise.py`, `turned.py`), images of unknown wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.contract import (
     Expr,
     Operand,

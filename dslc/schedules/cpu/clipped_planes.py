@@ -18,12 +18,13 @@ Non-goals: images whose height and width are not known, spread images.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.clipped_planes_plan import (
     ClippedPlan,
     choose_clipped,

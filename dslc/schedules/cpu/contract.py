@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ops import packed
 from dslc.schedules.cpu.dots import PAIRS, stored

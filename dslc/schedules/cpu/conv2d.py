@@ -17,10 +17,10 @@ Non-goals: Winograd, packing of weights (ordinary IR ops do that once).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.schedules.cpu.contract import (
     ITEMSIZE,

@@ -6,9 +6,10 @@ and once with expressions, for its code); channels, kernel, stride, padding are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import Any
+
+from dslc._frozen import dataclass
 
 Size = Any  # as in `contract.py`: the choice of a layout asks for shapes, too, and has no TVM
 Pair = tuple[int, int]

@@ -10,11 +10,11 @@ Non-goals: several output channels per input channel (`conv2d.py` with groups do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ops import packed
 from dslc.schedules.cpu.clipped import Clipped, add_clipped, tiles_of_row

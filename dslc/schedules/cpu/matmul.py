@@ -23,12 +23,13 @@ Non-goals: integers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.schedules.cpu import dot_tile, row_stream
 from dslc.schedules.cpu.contract import (

@@ -9,8 +9,9 @@ Non-goals: TIR.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.contract import (
     ITEMSIZE,
     Machine,

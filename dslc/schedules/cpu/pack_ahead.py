@@ -15,11 +15,11 @@ Input: where the next panel lies and where it goes. Non-goals: columns beyond th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.contract import (
     Expr,
     Operand,

@@ -13,12 +13,13 @@ Non-goals: images whose height and width are not known, spread images, rows of m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.contract import (
     Epilogue,
     Expr,

@@ -7,8 +7,9 @@ cycles. Non-goals: TVM, for the choice of a layout asks for costs (`lowering/pla
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.conv_shape import ConvShape, Size
 from dslc.schedules.cpu.plane_tile import takes_planes
 

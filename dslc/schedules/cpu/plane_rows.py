@@ -6,11 +6,11 @@ column, they are one run; LLVM makes no vectors of short rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.contract import (
     Epilogue,
     Expr,

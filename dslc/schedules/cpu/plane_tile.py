@@ -9,9 +9,10 @@ what a convolution would cost (`lowering/planes.py`); code (`planes.py`, `plane_
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.conv_shape import ConvShape
 
 WRITTEN_OUT = 400  # multiply-adds of a tile up to which all positions of a kernel are

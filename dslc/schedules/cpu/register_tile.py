@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.contract import (
     Epilogue,
     Expr,

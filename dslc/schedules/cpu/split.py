@@ -6,8 +6,7 @@ kernel sizes at most. An unknown one is cut into full tiles, then tiles of 4, th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.contract import Size, ceil_div, div, rem
 
 

@@ -10,12 +10,12 @@ Non-goals: depthwise kernels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import gcd
 
 from tvm import sym, tirx
 from tvm.ir import Expr as TirExpr
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.contract import (
     Epilogue,
     Expr,

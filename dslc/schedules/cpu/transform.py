@@ -11,11 +11,12 @@ Non-goals: choosing the matrices (Winograd's are where they are used).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.contract import Expr, zeros
 
 Matrix = tuple[tuple[float, ...], ...]

@@ -16,12 +16,13 @@ Non-goals: images whose height and width are not known, spread images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.schedules.cpu.clipped import Clipped, add_clipped, tiles_of_row
 from dslc.schedules.cpu.contract import (

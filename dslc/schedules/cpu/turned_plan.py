@@ -7,9 +7,10 @@ it takes in cycles. Non-goals: TVM, for the choice of a layout asks for costs
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
+from dslc._frozen import dataclass
 from dslc.schedules.cpu.conv_shape import ConvShape, Size
 from dslc.schedules.cpu.plane_tile import BYTES, takes_planes
 

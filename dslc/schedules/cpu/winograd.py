@@ -23,12 +23,12 @@ Non-goals: weights (`lowering/winograd.py` transforms and packs them), other ker
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ops.winograd import WAYS, Way
 from dslc.schedules.cpu.contract import (

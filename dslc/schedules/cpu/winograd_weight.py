@@ -17,12 +17,12 @@ else. Reference: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ops import winograd
 from dslc.schedules.cpu.contract import (

@@ -7,8 +7,9 @@ as many run at once as there are multiprocessors (and fit on one). Unknown sizes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from dslc._frozen import dataclass
 from dslc.schedules.cuda.fma import Tile, emit_product
 from dslc.schedules.cuda.mma import STEPS, WarpTile, emit_warps
 from dslc.schedules.cuda.product import HALVES, ITEMSIZE, Product, Size

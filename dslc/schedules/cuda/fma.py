@@ -8,12 +8,12 @@ more threads busy where tiles are few.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cuda.block import (
     SHARED_BYTES,
     Loader,

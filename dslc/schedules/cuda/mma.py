@@ -12,13 +12,13 @@ t = lane % 4:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import tvm.backend.cuda.op as cuda_op
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc._frozen import dataclass
 from dslc.schedules.cuda.block import (
     Loader,
     Place,

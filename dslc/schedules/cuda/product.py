@@ -13,11 +13,12 @@ Sizes may be Python ints or int64 TIR expressions; any may be 0.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
+
+from dslc._frozen import dataclass
 
 Expr = Any  # a TIR expression
 Size = Any  # a Python int, or an int64 TIR expression
