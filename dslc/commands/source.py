@@ -7,10 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from dslc.cli import EXIT_USAGE, UserError
 from dslc.source import SourceFile
+
+if TYPE_CHECKING:
+    from dslc.semantics.elaborate import Setting
 
 
 def read_source(path: Path, newline: str | None = None) -> SourceFile:
@@ -88,9 +91,10 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, int | float | bool | str]:
-    """`name=value` pairs of `--set`; values are integers, floats, true, false or text."""
-    out: dict[str, int | float | bool | str] = {}
+def parse_settings(settings: Sequence[str]) -> dict[str, Setting]:
+    """`name=value` pairs of `--set`; values are integers (several by commas), floats, true, false,
+    or text, which is also the name of a function or of a dtype."""
+    out: dict[str, Setting] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or not name.isidentifier():
@@ -111,9 +115,11 @@ def parse_dims(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return out
 
 
-def _value(text: str) -> int | float | bool | str:
+def _value(text: str) -> Setting:
     if text in ("true", "false"):
         return text == "true"
+    if "," in text and all(part.strip().lstrip("-").isdecimal() for part in text.split(",")):
+        return tuple(map(int, text.split(",")))
     for kind in (int, float):
         try:
             return kind(text)

@@ -7,6 +7,7 @@ None) and every diagnostic. Non-goals: optimisation; printing the diagnostics.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from dslc._recursion import deep_recursion
 from dslc.diagnostics import Diagnostic, InternalError, Reporter, nearest_name
@@ -16,14 +17,15 @@ from dslc.semantics.context import MOST_STEPS, Context, Exhausted, Frame, Mistak
 from dslc.semantics.emission import Adapters
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.models import ModelRun
+from dslc.semantics.resolve import resolve
 from dslc.semantics.scope import Loader, Module, Store
 from dslc.semantics.statements import execute
 from dslc.semantics.training import check_training, prepare, train
-from dslc.semantics.values import Thing, describe
+from dslc.semantics.values import Thing, TupleOf, describe
 from dslc.source import SourceFile, Span
 from dslc.syntax import ast
 
-Setting = int | float | bool | str
+Setting = int | float | bool | str | Sequence[int]
 
 
 def elaborate(
@@ -188,7 +190,8 @@ def _statics(
     given: dict[str, tuple[Thing, Span]] = {}
     params = {p.name.name: p for p in decl.statics}
     wrong = False
-    for name, value in settings.items():
+    for name, setting in settings.items():
+        value = setting if isinstance(setting, str) else _plain(setting)
         if name not in params:
             near = nearest_name(name, params)
             why = "it has no such static parameter"
@@ -197,6 +200,8 @@ def _statics(
             continue
         kind = statics.kind_of(ctx, params[name], ctx.frame)
         converted = statics.setting(kind, value)
+        if isinstance(value, str) and kind in ("fn", "dtype"):
+            converted = _named(ctx, module, kind, value, params[name].span)
         if converted is None:
             why = f"it must be {statics.KINDS[kind]}, not {describe(value)}"
             ctx.report(errors.bad_setting(decl.name.name, name, why, params[name].span, None))
@@ -206,3 +211,21 @@ def _statics(
     if wrong:
         raise Silent
     return statics.complete(ctx, what, decl.statics, module, given, span, decl.name.name)
+
+
+def _plain(setting: Any) -> Thing:
+    """A number or a tuple of them, NumPy's, too, as an expression of the language gives it."""
+    if isinstance(setting, Sequence):
+        return TupleOf(tuple(map(_plain, setting)))
+    number: Thing = setting.item() if hasattr(setting, "item") else setting
+    return number
+
+
+def _named(ctx: Context, module: Module, kind: str, name: str, span: Span) -> Thing | None:
+    """The function or dtype that has this name in the file; None when there is none."""
+    frame = Frame(name, "module", module, call=span, parent=ctx.frame, depth=ctx.frame.depth + 1)
+    try:
+        with ctx.inside(frame):
+            return statics.convert(ctx, name, kind, resolve(ctx, name, span), span)
+    except Mistake:
+        return None

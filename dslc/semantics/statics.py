@@ -253,7 +253,8 @@ def no_argument(what: str, item: ast.Item) -> Mistake:
 
 
 def setting(kind: str, value: Thing) -> Thing | None:
-    """The value of a `--set`, or None when it is of another kind."""
+    """The value of a `--set`, or None when it is of another kind (or the name of a function or of a
+    dtype, which only its file knows)."""
     match kind, value:
         case "float", int() | float() if not isinstance(value, bool):
             return float(value)
@@ -265,4 +266,9 @@ def setting(kind: str, value: Thing) -> Thing | None:
             return value
         case "padding", "same" | "valid":
             return value
+        case "ints" | "padding", TupleOf(elements):
+            if all(isinstance(e, int) and not isinstance(e, bool) for e in elements):
+                return value
+        case "fn", int() | float() if not isinstance(value, bool):
+            return Constant(value)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from dslc.ir.core import Function, Program
 from dslc.ir.evaluate import evaluate, initial_variables, run_entry
 from dslc.ir.verify import verify_program
 from dslc.semantics.check import check
-from dslc.semantics.elaborate import elaborate
+from dslc.semantics.elaborate import Setting, elaborate
 from dslc.source import SourceFile
 
 
-def program(text: str, training: bool = False, **statics: float | bool | str) -> Program:
+def program(text: str, training: bool = False, **statics: Setting) -> Program:
     built, found = elaborate(SourceFile("test.dl", text), None, statics, training)
     assert not found, [d.title for d in found]
     assert built is not None
@@ -135,9 +136,26 @@ def test_set_overrides_a_static_parameter() -> None:
     assert str(program(text, width=16).variables[0].type) == "f32[16, 4]"
 
 
-@pytest.mark.parametrize("setting", [{"widht": 8}, {"width": "wide"}, {"width": 1.5}])
-def test_a_wrong_setting_is_an_error(setting: dict[str, int | float | bool | str]) -> None:
-    text = "model M[width=8](x: f32[N, 4]) -> f32[N, width] { return x |> fc: dense[width] }"
+def test_set_takes_functions_dtypes_and_tuples() -> None:
+    text = """
+fn double(x: f32[N]) -> f32[N] { return 2 * x }
+model M[act: fn = relu, to: dtype = f32, widths: ints = 4](x: f32[N]) -> to[N] {
+    return cast[to](act(x) + sum(widths))
+}
+"""
+    built = program(text, act="double", to="i64", widths=(1, np.int64(2))).entry("forward").function
+    assert str(built.results[0].type) == "i64[N]"
+    assert "relu" not in ops(built)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"widht": 8}, {"width": "wide"}, {"width": 1.5}, {"width": (1, 2)}, {"act": "nix"}],
+)
+def test_a_wrong_setting_is_an_error(setting: Mapping[str, Setting]) -> None:
+    text = """
+model M[width=8, act: fn = relu](x: f32[N, 4]) -> f32[N, width] { return x |> dense[width] |> act }
+"""
     built, found = elaborate(SourceFile("test.dl", text), None, setting)
     assert built is None
     assert [d.code for d in found] == ["E0305"]
