@@ -52,7 +52,7 @@ SHAPES = {
         kernel=(2, 3),
         padding=((0, 1), (1, 1)),
     ),
-    "pixels": shape(2, 7, 37, 5, 3, kernel=(1, 1), stride=(2, 2), padding=((0, 0), (0, 0))),
+    "pixels": deep(7, 37, kernel=(1, 1), stride=(2, 2), padding=((0, 0), (0, 0))),
     "empty": deep(3, 40, batch=0),
 }
 

@@ -261,7 +261,7 @@ def _ask(run: _Run, tile: _Tile, begin: Expr, seen: int) -> None:
     if plan.shape.group_channels == 1:
         if seen < plan.seen_rows - plan.rows * down:
             return
-        ahead = -(-AHEAD // plan.shape.width) * plan.shape.width
+        ahead = -(-AHEAD // (down * plan.shape.width)) * (down * plan.shape.width)
     for start in range(0, width, LINE_BYTES // ITEMSIZE[plan.dtype]):
         prefetch(run.x.buffer[begin + (start + ahead)], NEAR)
 

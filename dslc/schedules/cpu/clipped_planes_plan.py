@@ -23,7 +23,6 @@ IN_FLIGHT = 8  # multiply-adds that hide the latency of one
 # one of results that is handed on, beside a tile and a row of it.
 READ, TAKEN = 1.5, 1.5
 RESULT, TILE, ROW = 4.0, 4.0, 3.0
-POINT = 4.0  # what a tile of a 1x1 kernel waits for each channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,8 @@ class ClippedPlan:
 def takes_clipped(shape: ConvShape, dtype: str, lanes: int) -> bool:
     """Whether this template runs such a convolution. Measured with narrow vectors alone."""
     narrow = lanes * BYTES.get(dtype, WIDE) < WIDE
-    plain = shape.kernel == (1, 1) and shape.stride == (1, 1)
-    return narrow and not plain and takes_planes(shape, dtype)
+    strided = shape.stride != (1, 1) and shape.group_channels == 1
+    return narrow and (strided or shape.kernel != (1, 1)) and takes_planes(shape, dtype)
 
 
 def choose_clipped(shape: ConvShape, dtype: str, lanes: int) -> ClippedPlan:
@@ -128,7 +127,5 @@ def cycles(plan: ClippedPlan) -> float:
     vector = shape.group_channels * max(sums + taken, read) + plan.channels * rows * RESULT
     blocks, tiles = -(-shape.plane[0] // rows), -(-plan.wide // plan.vectors)
     tile = TILE + plan.channels * rows * ROW
-    if shape.kernel == (1, 1):
-        tile += POINT * shape.group_channels
     across = plan.wide * vector + tiles * tile
     return batch * shape.out_channels / plan.channels * blocks * across

@@ -13,8 +13,7 @@ from dslc.schedules.cpu.conv_shape import ConvShape
 
 Template = Literal["planes", "turned", "picked", "clipped"]
 # So much less than tiles of planes they have to take: what turning takes is an upper bound; what is
-# copied of an image comes from memory before it is multiplied, by little if channels stand alone
-# or few are made of pixels.
+# copied of an image comes from memory before it is multiplied, by little if channels stand alone.
 QUICKER: dict[Template, float] = {"planes": 1.0, "turned": 1.5, "picked": 1.0, "clipped": 1.03}
 ALONE = 0.85
 
@@ -34,7 +33,5 @@ def choose_template(
     if clipped_planes_plan.takes_clipped(shape, dtype, lanes):
         clipped = clipped_planes_plan.choose_clipped(shape, dtype, lanes)
         found.append(("clipped", clipped_planes_plan.cycles(clipped)))
-    few = shape.kernel == (1, 1) and shape.group_out_channels <= plane_tile.FEW
-    alone = shape.group_channels == 1 or (few and plane_tile.is_far(shape, dtype))
-    quicker = {**QUICKER, "clipped": ALONE} if alone else QUICKER
+    quicker = {**QUICKER, "clipped": ALONE} if shape.group_channels == 1 else QUICKER
     return min(found, key=lambda each: each[1] * quicker[each[0]])
