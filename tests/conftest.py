@@ -32,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     server = warm.Server()
     config.add_cleanup(server.stop)
     driver.run_job = server.run_job  # type: ignore[assignment]
+    driver.start_ahead = lambda target, seen: None
 
 
 def pytest_collection_finish() -> None:

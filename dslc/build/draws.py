@@ -21,6 +21,11 @@ def units(key: int, stream: int, step: int, first: int, count: int) -> Array:
     return random.units(key, stream, step, first, count) if made is None else made
 
 
+def prepare() -> None:
+    """Compiles the runtime's library where that was not done yet."""
+    philox.units(0, 0, 0, 0, 4)
+
+
 DRAWS: Mapping[Op, Meaning] = {
     random.random_uniform: partial(random.uniform, units=units),
     random.random_normal: partial(random.normal, units=units),

@@ -12,16 +12,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from dslc._frozen import dataclass
 from dslc.autodiff.train_step import add_train_step
-from dslc.build import cache, describe, tuned
+from dslc.build import cache, describe, draws, tuned
 from dslc.build.errors import BuildError
 from dslc.build.link import find_linker, link, no_linker
 from dslc.build.scratch import scratch_folder
@@ -47,6 +48,7 @@ from dslc_runtime.dims import DimExpr
 from dslc_runtime.manifest import DimSize, EntryCode, Manifest, StepInfo, TargetInfo
 
 Dump = Callable[[str, Program], None]
+Process: TypeAlias = "subprocess.Popen[str]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,25 +153,48 @@ def build_program(
             raise BuildError(no_linker(target.machine))
     started = time.perf_counter()
     check_sizes(program, sizes or {})
-    optimised = {
-        target.name: optimise(program, target, dump, sizes, precision) for target in targets
-    }
     libraries: dict[str, bytes] = {}
     infos: list[TargetInfo] = []
     reports: list[tuple[Target, EntryReport]] = []
     gpu: list[Mapping[str, Any]] = []
-    with scratch_folder("build") as folder:
+    seen = _seen_by(program, targets, source_hash, sizes, precision)
+    ahead = start_ahead(targets[0], seen)
+    with nullcontext() if ahead is None else ended(ahead), scratch_folder("build") as folder:
+        optimised = {
+            target.name: optimise(program, target, dump, sizes, precision) for target in targets
+        }
         for target in targets:
-            made = compile_target(optimised[target.name], target, folder)
+            made = compile_target(optimised[target.name], target, folder, ahead)
+            ahead = None
             libraries[target.file] = made.library
             infos.append(target_info(optimised[target.name], target, made.entries))
             reports += [(target, entry) for entry in made.entries]
             gpu += made.gpu_kernels
+    cache.keep(seen, b"")
     main = optimised[targets[0].name]
     manifest = make_manifest(main, infos, reports, source_hash)
     return Built(
         manifest, libraries, main, _summarised(main, reports, gpu, started, _notes(targets))
     )
+
+
+def start_ahead(target: Target, seen: str) -> Process | None:
+    """What will compile, unless nothing will be left to compile, as far as `seen` tells."""
+    return None if cache.find(seen) is not None else start_worker(target)
+
+
+def _seen_by(
+    program: Program,
+    targets: Sequence[Target],
+    source_hash: str,
+    sizes: Sizes | None,
+    precision: Precision,
+) -> str:
+    """A key under which is noted that this was most likely built before, so that no process to
+    compile it needs to be started ahead of the passes. It needn't tell all programs apart."""
+    variables = [f"{v.name} {v.type}" for v in program.variables]
+    how = [source_hash, program.name, str(program.training is None), precision, repr(sizes)]
+    return cache.key_of([*how, *variables, *map(repr, targets), cache.compiler_identity()])
 
 
 def build_here(
@@ -253,8 +278,11 @@ class Compiled:
     gpu_kernels: tuple[Mapping[str, Any], ...]
 
 
-def compile_target(program: Program, target: Target, folder: Path) -> Compiled:
-    """All entries for one target as one library, compiled and linked if it was not before."""
+def compile_target(
+    program: Program, target: Target, folder: Path, ahead: Process | None = None
+) -> Compiled:
+    """All entries for one target as one library, compiled and linked if it was not before, by the
+    worker that was started `ahead` if there is one."""
     job = make_job(program, target, folder)
     key = cache.key_of([replace(job, folder="").to_json(), cache.compiler_identity()])
     known = cache.find(key)
@@ -262,7 +290,7 @@ def compile_target(program: Program, target: Target, folder: Path) -> Compiled:
         told, _, library = known.partition(b"\n")
         report = Report.from_json(told.decode())
     else:
-        report = run_job(job)
+        report = run_job(job) if ahead is None else run_job(job, ahead)
         path = folder / f"{target.name}.so"
         link([Path(object_path) for object_path in report.objects], path, target.machine)
         library = path.read_bytes()
@@ -282,14 +310,27 @@ def make_job(program: Program, target: Target, folder: Path, wanted: str = "obje
     return Job(text.print_program(alone), names, target, str(folder), wanted, choices)
 
 
-def run_job(job: Job) -> Report:
-    """Runs a job in a process of its own."""
-    command = [sys.executable, "-m", "dslc.build.worker"]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-    try:
+def run_job(job: Job, ahead: Process | None = None) -> Report:
+    """Runs a job in a process of its own, or in the one that was started `ahead`."""
+    with ended(start_worker(job.target) if ahead is None else ahead) as process:
         _feed(process, job)
+        if job.wanted == "objects":
+            draws.prepare()  # meanwhile
         return _collect(process, job)
+
+
+def start_worker(target: Target) -> Process:
+    """A process that waits for a job for such a target."""
+    command = [sys.executable, "-m", "dslc.build.worker", target.kind]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+@contextmanager
+def ended(process: Process) -> Iterator[Process]:
+    """Behind it the process runs no more."""
+    try:
+        yield process
     finally:
         if process.poll() is None:
             process.kill()
@@ -299,7 +340,7 @@ def run_job(job: Job) -> Report:
                 stream.close()
 
 
-def _feed(process: subprocess.Popen[str], job: Job) -> None:
+def _feed(process: Process, job: Job) -> None:
     if process.stdin is None:
         raise InternalError("the compiling process has no standard input")
     try:
@@ -310,7 +351,7 @@ def _feed(process: subprocess.Popen[str], job: Job) -> None:
     process.stdin = None
 
 
-def _collect(process: subprocess.Popen[str], job: Job) -> Report:
+def _collect(process: Process, job: Job) -> Report:
     output, chatter = process.communicate()
     if process.returncode != 0:
         if "LLVM ERROR: IO failure" in chatter:  # It ends the process when the disk is full.

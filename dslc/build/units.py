@@ -89,7 +89,7 @@ class Units:
             left = sum(unit.size for unit in self._waiting)
             if left < WORTH and not everything:
                 return
-            share = max(WORTH, left // (2 * self.most))
+            share = max(WORTH // 4 if everything else WORTH, left // (2 * self.most))
             units: list[_Unit] = []
             while self._waiting and sum(unit.size for unit in units) < share:
                 units.append(self._waiting.pop())

@@ -1,9 +1,10 @@
 """The process that compiles: IR text in, object files and their description out.
 
 A build runs one such process per target, so that the user's process never loads TVM, and a crash
-inside TVM or LLVM ends this process, or a child of it (`units.py`), alone. Input: a `Job` as
-JSON on standard input. Output: object files in the job's folder and a `Report` as JSON on standard
-output. Non-goals: linking, deciding anything about the program.
+inside TVM or LLVM ends this process, or a child of it (`units.py`), alone. The first is started
+ahead of the passes: TVM is loaded when the job comes. Input: a `Job` as JSON on standard input.
+Output: object files in the job's folder and a `Report` as JSON on standard output. Non-goals:
+linking, deciding anything about the program.
 """
 
 from __future__ import annotations
@@ -118,16 +119,22 @@ class Report:
 
 def compile_job(job: Job) -> Report:
     """Lowers and compiles; raises what the compiler raises."""
-    if job.target.kind == "cuda":
+    load(job.target.kind)
+    from dslc.build import codegen
+
+    return codegen.run(job)
+
+
+def load(kind: str) -> None:
+    """Imports what jobs for such targets need. Not at the top: the driver imports this module for
+    `Job` and must stay without TVM."""
+    if kind == "cuda":
         # TVM looks for CUDA's libraries when it is imported.
         cuda_drivers.load_drivers(find_linker() or ())
         sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     else:
         lean.import_tvm()
-    # Not at the top: the driver imports this module for `Job` and must stay without TVM.
-    from dslc.build import codegen
-
-    return codegen.run(job)
+    from dslc.build import codegen  # noqa: F401
 
 
 def main() -> int:
@@ -135,6 +142,8 @@ def main() -> int:
     end_with_parent(os.getppid())
     out = os.fdopen(os.dup(REPORT_FD), "w")
     os.dup2(2, REPORT_FD)
+    if sys.argv[1:] == ["cpu"]:
+        load("cpu")  # before the job is known
     job = Job.from_json(sys.stdin.read())
     try:
         with deep_recursion():

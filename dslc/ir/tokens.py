@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import NoReturn, TypeVar, cast
+from typing import NamedTuple, NoReturn, TypeVar, cast
 
-from dslc._frozen import dataclass
 from dslc.ir.dims import Dim, floordiv, maximum, minimum, mod, sym
 from dslc.ir.types import DTYPES, DType, TensorType
 
@@ -33,8 +32,7 @@ class TextError(Exception):
     """IR text that does not read; the message starts with the line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """`kind` is string, number, value (the `%` before a name), name, sign or end."""
 
     kind: str
@@ -46,15 +44,14 @@ def tokenize(text: str) -> list[Token]:
     """All tokens, the last one of kind `end`; TextError at a character that starts none."""
     tokens: list[Token] = []
     position, line = 0, 1
-    while position < len(text):
-        found = _TOKEN.match(text, position)
-        if found is None:
-            raise TextError(f"line {line}: unexpected character {text[position]!r}")
-        kind = found.lastgroup or ""
-        if kind != "space":
-            tokens.append(Token(kind, found.group(), line))
-        line += found.group().count("\n")
+    for found in iter(_TOKEN.scanner(text).match, None):  # type: ignore[attr-defined]
+        if found.lastgroup == "space":
+            line += found.group().count("\n")
+        else:
+            tokens.append(Token(found.lastgroup, found.group(), line))
         position = found.end()
+    if position < len(text):
+        raise TextError(f"line {line}: unexpected character {text[position]!r}")
     return [*tokens, Token("end", "", line)]
 
 
@@ -65,24 +62,21 @@ class Cursor:
         self._tokens = tokenize(text)
         self._position = 0
         self._depth = 0
-
-    @property
-    def token(self) -> Token:
-        """The next token."""
-        return self._tokens[self._position]
+        self.token = self._tokens[0]  # the next one
 
     def next(self) -> Token:
         token = self.token
         if token.kind != "end":
             self._position += 1
+            self.token = self._tokens[self._position]
         return token
 
     def at(self, *texts: str) -> bool:
         return self.token.text in texts and self.token.kind != "string"
 
     def accept(self, text: str) -> bool:
-        if self.at(text):
-            self._position += 1
+        if self.token.text == text and self.token.kind != "string":
+            self.next()
             return True
         return False
 

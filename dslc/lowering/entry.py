@@ -154,11 +154,12 @@ def make_entry(
     if counters is not None:
         steps = [alone for step in steps for alone in _apart(step)]
     count = counters and replace(counters, steps=len(steps))
-    stretches = _stretches(entry, name, steps, unit, count)
+    dims = entry_dims(entry)
+    stretches = _stretches(entry, name, dims, steps, unit, count)
     with IRBuilder() as builder, T.prim_func():
         T.func_name(name)
         T.func_attr({"tirx.noalias": True})
-        symbols = {name: T.arg(name, tirx.Var(name, "int64")) for name in entry_dims(entry)}
+        symbols = {dim: T.arg(dim, tirx.Var(dim, "int64")) for dim in dims}
         types = [param.type for param in entry.function.params]
         given, _ = parameters(entry)
         inputs = [T.arg(f"a_{i}", _declare(f"a_{i}", types[i], symbols)) for i in given]
@@ -180,8 +181,9 @@ def make_entry(
 
 
 def _stretches(
-    entry: Entry, name: str, steps: Sequence[Step], unit: Unit | None, counters: Counters | None
-) -> list[str]:
+    entry: Entry, name: str, dims: Sequence[str], steps: Sequence[Step], unit: Unit | None,
+    counters: Counters | None,
+) -> list[str]:  # fmt: skip
     """The symbols of functions that do so many steps each; none where one does all."""
     if unit is None or len(steps) <= MOST_STEPS:
         return []
@@ -189,17 +191,20 @@ def _stretches(
     for first in range(0, len(steps), MOST_STEPS):
         some = steps[first : first + MOST_STEPS]
         count = counters and replace(counters, first=first)
-        found.append(unit(f"{name}_from_{first}", _make_stretch(entry, name, some, count)))
+        stretch = _make_stretch(entry, name, dims, some, count)
+        found.append(unit(f"{name}_from_{first}", stretch))
     return found
 
 
-def _make_stretch(entry: Entry, name: str, steps: Sequence[Step], counters: Counters | None) -> Any:
+def _make_stretch(
+    entry: Entry, name: str, dims: Sequence[str], steps: Sequence[Step], counters: Counters | None
+) -> Any:
     """The private function of some of the steps, called with the addresses of what the entry has,
     the arena last."""
     with IRBuilder() as builder, T.prim_func(is_private=True):
         T.func_name(name)
         T.func_attr({"tirx.noalias": True})
-        symbols = {name: T.arg(name, tirx.Var(name, "int64")) for name in entry_dims(entry)}
+        symbols = {dim: T.arg(dim, tirx.Var(dim, "int64")) for dim in dims}
         types = [_DECLARED[entry.function.params[i].type.dtype] for i in parameters(entry)[0]]
         inputs = [
             _Memory(T.arg(f"a_{i}", T.handle(dtype, "global")), dtype)
@@ -236,15 +241,24 @@ def _emitter(
 ) -> _Emitter:  # fmt: skip
     """What emits steps: `start` is the address of the table, `outputs` are addresses."""
     given, variables = parameters(entry)
-    # As arguments, a network's hundreds of weights would take more code than its kernels, and time
-    # at each call.
-    words = [
-        _trusted(tirx.tvm_struct_get(start, place, _WORD, "int64"), type)
-        for place, type in enumerate(_stored_types(entry))
-    ]
-    params = {**dict(zip(given, inputs)), **dict(zip(variables, words))}
-    known = [*words[len(variables) :], *map(_trusted, outputs, _results(entry))]
-    return _Emitter(symbols, params, known, arena)
+    stored, results = _stored_types(entry), _results(entry)
+    known = dict(zip(given, inputs))
+    places = {position: place for place, position in enumerate(variables)}
+
+    def word(place: int) -> _Memory:
+        # As arguments, a network's hundreds of weights would take more code than its kernels, and
+        # time at each call.
+        return _trusted(tirx.tvm_struct_get(start, place, _WORD, "int64"), stored[place])
+
+    def param(position: int) -> Any:
+        return known[position] if position in known else word(places[position])
+
+    def output(position: int) -> _Memory:
+        if entry.prepares:
+            return word(len(variables) + position)
+        return _trusted(outputs[position], results[position])
+
+    return _Emitter(symbols, param, output, arena)
 
 
 def _emit_all(emitter: _Emitter, steps: Sequence[Step], counters: Counters | None) -> None:
@@ -315,8 +329,8 @@ class _Emitter:
     sizes that were computed before."""
 
     symbols: Mapping[str, Any]
-    params: Mapping[int, Any]
-    outputs: Sequence[Any]
+    param: Callable[[int], Any]
+    output: Callable[[int], Any]
     arena: Any
     around: _Emitter | None = None
     loop: Loop | None = None
@@ -445,9 +459,9 @@ class _Emitter:
     def address(self, place: Place) -> Address:
         match place:
             case InArgument(position):
-                return Address(self.params[position])
+                return Address(self.param(position))
             case InOutput(position):
-                return Address(self.outputs[position])
+                return Address(self.output(position))
             case InArena(offset, _):
                 return self.region().plus(self.dim(offset))
             case OfScan() | InCarry() if self.around is not None and self.loop is not None:
