@@ -240,7 +240,12 @@ class Matcher:
             raise Mistake(errors.cannot_prove(left, right, labels, where, settling, help))
         note = f"dim {equation.axis} differs ({wanted} and {equation.actual})"
         names = [n for n in sorted(_names(equation.expr)) if n in self.frame.env]
-        known = [f"{n} is {self.frame.env[n]}{self._since(n)}" for n in names]
+        # A model's dynamic dims are what they are called.
+        known = [
+            f"{n} is {self.frame.env[n]}{self._since(n)}"
+            for n in names
+            if str(self.frame.env[n]) != n
+        ]
         raise self._wrong(equation.name, equation.declared, given, found, (note, *known))
 
     def _labels(self, given: Given, found: str, declared: ast.TypeExpr) -> list[Label]:

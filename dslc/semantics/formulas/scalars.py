@@ -16,6 +16,7 @@ from dslc.ir.dims import Dim, Poly, sym
 from dslc.ir.types import TensorType, is_float
 from dslc.semantics import errors, operators
 from dslc.semantics.context import Context, Mistake, Silent
+from dslc.semantics.emission import Emission
 from dslc.semantics.formulas.formula import Formula, Index, Inside, Position, Read, Reduction
 from dslc.semantics.operators import Operand
 from dslc.semantics.values import BAD, Bad, Builtin, Tensor, Thing, describe, show_type
@@ -211,11 +212,11 @@ def _position(ctx: Context, formula: Formula, expr: ast.Expr) -> Position:
     """An index expression, or a scalar of the formula where it depends on what is read."""
     _check_names(ctx, formula, expr)
     _check_divisors(ctx, formula, expr)
-    if any(_is_run_time(ctx, formula, node) for node in ast.walk(expr)):
+    thing: Thing | None = None
+    if not any(_is_run_time(ctx, formula, node) for node in ast.walk(expr)):
+        thing = _known_position(ctx, formula, expr)
+    if thing is None:
         thing = ctx.evaluate(ctx, expr)
-    else:
-        with outside(ctx, formula, symbols=True):
-            thing = ctx.evaluate(ctx, expr)
     if isinstance(thing, Bad):
         raise Silent
     if isinstance(thing, int | Poly) and not isinstance(thing, bool):
@@ -226,6 +227,17 @@ def _position(ctx: Context, formula: Formula, expr: ast.Expr) -> Position:
     if value.type.dtype != "i64":
         value = ctx.emit("cast", (value,), expr.span, dtype="i64")
     return Position(expr.span, value)
+
+
+def _known_position(ctx: Context, formula: Formula, expr: ast.Expr) -> Thing | None:
+    """A position as a number of its indices; None where it is none, such as `abs(i - j)`."""
+    # What makes a tensor of the indices' numbers is thrown away: they are none outside.
+    aside = Emission(training=ctx.emission.training)
+    with outside(ctx, formula, symbols=True), ctx.building(aside):
+        thing = ctx.evaluate(ctx, expr)
+    if isinstance(thing, Tensor) and thing.type.dtype == "i64" and thing.home is aside.builder:
+        return None
+    return thing
 
 
 def _is_run_time(ctx: Context, formula: Formula, node: ast.Node) -> bool:
