@@ -46,8 +46,8 @@ class Server:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def run_job(self, job: Job) -> Report:
-        """`driver.run_job`."""
+    def run_job(self, job: Job, ahead: None = None) -> Report:
+        """`driver.run_job`, of builds that start no process `ahead`."""
         if job.target.kind == "cuda":
             return _cold_job(job)
         with tempfile.TemporaryDirectory(prefix="dslc-warm-") as name:

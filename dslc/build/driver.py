@@ -290,7 +290,7 @@ def compile_target(
         told, _, library = known.partition(b"\n")
         report = Report.from_json(told.decode())
     else:
-        report = run_job(job) if ahead is None else run_job(job, ahead)
+        report = run_job(job, ahead)
         path = folder / f"{target.name}.so"
         link([Path(object_path) for object_path in report.objects], path, target.machine)
         library = path.read_bytes()

@@ -32,9 +32,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     seen: list[Job] = []
     run = driver.run_job
 
-    def watch(job: Job):
+    def watch(job: Job, ahead: None = None):
         seen.append(job)
-        return run(job)
+        return run(job, ahead)
 
     monkeypatch.setattr(driver, "run_job", watch)
     return seen
