@@ -1,7 +1,8 @@
 """Fair timing of a few callables in one process: alternating rounds, minimum and median.
 
 Two callables are never timed minutes apart: each round calls every one of them, so that a noisy
-neighbour or a clock change meets them all. Wall time; the process is pinned to as many cores as
+neighbour or a clock change meets them all, and begins with another one: whoever is first has to
+bring what they share into the caches. Wall time; the process is pinned to as many cores as
 it has threads. A rest before each sample lets the threads of the callable before finish and go to
 sleep, on the cores of whoever is next: OpenMP's spin for some 7 ms after a call, JAX's work for
 some 5 ms after it. Then calls that are not timed wake this callable's threads, and bring what short
@@ -19,6 +20,7 @@ import math
 import os
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -67,9 +69,11 @@ def race(
         if shared:
             waking[name] = max(repeats[name], math.ceil(WOKEN / fastest))
     samples: dict[str, list[float]] = {name: [] for name in callables}
+    turns = deque(callables.items())
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, samples.values())) < least:
-        for name, call in callables.items():
+        turns.rotate(-1)
+        for name, call in turns:
             time.sleep(REST)
             for _ in range(waking[name]):
                 call()
