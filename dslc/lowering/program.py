@@ -346,7 +346,7 @@ class _Joined:
         """What finishes the work of the kernel before it."""
         callee = self.function(kernel.name, kernel.function)
         self.names.append(callee.name)
-        return Call(replace(kernel, pointers=first.pointers), callee.called)
+        return Call(replace(kernel, pointers=first.pointers, streams=first.streams), callee.called)
 
     def function(self, name: str, function: Any) -> Callee:
         """What calls a function, which is of this entry's module when it is new."""

@@ -11,6 +11,7 @@ from dslc.ir.core import Value
 from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
+from dslc.lowering.cuda import lower_entry_cuda
 from dslc.ops import BY_NAME as OPS
 
 STREAMS = (3, 1 << 24, 3)
@@ -29,3 +30,18 @@ def test_the_stream_of_random_numbers_is_an_argument() -> None:
     wanted = evaluate(entry.function, given, {"N": 9})
     for got, want in zip(compiled.call(entry.name, given, {"N": 9}), wanted):
         np.testing.assert_array_equal(got, want)
+
+
+def dropped(b: Builder) -> list[Value]:
+    seed, step = (b.param(name, TensorType("i64")) for name in ("seed", "step"))
+    x, w = (
+        b.param(name, TensorType("f32", dims))
+        for name, dims in (("x", (4, 9000)), ("w", (9000, 4)))
+    )
+    noise = OPS["random_uniform"](b, seed, step, dims=(4, 4), stream=5)
+    return [OPS["mul"](b, OPS["matmul"](b, x, w), noise)]
+
+
+def test_a_kernel_that_finishes_sums_of_others_is_told_the_stream() -> None:
+    lowered = lower_entry_cuda(entry_of(function_of(dropped)))
+    assert any(name.endswith("_sums") for name in lowered.kernels)
