@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from dslc import _frozen
+from dslc.ir.dims import sym
 
 Make = Callable[..., type]
 
@@ -90,3 +92,12 @@ def test_a_value_that_holds_itself_has_a_text() -> None:
     value = single_(1)
     value.x = value
     assert repr(value).endswith("Changing(x=...)")
+
+
+def test_a_hash_that_is_kept_stays_with_its_object() -> None:
+    """Another process hashes strings otherwise."""
+    dim = sym("N") * 3 + 1
+    again = copy.copy(dim)
+    assert hash(dim) == hash(again)
+    assert dim == again
+    assert dim.__reduce__() == (type(dim), (dim.terms,))

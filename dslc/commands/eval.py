@@ -8,6 +8,7 @@ from pathlib import Path
 import dslc
 from dslc.cli import EXIT_USAGE, UserError
 from dslc.commands.source import (
+    add_data,
     add_exact,
     add_model,
     add_precision,
@@ -23,12 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", type=Path, metavar="FILE|OUT.dlc", help="source, or what build --train wrote"
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="an .npz, one array per input, or a folder of NAME.npy files",
-    )
+    add_data(parser)
     parser.add_argument("--weights", type=Path, help="a .safetensors file")
     parser.add_argument("--batch", type=int, default=256, help="examples in one call")
     add_model(parser)

@@ -82,6 +82,16 @@ def add_dims(
     )
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """`--data`: the examples."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="an .npz, one array per input, or a folder of NAME.npy files (larger than memory)",
+    )
+
+
 def add_memory(parser: argparse.ArgumentParser) -> None:
     """`--memory`: what the arena may take."""
     parser.add_argument(

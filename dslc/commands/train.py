@@ -22,6 +22,7 @@ from dslc.build import session
 from dslc.cli import EXIT_INTERRUPTED, EXIT_USAGE, UserError
 from dslc.commands.progress import Display
 from dslc.commands.source import (
+    add_data,
     add_dims,
     add_exact,
     add_memory,
@@ -42,12 +43,7 @@ BATCH = 64
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the .dl file")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="an .npz, one array per input, or a folder of NAME.npy files (larger than memory)",
-    )
+    add_data(parser)
     parser.add_argument("--val", type=Path, help="the same, to measure after each epoch")
     parser.add_argument("--epochs", type=int, default=10, help="how often all examples are seen")
     parser.add_argument("--batch", type=int, help=f"examples in one step (default: {BATCH})")

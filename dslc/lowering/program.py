@@ -25,18 +25,7 @@ from dslc.lowering.attention_tiles import (
     emit_attention_group,
 )
 from dslc.lowering.contract import contraction_template, emit_contraction, scratch_of
-from dslc.lowering.entry import (
-    COUNTED,
-    Call,
-    CopyCall,
-    Counters,
-    Launch,
-    Loop,
-    Step,
-    entry_dims,
-    make_copy,
-    make_entry,
-)
+from dslc.lowering.entry import COUNTED, Counters, entry_dims, make_copy, make_entry
 from dslc.lowering.group import Group, Grouping, group
 from dslc.lowering.kernel import Kernel, make_kernel, places_of, pointers_of
 from dslc.lowering.launches import shared_launches, work_of
@@ -49,6 +38,7 @@ from dslc.lowering.ranking import emit_ranking
 from dslc.lowering.rows import join_rows
 from dslc.lowering.scalar import SUMS
 from dslc.lowering.shared import Callee, Shared, told, with_any_streams
+from dslc.lowering.steps import Call, CopyCall, Launch, Loop, Step
 from dslc.lowering.tasks import Task
 from dslc.lowering.turns import emit_turn, is_turn
 from dslc.lowering.work import flops_in, moved

@@ -10,7 +10,7 @@ from build.corpus import Model
 from build.lockstep import Lockstep
 
 from dslc.ir.core import body_of
-from dslc.lowering import entry, tasks
+from dslc.lowering import steps, tasks
 from dslc.schedules.cpu import contract
 from dslc_runtime import launcher
 from dslc_runtime._ffi import tvm_ffi
@@ -210,7 +210,7 @@ def serial() -> Lockstep:
 @pytest.fixture(scope="module")
 def parallel() -> Iterator[Lockstep]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (contract, entry):
+        for module in (contract, steps):
             patch.setattr(module, "PARALLEL_WORK", 1)
         patch.setattr(tasks, "PARALLEL_OPERATIONS", 1)
         patch.setattr(contract, "REPEATED_WORK", 1)
