@@ -362,17 +362,19 @@ class ScalarKernels:
         return divide(x, y)
 
     def _float_divide(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
-        zero = tirx.const(0.0, dtype)
+        """By the remainder of C, which is exact and has the sign of x."""
+        zero, one = tirx.const(0.0, dtype), tirx.const(1.0, dtype)
+        x, y = self.bind(x), self.bind(y)
         remainder = self.bind(self._math("fmod", (x, y), dtype))
-        opposite = tirx.NE(tirx.LT(remainder, zero), tirx.LT(y, zero))
-        adjust = tirx.And(tirx.NE(remainder, zero), opposite)
-        modulo = self.bind(tirx.Select(adjust, remainder + y, remainder))
+        below = tirx.And(tirx.LT(remainder, zero), tirx.GT(y, zero))
+        adjust = self.bind(tirx.Or(below, tirx.And(tirx.GT(remainder, zero), tirx.LT(y, zero))))
         if name == "mod":
-            return modulo
-        quotient = self.bind(tirx.div(x - modulo, y))
+            return self.bind(tirx.Select(adjust, remainder + y, remainder))
+        toward_zero = self.bind(tirx.div(x - remainder, y))  # a whole number, but for rounding
+        quotient = self.bind(tirx.Select(adjust, toward_zero - one, toward_zero))
         down = self.bind(tirx.floor(quotient))
         half = tirx.GT(quotient - down, tirx.const(0.5, dtype))
-        rounded = tirx.Select(half, down + tirx.const(1.0, dtype), down)
+        rounded = tirx.Select(half, down + one, down)
         return tirx.Select(tirx.EQ(y, zero), tirx.div(x, y), rounded)
 
     def _integer_power(self, x: Expr, y: Expr, dtype: str) -> Expr:

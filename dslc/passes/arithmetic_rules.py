@@ -1,5 +1,6 @@
 """Rules of `canonicalize` about numbers: only what holds for every input, NaN, infinities and the
-sign of zero included. `x + 0` is not among them: it turns -0 into 0.
+sign of zero included. `x + 0` is not among them: it turns -0 into 0. Only `maximum` and `minimum`,
+which may give either zero of two, do so in place of a choice, too.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dslc.ir.rewrite import Context, Rule
 from dslc.ir.types import DType, is_float
 from dslc.ops.broadcast import broadcast
 from dslc.ops.constants import CastAttrs, DimAttrs, cast, constant, dim_value, stop_gradient
-from dslc.ops.elementwise import add, div, mul, neg, power_op, relu, sub
-from dslc.ops.logic import logical_and, logical_not, logical_or, lt, select
+from dslc.ops.elementwise import add, div, maximum, minimum, mul, neg, power_op, relu, sub
+from dslc.ops.logic import ge, gt, le, logical_and, logical_not, logical_or, lt, select
 from dslc.ops.shape import IotaAttrs, iota, reshape
 from dslc.passes.match import constant_of, is_number, producer_of
 
@@ -76,6 +77,22 @@ def known_choice(eqn: Eqn, b: Builder, context: Context) -> Value | None:
         return x
     known = constant_of(condition, context)
     return None if known is None else (x if known else y)
+
+
+def cut(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """select of a number where x is beyond it, else of x: a maximum or minimum."""
+    if eqn.op is not select:
+        return None
+    condition, bound, x = eqn.inputs
+    compared, number = context.producer(condition), constant_of(bound, context)
+    if compared is None or compared.op not in _CUTS or compared.inputs[0] is not x:
+        return None
+    if number is None or not is_number(compared.inputs[1], number, context):  # NaN is no number
+        return None
+    return typed(Value, _CUTS[compared.op](b, x, bound))
+
+
+_CUTS = {lt: maximum, le: maximum, gt: minimum, ge: minimum}
 
 
 def known_logic(eqn: Eqn, b: Builder, context: Context) -> Value | None:
@@ -146,6 +163,7 @@ RULES: tuple[Rule, ...] = (
     twice,
     small_power,
     known_choice,
+    cut,
     known_logic,
     index_within,
     cast_chain,

@@ -33,7 +33,7 @@ from dslc.ops.broadcast import broadcast
 from dslc.ops.constants import cast, constant
 from dslc.ops.elementwise import add, exp, mul, neg
 from dslc.ops.linalg import accumulator
-from dslc.ops.logic import logical_and, logical_not, select
+from dslc.ops.logic import logical_and, logical_not, lt, select
 from dslc.ops.shape import reshape, transpose
 from dslc.passes import arithmetic_rules, fold, shape_rules
 from dslc.passes.attention_match import Finder, Term, Weights
@@ -42,6 +42,7 @@ from dslc.passes.cse import cse
 
 # A score that the largest one always leaves without weight: hidden keys that have it are not seen.
 HIDDEN = -1e9
+NEARLY_LEAST = -1e38
 
 _RULES = (
     *shape_rules.RULES,
@@ -295,7 +296,8 @@ class _Made:
         if not terms:
             return None
         if len(terms) == 1 and terms[0][1] == 1:
-            return self.wide(self.aligned(placed(terms[0][0], self.producers)))
+            term = terms[0][0]
+            return self.seen(self.wide(self.aligned(placed(term, self.producers))), terms)
         total: Value | None = None
         for value, number in terms:
             value = self.wide(self.now(value))
@@ -304,7 +306,33 @@ class _Made:
             elif number != 1:
                 value = mul(self.b, value, constant(self.b, value=number, type=value.type))
             total = value if total is None else add(self.b, total, value)
-        return total
+        return total if total is None else self.seen(total, terms)
+
+    def seen(self, bias: Value, terms: Sequence[Term]) -> Value:
+        """The bias, where it is nearly the least number (as masks have it) half of that: kernels
+        multiply scores by log2(e), and -inf would hide a key even from a query that sees no other.
+        """
+        if bias.type.dtype != "f32" or not any(self.may_be_least(value) for value, _ in terms):
+            return bias
+        b, bound = self.b, constant(self.b, value=NEARLY_LEAST, type=bias.type)
+        half = mul(b, bias, constant(b, value=0.5, type=bias.type))
+        return typed(Value, select(b, lt(b, bias, bound), half, bias))
+
+    def may_be_least(self, value: Value) -> bool:
+        """Whether the value is given as it is, or made with a number that is nearly the least."""
+        if self.producers.get(placed(value, self.producers).value) is None:
+            return True
+        seen, waiting = {value}, [value]
+        while waiting:
+            number = number_of(value := waiting.pop(), self.producers)
+            if number is not None and abs(number) > -NEARLY_LEAST:
+                return True
+            eqn = self.producers.get(value)
+            moved = eqn is not None and (eqn.op.elementwise or eqn.op.view or eqn.op is broadcast)
+            more = set(eqn.inputs) - seen if eqn is not None and moved else set()
+            seen |= more
+            waiting += more
+        return False
 
     def is_zero(self, value: Value) -> bool:
         return number_of(value, self.producers) == 0

@@ -78,10 +78,29 @@ INDICES: list[tuple[str, Callable[..., Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "at"), [("elu", 0), ("celu", 0), ("hardshrink", np.nan)])
-def test_functions_at_points(name: str, at: float) -> None:
-    """Where both sides of `elu` meet the gradient is not halved; NaN is not small."""
-    check(f"{name}(x)", {"x": np.full(3, at, np.float32)}, getattr(F, name))
+KINKS = [-3, -1, -0.5, 0, 0.5, 1, 3, 6]  # where the sides of a function meet
+
+
+@pytest.mark.parametrize(
+    ("call", "oracle"),
+    [
+        ("clamp[-1, 3](x)", lambda x: x.clamp(-1, 3)),
+        ("threshold[0.5, 2](x)", lambda x: F.threshold(x, 0.5, 2)),
+        *(
+            (f"{name}(x)", getattr(F, name))
+            for name in ("elu", "celu", "hardshrink", "softshrink", "relu6", "hardtanh")
+        ),
+        ("hardsigmoid(x)", F.hardsigmoid),
+        ("hardswish(x)", F.hardswish),
+        ("leaky_relu(x)", F.leaky_relu),
+        ("softplus(x)", F.softplus),
+        ("abs(x)", torch.abs),
+    ],
+)
+def test_functions_at_kinks(call: str, oracle: Callable[..., Any]) -> None:
+    """No gradient is halved where both sides meet; NaN stays NaN."""
+    check(call, {"x": np.array(KINKS, np.float32)}, oracle)
+    check(call, {"x": np.full(3, np.nan, np.float32)}, oracle, differentiable=False)
 
 
 @pytest.mark.parametrize(("index", "oracle"), INDICES, ids=[index for index, _ in INDICES])

@@ -1,4 +1,5 @@
-"""NaN goes through comparisons the way NumPy's does: TVM's `x != y` is false for it."""
+"""NaN goes through comparisons the way NumPy's does: TVM's `x != y` is false for it. Quotients and
+remainders of infinities are NumPy's, too."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from dslc.ir.builder import Builder
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
 from dslc.ops.constants import cast
-from dslc.ops.elementwise import maximum, minimum, relu
+from dslc.ops.elementwise import floordiv, maximum, minimum, mod, relu
 from dslc.ops.logic import eq, ne
 from dslc.ops.reduce import argmax, argmin, reduce_max, reduce_min
 
@@ -32,4 +33,15 @@ def test_nan_wins(dtype: type) -> None:
     arrays = [X.astype(dtype), Y.astype(dtype)]
     expected = evaluate(entry.function, arrays)
     for got, wanted in zip(compiled.call(entry.name, arrays, {}), expected):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_quotients_and_remainders() -> None:
+    numbers = np.array([0, 1, -1, 0.3, -5.5, 1e30, np.inf, -np.inf, np.nan], np.float32)
+    x, y = (np.ascontiguousarray(side) for side in np.meshgrid(numbers, numbers))
+    b = Builder()
+    values = [b.param(name, TensorType("f32", x.shape)) for name in "xy"]
+    entry = entry_of(b.function("f", [floordiv(b, *values), mod(b, *values)]))
+    compiled = compile_all([entry])
+    for got, wanted in zip(compiled.call(entry.name, [x, y], {}), evaluate(entry.function, [x, y])):
         np.testing.assert_array_equal(got, wanted)

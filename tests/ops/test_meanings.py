@@ -61,6 +61,14 @@ def test_the_least_integer_divided_by_minus_one_wraps() -> None:
     assert both(elementwise.mod, i64(least), i64(-1))[0] == 0
 
 
+def test_float_quotients_are_exact_and_of_infinities_numpys() -> None:
+    x, y = f64(1, 1e30, -1e30, np.inf, 1, -1, 0), f64(0.1, 7, 7, 2, -np.inf, np.inf, -np.inf)
+    wanted = [9, 1e30 // 7, -1e30 // 7, NAN, -1, -1, 0]
+    np.testing.assert_array_equal(both(elementwise.floordiv, x, y), wanted)
+    wanted = [1 % 0.1, 1e30 % 7, -1e30 % 7, NAN, -np.inf, np.inf, 0]
+    np.testing.assert_array_equal(both(elementwise.mod, x, y), wanted)
+
+
 def test_integer_quotients_round_down() -> None:
     x, y = i64(7, -7, 7, -7), i64(2, 2, -2, -2)
     np.testing.assert_array_equal(both(elementwise.floordiv, x, y), [3, -4, -4, 3])

@@ -78,7 +78,7 @@ def function(op_type: str) -> Rule:
 
 def _floordiv(case: Case, x: str, y: str) -> str:
     if is_float(case.types[0].dtype):
-        return case.node("Floor", case.node("Div", x, y))
+        return _float_quotient(case, x, y)
     safe = _safe(case, y)
     whole = case.node("Sub", x, case.node("Mod", x, safe))  # Div rounds towards 0
     quotient = case.node("Div", whole, safe)
@@ -92,8 +92,27 @@ def _floordiv(case: Case, x: str, y: str) -> str:
 
 def _mod(case: Case, x: str, y: str) -> str:
     if is_float(case.types[0].dtype):
-        return case.node("Sub", x, case.node("Mul", _floordiv(case, x, y), y))
+        remainder, opposite = _float_remainder(case, x, y)
+        return case.node("Where", opposite, case.node("Add", remainder, y), remainder)
     return case.node("Mod", x, _safe(case, y))  # x % 1 is 0, as wanted for 0 and -1
+
+
+def _float_remainder(case: Case, x: str, y: str) -> tuple[str, str]:
+    """The remainder of C, which has the sign of x, and whether the divisor has the other one."""
+    remainder = case.node("Mod", x, y, fmod=1)
+    zero = case.scalar(0.0)
+    below = case.node("And", case.node("Less", remainder, zero), case.node("Greater", y, zero))
+    above = case.node("And", case.node("Greater", remainder, zero), case.node("Less", y, zero))
+    return remainder, case.node("Or", below, above)
+
+
+def _float_quotient(case: Case, x: str, y: str) -> str:
+    remainder, opposite = _float_remainder(case, x, y)
+    quotient = case.node("Div", case.node("Sub", x, remainder), y)
+    lower = case.node("Sub", quotient, case.scalar(1.0))
+    whole = case.node("Round", case.node("Where", opposite, lower, quotient))
+    by_zero = case.node("Equal", y, case.scalar(0.0))
+    return case.node("Where", by_zero, case.node("Div", x, y), whole)
 
 
 def _safe(case: Case, y: str) -> str:

@@ -274,7 +274,10 @@ def _clip(match: Match, eqn: Eqn, opset: int) -> Fused | None:
 def _leaky(match: Match, eqn: Eqn, opset: int) -> Fused | None:
     """x, but `slope * x` or `alpha * expm1(x)` below 0."""
     condition, x, below = eqn.inputs
-    if not _is_positive(match, condition, x) or not has_attributes(eqn):  # they are of f32
+    operands = match.inputs(condition, "gt")
+    if operands is None or operands[0] is not x or match.number(operands[1]) != 0:
+        return None
+    if not has_attributes(eqn):  # attributes are of f32
         return None
     if _is_expm1(match, below, x):
         return _elementwise("Elu", eqn, x, alpha=1.0)
@@ -290,19 +293,11 @@ def _leaky(match: Match, eqn: Eqn, opset: int) -> Fused | None:
     return match.either(match.inputs(below, "mul"), look)
 
 
-def _is_positive(match: Match, condition: Value, x: Value) -> bool:
-    operands = match.inputs(condition, "gt")
-    return operands is not None and operands[0] is x and match.number(operands[1]) == 0
-
-
 def _is_expm1(match: Match, value: Value, x: Value) -> bool:
-    """exp(x) - 1, of an x that is 0 where it is positive."""
+    """exp(min(x, 0)) - 1."""
     operands = match.inputs(value, "expm1")
-    chosen = None if operands is None else match.inputs(operands[0], "select")
-    if chosen is None:
-        return False
-    condition, zero, negative = chosen
-    return _is_positive(match, condition, x) and match.number(zero) == 0 and negative is x
+    least = None if operands is None else match.inputs(operands[0], "minimum")
+    return match.either(least, lambda a, b: (a is x and match.number(b) == 0) or None) is True
 
 
 def _softplus(match: Match, eqn: Eqn, opset: int) -> Fused | None:

@@ -114,14 +114,7 @@ def mod(g: Writer, node: Node) -> Value:
     a, b = _pair(node)
     type = broadcast_type(g, [a, b])
     if not node.attr("fmod", 0):
-        rest = g.binary("%", a, b, type)
-        if not is_float(a.dtype) or (b.number is not None and np.isfinite(float(b.number))):
-            return rest
-        # By an infinite number: what is divided, if it has that sign, else the divisor.
-        a, b = g.atom(a), g.atom(b)
-        kept = f"where({a.text} == 0 or ({a.text} < 0) == ({b.text} < 0), {a.text}, {b.text})"
-        infinite = f"abs({b.text}) * 0.5 == abs({b.text}) and {b.text} != 0"
-        return Value(type, f"where({infinite}, {kept}, {a.text} % {b.text})")
+        return g.binary("%", a, b, type)
     a, b = g.atom(a), g.atom(b)  # fmod has the sign of what is divided
     return g.binary("*", _sign(g, a), g.binary("%", _abs(g, a), _abs(g, b), type), type)
 
