@@ -224,21 +224,28 @@ def test_sums_of_parts_lie_in_scratch(monkeypatch, kind, m, n, k, tasks, parts):
     assert -(-k // plan.depth) == parts
 
 
-def test_rows_on_pages_of_their_own_are_packed_for_several_panels():
-    left = Operand(None, "float32", (768, 1))
-    few, many = (
-        plan_matmul(left, Operand(None, "float32", (n, 1)), 64, n, 768, Machine(256)).abreast
-        for n in (400, 3072)
-    )
-    assert (few, many) == (1, 8)
-
-
 @pytest.mark.parametrize(("m", "n", "k"), [(9, 100, 70), (3, 50, 70)])
 def test_panels_behind_the_cache_are_asked_for(monkeypatch, m, n, k):
     monkeypatch.setattr(matmul_plan, "NEAR_MEMORY", 1)
     plan = check("NP", m, n, k, machine=Machine(256, l2_bytes=1024))
-    assert plan.asks is not None
-    assert plan.asks.tiles * plan.asks.steps * plan.asks.each >= k // 4 * 4 * plan.width
+    asks = plan.asks(k)
+    assert asks is not None
+    assert asks.tiles * asks.steps * asks.each >= k // 4 * 4 * plan.width
+
+
+@pytest.mark.parametrize(("kind", "dtype", "lines"), [("NN", "float32", 70), ("NT", "float64", 72)])
+def test_panels_that_are_packed_next_are_asked_for(kind, dtype, lines):
+    """Where registers are few: the lines of 70 rows or of 8 columns. The last panel is narrower."""
+    plan = check(kind, 20, 100, 70, dtype=dtype, machine=Machine(256, l2_bytes=1024))
+    asks = plan.asks(70)
+    assert (plan.source, plan.abreast, plan.ahead(70)) == ("pack", 1, None)
+    assert asks.tiles * asks.steps * asks.each >= lines
+
+
+def test_columns_are_packed_for_fewer_rows_where_registers_are_few():
+    stored = Operand(None, "float32", (700, 1)), Operand(None, "float32", (1, 700))
+    sources = [plan_matmul(*stored, m, 500, 700, Machine(256)).source for m in (15, 16)]
+    assert sources == ["dots", "pack"]
 
 
 def test_panels_of_doubles_are_packed_ahead():
@@ -273,7 +280,7 @@ def test_sources_follow_the_layout():
     assert source((64, 1), stored(64, 1), 99, 64, 64) == ("place" if wide else "pack")
     assert source((128, 1), stored(4, 1), 99, 4, 128) == "turned"
     assert source((1, 99), stored(4, 1), 99, 4, 64) == ("place" if wide else "pack")
-    assert source((4096, 1), stored(1, 4096), 20, 64, 4096) == "dots"
+    assert source((4096, 1), stored(1, 4096), 15, 64, 4096) == "dots"
     assert source((4096, 1), stored(1, 4096), 99, 64, 4096) == "pack"
     assert source((4096, 1), stored(1, 4096), 99, 3, 4096) == "dots"
     assert source((30, 1), stored(1, 1), 99, 1, 30) == "dots"

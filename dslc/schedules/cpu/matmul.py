@@ -61,7 +61,7 @@ from dslc.schedules.cpu.contract import (
 from dslc.schedules.cpu.dots import HALF, widened
 from dslc.schedules.cpu.matmul_plan import MatmulPlan
 from dslc.schedules.cpu.pack import pack_panel
-from dslc.schedules.cpu.pack_ahead import Ahead
+from dslc.schedules.cpu.pack_ahead import Ahead, AsksInPlace
 from dslc.schedules.cpu.register_tile import (
     ColumnReader,
     Registers,
@@ -244,13 +244,18 @@ def _asks(
 ) -> Callable[[Expr], Callable[[Expr], None]] | None:
     """What each tile does for the panel that comes behind the block's and those abreast of it, if
     anything."""
-    asks, b = run.plan.asks, run.b
+    plan, b = run.plan, run.b
+    asks = plan.asks(run.steps)
+    if isinstance(asks, AsksInPlace):
+        after = T.bind(block.first + plan.abreast * plan.width)
+        source = _panel(run, where, replace(block, first=after))
+        return lambda tile: asks.during(tile, source)
     if asks is None:
         return None
     if not isinstance(b, Panels):
-        packed = _packed(run, block, _place(run, block, 0) + run.plan.abreast)
+        packed = _packed(run, block, _place(run, block, 0) + plan.abreast)
         return lambda tile: asks.during(tile, packed.buffer, packed.offset)
-    start = T.bind(_panel_start(run, b, where, block.step + run.plan.abreast * block.vectors))
+    start = T.bind(_panel_start(run, b, where, block.step + plan.abreast * block.vectors))
     return lambda tile: asks.during(tile, b.buffer, start)
 
 

@@ -14,6 +14,7 @@ from dataclasses import field, replace
 from dslc._frozen import dataclass
 from dslc.schedules.cpu.contract import (
     ITEMSIZE,
+    LINE_BYTES,
     Machine,
     Operand,
     Panels,
@@ -25,13 +26,14 @@ from dslc.schedules.cpu.contract import (
     require,
 )
 from dslc.schedules.cpu.dots import HALF
-from dslc.schedules.cpu.pack_ahead import Ahead, Asks
+from dslc.schedules.cpu.pack_ahead import Ahead, Asks, AsksInPlace
 from dslc.schedules.cpu.register_tile import UNROLL
 from dslc.schedules.cpu.split import split as split_rows
 
 ALONG_K = ("dots", "turned")  # sources of tiles whose lanes run along K
 FEW = 8  # rows up to which packing b would take longer than the product
 MANY = 64  # rows from which packing columns is cheaper than sums over lanes
+MANY_LOW = 16  # the same with 16 registers: a tile of sums over lanes loads more than it multiplies
 SHORT = 64  # steps up to which storing rows takes as long as the product: longer runs are better
 PLACED_ROWS, ALIASED_ROWS = 128, 48  # rows up to which b may be read in place by all tiles
 PLACED = 4  # L2 caches that such a b fills at most
@@ -40,10 +42,10 @@ LOWEST = 6  # rows of such a tile with 16 registers
 TURNED = 8  # vectors of columns from which turning a pays
 TURNED_BYTES = 4 << 20  # of it that lie in scratch
 LEAST_ROWS = 96  # but so many rows, whatever they take
+ASKED_ROWS = 256  # rows up to which the panel that is packed next is asked for
 ASKING = 7  # rows from which asking for panels in the L3 cache takes less than it saves
 NEAR_MEMORY = 6 << 20  # bytes of panels, or rows, that the L3 cache has for a core
 DEPTH = 320  # steps of K of a part of it: a panel and the rows of a tile stay in the L1 cache
-PAGE = 4096  # bytes of a page of memory
 DEEP_ROWS = 128  # rows up to which parts of K pay, of those that aren't turned anyway
 LEAST_HIGH = 40  # rows that have to stay in the L2 cache, or they come from behind it
 LEAST_ABREAST = 4  # panels: shorter runs of results cost as much as single ones
@@ -62,8 +64,8 @@ class MatmulPlan:
     """How a matmul is run. `source`: where column vectors come from, "panels" (packed
     beforehand), "place" (b itself) or "pack" (scratch); "dots", "turned" (the same, of columns
     that are packed first) and "stream" are other kinds of tiles.
-    `along`: the axis that b lies in one piece along, "n" or "k", if panels of it are packed, or
-    asked for, while others are multiplied.
+    `along`: the axis that b lies in one piece along, "n" or "k"; with many registers panels of it
+    are packed, or asked for, while others are multiplied.
     `split`: what the tasks share out: "batch", "rows" or "columns"; `least`: the work from which
     there are several. `parts`: of panels in which that many results lie side by side, `kept`
     columns of each (`n` counts all that there are in the panels); `passes`: over K, each for some
@@ -184,11 +186,14 @@ class MatmulPlan:
         ahead = self.ahead(self.depth or self.k)
         return 2 if ahead is not None and ahead.copies else self.abreast
 
-    @property
-    def asks(self) -> Asks | None:
-        """What is asked for of the next panel while one is multiplied, if anything."""
+    def asks(self, k: Size) -> Asks | AsksInPlace | None:
+        """What is asked for of the next panel of so many rows while one is multiplied, if
+        anything."""
         if not self.far and not self.keeps:
             return None
+        if self.source == "pack" and not self.keeps:
+            line, tiles = LINE_BYTES // ITEMSIZE[self.dtype], self.tiles // self.blocks
+            return AsksInPlace(k, self.width, line, self.along == "n", tiles)
         k = self.depth or self.k
         return Asks(k // UNROLL, k * self.width, self.tiles // self.blocks)
 
@@ -205,7 +210,7 @@ class MatmulPlan:
         anything."""
         m, n, along = self.m, self.n, self.along
         known = isinstance(m, int) and isinstance(n, int) and isinstance(k, int)
-        if self.source != "pack" or along is None or not known:
+        if self.source != "pack" or along is None or self.far or not known:
             return None
         tiles = self.tiles // self.blocks
         made = Ahead(k, self.vectors, self.lanes, tiles, copies=along == "n")
@@ -219,7 +224,7 @@ def plan_matmul(
     """The plan for a [batch.., M, K] and b [batch.., K, N]; strides are all that is looked at.
     `most`: what M never exceeds, where that is known."""
     plan = _planned(a, b, m, n, k, machine, batch, most)
-    return _in_blocks(plan, machine, spread=_is_spread(b))
+    return _in_blocks(plan, machine, along=_along(b))
 
 
 def _planned(
@@ -287,7 +292,7 @@ def _source(
     least = 1 if is_int(n, 1) else 8 if few or narrow else 32
     long = isinstance(k, int) and k >= least * lanes
     if along_k and is_int(a.strides[-1], 1) and long:
-        many = most is None or most >= MANY
+        many = most is None or most >= (MANY if machine.registers == 32 else MANY_LOW)
         return "dots" if narrow or not many else "pack"
     if along_n and narrow and not few and is_int(a.strides[-1], 1) and _sums_pay(n, k, lanes):
         return "turned"
@@ -313,16 +318,17 @@ def _is_turned(a: Operand, m: Size, n: Size, machine: Machine) -> bool:
 
 
 def _in_blocks(
-    plan: MatmulPlan, machine: Machine, whole: bool = False, spread: bool = False
+    plan: MatmulPlan, machine: Machine, whole: bool = False, along: str | None = None
 ) -> MatmulPlan:
     """The plan with `high`, `depth` and `keeps`, where tiles are so low that each column needs a's
     rows often: from the L2 cache they come at full speed. `whole`: with all steps of K, and no
-    panel is asked for. `spread`: each row of b lies on a page of its own."""
+    panel is asked for. `along`: the axis that b lies in one piece along, if one is known."""
     m, n, k, itemsize = plan.m, plan.n, plan.k, ITEMSIZE[plan.dtype]
     if machine.registers == 32:
         return plan
-    depth = 0 if whole else _depth(plan, machine, spread)
-    plan = replace(plan, depth=depth, far=not whole and _is_far(plan, machine))
+    depth = 0 if whole else _depth(plan, machine)
+    plan = replace(plan, depth=depth, far=not whole and _is_far(plan, along, machine))
+    plan = replace(plan, along=along if plan.far else None)
     plan = replace(plan, abreast=1 if whole else _abreast(plan, machine))
     if not isinstance(m, int):
         return plan
@@ -338,18 +344,16 @@ def _in_blocks(
     return replace(plan, high=max(LEAST_ROWS, TURNED_BYTES // row)) if plan.turned else plan
 
 
-def _depth(plan: MatmulPlan, machine: Machine, spread: bool) -> int:
+def _depth(plan: MatmulPlan, machine: Machine) -> int:
     """Steps of K that are done at a time, 0 for all: fewer where the rows that the L2 cache has
-    beside panels would be too few, and where a b is packed whose rows lie on pages of their own, so
-    that each is read for several panels (`abreast`). Of many rows in place that doesn't pay: their
-    sums come and go."""
+    beside panels would be too few. Of many rows in place that doesn't pay: their sums come and
+    go."""
     m, n, k, itemsize = plan.m, plan.n, plan.k, ITEMSIZE[plan.dtype]
     known = isinstance(m, int) and isinstance(n, int) and isinstance(k, int)
     if not known or plan.source not in ("panels", "pack") or plan.rows_outside:
         return 0
     panels = 2 * plan.width if plan.source == "pack" else 0
     near = machine.near_bytes // itemsize >= k * (LEAST_HIGH + panels)
-    near = near and not (spread and plan.source == "pack")
     if near or not (FEW < m <= DEEP_ROWS or plan.turned) or n <= plan.width or k <= DEPTH:
         return 0
     return int(UNROLL * ceil_div(k, UNROLL * ceil_div(k, DEPTH)))
@@ -358,37 +362,34 @@ def _depth(plan: MatmulPlan, machine: Machine, spread: bool) -> int:
 def _abreast(plan: MatmulPlan, machine: Machine) -> int:
     """Panels that a tile's rows meet one after the other: as many as half of what is near holds.
     Down a single one each row of results is written in a piece of a line or two, on a page of its
-    own; where K is short these writes take longer than the sums. In a loop columns are taken to and
+    own; where K is short these writes take longer than the sums. A panel that is asked for while
+    another is multiplied stays near only if it is the next one. In a loop columns are taken to and
     fro."""
     n, k = plan.n, plan.depth or plan.k
     known = isinstance(n, int) and isinstance(k, int) and k > 0
     unlike = plan.source not in ("panels", "pack", "place") or plan.rows_outside or machine.repeated
-    if not known or unlike:
+    if not known or unlike or (plan.source == "pack" and plan.far):
         return 1
     fit = machine.near_bytes // (2 * k * plan.width * ITEMSIZE[plan.dtype])
     panels = max(1, n // plan.width)
     return int(ceil_div(panels, ceil_div(panels, fit))) if fit >= LEAST_ABREAST else 1
 
 
-def _is_far(plan: MatmulPlan, machine: Machine) -> bool:
+def _is_far(plan: MatmulPlan, along: str | None, machine: Machine) -> bool:
     """Whether panels come from so far that asking for the next one hides more than it takes. A row
     by a matrix waits for memory whatever is asked for; in a loop caches hold what the step before
-    left."""
+    left. Of many rows, what is packed isn't waited for long."""
     m, n, k = plan.m, plan.n, plan.k
     known = isinstance(m, int) and isinstance(n, int) and isinstance(k, int)
-    unlike = plan.source != "panels" or plan.rows_outside or machine.repeated
-    if not known or unlike or m < 2:
+    if not known or plan.rows_outside or machine.repeated:
         return False
-    near = machine.near_bytes if m >= ASKING else NEAR_MEMORY
-    return bool(n * k * ITEMSIZE[plan.dtype] > near)
-
-
-def _is_spread(b: Operand | Panels) -> bool:
-    """Whether hardly two rows of a b that lies in rows are on a page."""
-    if isinstance(b, Panels) or not is_int(b.strides[-1], 1):
-        return False
-    below = b.strides[-2]
-    return isinstance(below, int) and 2 * below * ITEMSIZE[b.dtype] > PAGE
+    bytes_ = n * k * ITEMSIZE[plan.dtype]
+    if plan.source == "pack":
+        return bool(along and m <= ASKED_ROWS and bytes_ > machine.l2_bytes)
+    return bool(
+        plan.source == "panels" and m > 1
+        and bytes_ > (machine.near_bytes if m >= ASKING else NEAR_MEMORY)
+    )  # fmt: skip
 
 
 def _along(b: Operand | Panels) -> str | None:

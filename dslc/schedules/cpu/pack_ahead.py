@@ -6,7 +6,7 @@ next one, a vector or two for some steps of theirs, and ask for what they will c
 Of one that lies in columns they only ask for the lines, since it has to be turned; of one that was
 packed before the call, too.
 
-Where registers are few, several panels are packed at once instead (`MatmulPlan.abreast`).
+Where registers are few, nothing is copied meanwhile: tiles only ask (`Asks`, `AsksInPlace`).
 
 Input: where the next panel lies and where it goes. Non-goals: columns beyond the last one
 (`pack.py` packs them, before they are multiplied).
@@ -117,3 +117,52 @@ class Asks:
                 prefetch(buffer[first + i], L2)
 
         return act
+
+
+@dataclass(frozen=True, slots=True)
+class AsksInPlace:
+    """Of a panel of `k` rows of `width` columns that is yet to be packed, which lies in rows or in
+    columns, what `tiles` register tiles of that depth ask for evenly. `line`: elements of a cache
+    line."""
+
+    k: int
+    width: int
+    line: int
+    in_rows: bool
+    tiles: int
+
+    @property
+    def steps(self) -> int:
+        """Of a tile."""
+        return self.k // UNROLL
+
+    @property
+    def each(self) -> int:
+        """Lines of a step."""
+        lines = self.k * self.across if self.in_rows else -(-self.k // self.line) * self.width
+        return -(-lines // max(1, self.tiles * self.steps))
+
+    @property
+    def across(self) -> int:
+        """Lines of a row."""
+        return -(-self.width // self.line)
+
+    def during(self, tile: Expr, source: Operand) -> Callable[[Expr], None]:
+        """What the tile of that number does beside, given how many steps of UNROLL it has done."""
+
+        def act(step: Expr) -> None:
+            first = T.bind(i64((tile * self.steps + step) * self.each))
+            for i in range(self.each):
+                prefetch(source.buffer[source.at(*self._place(first + i))], L2)
+
+        return act
+
+    def _place(self, number: Expr) -> tuple[Expr, Expr]:
+        """Row and column of a line's last element: where panels straddle lines, the first one came
+        with the panel before."""
+        last = self.line - 1
+        if self.in_rows:
+            row = smaller(div(number, self.across), self.k - 1)
+            return row, rem(number, self.across) * self.line + last
+        row = smaller(div(number, self.width) * self.line + last, self.k - 1)
+        return row, rem(number, self.width)
