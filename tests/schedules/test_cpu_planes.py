@@ -150,6 +150,21 @@ def test_planes_from_end_to_end():
     close(run(conv, x, w, machine), forward(x, w, conv), terms(conv))
 
 
+@pytest.mark.parametrize(("stride", "width", "flat"), [((2, 2), 119, True), ((1, 1), 16, False)])
+def test_rows_from_end_to_end(monkeypatch, stride, width, flat):
+    """Pixels are picked as they are read, none behind a row; of the last strip's fewer rows, too.
+    So are rows that results are asked for by."""
+    monkeypatch.setattr(plane_tile, "FAR", 1)
+    monkeypatch.setattr(plane_tile, "LONG", 1)
+    conv = shape(batch=1, kernel=(1, 1), padding=NONE, stride=stride, height=9, width=width,
+                 channels=401, out_channels=3)  # fmt: skip
+    machine = Machine(256, tasks=2, repeated=True)
+    plan = plan_planes(conv, "float32", machine, flat=flat)
+    assert (plan.streams, plan.even, plan.strips) == (True, False, 2)
+    x, w, _ = arrays(conv)
+    close(run(conv, x, w, machine, flat=flat), forward(x, w, conv), terms(conv))
+
+
 def test_what_memory_would_wait_for_is_asked_for(monkeypatch):
     """Of narrow vectors: the strip behind, by two tiles of channels, and places of results."""
     monkeypatch.setattr(plane_tile, "FAR", 1)

@@ -463,13 +463,14 @@ def _tile(
                         lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
         return
     if plan.source == "stream" and isinstance(run.b, Operand):
+        runs = row_stream.Runs(1, block.columns, 0, 1, block.columns)
         row_stream.emit(
-            tile, run.registers, plan.k, block.columns,
+            tile, run.registers, plan.k, runs,
             Operand(a.buffer, a.dtype, a.strides[-2:], base),
             Operand(run.b.buffer, a.dtype, run.b.strides[-2:], run.b.at(*where, i64(0), first)),
         )  # fmt: skip
-        row_stream.finish(tile, run.registers, block.columns,
-                          lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
+        row_stream.finish(tile, run.registers, runs,
+                          lambda i, _, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
         return
     if run.ahead is not None:
         step = max(plan.lanes, LINE_BYTES // ITEMSIZE[plan.dtype])

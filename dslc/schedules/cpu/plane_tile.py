@@ -28,7 +28,9 @@ PANEL = 1 << 19  # bytes of gathered pixels that lie in a cache near a core
 SPILLED = 1.5  # as long takes what reads a copy from a farther one; measured with narrow vectors
 FAR = 1 << 20  # bytes of an image that no cache near a core holds
 SPARSE = 24  # multiply-adds for each pixel of an image, with which it comes later than it is used
-FEW, LONG = 5, 512  # channels of results, and pixels, of planes that are read from end to end
+# Channels of results, of images without and with strides, and pixels, of planes that are read from
+# end to end.
+FEW, FEW_STRIDED, LONG = 5, 12, 512
 SUMS = 4096  # of a strip of them
 PACKED, PAGES = 4, 32  # tiles that read the same pixels, and channels, from which these are packed
 RUNS = 4 << 20  # bytes of results from which on memory wants long runs
@@ -156,8 +158,13 @@ class PlanesPlan:
     def streams(self) -> bool:
         """Whether planes are read one after the other (`plane_stream.py`), as they come from memory
         for few results. Measured with narrow vectors alone."""
-        few = self.shape.group_out_channels <= FEW and self.pixels >= LONG
-        return self.is_narrow and self.flat and not self.copies and self.far and few
+        shape = self.shape
+        outputs, strided = shape.group_out_channels, shape.stride != (1, 1)
+        few = outputs <= (FEW_STRIDED if strided else FEW) and self.pixels >= LONG
+        fit = self.flat or outputs * shape.plane[1] <= 2 * SUMS
+        whole = (self.channels, self.rows, self.joined) == (outputs, 1, False)
+        in_place = shape.kernel == (1, 1) and not self.copies and whole
+        return self.is_narrow and in_place and self.far and few and fit
 
     @property
     def far(self) -> bool:
@@ -340,6 +347,8 @@ def choose_tile(shape: ConvShape, dtype: str, lanes: int, registers: int, flat: 
     if flat and _counts(_remainders(shape, 0)):
         copied = _copied_flat(shape, dtype, lanes, channels, registers)
         plans += [copied] if copied.panel_bytes <= 2 * PANEL else []
+    if not shape.is_padded:  # all channels at once, as they have them that are read once
+        plans += [p for p in _plans(shape, dtype, lanes, outputs, outputs, False) if p.streams]
     for copies in (False,) if plain else (False, True):
         if copies or not shape.is_padded:
             plans += _plans(shape, dtype, lanes, channels, room, copies)

@@ -137,9 +137,10 @@ def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
     cache, but not so few that most rows would be copied twice."""
     shape, length = plan.shape, plan.length
     if plan.streams:  # as long as their sums stay in the L1 cache
-        count = max(-(-length * shape.group_out_channels // SUMS), _least_strips(shape, tasks))
-        vectors = -(-length // plan.lanes)
-        return -(-vectors // min(count, vectors)) * plan.lanes
+        sums, unit = plan.pixels * shape.group_out_channels, plan.lanes if plan.flat else 1
+        units = -(-length // unit)
+        count = max(-(-sums // SUMS), _least_strips(shape, tasks))
+        return -(-units // min(count, units)) * unit
     if plan.gathers and plan.is_narrow:
         return _gathered_rows(plan, machine, tasks)
     row = plan.pitch * plan.planes * shape.group_channels * ITEMSIZE[plan.dtype]
