@@ -1,10 +1,11 @@
-"""Bf16 beside f32: how much faster a call gets, and how far its results are from those of f32.
+"""Fewer bits beside f32: how much faster a call gets, and how far its results are from f32's.
 
     python -m benchmarks.bf16 [--threads 1] [--seconds 4] [--only encoder] [--output bf16]
 
-Ours in f32 and in bf16 (`--precision bf16`: products of 16 bits; `bf16-weights`: their weights
-alone) and PyTorch's two ways, autocast and a network that is bf16 throughout, in one process,
-alternating. Error: root of the mean square of the difference from PyTorch's f32, of that of the
+Ours in f32 and in bf16 (`--precision bf16`: products of 16 bits; `bf16-weights` and `int8-weights`:
+their weights alone), PyTorch's two ways, autocast and a network that is bf16 throughout, and beside
+int8 ONNX Runtime's (MatMulNBits of 8 bits, scales for blocks of 128), in one process, alternating.
+Error: root of the mean square of the difference from PyTorch's f32, of that of the
 result; mean of some networks and inputs (`--seeds`). Written to `benchmarks/results/` as JSON and
 Markdown.
 """
@@ -15,23 +16,28 @@ import argparse
 import copy
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 
 import dslc
-from benchmarks import networks
+from benchmarks import networks, peers
 from benchmarks.compare import normal, weights_of
 from benchmarks.race import Core, pin
 from benchmarks.run import Row, joined, record, recorded
 from benchmarks.workloads import ENCODER, GPT2, MLP, MLP_NAMES, PAST
 
-F32, BF16 = "dslc f32", "dslc bf16"
+F32, NARROW = "dslc f32", "dslc fewer bits"
 AUTOCAST, HALF, EXACT = "PyTorch autocast", "PyTorch bf16", "PyTorch f32"
+INT8 = "ONNX Runtime int8"
 Call = Callable[[], Any]
 
 
@@ -67,7 +73,7 @@ def feedforward(
 
         return {
             F32: lambda: f32(array),
-            BF16: lambda: bf16(array),
+            NARROW: lambda: bf16(array),
             AUTOCAST: autocast,
             HALF: without_gradients(half, rounded),
             EXACT: without_gradients(net, x),
@@ -76,7 +82,15 @@ def feedforward(
     return Case(name, make)
 
 
-def decode(seed: int, threads: int) -> dict[str, Call]:
+def without_gradients(net: nn.Module, *inputs: torch.Tensor) -> Call:
+    def call() -> Any:
+        with torch.no_grad():
+            return net(*inputs)
+
+    return call
+
+
+def decode(kept: str, seed: int, threads: int) -> dict[str, Call]:
     """GPT-2 small's next token: its weights are read once, so they are what takes the time."""
     torch.manual_seed(seed)
     net = networks.GPT2(12, 768, 12, 50257).eval()
@@ -93,23 +107,41 @@ def decode(seed: int, threads: int) -> dict[str, Call]:
         past = np.full(1, PAST, np.int64)
         return lambda: model.decode(last.numpy(), past)
 
-    def theirs(net: nn.Module) -> Call:
+    def theirs(net: nn.Module, called: Callable[..., Call] = without_gradients) -> Call:
         with torch.no_grad():
             _, keys, values = networks.Prefill(net)(prompt)
-        return without_gradients(networks.Decode(net, PAST), last, keys, values)
+        return called(networks.Decode(net, PAST), last, keys, values)
 
-    half = copy.deepcopy(net).bfloat16()
-    return {
-        F32: ours("f32"), BF16: ours("bf16-weights"), HALF: theirs(half), EXACT: theirs(net)
-    }  # fmt: skip
+    calls = {F32: ours("f32"), NARROW: ours(kept), EXACT: theirs(net)}
+    if kept == "int8-weights":
+        return {**calls, INT8: theirs(net, partial(in_int8, threads))}
+    return {**calls, HALF: theirs(copy.deepcopy(net).bfloat16())}
 
 
-def without_gradients(net: nn.Module, *inputs: torch.Tensor) -> Call:
-    def call() -> Any:
-        with torch.no_grad():
-            return net(*inputs)
+def in_int8(threads: int, net: nn.Module, *inputs: torch.Tensor) -> Call:
+    """The network by ONNX Runtime, its products by 8-bit weights."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    return call
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.onnx"
+        torch.onnx.export(net, inputs, str(path), dynamo=True)
+        model = with_turned_weights(onnx.load(path))
+        quantizer = MatMulNBitsQuantizer(model, bits=8, block_size=128, is_symmetric=True)
+        quantizer.process()
+    return peers.by_onnxruntime(quantizer.model.model.SerializeToString(), inputs, threads)
+
+
+def with_turned_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with transposes of weights done: only products by a constant are quantised."""
+    weights = {each.name: each for each in model.graph.initializer}
+    for node in [n for n in model.graph.node if n.op_type == "Transpose" and n.input[0] in weights]:
+        turned = onnx.numpy_helper.to_array(weights[node.input[0]]).transpose(
+            node.attribute[0].ints
+        )
+        made = onnx.numpy_helper.from_array(np.ascontiguousarray(turned), node.output[0])
+        model.graph.initializer.append(made)
+        model.graph.node.remove(node)
+    return model
 
 
 def encoder(batch: int) -> Case:
@@ -123,7 +155,8 @@ CASES = (
     encoder(1),
     encoder(8),
     feedforward("MLP 784-512-512-10, batch 64", MLP, networks.mlp, (64, 784), MLP_NAMES),
-    Case(f"GPT-2 small, one token behind {PAST}, bf16 weights", decode),
+    Case(f"GPT-2 small, one token behind {PAST}, bf16 weights", partial(decode, "bf16-weights")),
+    Case(f"GPT-2 small, one token behind {PAST}, int8 weights", partial(decode, "int8-weights")),
 )
 
 
@@ -160,9 +193,9 @@ def measured(case: Case, core: Core, args: argparse.Namespace) -> Row:
 
 def markdown(rows: list[Row]) -> str:
     """A line for each workload; of the times the minima."""
-    names = (F32, BF16, AUTOCAST, HALF)
+    names = (F32, NARROW, AUTOCAST, HALF, INT8)
     out = [
-        "Milliseconds, minimum; gain: our f32 / our bf16; ratio: the best peer / our bf16.",
+        "Milliseconds, minimum; gain: our f32 / our fewer bits; ratio: the best peer / that.",
         "Error: of PyTorch's f32 result, mean of several networks and inputs.",
         "",
     ]
@@ -170,9 +203,9 @@ def markdown(rows: list[Row]) -> str:
     out += ["| workload, threads | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
     for row in rows:
         times = {name: timing["minimum"] for name, timing in row["seconds"].items()}
-        peer = min(time for name, time in times.items() if name not in (F32, BF16))
+        peer = min(time for name, time in times.items() if name not in (F32, NARROW))
         cells = [f"{times[name] * 1e3:.3f}" if name in times else "-" for name in names]
-        cells += [f"{times[F32] / times[BF16]:.2f}", f"{peer / times[BF16]:.2f}"]
+        cells += [f"{times[F32] / times[NARROW]:.2f}", f"{peer / times[NARROW]:.2f}"]
         cells += [
             f"{statistics.mean(row['errors'][name]):.1e}" if name in row["errors"] else "-"
             for name in names[1:]

@@ -92,15 +92,20 @@ def _compiled(net: torch.nn.Module, inputs: Tensors) -> Call:
 
 
 def _onnxruntime(net: torch.nn.Module, inputs: Tensors, threads: int) -> Call:
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "net.onnx")
+        torch.onnx.export(net, tuple(inputs), path, dynamo=True)
+        return by_onnxruntime(path, inputs, threads)
+
+
+def by_onnxruntime(model: str | bytes, inputs: Tensors, threads: int) -> Call:
+    """Calls a model, in a file or serialised, with the inputs in its order."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "net.onnx")
-        torch.onnx.export(net, tuple(inputs), path, dynamo=True)
-        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
     feed = {given.name: x.numpy() for given, x in zip(session.get_inputs(), inputs)}
     return lambda: session.run(None, feed)
 

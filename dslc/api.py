@@ -213,17 +213,17 @@ def compile(
     parameters by name. dims: sizes of dynamic dims that get code of their own, beside the code for
     any size: `{"N": 32}`, `{"N": (1, 32)}`; of several dims, each combination. precision: "f32",
     "bf16" or "f16": what products, convolutions and attention are computed in; weights and what a
-    call takes and gives keep their types; "bf16-weights" computes in f32, but keeps the weights of
-    products in bf16. exact: sums of convolutions and products as they are written; without,
-    convolutions with 3x3 kernels may be done by Winograd's way where that is quicker, which is up
-    to ten times less precise, and those with 1x1 kernels and products by weights by Strassen's.
-    memory: the most bytes that values between kernels may take (or "200MiB"), where each dim has
-    the largest of its sizes in `dims`: what does not fit is computed again. weights: a
-    `.safetensors` file (or the `.safetensors.index.json` of several) or arrays by name; without
-    them the initialisers' values, drawn from `seed`. missing: patterns of weights that may be
-    missing in `weights` and start as without them, such as `["head.*"]`; the model's `report` tells
-    of each weight. With `train`, dropout and the like draw from `seed` too. threads: of its calls;
-    by default all CPUs that this process may use.
+    call takes and gives keep their types; "bf16-weights" and "int8-weights" compute in f32, but
+    keep the weights of products in 16 or 8 bits. exact: sums of convolutions and products as they
+    are written; without, convolutions with 3x3 kernels may be done by Winograd's way where that is
+    quicker, which is up to ten times less precise, and those with 1x1 kernels and products by
+    weights by Strassen's. memory: the most bytes that values between kernels may take (or
+    "200MiB"), where each dim has the largest of its sizes in `dims`: what does not fit is computed
+    again. weights: a `.safetensors` file (or the `.safetensors.index.json` of several) or arrays by
+    name; without them the initialisers' values, drawn from `seed`. missing: patterns of weights
+    that may be missing in `weights` and start as without them, such as `["head.*"]`; the model's
+    `report` tells of each weight. With `train`, dropout and the like draw from `seed` too. threads:
+    of its calls; by default all CPUs that this process may use.
 
     Raises CompileError (the program is wrong), ArgumentError (the weights or dims are), BuildError
     or DeviceError (the machine lacks something).

@@ -83,22 +83,22 @@ def build_source(
 def check_precision(name: str, training: bool, targets: Sequence[Target]) -> Precision:
     """ArgumentError unless it is one that a program can be computed in, for these targets."""
     for known in PRECISIONS:
-        if name == known == "bf16-weights":
-            _check_kept(training, targets)
+        if name == known and name.endswith("-weights"):
+            _check_kept(name, training, targets)
         if name == known:
             return known
     raise ArgumentError(f"there is no precision {name!r}; there are {', '.join(PRECISIONS)}")
 
 
-def _check_kept(training: bool, targets: Sequence[Target]) -> None:
-    """ArgumentError unless weights may be kept in bf16."""
+def _check_kept(name: str, training: bool, targets: Sequence[Target]) -> None:
+    """ArgumentError unless weights may be kept in fewer bits."""
     if training:
         raise ArgumentError(
-            "bf16-weights is for models that are not trained: steps change weights by less than "
-            "bf16 can tell; for products in bf16 there is the precision bf16"
+            f"{name} is for models that are not trained: steps change weights by less than "
+            f"{name.split('-')[0]} can tell; for products in bf16 there is the precision bf16"
         )
     if any(target.kind != "cpu" for target in targets):
-        raise ArgumentError("bf16-weights is for CPUs; on a GPU there is the precision bf16")
+        raise ArgumentError(f"{name} is for CPUs; on a GPU there is the precision bf16")
 
 
 def first_values(

@@ -51,10 +51,10 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     """`--precision`: what contractions are computed in."""
     parser.add_argument(
         "--precision",
-        choices=("f32", "bf16", "f16", "bf16-weights"),
+        choices=("f32", "bf16", "f16", "bf16-weights", "int8-weights"),
         default="f32",
         help="of products, convolutions and attention; weights and results keep their types; "
-        "bf16-weights: f32, but the weights of products are kept in bf16",
+        "bf16-weights, int8-weights: f32, but the weights of products are kept in 16 or 8 bits",
     )
 
 

@@ -9,7 +9,7 @@
     matmul(h, w) in a loop        becomes   matmul_packed(h, pack(w)), if w is the same each time;
                                             matmul_parts, if what it gives is taken apart (gates.py)
     matmul(x, w)                  becomes   matmul_packed(x, pack(w)), if w never changes; what w
-                                            is the bf16 of stays that, where x is f32
+                                            was widened from is packed, where x is f32
 
 `pack` is a chain of reshape, pad and transpose: in an inference entry it depends on weights alone,
 so `hoist` moves it to `prepare`, which runs once at load; out of a loop `scans` moves it. bf16 is
@@ -41,6 +41,7 @@ from dslc.ops.constants import cast as cast_op
 from dslc.ops.conv import conv2d, conv2d_input_gradient
 from dslc.ops.linalg import MatmulAttrs, matmul
 from dslc.ops.packed import (
+    KEPT,
     PackedConvAttrs,
     PackedMatmulAttrs,
     conv2d_packed,
@@ -79,7 +80,7 @@ class Vectors:
 
     def lanes(self, dtype: DType) -> int:
         """Sums in a register."""
-        return self.bits // 8 // (4 if dtype == "bf16" else ITEMSIZE[dtype])
+        return self.bits // 8 // (4 if dtype in KEPT else ITEMSIZE[dtype])
 
 
 def pack_weights(
@@ -94,6 +95,7 @@ def pack_weights(
         if argument.role in ("weight", "state") and argument.name in fixed
     }
     names = {param: a.name for param, a in zip(function.params, entry.arguments)}
+    unchanging = _made_of(weights, function)
 
     def rule(eqn: Eqn, b: Builder, context: Context) -> Value | None:
         if eqn.op is conv2d:
@@ -101,19 +103,18 @@ def pack_weights(
         if eqn.op is conv2d_input_gradient:
             return _to_input(eqn, b, cpu, bool(weights))
         if eqn.op is matmul:
-            weight = _made_of(eqn.inputs[1], context)
-            if weight not in weights:
-                return None
-            if names[weight] in quick:
+            weight = eqn.inputs[1]
+            if names.get(_moved_from(weight, context), "") in quick:
                 return _product_of_sums(eqn, b, cpu)
-            return _product(eqn, b, cpu, _narrow(eqn.inputs[1], context))
+            if weight in unchanging:
+                return _product(eqn, b, cpu, _narrow(weight, context))
         return None
 
     rules: list[Rule] = [rule]
     return replace(entry, function=pack_in_loops(rewrite(function, rules), cpu))
 
 
-def _made_of(value: Value, context: Context) -> Value:
+def _moved_from(value: Value, context: Context) -> Value:
     """What the value is a cast, a part or another order of."""
     moves = (cast_op, reshape, transpose, slice_)
     while (eqn := context.producer(value)) is not None and eqn.op in moves:
@@ -121,10 +122,19 @@ def _made_of(value: Value, context: Context) -> Value:
     return value
 
 
+def _made_of(weights: set[Value], function: Function) -> set[Value]:
+    """The weights, and what is made of them and constants alone: `hoist` takes that out."""
+    made = dict.fromkeys(weights, True)
+    for eqn in function.eqns:
+        if all(value in made for value in eqn.inputs):
+            made.update(dict.fromkeys(eqn.outputs, any(made[value] for value in eqn.inputs)))
+    return {value for value, by_weights in made.items() if by_weights}
+
+
 def _narrow(value: Value, context: Context) -> Value:
-    """What of 16 bits the f32 is, if that is what it was widened from; else the value."""
+    """What of fewer bits the f32 is, if that is what it was widened from; else the value."""
     eqn = context.producer(value)
-    widened = eqn is not None and eqn.op is cast_op and eqn.inputs[0].type.dtype == "bf16"
+    widened = eqn is not None and eqn.op is cast_op and eqn.inputs[0].type.dtype in KEPT
     return eqn.inputs[0] if eqn is not None and widened else value
 
 

@@ -252,6 +252,9 @@ conv2d_packed = Op(
 # --- products -------------------------------------------------------------------------------------
 
 
+KEPT: tuple[DType, ...] = ("bf16", "i8")  # what weights may be beside a left side of f32
+
+
 @dataclass(frozen=True, slots=True)
 class PackedMatmulAttrs(Attrs):
     """`columns` of the result; the panels may hold more."""
@@ -261,7 +264,9 @@ class PackedMatmulAttrs(Attrs):
 
 def _matmul_type(attrs: PackedMatmulAttrs, a: TensorType, w: TensorType) -> TensorType:
     paired = is_paired(a) and is_paired(w)
-    plain = (_is_plain(a, w) and a.dtype in ("f32", "f64")) or (a.dtype, w.dtype) == ("f32", "bf16")
+    plain = (_is_plain(a, w) and a.dtype in ("f32", "f64")) or (
+        a.dtype == "f32" and w.dtype in KEPT
+    )
     fits = (a.rank, w.rank) == (2 + paired, 3 + paired) and (paired or plain)
     if not fits or a.dims[1] != w.dims[1]:
         raise TypeRuleError(f"cannot multiply {a} and packed weights {w}")
@@ -327,6 +332,7 @@ matmul_packed = Op(
         _matmul_sample(sym("N"), 7, 3, 17),
         _matmul_sample(sym("N"), 7, 2, 21, 16, 2),
         _matmul_sample(3, 9, 2, 21, 16, kept="bf16"),
+        _matmul_sample(3, 9, 2, 21, 16, kept="i8"),
     ),
 )
 

@@ -61,7 +61,8 @@ def flatten(function: Function) -> Function:
 @dataclass(slots=True)
 class _Walk:
     """Old values and what stands for them now, as they were or flat, or both. `rows[v]`: the
-    leading dims that the flat form of `v` has as one; `native`: what is made flat."""
+    leading dims that the flat form of `v` has as one; `native`: what is made flat; `matrices`:
+    products, and what was made of one element by element."""
 
     b: Builder
     plain: dict[Value, Value]
@@ -69,6 +70,7 @@ class _Walk:
     rows: dict[Value, Rows] = field(default_factory=dict)
     native: set[Value] = field(default_factory=set)
     makers: dict[Value, Eqn] = field(default_factory=dict)
+    matrices: set[Value] = field(default_factory=set)
 
     def whole(self, old: Value) -> Value:
         """The value with the dims it had."""
@@ -107,6 +109,8 @@ class _Walk:
 
     def convert(self, eqn: Eqn) -> None:
         self.makers.update(dict.fromkeys(eqn.outputs, eqn))
+        if eqn.op in PRODUCTS or (eqn.op.elementwise and self.matrices & set(eqn.inputs)):
+            self.matrices.update(eqn.outputs)
         if eqn.op is shape.reshape and self.reshape(eqn):
             return
         rows = next((self.rows[v] for v in eqn.inputs if v in self.native), None)
@@ -117,8 +121,7 @@ class _Walk:
     def reshape(self, eqn: Eqn) -> bool:
         """Whether a reshape begins or ends what is flat: it is no equation then."""
         (x,), (out,) = eqn.inputs, eqn.outputs
-        maker = self.makers.get(x)
-        if maker is not None and maker.op in PRODUCTS and x.type.rank == 2:
+        if x in self.matrices and x.type.rank == 2:
             rows = _rows_of(x, out)
             if rows is not None:
                 self.set(out, self.whole(x), rows)

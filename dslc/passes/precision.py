@@ -36,8 +36,8 @@ from dslc.ops.shape import concat, reshape, transpose
 from dslc.ops.slicing import pad, slice_
 from dslc.passes.kept import keep_weights
 
-Precision = Literal["f32", "bf16", "f16", "bf16-weights"]
-PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16", "bf16-weights")
+Precision = Literal["f32", "bf16", "f16", "bf16-weights", "int8-weights"]
+PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16", "bf16-weights", "int8-weights")
 
 # Sums of products. Of attention, the first operands (query, keys, values) are multiplied.
 CONTRACTIONS: tuple[Op, ...] = (matmul, conv2d, attention)
@@ -52,8 +52,8 @@ def with_precision(program: Program, precision: Precision) -> Program:
     """The program computed in `precision`, its training included."""
     if precision == "f32":
         return program
-    if precision == "bf16-weights":
-        return keep_weights(program)
+    if precision == "bf16-weights" or precision == "int8-weights":
+        return keep_weights(program, precision)
     entries = tuple(
         replace(entry, function=narrowed(entry.function, precision)) for entry in program.entries
     )

@@ -26,7 +26,7 @@ from dslc.ir.dims import Dim, sym
 from dslc.ir.evaluate import evaluate, initial_variables, numpy_dtype, run_entry
 from dslc.ir.types import DType, TensorType
 from dslc.ops import BY_NAME
-from dslc.passes.precision import with_precision
+from dslc.passes.precision import Precision, with_precision
 from dslc.schedules.cpu import contract
 from dslc.source import SourceFile
 
@@ -158,27 +158,31 @@ train Net {
 )
 
 
+@pytest.mark.parametrize(
+    ("precision", "kept"), [("bf16-weights", {"bf16"}), ("int8-weights", {"i8", "f32"})]
+)
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
-def test_weights_kept_in_bf16(target: Target) -> None:
-    """Products read them from bf16, and what they give is that of f32 with rounded weights."""
+def test_weights_kept_in_fewer_bits(target: Target, precision: Precision, kept: set[DType]) -> None:
+    """Products read them from bf16 or int8 and give those of f32 with rounded weights."""
     program = session.program_of(SourceFile("net.dl", NET))
-    built = driver.build_here(program, target, precision="bf16-weights")
+    built = driver.build_here(program, target, precision=precision)
     assert not built.summary.notes
-    assert {v.type.dtype for v in built.program.variables if v.kind == "prepared"} == {"bf16"}
+    assert {v.type.dtype for v in built.program.variables if v.kind == "prepared"} == kept
     model = session.load_built(built, None, 0)
     x = np.random.default_rng(0).normal(size=(7, 20)).astype("f4")
-    rounded = with_precision(program, "bf16-weights")
+    rounded = with_precision(program, precision)
     expected = run_entry(rounded, "forward", dict(model.weights), {"x": x})[0]["output"]
     np.testing.assert_allclose(model(x), expected, atol=1e-5)
     exact = run_entry(program, "forward", dict(model.weights), {"x": x})[0]["output"]
     assert 1e-4 < np.abs(exact - expected).max() < 3e-2
 
 
-def test_weights_that_are_trained_stay_f32() -> None:
+@pytest.mark.parametrize("precision", ["bf16-weights", "int8-weights"])
+def test_weights_that_are_trained_stay_f32(precision: str) -> None:
     with pytest.raises(dslc.ArgumentError, match="for models that are not trained: steps change"):
-        dslc.compile(TRAINED_NET, train=True, precision="bf16-weights")
+        dslc.compile(TRAINED_NET, train=True, precision=precision)
     with pytest.raises(dslc.ArgumentError, match="for CPUs; on a GPU there is the precision bf16"):
-        dslc.compile(NET, target="cuda", precision="bf16-weights")
+        dslc.compile(NET, target="cuda", precision=precision)
 
 
 # --- models -----------------------------------------------------------------------------------

@@ -80,7 +80,9 @@ def _words(declared: Sequence[str]) -> list[list[str]]:
 def _options(rng: random.Random, used: Sequence[str], dtype: str, trains: bool) -> Options:
     sizes = [{symbol: rng.choice(SYMBOLS[symbol]) for symbol in used} for _ in range(2)]
     # Whether a gradient in f16 overflows, so that a step is left out, may hang on rounding.
-    precisions = ["f32"] * 6 + (["bf16", "bf16"] if trains else ["bf16", "f16", "bf16-weights"])
+    precisions = ["f32"] * 6 + (
+        ["bf16", "bf16"] if trains else ["bf16", "f16", "bf16-weights", "int8-weights"]
+    )
     return Options(
         tasks=rng.choice((1, 2, 2, 3)),
         bits=rng.choice((128, 256, 512)),

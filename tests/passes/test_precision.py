@@ -193,3 +193,30 @@ def test_results_and_gradients_are_close(precision: str, error: float) -> None:
         assert narrow[name].dtype == value.dtype
         scale = float(np.abs(value).max())
         np.testing.assert_allclose(narrow[name], value, atol=error * scale, err_msg=name)
+
+
+def test_int8_weights_are_whole_steps_of_their_column() -> None:
+    """Each is off by half a step at most, and a column of zeros stays one."""
+    body = "param w: f32[5, 3] ~ normal\n    return x @ w"
+    text = f"model M(x: f32[N, 5]) -> f32[N, 3] {{\n    {body}\n}}\n"
+    program = with_precision(program_of(text), "int8-weights")
+    verify_program(program)
+    w = np.random.default_rng(0).normal(size=(5, 3)).astype("f4")
+    w[:, 1] = 0
+    (kept,) = run_entry(program, "forward", {"w": w}, {"x": np.eye(5, dtype="f4")})[0].values()
+    step = np.abs(w).max(0) / 127
+    whole = kept / np.where(step > 0, step, 1)
+    assert (np.abs(kept - w) <= step * 0.501).all()
+    assert np.abs(whole - np.rint(whole)).max() < 1e-4
+    assert not kept[:, 1].any()
+
+
+@pytest.mark.parametrize("product", ["x @ w.T", "transpose(w @ x.T)", "x @ (w.T * 2.0)"])
+def test_int8_weights_are_right_sides_alone(product: str) -> None:
+    text = (
+        "model M(x: f32[N, 5]) -> f32[N, 3] {\n    param w: f32[3, 5] ~ normal\n"
+        f"    return {product}\n}}\n"
+    )
+    (entry,) = with_precision(program_of(text), "int8-weights").entries
+    casts = [e for e in every(entry.function) if e.op.name == "cast"]
+    assert len(casts) == (2 if product == "x @ w.T" else 0)

@@ -33,17 +33,20 @@ def pack(b: np.ndarray, width: int) -> np.ndarray:
 
 def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, most=None):
     """`kind`: how a and b lie in memory: N row-major, T transposed, P packed
-    panels, H panels of bf16."""
+    panels, H panels of bf16, I of int8."""
     random = np.random.default_rng(0)
     a, b = random.standard_normal((m, k)).astype(dtype), random.standard_normal((k, n))
     b = b.astype(dtype)
     if kind[1] == "H":
         b = (b.view("u4") >> 16 << 16).view("f4")
+    if kind[1] == "I":
+        b = random.integers(-128, 128, b.shape).astype(dtype)
     width = panel_width(n, dtype, machine)
     a_data = np.ascontiguousarray(a.T) if kind[0] == "T" else a
     b_data = {"N": lambda: b, "T": lambda: np.ascontiguousarray(b.T), "P": lambda: pack(b, width)}
     b_data["H"] = lambda: (pack(b, width).view("u4") >> 16).astype("u2")
-    stored = HALF if kind[1] == "H" else dtype
+    b_data["I"] = lambda: pack(b, width).astype("i1")
+    stored = {"H": HALF, "I": "int8"}.get(kind[1], dtype)
     added = random.standard_normal(n).astype(dtype)
     plans = []
 
@@ -52,7 +55,7 @@ def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, mos
         a_view = Operand(a_buffer, dtype, (1, rows) if kind[0] == "T" else (k, 1))
         b_view = (
             Panels(b_buffer, stored, width)
-            if kind[1] in "PH"
+            if kind[1] in "PHI"
             else Operand(b_buffer, dtype, (1, k) if kind[1] == "T" else (n, 1))
         )
 
@@ -70,6 +73,7 @@ def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, mos
     run(a_data.reshape(-1), b_data[kind[1]]().reshape(-1), added, whole, scratch, *[m] * dynamic)
     expected = np.maximum(a.astype("f8") @ b.astype("f8") + added, 0)
     tolerance = 1e-6 if dtype == "float32" else 1e-15
+    tolerance *= 128 if kind[1] == "I" else 1
     np.testing.assert_allclose(out.reshape(m, n), expected, atol=tolerance * max(4, 4 * k**0.5))
     assert np.isnan(whole[m * n :]).all()
     return plans[0]
@@ -148,9 +152,10 @@ def test_narrower_vectors(kind, bits):
 
 
 @pytest.mark.parametrize("bits", sorted({MACHINE.vector_bits, 256, 128}))
+@pytest.mark.parametrize("kind", ["NH", "NI"])
 @pytest.mark.parametrize("m", [1, 19])
-def test_panels_of_bf16(bits, m):
-    check("NH", m, 70, 33, machine=Machine(vector_bits=bits))
+def test_panels_of_fewer_bits(bits, kind, m):
+    check(kind, m, 70, 33, machine=Machine(vector_bits=bits))
 
 
 @pytest.mark.parametrize("bits", sorted({MACHINE.vector_bits, 128} - {256}))

@@ -18,7 +18,10 @@ from tvm.tirx.script import builder as T
 Expr = Any  # a TIR expression
 
 PAIRS = "bf16x2"
-HALF = "uint16"  # one bf16 beside the float32 that it is multiplied by: widened when it is loaded
+# What is widened when it is loaded, beside the float32 that it is multiplied by: one bf16, or an
+# integer.
+HALF = "uint16"
+WIDENED = (HALF, "int8")
 _LANES = 16
 _LLVM_IR = """
 declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
@@ -58,10 +61,14 @@ def plus_product(dtype: str, total: Expr, x: Expr, y: Expr) -> Expr:
     return tirx.call_pure_extern(f"float32x{_LANES}", "dslc_dot_bf16", total, x, y)
 
 
-def widened(halves: Expr, lanes: int) -> Expr:
-    """The float32s that a vector of HALF stands for."""
+def widened(vector: Expr, dtype: str, lanes: int) -> Expr:
+    """The float32s that a vector of one of WIDENED stands for; any other vector as it is."""
+    if dtype not in WIDENED:
+        return vector
+    if dtype != HALF:
+        return tirx.Cast(f"float32x{lanes}", vector)
     sixteen = tirx.Broadcast(tirx.const(16, "uint32"), lanes)
-    bits = tirx.shift_left(tirx.Cast(f"uint32x{lanes}", halves), sixteen)
+    bits = tirx.shift_left(tirx.Cast(f"uint32x{lanes}", vector), sixteen)
     return tirx.reinterpret(f"float32x{lanes}", bits)
 
 

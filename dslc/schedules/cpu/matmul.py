@@ -58,7 +58,7 @@ from dslc.schedules.cpu.contract import (
     unflatten,
     vector_at,
 )
-from dslc.schedules.cpu.dots import HALF, widened
+from dslc.schedules.cpu.dots import widened
 from dslc.schedules.cpu.matmul_plan import MatmulPlan
 from dslc.schedules.cpu.pack import pack_panel
 from dslc.schedules.cpu.pack_ahead import Ahead, AsksInPlace
@@ -536,8 +536,7 @@ def _column_reader(run: _Run, where: Index, block: _Block, side: Size) -> Column
             piece, number = divmod(j % each, each // b.pieces)
             first = address(start, (j // each, panel), (piece, div(panel, b.pieces)))
             at = first + k * (b.width // b.pieces) + number * lanes
-            vector = vector_at(b.buffer, at, lanes)
-            return widened(vector, lanes) if b.dtype == HALF else vector
+            return widened(vector_at(b.buffer, at, lanes), b.dtype, lanes)
 
         return read
     if plan.source == "pack":

@@ -25,7 +25,7 @@ from dslc.schedules.cpu.contract import (
     product,
     require,
 )
-from dslc.schedules.cpu.dots import HALF
+from dslc.schedules.cpu.dots import WIDENED
 from dslc.schedules.cpu.pack_ahead import Ahead, Asks, AsksInPlace
 from dslc.schedules.cpu.register_tile import UNROLL
 from dslc.schedules.cpu.split import split as split_rows
@@ -232,7 +232,7 @@ def _planned(
     batch: Sequence[Size] = (), most: int | None = None,
 ) -> MatmulPlan:  # fmt: skip
     """The plan without blocks."""
-    kept = isinstance(b, Panels) and (a.dtype, b.dtype) == ("float32", HALF)
+    kept = isinstance(b, Panels) and a.dtype == "float32" and b.dtype in WIDENED
     known = a.dtype in ITEMSIZE and (a.dtype == b.dtype or kept)
     require(known, f"matmul of {a.dtype} and {b.dtype}")
     lanes = machine.lanes(a.dtype)
