@@ -20,6 +20,7 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, free_symbols
 from dslc.ir.op import attrs_symbols
 from dslc.lowering.buffers import STORED, Memory
+from dslc.lowering.dealt import dealt
 from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group, Grouping
 from dslc.lowering.memory import InArena, Place, Plan
@@ -108,7 +109,7 @@ def make_kernel(
             )  # fmt: skip
         return Kernel(name, divided, places, symbols, False, note, repeated, tasks)
     if task.parallel:  # such a function returns a status
-        status, body = tvm.ir.PrimType("int32"), apart(function.body, f"{name}_task")
+        status, body = tvm.ir.PrimType("int32"), apart(dealt(function.body), f"{name}_task")
         function = tirx.PrimFunc(function.params, body, status, function.attrs)
     return Kernel(name, function, places, symbols, task.parallel, note, repeated)
 

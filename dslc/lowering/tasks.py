@@ -24,9 +24,10 @@ from dslc.lowering.graph import Graph
 from dslc.lowering.group import Group
 from dslc.lowering.scalar import ScalarKernels
 from dslc.lowering.sizes import i64
+from dslc.schedules.cpu.contract import PARALLEL_WORK, each_part
 
 # Work is counted in operations of one lane of a vector, of which a core does some 60 in a ns.
-PARALLEL_OPERATIONS = 600_000  # about 10 µs of work: less is not worth waking a thread
+PARALLEL_OPERATIONS = 300_000  # about 5 µs of work: less is not worth handing to a thread
 REPEATED_OPERATIONS = 16_000  # where threads go through loops or launches together anyway
 MOVED = 1.5  # operations that take as long as a byte takes from a cache
 Around = Callable[[], AbstractContextManager[None]]
@@ -74,10 +75,12 @@ class Task:
 
 
 def bytes_moved(group: Group) -> float:
-    """Bytes that are read and written for each element of the largest value."""
+    """Bytes that are read and written for each element of the largest value; where windows go over
+    values, for each of the group's, which are fewer."""
     sizes = {value: _guessed(value.type.size) for value in (*group.inputs, *group.outputs)}
     moved = sum(size * ITEMSIZE[value.type.dtype] for value, size in sizes.items())
-    return moved / max(1, *sizes.values())
+    windows = any(cost_of(eqn).window is not None for eqn in group.eqns)
+    return moved / max(1, *([_guessed(product(group.dims))] if windows else sizes.values()))
 
 
 def _guessed(dim: Dim) -> int:
@@ -107,12 +110,12 @@ def for_rows(
         return
     prefix = _prefix(outer, 4 * task.tasks)
     if isinstance(total, int):
-        _parallel(task, outer[:prefix], body, around)
+        _parallel(task, outer[:prefix], total, body, around)
         return
     big = tirx.GE(task.k.dim(total), i64(task.least))
     with T.If(big):
         with T.Then(), task.k.scope():
-            _parallel(task, outer[:prefix], body, around)
+            _parallel(task, outer[:prefix], total, body, around)
         with T.Else(), task.k.scope():
             _serial(task, outer[: len(outer) - (outer is inner)], body, around)
 
@@ -135,16 +138,24 @@ def _prefix(dims: Sequence[Dim], wanted: int) -> int:
 
 
 def _parallel(
-    task: Task, dims: Sequence[Dim], body: Callable[[Index], None], around: Around
+    task: Task, dims: Sequence[Dim], work: Dim, body: Callable[[Index], None], around: Around
 ) -> None:
-    """Balanced parts of the items of `dims`, in parallel."""
+    """Balanced parts of the items of `dims`, in parallel. `work`: operations of all."""
     k, total = task.k, product(dims)
     task.parallel = True
-    with k.loop(task.tasks, parallel=True) as part:
+    units = total if isinstance(total, int) else k.dim(total)
+    known = work * PARALLEL_WORK // PARALLEL_OPERATIONS if isinstance(work, int) else k.dim(work)
+    if task.least < PARALLEL_OPERATIONS:  # threads that go through it together share it out
+        known = 0
+    with (
+        k.loop(task.tasks, parallel=True) as number,
+        around(),
+        each_part(number, task.tasks, units, known) as (part, parts),
+    ):
         count = k.dim(total)
-        start = T.bind(tirx.floordiv(part * count, i64(task.tasks)))
-        stop = T.bind(tirx.floordiv((part + i64(1)) * count, i64(task.tasks)))
-        with around(), T.serial(start, stop) as item, k.scope():
+        start = T.bind(tirx.floordiv(part * count, i64(parts)))
+        stop = T.bind(tirx.floordiv((part + i64(1)) * count, i64(parts)))
+        with T.serial(start, stop) as item, k.scope():
             body(unflatten(k, k.intern(item), dims))
 
 

@@ -102,6 +102,13 @@ static int wake_up(_Atomic uint32_t *word, int count) {
 
 static int tasks_left(uint64_t s) { return (s & 0xffff) < ((s >> 16) & 0xffff); }
 
+/* Runs a task that was taken of the current job, which can't be replaced before the task is counted
+ * as done. */
+static void run_task(int task, uint32_t tasks) {
+  if (job.body(task, &job.env, job.data) != 0) atomic_store(&failed, 1);
+  if (atomic_fetch_add(&done, 1) + 1 == tasks && atomic_load(&owner_waits)) wake_up(&done, 1);
+}
+
 /* Takes and runs tasks of the current job until none is left. */
 static int run_tasks(void) {
   int ran = 0;
@@ -110,11 +117,8 @@ static int run_tasks(void) {
     if (!atomic_compare_exchange_weak_explicit(&state, &s, s + 1, memory_order_acq_rel,
                                                memory_order_acquire))
       continue;
-    uint32_t tasks = (s >> 16) & 0xffff;
-    /* The job can't be replaced before this task is counted as done. */
-    if (job.body((int)(s & 0xffff), &job.env, job.data) != 0) atomic_store(&failed, 1);
+    run_task((int)(s & 0xffff), (s >> 16) & 0xffff);
     ran = 1;
-    if (atomic_fetch_add(&done, 1) + 1 == tasks && atomic_load(&owner_waits)) wake_up(&done, 1);
     s = atomic_load_explicit(&state, memory_order_acquire);
   }
   return ran;
@@ -246,7 +250,8 @@ static void remember(Body body, int64_t took) {
 static int too_few(int wanted) { return wanted - (workers - atomic_load(&sleepers)); }
 
 /* Runs the job on the pool, which the caller owns. Without a number of tasks each thread that there
- * is gets one, so that they may wait for each other (`dslc_barrier`). */
+ * is gets one, so that they may wait for each other (`dslc_barrier`). The first is always the
+ * caller's: what it wrote in one job lies in its cache when it reads the same rows in the next. */
 static int run_together(Body body, void *data, int tasks, int most) {
   int fresh = workers < most - 1, asleep = too_few(most - 1) > 0, result;
   if (asleep && !fresh && tasks == 0 && run_if_small(body, data, &result)) return result;
@@ -259,13 +264,14 @@ static int run_together(Body body, void *data, int tasks, int most) {
   atomic_store(&done, 0);
   atomic_store(&failed, 0);
   uint32_t epoch = atomic_load(&wake) + 1;
-  atomic_store(&state, (uint64_t)epoch << 32 | (uint64_t)tasks << 16);
+  atomic_store(&state, (uint64_t)epoch << 32 | (uint64_t)tasks << 16 | 1);
   atomic_store(&wake, epoch);
   int here = sched_getcpu();
   int lacking = too_few(most - 1);
   if (fresh || lacking > 0 || here != placed_from) place_workers(here);
   if (lacking > 0) atomic_fetch_sub(&sleepers, wake_up(&wake, lacking));
   inside = 1;
+  run_task(0, (uint32_t)tasks);
   run_tasks();
   inside = 0;
   wait_for((uint32_t)tasks);

@@ -239,7 +239,10 @@ class Slot:
     def take(self, value: object) -> tuple[Any, tuple[int, ...]]:
         """ArgumentError when the value doesn't fit."""
         if isinstance(value, int | float | np.generic) and self.rank == 0:
-            value = self._scalar(value)
+            made = self._scalar(value)
+            if not isinstance(value, np.generic) and self.info.dtype != "bf16":
+                return made, ()  # fits, and is taken as it is: a training step has two of them
+            value = made
         if isinstance(value, np.ndarray):
             return self._array(value)
         if hasattr(value, "__dlpack__"):

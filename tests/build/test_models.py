@@ -39,6 +39,7 @@ def parallel() -> Iterator[Lockstep]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "PARALLEL_OPERATIONS", 1)
         patch.setattr(contract, "PARALLEL_WORK", 1)
+        patch.setattr(contract, "PART_WORK", 1)
         yield Lockstep([MODELS[name] for name in PARALLEL], tasks=2, level=0)
 
 

@@ -53,6 +53,7 @@ EAGER: Mapping[str, Sequence[tuple[Any, str, Any]]] = {
     "tasks": (
         (tasks, "PARALLEL_OPERATIONS", 1), (tasks, "REPEATED_OPERATIONS", 1),
         (contract, "PARALLEL_WORK", 1), (contract, "REPEATED_WORK", 1),
+        (contract, "PART_WORK", 1),
     ),
     "strassen": ((strassen, "WORTH", 1e9), (strassen, "ROWS", 0)),
     "winograd": (

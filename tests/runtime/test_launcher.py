@@ -67,6 +67,19 @@ def test_zero_tasks_means_one_per_thread(launch: Any) -> None:
     assert sorted(seen) == [0, 1, 2]
 
 
+def test_the_caller_does_the_first_task(launch: Any) -> None:
+    """Job after job, so that it finds its rows in its cache."""
+    for _ in range(20):
+        by: list[int] = [0, 0]
+
+        def task(number: int, by: list[int] = by) -> int:
+            by[number] = threading.get_ident()
+            return 0
+
+        assert launch(task, 2) == 0
+        assert by[0] == threading.get_ident()
+
+
 def test_tasks_run_at_the_same_time(launch: Any) -> None:
     """Both must be inside to pass the barrier."""
     barrier = threading.Barrier(2, timeout=30)

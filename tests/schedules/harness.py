@@ -11,6 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from dslc.build.compiler import compile_module
+from dslc.lowering.dealt import dealt
 from dslc.schedules.cpu.contract import Machine
 from tests.lowering import guarded as edges
 from tests.lowering.native import loaded
@@ -44,7 +45,9 @@ def compile_body(
     bits = vector_bits or MACHINE.vector_bits
     assert bits <= MACHINE.vector_bits, "this CPU has no such instructions"
     target = tvm.target.Target({"kind": "llvm", "mcpu": MCPU[bits], "opt-level": 0})
-    kernel = loaded(compile_module(tvm.IRModule({"kernel": ib.get()}), target))["kernel"]
+    made = ib.get()
+    made = tvm.tirx.PrimFunc(made.params, dealt(made.body), made.ret_type, made.attrs)
+    kernel = loaded(compile_module(tvm.IRModule({"kernel": made}), target))["kernel"]
 
     def run(*args: Any) -> None:
         arrays = [x for x in args if isinstance(x, np.ndarray)]

@@ -24,6 +24,8 @@ from dslc.schedules.cpu.contract import (
     address,
     ceil_div,
     div,
+    each_item,
+    each_part,
     edge_vector,
     i64,
     is_int,
@@ -122,11 +124,11 @@ def for_heads(
             body(head, 0, 1)
         return
     own = div(total, tasks)
-    begin = T.bind(task * i64(own))
     if isinstance(total, int) and total % tasks == 0:
-        with loop(0, own) as number:
-            body(T.bind(begin + number), 0, 1)
+        with each_item(task, tasks, total) as head:
+            body(head, 0, 1)
         return
+    begin = T.bind(task * i64(own))
     own = T.bind(i64(own))
     whole = T.bind(own * i64(tasks))
     with loop(0, own + (total - whole)) as number:
@@ -146,7 +148,12 @@ def run_heads(
     total = product(heads)
     known = prod(size for size in heads if isinstance(size, int))
     if together is None or known % tasks == 0:
-        run_tasks(tasks, work, lambda task, n: own(task, n, *share(total, task, n)))
+
+        def heads_of(task: Expr, count: int) -> None:
+            with each_part(task, count, total, work) as (part, parts):
+                own(task, count, *share(total, part, parts))
+
+        run_tasks(tasks, work, heads_of)
         return
     each = div(total, tasks)
 

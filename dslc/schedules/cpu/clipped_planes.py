@@ -42,6 +42,7 @@ from dslc.schedules.cpu.contract import (
     address,
     ceil_div,
     choose_tasks,
+    each_item,
     i64,
     local,
     loop,
@@ -50,7 +51,6 @@ from dslc.schedules.cpu.contract import (
     product,
     require,
     run_tasks,
-    share,
     smaller,
     store_vector,
     unflatten,
@@ -128,7 +128,7 @@ def emit_clipped(plan: ClippedPlan, x: Operand, w: Operand, epilogue: Epilogue) 
 
     def body(task: Expr, tasks: int) -> None:
         sums, results = local(size, plan.dtype), local(size, plan.dtype)
-        with loop(*share(product(extents), task, tasks)) as item:
+        with each_item(task, tasks, product(extents), work(plan)) as item:
             image, group, number = (T.bind(i) for i in unflatten(item, extents))
             begin = T.bind(x.at(image, group * shape.group_channels, i64(0), i64(0)))
             run = _Run(plan, x, w, epilogue, image, group, begin, sums, results)

@@ -140,9 +140,9 @@ def panel_width(columns: Size, dtype: str, machine: Machine) -> int:
     return packed.panel_width(columns, lanes) if isinstance(columns, int) else 2 * lanes
 
 
-# Multiply-adds from which several threads are worth it: 10 µs of work. The launch costs 0.4 µs
+# Multiply-adds from which several threads are worth it: 5 µs of work. The launch costs 0.4 µs
 # while workers are awake; while they sleep, the launcher runs small kernels without them (0002).
-PARALLEL_WORK = 500_000
+PARALLEL_WORK = 250_000
 # The same in a loop of threads that are awake and wait for each other anyway (about 2 µs).
 REPEATED_WORK = 100_000
 
@@ -263,6 +263,43 @@ def run_tasks(
                 several()
             with T.Else():
                 body(i64(0), 1)
+
+
+# Mark of a loop over parts of what tasks do: of how many tasks (`lowering/dealt.py`).
+DEALT = "dealt"
+MOST_PARTS = 8  # of a task
+PART_WORK = 200_000  # multiply-adds of a part at least, of known work: 4 µs
+
+
+@contextmanager
+def each_part(
+    task: Expr, tasks: int, units: Size, work: Size | None = None
+) -> Iterator[tuple[Expr, int]]:
+    """A loop over the parts of `units` that a task has to do: number of the part, and how many all
+    tasks have, for `share`. Parts that a task has not begun may be done by others, which are on
+    faster cores or began earlier; a part's work must not depend on another part's. Of few units,
+    and of little work, each task has a single part."""
+    parts = MOST_PARTS
+    if isinstance(units, int):
+        parts = min(parts, units // tasks)
+    if isinstance(work, int):
+        parts = min(parts, work // (PART_WORK * tasks))
+    if tasks == 1 or parts < 2:
+        yield task, tasks
+        return
+    first = task * i64(parts)
+    with T.serial(first, first + i64(parts), annotations={DEALT: tasks}) as part:
+        yield part, tasks * parts
+
+
+@contextmanager
+def each_item(task: Expr, tasks: int, items: Size, work: Size | None = None) -> Iterator[Expr]:
+    """A loop over the items that a task has to do, in parts as in `each_part`."""
+    with (
+        each_part(task, tasks, items, work) as (part, parts),
+        loop(*share(items, part, parts)) as item,
+    ):
+        yield item
 
 
 def product(sizes: Iterable[Size]) -> Size:

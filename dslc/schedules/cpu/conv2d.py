@@ -37,6 +37,7 @@ from dslc.schedules.cpu.contract import (
     ceil_div,
     choose_tasks,
     div,
+    each_part,
     i64,
     loop,
     prefetch,
@@ -206,17 +207,22 @@ def emit_conv2d(
     def body(task: Expr, tasks: int) -> None:
         registers = allocate(tiles)
         items, panels = shape.batch * strips.count, shape.groups * plan.panels
-        parts = share(panels, task, tasks) if plan.by_panels else (0, panels)
-        with loop(*((0, items) if plan.by_panels else share(items, task, tasks))) as item:
-            image, strip = unflatten(item, (shape.batch, strips.count))
-            if not shape.is_padded:
-                view = view_in_place(strips, x, image, strip)
-            elif scratch is None:
-                raise InternalError("a padded convolution needs scratch")
-            else:
-                base = address(scratch.offset, (task if tasks > 1 else 0, strips.elements))
-                view = copy_strip(strips, x, scratch, T.bind(base), image, strip)
-            _strip(_Strip(plan, view, weights, epilogue, ahead, registers, image, strip, parts))
+        units = panels if plan.by_panels else items
+        with each_part(task, tasks, units, shape.work) as (part, parts):
+            own = share(units, part, parts)
+            with loop(*((0, items) if plan.by_panels else own)) as item:
+                image, strip = unflatten(item, (shape.batch, strips.count))
+                if not shape.is_padded:
+                    view = view_in_place(strips, x, image, strip)
+                elif scratch is None:
+                    raise InternalError("a padded convolution needs scratch")
+                else:
+                    base = address(scratch.offset, (task if tasks > 1 else 0, strips.elements))
+                    view = copy_strip(strips, x, scratch, T.bind(base), image, strip)
+                across = own if plan.by_panels else (0, panels)
+                _strip(
+                    _Strip(plan, view, weights, epilogue, ahead, registers, image, strip, across)
+                )
 
     run_tasks(plan.tasks, shape.work, body)
 

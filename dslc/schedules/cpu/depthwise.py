@@ -28,6 +28,7 @@ from dslc.schedules.cpu.contract import (
     Size,
     address,
     choose_tasks,
+    each_item,
     edge_vector,
     i64,
     loop,
@@ -161,8 +162,7 @@ def emit_depthwise(
 
     def body(task: Expr, tasks: int) -> None:
         registers = allocate(tiles)
-        start, stop = share(shape.batch * strips.count, task, tasks)
-        with loop(start, stop) as item:
+        with each_item(task, tasks, shape.batch * strips.count, shape.work) as item:
             image, strip = unflatten(item, (shape.batch, strips.count))
             view = None if plan.clips else _view(
                 plan, x, scratch, task if tasks > 1 else 0, image, strip

@@ -23,6 +23,7 @@ Non-goals: integers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -44,6 +45,7 @@ from dslc.schedules.cpu.contract import (
     address,
     ceil_div,
     div,
+    each_part,
     edge_vector,
     i64,
     is_int,
@@ -102,30 +104,51 @@ def emit_matmul(
         return
 
     def body(task: Expr, tasks: int) -> None:
-        shares = {axis: tasks if plan.split == axis else 1 for axis in ("batch", "rows", "columns")}
         registers = dot_tile.allocate(tiles) if plan.dots else allocate(tiles)
         run = _Run(
             plan, a, b, epilogue, scratch, task, tasks, registers, turn, ahead, plan.k
         )  # fmt: skip
-        start, stop = share(product(plan.batch), task, shares["batch"])
-        with loop(start, stop) as flat:
-            where = unflatten(flat, plan.batch)
-            if plan.source == "turned":
-                _turn(run, where)
-            each = plan.blocks // shares["rows"] if plan.high else 1
-            if plan.keeps:
-                for part in _parts(run):
-                    _pack_all(part, where, _group_ranges(columns, task, shares["columns"]))
+        matrices = product(plan.batch)
+        with _dealt(plan, "batch", matrices, task, tasks) as batch:
+            start, stop = share(matrices, *batch)
+            with loop(start, stop) as flat:
+                _product(run, unflatten(flat, plan.batch), rows, columns)
+
+    run_tasks(plan.tasks, plan.work, body, plan.least)
+
+
+@contextmanager
+def _dealt(
+    plan: MatmulPlan, axis: str, units: Size, task: Expr, tasks: int
+) -> Iterator[tuple[Expr, int]]:
+    """Part of an axis, and how many there are: one, if it is not what tasks share out."""
+    if plan.split != axis:
+        yield i64(0), 1
+    elif axis != "batch" and not is_int(product(plan.batch), 1):
+        yield task, tasks  # again for each matrix
+    else:
+        with each_part(task, tasks, units, plan.work) as part:
+            yield part
+
+
+def _product(run: _Run, where: Index, rows: list[Group], columns: list[Group]) -> None:
+    """A task's part of a product of two matrices."""
+    plan = run.plan
+    if plan.source == "turned":
+        _turn(run, where)
+    with _dealt(plan, "columns", plan.column_units, run.task, run.tasks) as across:
+        column_ranges = _group_ranges(columns, *across)
+        if plan.keeps:
+            for part in _parts(run):
+                _pack_all(part, where, column_ranges)
+        with _dealt(plan, "rows", plan.row_units, run.task, run.tasks) as (down, parts):
+            each = ceil_div(plan.blocks, parts) if plan.high else 1
             with loop(0, each) as block:
-                first = task if plan.split == "rows" else i64(0)
-                number = first if each == 1 else T.bind(first * each + block)
-                row_ranges = _group_ranges(rows, number, shares["rows"] * each)
-                column_ranges = _group_ranges(columns, task, shares["columns"])
+                number = down if each == 1 else T.bind(down * each + block)
+                row_ranges = _group_ranges(rows, number, parts * each)
                 order = _rows_outside if plan.rows_outside else _columns_outside
                 for part in _parts(run):
                     order(_left(part, where, row_ranges), where, row_ranges, column_ranges)
-
-    run_tasks(plan.tasks, plan.work, body, plan.least)
 
 
 def _column_groups(plan: MatmulPlan) -> list[Group]:

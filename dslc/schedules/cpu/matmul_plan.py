@@ -15,6 +15,7 @@ from dslc._frozen import dataclass
 from dslc.schedules.cpu.contract import (
     ITEMSIZE,
     LINE_BYTES,
+    MOST_PARTS,
     Machine,
     Operand,
     Panels,
@@ -56,6 +57,7 @@ LONG = 256  # columns from which rows of b are read side by side
 STRIP = 4096  # sums of such a strip of columns
 PANELS = 3  # from which on each is packed while the one before it is multiplied
 PACKING = 4  # rows of the product that take as long as packing b
+PART_ROWS = 64  # that take long enough to read a b again that is not in the L2 cache
 READING = 2  # rows that would be multiplied while b is read from behind the L2 cache
 
 
@@ -75,7 +77,7 @@ class MatmulPlan:
     before. `depth`: steps of K that all tiles of a block of rows go before the next ones, with
     their sums in scratch (0: all). `abreast`: panels that a tile's rows meet before the next rows
     do, for results beside each other. `far`: whether b comes from behind the L2 cache, and next
-    panels are asked for."""
+    panels are asked for. `repeated`: in each step of a loop, where tasks have the same columns."""
 
     m: Size
     n: Size
@@ -100,6 +102,7 @@ class MatmulPlan:
     abreast: int = 1
     far: bool = False
     along: str | None = field(default=None, repr=False)
+    repeated: bool = field(default=False, repr=False)
 
     @property
     def work(self) -> Size:
@@ -157,6 +160,27 @@ class MatmulPlan:
     def tiles(self) -> int:
         """Tiles below each other, of a known M."""
         return int(sum(group.count for group in split_rows(self.m, self.rows)))
+
+    @property
+    def column_units(self) -> Size:
+        """Pieces of the columns that are worth a part of a task: each turns a, or packs all of b,
+        anew."""
+        if self.repeated or self.turned or self.source == "turned":
+            return 1
+        return ceil_div(self.n, self.width * self.abreast)
+
+    @property
+    def row_units(self) -> Size:
+        """The same of the rows: each reads all of b anew, or packs it, unless that was done before;
+        those of a block do."""
+        if self.repeated:
+            return 1
+        if self.high:
+            blocks = max(1, ceil_div(self.blocks, self.tasks))
+            return int(ceil_div(blocks, ceil_div(blocks, MOST_PARTS)) * self.tasks)
+        if self.source == "pack" and not self.keeps:
+            return 1
+        return ceil_div(self.m, self.rows if self.rows_outside else PART_ROWS)
 
     @property
     def held(self) -> int:
@@ -262,6 +286,7 @@ def _planned(
         rows_outside=isinstance(b_bytes, int) and b_bytes * ITEMSIZE[a.dtype] <= machine.near_bytes,
         along=_along(b) if machine.registers == 32 else None,
         turned=_is_turned(a, m, n, machine),
+        repeated=machine.repeated,
     )  # fmt: skip
     return plan
 

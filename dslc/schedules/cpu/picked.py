@@ -28,6 +28,7 @@ from dslc.schedules.cpu.contract import (
     address,
     choose_tasks,
     div,
+    each_item,
     i64,
     local,
     loop,
@@ -36,7 +37,6 @@ from dslc.schedules.cpu.contract import (
     rem,
     require,
     run_tasks,
-    share,
     store_vector,
     unflatten,
     vector_at,
@@ -73,7 +73,7 @@ def emit_picked(plan: PickedPlan, x: Operand, w: Operand, epilogue: Epilogue) ->
 
     def body(task: Expr, tasks: int) -> None:
         results = local(plan.results, plan.dtype)
-        with loop(*share(product(extents), task, tasks)) as item:
+        with each_item(task, tasks, product(extents), work(plan)) as item:
             image, channel, number = (T.bind(i) for i in unflatten(item, extents))
             first, rows = rows_of(number, plan.strip, plan.shape.plane[0])
             begin = T.bind(x.at(image, channel, i64(first * shape.stride[0]), i64(0)))

@@ -43,6 +43,7 @@ from dslc.schedules.cpu.contract import (
     ceil_div,
     choose_tasks,
     div,
+    each_item,
     i64,
     local,
     loop,
@@ -52,7 +53,6 @@ from dslc.schedules.cpu.contract import (
     rem,
     require,
     run_tasks,
-    share,
     smaller,
     store_vector,
     unflatten,
@@ -202,7 +202,7 @@ def emit_planes(
             _streams(plan, x, w, epilogue, task, tasks)
             return
         accumulators, results = local(size * plan.sets, dtype), local(size, dtype)
-        with loop(*share(product(extents), task, tasks)) as item:
+        with each_item(task, tasks, product(extents), shape.work) as item:
             image, group, strip = (T.bind(i) for i in unflatten(item, extents))
             if not plan.copies:
                 view = planes_in_place(plan, x, image, group, strip)
@@ -241,7 +241,7 @@ def _streams(
     """A task's strips, of planes that are read from end to end."""
     extents = (plan.shape.batch, plan.shape.groups, plan.strips)
     registers = allocate([stream_tile(plan)])
-    with loop(*share(product(extents), task, tasks)) as item:
+    with each_item(task, tasks, product(extents), plan.shape.work) as item:
         image, group, strip = (T.bind(i) for i in unflatten(item, extents))
         view = planes_in_place(plan, x, image, group, strip)
         emit_strip(plan, view, w, registers, epilogue, image, group, strip)

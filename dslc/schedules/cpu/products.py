@@ -23,6 +23,7 @@ from tvm.tirx.script import builder as T
 
 from dslc._frozen import dataclass
 from dslc.schedules.cpu.contract import (
+    MOST_PARTS,
     Expr,
     Machine,
     Panels,
@@ -30,6 +31,7 @@ from dslc.schedules.cpu.contract import (
     address,
     ceil_div,
     div,
+    each_part,
     i64,
     larger,
     loop,
@@ -182,15 +184,20 @@ def loop_over_blocks(
 ) -> Iterator[tuple[Expr, Expr]]:
     """A loop over the blocks of a task's share of `total` rows: first row, and how many there
     are."""
-    start, stop = share(ceil_div(total, p.rows), task, tasks)
-    blocks = larger(1, ceil_div(stop - start, p.units))
-    each = ceil_div(stop - start, blocks)  # of about as many tiles: each block reads all weights
-    blocks, each = T.bind(i64(blocks)), T.bind(i64(each))
-    with loop(0, blocks) as block:
-        tile = T.bind(start + block * each)
-        first = T.bind(tile * p.rows)
-        last = smaller(smaller(tile + each, stop) * p.rows, total)
-        yield first, T.bind(i64(last - first))
+    tiles = ceil_div(total, p.rows)
+    units = larger(1, ceil_div(ceil_div(tiles, tasks), p.units))  # blocks of a task
+    if isinstance(units, int):  # of which each part has as many
+        units = ceil_div(units, ceil_div(units, MOST_PARTS)) * tasks
+    with each_part(task, tasks, units) as (part, parts):
+        start, stop = share(tiles, part, parts)
+        blocks = larger(1, ceil_div(stop - start, p.units))
+        each = ceil_div(stop - start, blocks)  # of about as many tiles: each reads all weights
+        blocks, each = T.bind(i64(blocks)), T.bind(i64(each))
+        with loop(0, blocks) as block:
+            tile = T.bind(start + block * each)
+            first = T.bind(tile * p.rows)
+            last = smaller(smaller(tile + each, stop) * p.rows, total)
+            yield first, T.bind(i64(last - first))
 
 
 def emit_products(

@@ -36,6 +36,7 @@ from dslc.schedules.cpu.contract import (
     ceil_div,
     choose_tasks,
     div,
+    each_part,
     i64,
     is_zero,
     larger,
@@ -118,17 +119,19 @@ def emit_turned(
                 plan, x, epilogue, scratch, weights, pixels, results, planes, blocks.height
             )  # fmt: skip
             extents = (blocks.count, shape.batch, plan.strips)
-            first, stop = share(product(extents), task, tasks)
-            with loop(first, stop) as item:
-                block, image, number = (T.bind(i) for i in unflatten(item, extents))
-                channel = T.bind(block * blocks.height + blocks.start)
-                begins = tirx.And(tirx.EQ(image, i64(0)), tirx.EQ(number, i64(0)))
-                with T.If(tirx.Or(begins, tirx.EQ(item, i64(first)))), T.Then():
-                    _turn(run, w.buffer, T.bind(w.at(channel, i64(0), i64(0), i64(0))), plan.taps,
-                          plan.taps, run.weights)  # fmt: skip
-                strip = _strip(plan, image, channel, number)
-                _compute(run, tiles, registers, strip, _turned_image(run, strip))
-                _finish(run, strip)
+            items = product(extents)
+            with each_part(task, tasks, items, work(plan)) as (part, parts):
+                first, stop = share(items, part, parts)
+                with loop(first, stop) as item:
+                    block, image, number = (T.bind(i) for i in unflatten(item, extents))
+                    channel = T.bind(block * blocks.height + blocks.start)
+                    begins = tirx.And(tirx.EQ(image, i64(0)), tirx.EQ(number, i64(0)))
+                    with T.If(tirx.Or(begins, tirx.EQ(item, i64(first)))), T.Then():
+                        at = T.bind(w.at(channel, i64(0), i64(0), i64(0)))
+                        _turn(run, w.buffer, at, plan.taps, plan.taps, run.weights)
+                    strip = _strip(plan, image, channel, number)
+                    _compute(run, tiles, registers, strip, _turned_image(run, strip))
+                    _finish(run, strip)
 
     run_tasks(plan.tasks, work(plan), body)
 
