@@ -28,7 +28,6 @@ VERBS = {
     "min": "take the minimum of", "any": "take any of", "all": "take all of",
 }  # fmt: skip
 
-
 def scalar(ctx: Context, expr: ast.Expr, plain: Callable[[], Thing]) -> Thing:
     """What an expression of a formula is; `plain()` evaluates it as anywhere else."""
     formula = formula_of(ctx)
@@ -244,6 +243,10 @@ def _is_run_time(ctx: Context, formula: Formula, node: ast.Node) -> bool:
     """Whether a part of a position is known only when the program runs."""
     if isinstance(node, ast.Subscript | ast.ElseRead):
         return True
+    if isinstance(node, ast.Compare):  # `where(t < n, t, 0)`
+        return any(
+            isinstance(part, ast.Name) and part.name in formula.visible for part in ast.walk(node)
+        )
     if not isinstance(node, ast.Name) or node.name in formula.visible:
         return False
     return isinstance(ctx.frame.env.get(node.name), Tensor)
