@@ -179,9 +179,16 @@ def inverse(perm: Sequence[int]) -> tuple[int, ...]:
 def _transpose_type(attrs: TransposeAttrs, x: TensorType) -> TensorType:
     if sorted(attrs.perm) != list(range(x.rank)):
         numbers = ", ".join(map(str, range(x.rank)))
+        help, order = None, list(range(x.rank))
+        two = len(set(attrs.perm)) == len(attrs.perm) == 2 < x.rank
+        if two and set(attrs.perm) <= set(order):  # those to swap
+            a, b = attrs.perm
+            order[a], order[b] = b, a
+            help = f"all axes in their new order: transpose{order}"
         raise bad_static(
             f"cannot transpose {x} by {attrs.perm}",
             notes=[f"each of the axes {numbers} must stand there once"],
+            help=help,
         )
     return x.with_dims(tuple(x.dims[p] for p in attrs.perm))
 

@@ -74,6 +74,7 @@ def arranged(
             name = argument.name.name
             if name not in names:
                 near = nearest_name(name, names)
+                help = help or habits.argument_help(name)
                 raise Mistake(errors.unknown_argument(what, name, argument.name.span, near, help))
         else:
             if position >= len(names):

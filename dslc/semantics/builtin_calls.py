@@ -15,8 +15,8 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, Poly, product
 from dslc.ir.op import Surface, TypeRuleError
 from dslc.ir.types import TensorType
-from dslc.semantics import errors, indexing, numbers, operators, repairs
-from dslc.semantics.arguments import arranged, in_brackets
+from dslc.semantics import errors, habits, indexing, numbers, operators, repairs
+from dslc.semantics.arguments import arranged, in_brackets, written
 from dslc.semantics.builtin_statics import bind_builtin
 from dslc.semantics.context import Context, Mistake, Undecidable
 from dslc.semantics.emission import Emission
@@ -56,7 +56,7 @@ def call(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) -> T
             case NumberFunction("?") if ctx.choices is not None:
                 raise Undecidable
     bound = callee.statics
-    help = in_brackets(callee, given, span)
+    help = habits.pair_help(surface.name, written(given)) or in_brackets(callee, given, span)
     if bound is None:
         bound = bind_builtin(ctx, surface, (), span, help)
     ordered = _arrange_builtin(what, surface, given, span, help)

@@ -253,17 +253,17 @@ class Context:
         return False
 
     def _of_this_call(self, diagnostic: Diagnostic) -> Diagnostic:
-        """The diagnostic with the static arguments that the function around was called with."""
+        """The diagnostic with the call of the function around, and its static arguments."""
         code, call = self.frame.code, self.frame.call
         sizes = diagnostic.code.startswith(_ABOUT_SIZES) and diagnostic.code not in _ABOUT_NAMES
-        if not sizes or code is None or call is None or not code.statics or self.choices:
+        if not sizes or code is None or call is None or self.choices:
             return diagnostic
         if any(label.span == call for label in diagnostic.labels):
             return diagnostic
         line, column = call.position
         near = diagnostic.span is not None and diagnostic.span.file is call.file
         place = f"{line}:{column}" if near else f"{call.file.path}:{line}:{column}"
-        note = f"in {show(code)}, called at {place}"
+        note = f"in {show(code) if code.statics else code.name}, called at {place}"
         return replace(diagnostic, notes=(*diagnostic.notes, note))
 
     def _outside_library(self, diagnostic: Diagnostic) -> Diagnostic:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dslc.ir.dims import Dim
-from dslc.semantics.values import Builtin, Code, Instance, Random, Tensor, Thing
+from dslc.semantics.values import Builtin, Code, Instance, Random, Tensor, Thing, TupleOf
 
 MODULES = frozenset(
     [
@@ -44,8 +44,6 @@ _NAMES = {
     "L1Loss": "mae",
     "l1_loss": "mae",
     "view": "reshape",
-    "squeeze": "reshape",
-    "unsqueeze": "reshape",
     "permute": "transpose",
     "swapaxes": "transpose",
     "cat": "concat",
@@ -86,6 +84,9 @@ _NAMES = {
     "index_select": "take",
 }
 _SENTENCES = {
+    "squeeze": "a number as an index takes a dim away: x[:, 0]",
+    "unsqueeze": "None as an index puts in a dim of 1: x[:, None]",
+    "expand_dims": "None as an index puts in a dim of 1: x[:, None]",
     "None": "there is no value for nothing: leave it out, or hand in a static bool",
     "Sequential": "a chain is a pipe: x |> first: dense[64] |> relu |> last: dense[10]",
     "ModuleList": "a loop makes them: for i in 0..n { x = x |> blocks: block[...] }",
@@ -123,8 +124,14 @@ _SENTENCES = {
     "parameters": "the optimizer gets all weights that no `freeze` names",
     "zeros_like": "write zeros[...]() with the sizes",
     "ones_like": "write ones[...]() with the sizes",
-    "randn": "in training: random_normal[...]()",
+    "randn": "a weight is `param w: f32[2, 4] ~ normal`; in training: random_normal[...]()",
     "rand": "in training: random_uniform[...]()",
+}
+_ARGUMENTS = {
+    "approximate": "gelu by tanh is a function of its own: gelu_tanh(x)",
+    "inplace": "values never change in place: leave it out",
+    "keepdim": "write keepdims=true in [ ]",
+    "return_indices": "positions are a call of their own, such as argmax[axis=1](x)",
 }
 _STATICS = {
     "dim": ("axis", "axes"),
@@ -219,6 +226,11 @@ def _snake_case(name: str) -> str:
     return re.sub(r"norm[123]d$", "norm", snake)
 
 
+def argument_help(name: str) -> str | None:
+    """What to do instead of giving an argument that no function here has."""
+    return _ARGUMENTS.get(name)
+
+
 def other_static(name: str, names: Sequence[str]) -> str | None:
     """What the static parameter `name` of other libraries is called in `names`."""
     return next((n for n in _STATICS.get(name, ()) if n in names), None)
@@ -254,16 +266,34 @@ def in_brackets(callee: str, names: Sequence[str], args: Sequence[Written], owne
 
     `names` are the static parameters; `owner` is a tensor in front of the others.
     """
-    statics, tensors = [], [owner] if owner else []
+    statics: list[str] = []
+    tensors = [owner] if owner else []
     for name, thing, text in args:
         if isinstance(thing, Tensor):
             tensors.append(f"{name}={text}" if name else text)
         elif name is None:
-            statics.append(text)
+            # sizes stand side by side: `reshape(x, (N, 2))`
+            sizes = isinstance(thing, TupleOf) and not statics and "dims" in names[:1]
+            statics.append(text[1:-1].rstrip(", ") if sizes and text[0] == "(" else text)
         else:
             statics.append(f"{other_static(name, names) or name}={text}")
     brackets = f"[{', '.join(statics)}]" if statics else ""
     return f"{callee}{brackets}({', '.join(tensors)})"
+
+
+def unpacking_help(text: str, names: int) -> str | None:
+    """What `values, positions = max[axis=1](x)` is in two calls."""
+    kind = re.match(r"(max|min)\b", text)
+    if kind is None or names != 2:
+        return None
+    return f"the positions are a call of their own: arg{text}"
+
+
+def pair_help(name: str, args: Sequence[Written]) -> str | None:
+    """`max(x, 0)`, which PyTorch and Python have for pairs of elements, too."""
+    if name not in ("max", "min") or len(args) != 2 or any(arg.name for arg in args):
+        return None
+    return f"of each two elements it is {name}imum({args[0].text}, {args[1].text})"
 
 
 # --- methods and attributes of tensors ----------------------------------------------------------

@@ -18,7 +18,16 @@ from dslc.ir.types import TensorType, is_float
 from dslc.semantics import errors
 from dslc.semantics.context import Context, DimOrigin, Frame, Mistake, Silent
 from dslc.semantics.repairs import element_help
-from dslc.semantics.values import Given, Tensor, Thing, TupleOf, describe, is_static, show_type
+from dslc.semantics.values import (
+    Given,
+    Instance,
+    Tensor,
+    Thing,
+    TupleOf,
+    describe,
+    is_static,
+    show_type,
+)
 from dslc.semantics.written import dim_of, dtype_of
 from dslc.source import Span
 from dslc.syntax import ast
@@ -64,7 +73,9 @@ class Matcher:
                 raise self._wrong(name, written, given, describe(thing), ("a tensor is needed",))
             return
         if not isinstance(thing, Tensor):
-            raise self._wrong(name, written, given, describe(thing), ())
+            text = given.span.text
+            uncalled = f"call it first: {text}(x)" if isinstance(thing, Instance) else None
+            raise self._wrong(name, written, given, describe(thing), (), uncalled)
         self._match_dtype(name, written, given, thing)
         self._match_dims(name, written, given, thing)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dslc.diagnostics import Diagnostic, Label, unreachable
 from dslc.ir.core import DimCheck
 from dslc.ir.dims import Dim, Poly
-from dslc.semantics import errors, instances, scans
+from dslc.semantics import errors, habits, instances, scans
 from dslc.semantics.context import Context, Mistake, Silent, Undecidable
 from dslc.semantics.expressions import decide, evaluate
 from dslc.semantics.formulas.statement import assign_formula
@@ -148,9 +148,11 @@ def _unpack(ctx: Context, stmt: ast.Assign) -> None:
         names = [target.name for target in stmt.targets]
         targets = stmt.targets[0].span.to(stmt.targets[-1].span)
         count = len(value.elements) if isinstance(value, TupleOf) else 1
-        raise Mistake(
-            errors.wrong_unpacking(names, describe(value), count, targets, stmt.value.span)
+        help = habits.unpacking_help(stmt.value.span.text, len(names))
+        found = errors.wrong_unpacking(
+            names, describe(value), count, targets, stmt.value.span, help
         )
+        raise Mistake(found)
     for target, element in zip(stmt.targets, value.elements):
         ctx.bind(target, element)
 

@@ -319,21 +319,21 @@ class Slot:
         dtype = _SHORT.get(made.dtype, str(made.dtype))
         given = f"{kind} {show_type(dtype, made.shape)}"
         torch = kind.startswith("a torch ")
-        convert = f"x.to(torch.{self.dtype.name})" if torch else ""
+        convert = f"{self.info.name}.to(torch.{self.dtype.name})" if torch else ""
         self._check(given, made.shape, dtype == self.info.dtype, dtype, convert)
-        advice = "; x.contiguous() makes a copy that is" * torch
+        advice = f"; {self.info.name}.contiguous() makes a copy that is" * torch
         raise self.error(given, f"it is not contiguous in memory{advice}")
 
     def _check(
         self, given: str, shape: tuple[int, ...], same: bool, dtype: str, convert: str = ""
     ) -> None:
-        if not same:
-            known = dtype in _SHORT.values() and self.info.dtype != "bf16"
-            convert = convert or f"x.astype(np.{self.dtype.name})" * known
-            advice = f"; {convert} converts it" if convert else ""
-            raise self.error(given, f"its dtype is {dtype}{advice}")
         if len(shape) != self.rank:
             raise self.error(given, f"it has {len(shape)} dims, not {self.rank}")
+        if not same:
+            known = dtype in _SHORT.values() and self.info.dtype != "bf16"
+            convert = convert or f"{self.info.name}.astype(np.{self.dtype.name})" * known
+            advice = f"; {convert} converts it" if convert else ""
+            raise self.error(given, f"its dtype is {dtype}{advice}")
         for axis, (size, dim) in enumerate(zip(shape, self.info.dims)):
             if isinstance(dim, int) and size != dim:
                 raise self.error(given, f"dim {axis} is {size}, not {dim}")

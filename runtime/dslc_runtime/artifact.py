@@ -106,6 +106,10 @@ def read_artifact(path: str | os.PathLike[str], *, verify: bool = True) -> Artif
     except ManifestError as error:
         raise ArtifactError(f"{path} can't be used: {error}") from None
     except (ArchiveError, SafetensorsError, ArtifactError, UnicodeDecodeError) as error:
+        if Path(path).suffix == ".dl":
+            raise ArtifactError(
+                f"{path} is source text; build it first: dslc build {path}"
+            ) from None
         raise ArtifactError(f"{path} is not a whole .dlc artifact: {error}") from None
     libraries = {name: content for name, content in contents.items() if name.startswith("lib/")}
     return Artifact(Path(path), manifest, libraries, weights, sources)

@@ -52,7 +52,9 @@ def _array(name: str, value: Any) -> Array:
         raise ArgumentError(f"the weight {name} is a masked array: {UNMASK}")
     if isinstance(value, np.ndarray):
         return value
-    if not hasattr(value, "__dlpack__") or isinstance(value, np.generic):
+    if isinstance(value, np.generic):  # what NumPy makes of arithmetic with arrays without dims
+        return np.asarray(value)
+    if not hasattr(value, "__dlpack__"):
         told = f"the weight {name} must be a NumPy array or a tensor"
         raise ArgumentError(f"{told}, but {given_kind(value)} was given")
     try:

@@ -36,7 +36,7 @@ def unaligned() -> Any:
         (X.astype(object), "its dtype is object"),
         (X.astype(ml_dtypes.bfloat16), "its dtype is bf16"),
         (X[0], "it has 1 dims, not 2"),
-        (X[None], "it has 3 dims, not 2"),
+        (X[None].astype(np.float64), "it has 3 dims, not 2"),
         (np.ones((3, 5), np.float32), "dim 1 is 5, not 4"),
         (np.ones((4, 3), np.float32).T, "not contiguous.*np.ascontiguousarray"),
         (np.ones((3, 8), np.float32)[:, ::2], "not contiguous"),

@@ -198,6 +198,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     assert "it is empty" in refused(tmp_path / "empty.dlc")
     assert "No such file" in refused(tmp_path / "none.dlc")
     assert "directory" in refused(tmp_path)
+    (tmp_path / "net.dl").write_text("model M(x: f32[N]) -> f32[N] { return x }")
+    assert "is source text; build it first: dslc build" in refused(tmp_path / "net.dl")
 
 
 def test_unverified_weights_still_have_their_sizes_checked(toy_path: Path) -> None:

@@ -29,6 +29,7 @@ from dslc_runtime import (
 from dslc_runtime._ffi import load_library
 from dslc_runtime.arrays import SMALL, aligned_copy, result_empty
 from dslc_runtime.dtypes import Array
+from dslc_runtime.weight_files import given_weights
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -172,6 +173,13 @@ def test_weights_from_arrays_are_copied(model: Model) -> None:
     model.load_weights({"weight": new})
     new[:] = 0
     np.testing.assert_array_equal(model(X), expected(X, np.full(4, 5, np.float32)))
+
+
+def test_weights_without_dims_may_be_scalars_of_numpy() -> None:
+    """What NumPy makes of arithmetic with arrays without dims."""
+    arrays, _ = given_weights({"scale": np.float32(2) * np.asarray(3, np.float32)})
+    assert arrays["scale"].shape == ()
+    assert arrays["scale"].dtype == np.float32
 
 
 def test_weights_that_do_not_fit_are_all_listed(model: Model, toy: Any) -> None:

@@ -161,17 +161,18 @@ def run_time_in_initialiser(span: Span, note: Label) -> Diagnostic:
 
 
 def wrong_unpacking(
-    names: Sequence[str], found: str, count: int, targets: Span, span: Span
+    names: Sequence[str], found: str, count: int, targets: Span, span: Span, help: str | None = None
 ) -> Diagnostic:
     whole = ", ".join([*names, *"_" * (count - len(names))])
-    help = f"`_` stands for what is not needed: {whole} = ..."
+    if len(names) < count <= 8:
+        help = f"`_` stands for what is not needed: {whole} = ..."
     return make(
         "E0216",
         f"{len(names)} names for {found}",
         targets,
         f"{len(names)} names",
         others=[also(span, found)],
-        help=help if len(names) < count <= 8 else None,
+        help=help,
     )
 
 
@@ -261,7 +262,10 @@ def two_packs(name: str, span: Span) -> Diagnostic:
 
 
 def bad_dim(found: str, span: Span) -> Diagnostic:
-    return make("E0222", f"a dim is a whole number that is not negative, not {found}", span)
+    help = "a size that is known at each call only has a name: f32[N, 3]" if found == "-1" else None
+    return make(
+        "E0222", f"a dim is a whole number that is not negative, not {found}", span, help=help
+    )
 
 
 def default_of_input(name: str, span: Span) -> Diagnostic:

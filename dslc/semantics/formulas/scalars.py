@@ -28,6 +28,7 @@ VERBS = {
     "min": "take the minimum of", "any": "take any of", "all": "take all of",
 }  # fmt: skip
 
+
 def scalar(ctx: Context, expr: ast.Expr, plain: Callable[[], Thing]) -> Thing:
     """What an expression of a formula is; `plain()` evaluates it as anywhere else."""
     formula = formula_of(ctx)
