@@ -146,6 +146,22 @@ def test_what_is_rounded_to_eight_bits_between_floats() -> None:
     compare(model, 3 * normal(50, 4))
 
 
+def test_weights_of_four_bits_come_in_by_blocks() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    text = """
+    <ir_version: 10, opset_import: ["" : 21]>
+    net (float[N, 4] x) => (float[N, 2] y)
+    {
+      w = DequantizeLinear<axis = 0, block_size = 2>(stored, scale, zero)
+      y = MatMul(x, w)
+    }
+    """
+    stored = np.arange(-4, 4).reshape(4, 2).astype(ml_dtypes.int4)
+    zero = np.ones((2, 2)).astype(ml_dtypes.int4)
+    scale = np.float32([[0.5, 1], [2, 0.25]])
+    compare(model_of(text, stored=stored, scale=scale, zero=zero), normal(3, 4))
+
+
 def test_what_only_a_call_can_tell_is_asserted() -> None:
     text = """
     net (float[N, T, 4] x) => (float[N, 4] y)

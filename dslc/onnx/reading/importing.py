@@ -94,6 +94,10 @@ def import_model(model: Any, file: str) -> Imported:
             fixed[found.name] = found.size
 
 
+# Quantised weights in dtypes that the language lacks, which become floats anyway.
+_WIDER = {"int4": "int8", "uint4": "uint8", "int2": "int8", "uint2": "uint8", "uint16": "int32"}
+
+
 class _Importer:
     def __init__(self, model: Any, file: str, fixed: Mapping[str, int], careful: bool) -> None:
         self.fixed = fixed
@@ -175,9 +179,16 @@ class _Importer:
             argument = self._argument(value)
             values[value.name] = argument
             arguments.append(argument)
+        readers: dict[str, set[str]] = {}
+        for node in self.graph.node:
+            for name in node.input:
+                readers.setdefault(name, set()).add(node.op_type)
         for tensor in constants.values():
             try:
                 array = model_file.array_of(tensor, self.file)
+                wide = _WIDER.get(str(array.dtype))
+                if wide and readers.get(tensor.name) == {"DequantizeLinear"}:
+                    array = array.astype(wide)
                 value = of_array(array, tensor.name)
                 value.shared = uses[tensor.name] > 1
                 value.initializer = is_float(value.dtype) and array.size > 1
