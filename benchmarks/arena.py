@@ -15,9 +15,9 @@ from pathlib import Path
 from dslc.build import driver, session
 from dslc.build.target import parse_targets
 from dslc.ir.dims import Dim, free_symbols, substitute
-from dslc.lowering.arena import largest_live_set
+from dslc.lowering.memory.arena import largest_live_set
 from dslc.lowering.program import layout_of
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 from dslc.source import SourceFile
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

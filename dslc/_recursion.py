@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # A call of the language takes some 25 calls of Python; semantics/context.MOST_CALLS of them fit.
-# In a kernel an op takes three: `lowering/group.py` cuts chains of arithmetic, but not those of
-# moves (a slice of a slice), nor what is computed at each score of attention.
+# In a kernel an op takes three: `lowering/grouping/group.py` cuts chains of arithmetic, but not
+# those of moves (a slice of a slice), nor what is computed at each score of attention.
 _LIMIT = 8000
 
 

@@ -36,6 +36,18 @@ LAYERS: dict[str, list[str]] = {
     "dslc.passes": [*L0, "dslc.ir", "dslc.ops"],
     "dslc.autodiff": [*L0, "dslc.ir", "dslc.ops"],
     "dslc.schedules": [*L0, "dslc.ir", "dslc.ops"],
+    "dslc.lowering.rewrites": [*L0, "dslc.ir", "dslc.ops", "dslc.schedules"],
+    "dslc.lowering.grouping": [*L0, "dslc.ir", "dslc.ops"],
+    "dslc.lowering.memory": [*L0, "dslc.ir", "dslc.ops", "dslc.lowering.grouping"],
+    "dslc.lowering.kernels": [
+        *L0,
+        "dslc.ir",
+        "dslc.ops",
+        "dslc.schedules",
+        "dslc.lowering.rewrites",
+        "dslc.lowering.grouping",
+        "dslc.lowering.memory",
+    ],
     "dslc.lowering": [*L0, "dslc.ir", "dslc.ops", "dslc.schedules"],
     "dslc.build": [
         *L0,
@@ -66,7 +78,7 @@ LAYERS: dict[str, list[str]] = {
     "dslc": ["dslc", "dslc_runtime"],
     "dslc_runtime": [],
 }
-TVM_LAYERS = ("dslc.lowering", "dslc.schedules", "dslc.build")
+TVM_LAYERS = ("dslc.lowering", "dslc.lowering.kernels", "dslc.schedules", "dslc.build")
 
 
 def modules() -> dict[str, Path]:

@@ -18,7 +18,9 @@ SOURCE = "model M(x: f32[N, 4]) -> f32[N, 3] {\n    return x |> fc: dense[3]\n}\
 @pytest.mark.parametrize("first", ["compile", "lower", "check"])
 def test_lower_is_the_function_whatever_is_used_first(first: str) -> None:
     """A package of the same name is imported along with the functions."""
-    code = f"import dslc, dslc.lowering.group; dslc.{first}; print(type(dslc.lower).__name__)"
+    code = (
+        f"import dslc, dslc.lowering.grouping.group; dslc.{first}; print(type(dslc.lower).__name__)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "function"
 

@@ -24,13 +24,13 @@ from dslc.build.worker import EntryReport, Job, Report
 from dslc.ir import text
 from dslc.ir.core import Entry, Program
 from dslc.ir.page import page
-from dslc.lowering.cuda import cuda_layout, lower_entry_cuda, with_targets
+from dslc.lowering.cuda.program import cuda_layout, lower_entry_cuda, with_targets
 from dslc.lowering.listing import Template, listed, pictured
 from dslc.lowering.program import Layout, Lowered, layout_of, lower_entry, template_of
 from dslc.lowering.recompute import TooLittleMemory, within
 from dslc.lowering.shared import Shared
 from dslc.passes.hoist import PREPARE
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 from dslc_runtime.dims import to_json
 
 # What LLVM reads the time by: on x86 the counter of cycles, on Arm the virtual timer, which

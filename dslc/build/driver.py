@@ -33,11 +33,11 @@ from dslc.diagnostics import InternalError
 from dslc.ir import text
 from dslc.ir.core import Entry, Program
 from dslc.ir.op import Op
-from dslc.lowering.cuda_pack import pack_for_cuda
-from dslc.lowering.halves import halves
-from dslc.lowering.pack import Vectors, pack_weights
-from dslc.lowering.planes import prefers_planes
-from dslc.lowering.strassen import multiplied_by
+from dslc.lowering.cuda.pack import pack_for_cuda
+from dslc.lowering.rewrites.halves import halves
+from dslc.lowering.rewrites.pack import Vectors, pack_weights
+from dslc.lowering.rewrites.planes import prefers_planes
+from dslc.lowering.rewrites.strassen import multiplied_by
 from dslc.ops.strassen import conv2d_strassen, matmul_strassen
 from dslc.ops.winograd import conv2d_winograd
 from dslc.passes import pipeline

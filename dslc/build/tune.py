@@ -32,12 +32,12 @@ from dslc.ir.core import Argument, Entry, Function, Program
 from dslc.ir.dims import Dim, free_symbols, substitute
 from dslc.ir.evaluate import numpy_dtype
 from dslc.ir.types import TensorType
-from dslc.lowering.cost import flops_of
-from dslc.lowering.group import Group
+from dslc.lowering.grouping.cost import flops_of
+from dslc.lowering.grouping.group import Group
 from dslc.lowering.measured import MEASURED, measured_key
 from dslc.lowering.program import kernel_name, layout_of, lower_entry, template_of
 from dslc.schedules.cpu.choices import choices
-from dslc.schedules.cpu.contract import Choice, Machine
+from dslc.schedules.cpu.tiles.contract import Choice, Machine
 from dslc_runtime import launcher
 from dslc_runtime._ffi import tvm_ffi
 from dslc_runtime.arrays import aligned_empty, tensor

@@ -11,7 +11,7 @@ Non-goals: assumptions about variables (they are any integers here), solving.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, reduce
 from itertools import pairwise
 from math import gcd
@@ -387,6 +387,16 @@ def product(dims: Iterable[Dim]) -> Dim:
     for dim in dims:
         total = total * dim
     return total
+
+
+def strides_of(dims: Sequence[Dim]) -> tuple[Dim, ...]:
+    """Strides of a tensor in row-major order, in elements."""
+    strides: list[Dim] = []
+    total: Dim = 1
+    for dim in reversed(dims):
+        strides.append(total)
+        total = total * dim
+    return tuple(reversed(strides))
 
 
 def free_symbols(dim: Dim) -> frozenset[str]:

@@ -23,12 +23,12 @@ from dslc._frozen import dataclass
 from dslc.ir.core import Entry, Eqn, Value
 from dslc.ir.dims import Dim, Poly
 from dslc.ir.picture import Box, Picture
-from dslc.lowering.arena import largest_live_set
-from dslc.lowering.cost import cost_of
-from dslc.lowering.group import Group, Grouping
-from dslc.lowering.memory import InArena, InArgument, InCarry, InOutput, OfScan, Place
+from dslc.lowering.grouping.cost import cost_of
+from dslc.lowering.grouping.group import Group, Grouping
+from dslc.lowering.grouping.work import flops_in, moved, read_by
+from dslc.lowering.memory.arena import largest_live_set
+from dslc.lowering.memory.plan import InArena, InArgument, InCarry, InOutput, OfScan, Place
 from dslc.lowering.program import Layout, calls_of, kernel_name, scan_attrs
-from dslc.lowering.work import flops_in, moved, read_by
 
 Template = Callable[[Group], object | None]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from dslc.lowering.group import Group
+from dslc.lowering.grouping.group import Group
 from dslc.lowering.shared import told
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 
 MEASURED = ("contract", "attention")  # kinds of groups whose templates have parameters
 

@@ -18,33 +18,33 @@ from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.core import Entry, Eqn, Function, Value
 from dslc.ir.dims import Dim
-from dslc.lowering.arena import largest_live_set
-from dslc.lowering.attention_tiles import (
+from dslc.lowering.grouping.group import Group, Grouping, group
+from dslc.lowering.grouping.moves import join_moves
+from dslc.lowering.grouping.rows import join_rows
+from dslc.lowering.grouping.work import flops_in, moved
+from dslc.lowering.host.entry import COUNTED, Counters, entry_dims, make_copy, make_entry
+from dslc.lowering.host.launches import shared_launches, work_of
+from dslc.lowering.host.steps import Call, CopyCall, Launch, Loop, Step
+from dslc.lowering.kernels.attention_tiles import (
     attention_scratch,
     attention_template,
     emit_attention_group,
 )
-from dslc.lowering.contract import contraction_template, emit_contraction, scratch_of
-from dslc.lowering.entry import COUNTED, Counters, entry_dims, make_copy, make_entry
-from dslc.lowering.group import Group, Grouping, group
-from dslc.lowering.kernel import Kernel, make_kernel, places_of, pointers_of
-from dslc.lowering.launches import shared_launches, work_of
-from dslc.lowering.loops import emit_loops
+from dslc.lowering.kernels.contract import contraction_template, emit_contraction, scratch_of
+from dslc.lowering.kernels.kernel import Kernel, make_kernel, places_of, pointers_of
+from dslc.lowering.kernels.loops import emit_loops
+from dslc.lowering.kernels.put import emit_put, in_place, put_into
+from dslc.lowering.kernels.ranking import emit_ranking
+from dslc.lowering.kernels.scalar import SUMS
+from dslc.lowering.kernels.tasks import Task
+from dslc.lowering.kernels.turns import emit_turn, is_turn
 from dslc.lowering.measured import for_group
-from dslc.lowering.memory import InArena, InCarry, Place, Plan, plan, plan_body
-from dslc.lowering.moves import join_moves
-from dslc.lowering.put import emit_put, in_place, put_into
-from dslc.lowering.ranking import emit_ranking
-from dslc.lowering.rows import join_rows
-from dslc.lowering.scalar import SUMS
+from dslc.lowering.memory.arena import largest_live_set
+from dslc.lowering.memory.plan import InArena, InCarry, Place, Plan, plan, plan_body
 from dslc.lowering.shared import Callee, Shared, told, with_any_streams
-from dslc.lowering.steps import Call, CopyCall, Launch, Loop, Step
-from dslc.lowering.tasks import Task
-from dslc.lowering.turns import emit_turn, is_turn
-from dslc.lowering.work import flops_in, moved
 from dslc.ops.scan_attrs import ScanAttrs
-from dslc.schedules.cpu import vmath
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles import vmath
+from dslc.schedules.cpu.tiles.contract import Machine
 
 
 @dataclass(frozen=True, slots=True, eq=False)

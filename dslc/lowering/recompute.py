@@ -20,9 +20,9 @@ from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import Entry, Eqn, Function, Value
 from dslc.ir.dims import Dim, free_symbols, substitute
-from dslc.lowering.arena import largest_live_set
-from dslc.lowering.cost import flops_of
-from dslc.lowering.group import Grouping
+from dslc.lowering.grouping.cost import flops_of
+from dslc.lowering.grouping.group import Grouping
+from dslc.lowering.memory.arena import largest_live_set
 from dslc.lowering.program import Layout
 
 ROUNDS = 24  # of letting values go and laying out again

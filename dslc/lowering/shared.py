@@ -23,8 +23,8 @@ from dslc._frozen import dataclass
 from dslc.ir import text
 from dslc.ir.core import Eqn, Value, body_of
 from dslc.ir.dims import sym
-from dslc.lowering.group import Group
-from dslc.lowering.kernel import Kernel
+from dslc.lowering.grouping.group import Group
+from dslc.lowering.kernels.kernel import Kernel
 from dslc.ops.random import RandomAttrs
 
 # Of a group's values, those that lie at one place.

@@ -199,7 +199,9 @@ def _second_gradient(b: Builder, eqn: Eqn, arriving: Cotangents) -> Cotangents:
 
 _N = sym("N")
 _WHY = "sums in another order"
-_NO_COMPUTE = NoFacet("a kernel of its own: lowering/attention.py, with the scores in blocks")
+_NO_COMPUTE = NoFacet(
+    "a kernel of its own: lowering/kernels/attention.py, with the scores in blocks"
+)
 
 
 def _case(

@@ -17,7 +17,7 @@ Of bf16, for CPUs that have dot-product instructions, both sides hold pairs of n
 in a last axis of 2 (see `pairs.py`): images [N, H, W, C / 2, 2], weights [.., C / 2, width, 2]. The
 result is f32 then.
 
-Non-goals: packing (ordinary equations do it, see `lowering/pack.py`), gradients.
+Non-goals: packing (ordinary equations do it, see `lowering/rewrites/pack.py`), gradients.
 """
 
 from __future__ import annotations

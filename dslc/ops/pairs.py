@@ -9,8 +9,8 @@ Two neighbours along the summed axis lie side by side, in a last axis of 2:
 so a matrix that is contiguous along K is in this form already, under other dims. Products and sums
 are f32, and so is the result.
 
-Non-goals: putting matrices into this form (ordinary equations do it, see `lowering/halves.py`),
-gradients.
+Non-goals: putting matrices into this form (ordinary equations do it, see
+`lowering/rewrites/halves.py`), gradients.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ all parts lie side by side,
 
 What a cell computes of its gates, element by element, can be done where they are summed up.
 
-Non-goals: packing (ordinary equations do it, see `lowering/gates.py`), gradients.
+Non-goals: packing (ordinary equations do it, see `lowering/rewrites/gates.py`), gradients.
 """
 
 from __future__ import annotations

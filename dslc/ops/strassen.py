@@ -13,7 +13,8 @@ Images are NHWC, pixels are numbered over all of them; one without a second is p
 Rows of a plain product are what pixels of one image are.
 `docs/design/0034` has the bounds of its error.
 
-Non-goals: when it pays (`lowering/strassen.py`), how it runs (`schedules/cpu/strassen.py`).
+Non-goals: when it pays (`lowering/rewrites/strassen.py`), how it runs
+(`schedules/cpu/matmul/strassen.py`).
 """
 
 from __future__ import annotations

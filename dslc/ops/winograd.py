@@ -18,7 +18,8 @@ with a stride of 2, too:
 
     [panels, m + r - 1, m + r - 1, C, width],    zeros beyond the last channel.
 
-Non-goals: when it pays (`lowering/winograd.py`), how it runs (`schedules/cpu/winograd.py`).
+Non-goals: when it pays (`lowering/rewrites/winograd.py`), how it runs
+(`schedules/cpu/conv/winograd.py`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 from build.corpus import BATCHES, WITH_NONE, Model
 from build.lockstep import Lockstep
 
-from dslc.lowering.group import group
+from dslc.lowering.grouping.group import group
 
 TRAIN = "\ntrain M {\n    loss mean(output * output)\n    optimizer sgd[lr=0.1]\n}\n"
 

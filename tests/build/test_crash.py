@@ -22,7 +22,7 @@ from dslc.build import units
 from dslc.build.codegen import llvm_target
 from dslc.build.target import cpu_target
 from dslc.diagnostics import InternalError
-from dslc.lowering.entry import make_copy
+from dslc.lowering.host.entry import make_copy
 
 def dies(module, target):
     if "bad" in str(module):

@@ -10,7 +10,7 @@ from dslc.ir.core import Argument, Entry
 from dslc.ir.types import TensorType
 from dslc.lowering.program import lower_entry
 from dslc.ops import BY_NAME as OPS
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 
 # Python lets a thousand functions call one another by default.
 VARIABLES, OPS_IN_A_CHAIN = 1000, 800

@@ -27,7 +27,7 @@ from dslc.ir.evaluate import evaluate, initial_variables, numpy_dtype, run_entry
 from dslc.ir.types import DType, TensorType
 from dslc.ops import BY_NAME
 from dslc.passes.precision import Precision, with_precision
-from dslc.schedules.cpu import contract
+from dslc.schedules.cpu.tiles import contract
 from dslc.source import SourceFile
 
 TARGETS = {"native": cpu_target(threads=1), "v3": cpu_target("x86-64-v3", threads=1)}

@@ -17,8 +17,8 @@ from build.lockstep import Lockstep, draw
 import dslc
 from dslc.build import session
 from dslc.ir.evaluate import initial_variables, run_entry
-from dslc.lowering import tasks
-from dslc.schedules.cpu import contract
+from dslc.lowering.kernels import tasks
+from dslc.schedules.cpu.tiles import contract
 from dslc.source import SourceFile
 
 MODELS = {model.name: model for model in CORPUS}

@@ -10,8 +10,9 @@ from build.corpus import Model
 from build.lockstep import Lockstep
 
 from dslc.ir.core import body_of
-from dslc.lowering import steps, tasks
-from dslc.schedules.cpu import contract
+from dslc.lowering.host import steps
+from dslc.lowering.kernels import tasks
+from dslc.schedules.cpu.tiles import contract
 from dslc_runtime import launcher
 from dslc_runtime._ffi import tvm_ffi
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dslc
-from dslc.lowering.entry import MOST_STEPS
+from dslc.lowering.host.entry import MOST_STEPS
 
 LAYERS = MOST_STEPS + 8
 SOURCE = f"""

@@ -17,7 +17,7 @@ from dslc.cli import main
 from dslc.lowering.measured import measured_key
 from dslc.lowering.program import layout_of, template_of
 from dslc.schedules.cpu.choices import choices, chosen
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 
 SOURCE = "model M(a: f32[40, 21], b: f32[21, 70]) -> f32[40, 70] { return a @ b |> relu }\n"
 # Too big for the registers; no order that can be packed for.

@@ -13,7 +13,7 @@ from dslc.ir.core import Argument, Entry, Value
 from dslc.ir.dims import Dim, substitute, sym
 from dslc.ir.evaluate import numpy_dtype
 from dslc.ir.types import DType, TensorType
-from dslc.lowering.cuda_pack import pack_for_cuda
+from dslc.lowering.cuda.pack import pack_for_cuda
 from dslc.ops.conv import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from dslc.ops.elementwise import add, relu
 from dslc.ops.linalg import matmul

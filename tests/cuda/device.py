@@ -40,8 +40,8 @@ def build(entries: Sequence[Entry], folder: Path, gpu: bool) -> None:
     from dslc.build import cuda
     from dslc.build.cuda_toolchain import Nvrtc, find_toolchain
     from dslc.build.link import link
-    from dslc.lowering.cuda import lower_entry_cuda, with_targets
-    from dslc.lowering.entry import parameters
+    from dslc.lowering.cuda.program import lower_entry_cuda, with_targets
+    from dslc.lowering.host.entry import parameters
 
     host = tvm.target.Target(HOST)
     device = tvm.target.Target({"kind": "cuda", "arch": ARCHITECTURES[0]})

@@ -26,12 +26,13 @@ from dslc.ir.core import Entry, Program
 from dslc.ir.dims import Dim, substitute
 from dslc.ir.evaluate import evaluate, initial_variables, run_entry
 from dslc.ir.types import DType
-from dslc.lowering import planes, strassen, stream, tasks, winograd
+from dslc.lowering.kernels import stream, tasks
 from dslc.lowering.program import layout_of
 from dslc.lowering.recompute import TooLittleMemory, within
+from dslc.lowering.rewrites import planes, strassen, winograd
 from dslc.passes import stages
-from dslc.schedules.cpu import contract
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles import contract
+from dslc.schedules.cpu.tiles.contract import Machine
 from dslc.source import SourceFile
 from tests.build.lockstep import TOLERANCE, calls, draw
 from tests.fuzz.networks import Options

@@ -18,11 +18,11 @@ from dslc.build.link import link
 from dslc.ir.core import Argument, Entry, Function
 from dslc.ir.dims import Dim, substitute
 from dslc.ir.evaluate import bind_dims, numpy_dtype
-from dslc.lowering.arena import ALIGNMENT
-from dslc.lowering.entry import parameters
+from dslc.lowering.host.entry import parameters
+from dslc.lowering.memory.arena import ALIGNMENT
 from dslc.lowering.program import Lowered, lower_entry
 from dslc.lowering.shared import Shared
-from dslc.schedules.cpu.contract import Choice, Machine
+from dslc.schedules.cpu.tiles.contract import Choice, Machine
 from dslc_runtime.arrays import tensor
 from tests.lowering.guarded import PAGE, Apart, forbid, guarded, guarded_empty
 

@@ -11,10 +11,10 @@ from dslc.ir.builder import Builder
 from dslc.ir.core import Program
 from dslc.ir.dims import Dim, substitute
 from dslc.ir.types import TensorType
-from dslc.lowering.cost import flops_of
+from dslc.lowering.grouping.cost import flops_of
 from dslc.lowering.program import lower_entry
 from dslc.ops import BY_NAME as OPS
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 from dslc.source import SourceFile
 
 LIBRARY = "from std.attention import multi_head_attention, grouped_query_attention, alibi\n"

@@ -16,7 +16,7 @@ from dslc.ir.types import TensorType
 from dslc.lowering.program import lower_entry
 from dslc.ops import BY_NAME
 from dslc.ops.attention_formula import AttentionAttrs
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 
 T, S = sym("T"), sym("S")
 SCORES = (2, 4, T, S)

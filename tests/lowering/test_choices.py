@@ -11,10 +11,10 @@ from dslc.build import driver
 from dslc.build.target import cpu_target
 from dslc.ir.core import Entry
 from dslc.ir.evaluate import evaluate
-from dslc.lowering import strassen
 from dslc.lowering.program import layout_of, template_of
+from dslc.lowering.rewrites import strassen
 from dslc.schedules.cpu.choices import TEMPLATES, choices, chosen
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 
 MACHINE = Machine(256, 1)
 # Convolutions alone might run over planes, which pools do not.

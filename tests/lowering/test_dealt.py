@@ -15,9 +15,9 @@ from tvm.target import Target
 from tvm.tirx.script import builder as T
 
 from dslc.build.compiler import compile_module
-from dslc.lowering.dealt import dealt
-from dslc.lowering.sizes import i64
-from dslc.schedules.cpu.contract import MOST_PARTS, each_part, loop, share
+from dslc.lowering.kernels.dealt import dealt
+from dslc.lowering.kernels.sizes import i64
+from dslc.schedules.cpu.tiles.contract import MOST_PARTS, each_part, loop, share
 from dslc_runtime import launcher
 from tests.lowering.native import loaded
 

@@ -8,7 +8,7 @@ import pytest
 from dslc.ir.core import Function
 from dslc.ir.evaluate import evaluate
 from dslc.ir.text import parse_functions
-from dslc.lowering.gates import divide
+from dslc.lowering.rewrites.gates import divide
 from dslc.ops import BY_NAME
 
 LANES = {"f32": 8, "f64": 4}

@@ -8,7 +8,7 @@ from lowering.native import entry_of
 from dslc.ir.builder import Builder
 from dslc.ir.core import Function, Value
 from dslc.ir.types import TensorType
-from dslc.lowering.group import MOST_FUSED, Group, Grouping, group
+from dslc.lowering.grouping.group import MOST_FUSED, Group, Grouping, group
 from dslc.ops import BY_NAME as OPS
 
 

@@ -16,12 +16,12 @@ from dslc.ir.builder import Builder
 from dslc.ir.core import Entry, Value
 from dslc.ir.dims import Dim, sym
 from dslc.ir.evaluate import evaluate
-from dslc.lowering.launches import is_above, meet
-from dslc.lowering.memory import InArena, InArgument
+from dslc.lowering.host.launches import is_above, meet
+from dslc.lowering.memory.plan import InArena, InArgument
 from dslc.lowering.program import Layout, layout_of, lower_entry
 from dslc.ops import BY_NAME as OPS
 from dslc.passes import pipeline
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 from dslc.source import SourceFile
 
 N = sym("N")

@@ -13,7 +13,7 @@ from dslc.ir.types import TensorType
 from dslc.lowering.listing import listed
 from dslc.lowering.program import lay_out, layout_of, template_of
 from dslc.ops import BY_NAME as OPS
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 
 N = sym("N")
 

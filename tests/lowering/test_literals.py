@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from dslc.lowering.scalar import ScalarKernels
+from dslc.lowering.kernels.scalar import ScalarKernels
 
 
 @pytest.mark.parametrize(

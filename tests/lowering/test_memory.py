@@ -12,9 +12,9 @@ from dslc.ir.core import Argument, Entry
 from dslc.ir.dims import Dim, substitute, sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
-from dslc.lowering.arena import ALIGNMENT, Block, largest_live_set, lay_out
-from dslc.lowering.group import group
-from dslc.lowering.memory import InArena, InArgument, plan
+from dslc.lowering.grouping.group import group
+from dslc.lowering.memory.arena import ALIGNMENT, Block, largest_live_set, lay_out
+from dslc.lowering.memory.plan import InArena, InArgument, plan
 from dslc.ops import BY_NAME as OPS
 
 N = sym("N")

@@ -13,8 +13,8 @@ from dslc.ir.core import Value
 from dslc.ir.dims import Dim, sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
-from dslc.lowering.group import Grouping, group
-from dslc.lowering.moves import join_moves
+from dslc.lowering.grouping.group import Grouping, group
+from dslc.lowering.grouping.moves import join_moves
 from dslc.ops import BY_NAME as OPS
 from dslc.ops.attention_formula import AttentionAttrs
 

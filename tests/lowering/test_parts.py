@@ -10,8 +10,8 @@ from tvm.target import Target
 from tvm.tirx.script import builder as T
 
 from dslc.build.compiler import compile_module
-from dslc.lowering.parts import apart
-from dslc.lowering.sizes import i64
+from dslc.lowering.kernels.parts import apart
+from dslc.lowering.kernels.sizes import i64
 
 
 def test_tasks_are_functions() -> None:

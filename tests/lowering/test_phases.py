@@ -13,9 +13,9 @@ from dslc.ir.builder import Builder
 from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
-from dslc.lowering.pack import Vectors, pack
-from dslc.lowering.phases import Phases, choose_phases, phased_image, phased_weights
-from dslc.lowering.winograd import Convolution, transformed
+from dslc.lowering.rewrites.pack import Vectors, pack
+from dslc.lowering.rewrites.phases import Phases, choose_phases, phased_image, phased_weights
+from dslc.lowering.rewrites.winograd import Convolution, transformed
 from dslc.ops.conv import conv2d
 from dslc.ops.windows import ConvAttrs
 from dslc.ops.winograd import WinogradAttrs, conv2d_winograd

@@ -13,8 +13,8 @@ from dslc.build.target import cpu_target
 from dslc.ir.dims import substitute
 from dslc.ir.evaluate import evaluate
 from dslc.lowering.program import layout_of, template_of
-from dslc.schedules.cpu.contract import Machine
-from dslc.schedules.cpu.matmul_plan import MatmulPlan
+from dslc.schedules.cpu.matmul.plan import MatmulPlan
+from dslc.schedules.cpu.tiles.contract import Machine
 
 NET = """
 model Net(x: f32[N, 64, 15, 14]) -> f32[N, 70, 4, 3] {

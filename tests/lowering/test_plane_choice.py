@@ -13,8 +13,8 @@ import dslc
 from dslc.build import driver, session
 from dslc.build.target import Target
 from dslc.ir.evaluate import evaluate
-from dslc.schedules.cpu.conv_shape import ConvShape
-from dslc.schedules.cpu.plane_choice import choose_template
+from dslc.schedules.cpu.conv.plane_choice import choose_template
+from dslc.schedules.cpu.conv.shape import ConvShape
 from dslc.source import SourceFile
 
 TARGET = Target("test", "cpu", "x86-64-v3", (), 256, 1)

@@ -11,11 +11,11 @@ from dslc.ir.builder import Builder
 from dslc.ir.core import Argument, Entry
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
-from dslc.lowering.group import group
-from dslc.lowering.memory import InArena, InArgument, plan
+from dslc.lowering.grouping.group import group
+from dslc.lowering.memory.plan import InArena, InArgument, plan
 from dslc.lowering.program import lower_entry
 from dslc.ops import BY_NAME as OPS
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 
 
 def test_each_is_the_reference() -> None:

@@ -18,7 +18,7 @@ from dslc.ir.verify import verify
 from dslc.lowering.program import layout_of
 from dslc.lowering.recompute import TooLittleMemory, scheduled, within
 from dslc.ops import BY_NAME as OPS
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 
 LAYERS = 6
 lay_out = partial(layout_of, machine=Machine(256))

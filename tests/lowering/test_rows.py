@@ -15,8 +15,8 @@ from dslc.ir.core import Value
 from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
-from dslc.lowering.group import Group, Grouping, group
-from dslc.lowering.rows import join_rows
+from dslc.lowering.grouping.group import Group, Grouping, group
+from dslc.lowering.grouping.rows import join_rows
 from dslc.ops import BY_NAME as OPS
 
 N, C = sym("N"), sym("C")

@@ -8,8 +8,8 @@ import pytest
 
 from dslc.autodiff.train_step import add_train_step
 from dslc.ir.dims import substitute
-from dslc.lowering.group import group
-from dslc.lowering.memory import plan
+from dslc.lowering.grouping.group import group
+from dslc.lowering.memory.plan import plan
 from dslc.lowering.program import plan_bodies
 from dslc.passes import pipeline
 from dslc.semantics.elaborate import elaborate

@@ -11,7 +11,7 @@ from dslc.ir.core import Value
 from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
-from dslc.lowering.cuda import lower_entry_cuda
+from dslc.lowering.cuda.program import lower_entry_cuda
 from dslc.ops import BY_NAME as OPS
 
 STREAMS = (3, 1 << 24, 3)

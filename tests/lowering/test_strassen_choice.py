@@ -15,7 +15,7 @@ from dslc.ir.builder import Builder
 from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
-from dslc.lowering.strassen import Product, pays, summed
+from dslc.lowering.rewrites.strassen import Product, pays, summed
 from dslc.ops.strassen import (
     LEFT,
     RESULT,

@@ -13,7 +13,7 @@ from dslc.ir.core import Function
 from dslc.ir.types import TensorType
 from dslc.lowering.program import lower_entry
 from dslc.ops import BY_NAME as OPS
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 
 PAST = "dslc_store_past"
 

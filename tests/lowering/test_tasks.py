@@ -7,10 +7,10 @@ from lowering.native import entry_of
 
 from dslc import api
 from dslc.ir.core import Entry
-from dslc.lowering.group import group
+from dslc.lowering.grouping.group import group
+from dslc.lowering.kernels.tasks import bytes_moved
 from dslc.lowering.program import lower_entry
-from dslc.lowering.tasks import bytes_moved
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.tiles.contract import Machine
 
 
 def model(formula: str, dims: str) -> Entry:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
 from dslc.ir.types import TensorType
-from dslc.lowering.group import Grouping, group
-from dslc.lowering.traffic import Reading
+from dslc.lowering.grouping.group import Grouping, group
+from dslc.lowering.grouping.traffic import Reading
 from dslc.ops import BY_NAME as OPS
 
 

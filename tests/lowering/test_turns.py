@@ -10,8 +10,8 @@ from dslc.ir.builder import Builder
 from dslc.ir.core import Function
 from dslc.ir.dims import Dim, sym
 from dslc.ir.types import DType, TensorType
-from dslc.lowering.group import group
-from dslc.lowering.turns import is_turn
+from dslc.lowering.grouping.group import group
+from dslc.lowering.kernels.turns import is_turn
 from dslc.ops import BY_NAME as OPS
 
 N = sym("N")

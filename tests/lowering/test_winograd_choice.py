@@ -15,7 +15,7 @@ from dslc.ir.builder import Builder
 from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
-from dslc.lowering.winograd import Convolution, choose_tile, transformed
+from dslc.lowering.rewrites.winograd import Convolution, choose_tile, transformed
 from dslc.ops.winograd import WAYS, conv2d_winograd
 from dslc.source import SourceFile
 

@@ -10,8 +10,8 @@ from harness import compile_body, guarded
 from tvm.tirx.script import builder as T
 
 from dslc.ir.dims import substitute, sym
-from dslc.schedules.cpu.attention_shape import AttentionShape
-from dslc.schedules.cpu.contract import Operand
+from dslc.schedules.cpu.attention.shape import AttentionShape
+from dslc.schedules.cpu.tiles.contract import Operand
 
 SCALE = 0.3
 

@@ -11,8 +11,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from dslc.build.compiler import compile_module
-from dslc.lowering.dealt import dealt
-from dslc.schedules.cpu.contract import Machine
+from dslc.lowering.kernels.dealt import dealt
+from dslc.schedules.cpu.tiles.contract import Machine
 from tests.lowering import guarded as edges
 from tests.lowering.native import loaded
 

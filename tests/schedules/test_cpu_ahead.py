@@ -10,10 +10,10 @@ from test_cpu_conv2d import dense, image, shape
 from test_cpu_strassen import pointwise
 from tvm.tirx.script import builder as T
 
-from dslc.schedules.cpu.contract import Operand, Panels
-from dslc.schedules.cpu.conv2d import emit_conv2d, plan_conv2d
-from dslc.schedules.cpu.strassen import emit_strassen, plan_strassen
-from dslc.schedules.cpu.winograd import emit_winograd, plan_winograd
+from dslc.schedules.cpu.conv.conv2d import emit_conv2d, plan_conv2d
+from dslc.schedules.cpu.conv.winograd import emit_winograd, plan_winograd
+from dslc.schedules.cpu.matmul.strassen import emit_strassen, plan_strassen
+from dslc.schedules.cpu.tiles.contract import Operand, Panels
 
 LANES = MACHINE.lanes("float32")
 WIDTH = 2 * LANES

@@ -9,9 +9,9 @@ import pytest
 from attention_case import SCALE, Case, check_forward, views
 from harness import MACHINE, compile_body
 
-from dslc.schedules.cpu.attention import emit_attention, plan_attention
-from dslc.schedules.cpu.attention_shape import AttentionShape
-from dslc.schedules.cpu.contract import Machine, Operand
+from dslc.schedules.cpu.attention.forward import emit_attention, plan_attention
+from dslc.schedules.cpu.attention.shape import AttentionShape
+from dslc.schedules.cpu.tiles.contract import Machine, Operand
 
 
 def check(case, machine=MACHINE):

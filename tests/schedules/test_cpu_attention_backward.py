@@ -12,9 +12,9 @@ from harness import MACHINE, compile_body, guarded
 from tvm.tirx.script import builder as T
 
 from dslc.ir.dims import substitute, sym
-from dslc.schedules.cpu.attention_backward import emit_backward, plan_backward
-from dslc.schedules.cpu.attention_shape import AttentionShape
-from dslc.schedules.cpu.contract import Machine, Operand
+from dslc.schedules.cpu.attention.backward import emit_backward, plan_backward
+from dslc.schedules.cpu.attention.shape import AttentionShape
+from dslc.schedules.cpu.tiles.contract import Machine, Operand
 
 
 def check(case, machine=MACHINE):

@@ -8,9 +8,9 @@ import pytest
 from attention_case import Case, check_forward
 from harness import MACHINE
 
-from dslc.schedules.cpu.attention_decode import emit_decode, plan_decode
-from dslc.schedules.cpu.attention_shape import AttentionShape
-from dslc.schedules.cpu.contract import Machine
+from dslc.schedules.cpu.attention.decode import emit_decode, plan_decode
+from dslc.schedules.cpu.attention.shape import AttentionShape
+from dslc.schedules.cpu.tiles.contract import Machine
 
 THREE = replace(MACHINE, tasks=3)
 TOKEN = Case(queries=1, keys=50, depth=16, width=16, low=0, past=49, unknown="batch keys past")

@@ -11,9 +11,9 @@ from attention_case import Case, check_forward
 from harness import MACHINE, compile_body
 
 from dslc.ir.dims import sym
-from dslc.schedules.cpu.attention_lanes import emit_lanes
-from dslc.schedules.cpu.attention_lanes_plan import lanes_plan, plan_lanes
-from dslc.schedules.cpu.contract import Machine, Operand
+from dslc.schedules.cpu.attention.lanes import emit_lanes
+from dslc.schedules.cpu.attention.lanes_plan import lanes_plan, plan_lanes
+from dslc.schedules.cpu.tiles.contract import Machine, Operand
 
 
 def emit(plan, q, k, v, out, scratch, modify, drop, row_done):

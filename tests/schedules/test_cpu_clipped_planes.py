@@ -9,10 +9,10 @@ import pytest
 from test_cpu_conv2d import arrays, close, forward, shape, terms
 from test_cpu_planes import run
 
-from dslc.schedules.cpu.clipped_planes import emit_clipped, plan_clipped
-from dslc.schedules.cpu.clipped_planes_plan import choose_clipped, takes_clipped
-from dslc.schedules.cpu.contract import Machine
-from dslc.schedules.cpu.plane_choice import choose_template
+from dslc.schedules.cpu.conv.clipped_planes import emit_clipped, plan_clipped
+from dslc.schedules.cpu.conv.clipped_planes_plan import choose_clipped, takes_clipped
+from dslc.schedules.cpu.conv.plane_choice import choose_template
+from dslc.schedules.cpu.tiles.contract import Machine
 
 NARROW = Machine(vector_bits=256)
 

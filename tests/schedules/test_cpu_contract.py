@@ -7,7 +7,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from dslc.schedules.cpu.contract import unflatten
+from dslc.schedules.cpu.tiles.contract import unflatten
 
 
 def test_an_index_of_unknown_extents_is_plain_divisions() -> None:

@@ -13,25 +13,25 @@ from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
 from dslc.ir.dims import substitute, sym
-from dslc.schedules.cpu.contract import Machine, Operand, Panels, panel_width
-from dslc.schedules.cpu.conv2d import emit_conv2d, plan_conv2d
-from dslc.schedules.cpu.conv2d_weight import (
+from dslc.schedules.cpu.conv.conv2d import emit_conv2d, plan_conv2d
+from dslc.schedules.cpu.conv.conv2d_weight import (
     emit_conv2d_backward_weight,
     plan_conv2d_backward_weight,
 )
-from dslc.schedules.cpu.conv_shape import ConvShape, backward_input_shape
-from dslc.schedules.cpu.depthwise import (
+from dslc.schedules.cpu.conv.depthwise import (
     emit_depthwise,
     emit_depthwise_backward_weight,
     plan_depthwise,
     plan_depthwise_backward_weight,
 )
-from dslc.schedules.cpu.spread import emit_spread, plan_spread
-from dslc.schedules.cpu.winograd_weight import (
+from dslc.schedules.cpu.conv.shape import ConvShape, backward_input_shape
+from dslc.schedules.cpu.conv.spread import emit_spread, plan_spread
+from dslc.schedules.cpu.conv.winograd_weight import (
     emit_winograd_weight,
     plan_winograd_weight,
     suits_winograd,
 )
+from dslc.schedules.cpu.tiles.contract import Machine, Operand, Panels, panel_width
 
 
 def shape(batch=2, height=12, width=11, channels=6, out_channels=10, kernel=(3, 3), **rest):

@@ -11,11 +11,11 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
-from dslc.schedules.cpu import matmul_plan
-from dslc.schedules.cpu.contract import Machine, Operand, Panels, panel_width
-from dslc.schedules.cpu.dots import HALF
-from dslc.schedules.cpu.matmul import emit_matmul
-from dslc.schedules.cpu.matmul_plan import plan_matmul
+from dslc.schedules.cpu.matmul.matmul import emit_matmul
+from dslc.schedules.cpu.matmul.matmul import plan as matmul_plan
+from dslc.schedules.cpu.matmul.plan import plan_matmul
+from dslc.schedules.cpu.tiles.contract import Machine, Operand, Panels, panel_width
+from dslc.schedules.cpu.tiles.dots import HALF
 
 SIZES = [
     (1, 1, 1), (1, 17, 600), (3, 5, 7), (2, 33, 16), (7, 16, 17), (33, 17, 40), (13, 100, 1),

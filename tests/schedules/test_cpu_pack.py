@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from harness import MACHINE, compile_body
 
-from dslc.schedules.cpu.contract import Machine, Operand
-from dslc.schedules.cpu.pack import pack_panel
+from dslc.schedules.cpu.tiles.contract import Machine, Operand
+from dslc.schedules.cpu.tiles.pack import pack_panel
 
 # What exists of a panel of three vectors: of each a whole one, a part, nothing.
 PARTS = [(3, 0), (2, 1), (1, -1), (0, 1), (0, 0)]

@@ -7,10 +7,10 @@ from harness import MACHINE
 from test_cpu_conv2d import arrays, close, forward, shape
 from test_cpu_planes import run
 
-from dslc.schedules.cpu.contract import Machine
-from dslc.schedules.cpu.picked import emit_picked, plan_picked
-from dslc.schedules.cpu.picked_plan import takes_picked
-from dslc.schedules.cpu.plane_choice import choose_template
+from dslc.schedules.cpu.conv.picked import emit_picked, plan_picked
+from dslc.schedules.cpu.conv.picked_plan import takes_picked
+from dslc.schedules.cpu.conv.plane_choice import choose_template
+from dslc.schedules.cpu.tiles.contract import Machine
 
 
 def strided(height, width, channels=3, stride=(2, 2), **rest):

@@ -10,10 +10,10 @@ from harness import MACHINE, compile_body, guarded
 from test_cpu_conv2d import arrays, close, dense, forward, shape, terms
 from tvm.tirx.script import builder as T
 
-from dslc.schedules.cpu import plane_tile
-from dslc.schedules.cpu.contract import Machine, Operand
-from dslc.schedules.cpu.plane_tile import takes_planes
-from dslc.schedules.cpu.planes import emit_planes, plan_planes
+from dslc.schedules.cpu.conv import plane_tile
+from dslc.schedules.cpu.conv.plane_tile import takes_planes
+from dslc.schedules.cpu.conv.planes import emit_planes, plan_planes
+from dslc.schedules.cpu.tiles.contract import Machine, Operand
 
 NONE = ((0, 0), (0, 0))
 SHAPES = {

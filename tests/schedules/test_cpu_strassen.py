@@ -12,8 +12,8 @@ from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
 from dslc.ops.strassen import RIGHT
-from dslc.schedules.cpu.contract import Machine, Operand, Panels
-from dslc.schedules.cpu.strassen import emit_strassen, plan_strassen
+from dslc.schedules.cpu.matmul.strassen import emit_strassen, plan_strassen
+from dslc.schedules.cpu.tiles.contract import Machine, Operand, Panels
 
 BOUND = 3  # times 2**-24, of the norms of what a result's pair of pixels and of panels is made from
 

@@ -9,10 +9,10 @@ from harness import MACHINE
 from test_cpu_conv2d import arrays, close, forward, shape, terms
 from test_cpu_planes import run
 
-from dslc.schedules.cpu.contract import Machine
-from dslc.schedules.cpu.plane_choice import choose_template
-from dslc.schedules.cpu.turned import emit_turned, plan_turned
-from dslc.schedules.cpu.turned_plan import takes_turned
+from dslc.schedules.cpu.conv.plane_choice import choose_template
+from dslc.schedules.cpu.conv.turned import emit_turned, plan_turned
+from dslc.schedules.cpu.conv.turned_plan import takes_turned
+from dslc.schedules.cpu.tiles.contract import Machine
 
 
 def deep(channels, height=11, width=5, **rest):

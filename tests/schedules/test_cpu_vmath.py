@@ -11,9 +11,9 @@ from harness import compile_body
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
-from dslc.schedules.cpu.contract import i64
-from dslc.schedules.cpu.vmath import fused_math
-from dslc.schedules.cpu.vmath import math as vector_math
+from dslc.schedules.cpu.tiles.contract import i64
+from dslc.schedules.cpu.tiles.vmath import fused_math
+from dslc.schedules.cpu.tiles.vmath import math as vector_math
 
 SPECIAL = np.array(
     [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1e-39, -1e-39, 1e-30, -1e-30, 1.0, -1.0,

@@ -14,8 +14,8 @@ from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
 from dslc.ops.winograd import WAYS, tiles
-from dslc.schedules.cpu.contract import Machine, Operand, Panels, panel_width
-from dslc.schedules.cpu.winograd import emit_winograd, plan_winograd
+from dslc.schedules.cpu.conv.winograd import emit_winograd, plan_winograd
+from dslc.schedules.cpu.tiles.contract import Machine, Operand, Panels, panel_width
 
 # Times 2**-24, of the norms of what a result is summed from: pixels by weights.
 BOUND = {(3, 1, 2): 2, (3, 1, 4): 20, (3, 2, 2): 2, (3, 2, 4): 8, (4, 1, 3): 20}

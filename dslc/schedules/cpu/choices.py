@@ -15,15 +15,15 @@ from math import prod
 from typing import Any, TypeVar
 
 from dslc._frozen import dataclass
-from dslc.schedules.cpu.attention import AttentionPlan, attention_tiles
-from dslc.schedules.cpu.attention_lanes_plan import LanesPlan, lanes_plan
-from dslc.schedules.cpu.contract import Choice, Machine, Size
-from dslc.schedules.cpu.conv2d import ConvPlan
-from dslc.schedules.cpu.depthwise import DepthwisePlan
-from dslc.schedules.cpu.matmul_plan import MatmulPlan
-from dslc.schedules.cpu.products import Products
-from dslc.schedules.cpu.strassen import StrassenPlan
-from dslc.schedules.cpu.winograd import WinogradPlan
+from dslc.schedules.cpu.attention.forward import AttentionPlan, attention_tiles
+from dslc.schedules.cpu.attention.lanes_plan import LanesPlan, lanes_plan
+from dslc.schedules.cpu.conv.conv2d import ConvPlan
+from dslc.schedules.cpu.conv.depthwise import DepthwisePlan
+from dslc.schedules.cpu.conv.winograd import WinogradPlan
+from dslc.schedules.cpu.matmul.plan import MatmulPlan
+from dslc.schedules.cpu.matmul.strassen import StrassenPlan
+from dslc.schedules.cpu.tiles.contract import Choice, Machine, Size
+from dslc.schedules.cpu.tiles.products import Products
 
 _ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14)
 _VECTORS = (1, 2, 3, 4, 6, 8)

@@ -3,7 +3,8 @@
 Input: a formula whose indices have ranges and whose reads are proven. Output: equations in the
 function around, and the tensor of the left side. A read whose positions each walk one index is a
 view (slices and transposes); any other is a `read`. Arithmetic is element by element over the
-indices of both sides. Nothing is stored between: `lowering/group.py` fuses it into one loop nest.
+indices of both sides. Nothing is stored between: `lowering/grouping/group.py` fuses it into one
+loop nest.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Divides a function into groups, each of which becomes one kernel."""

@@ -1,0 +1,1 @@
+"""A group as TIR: scalar loops, or a template of `schedules/cpu` with what is fused into it."""

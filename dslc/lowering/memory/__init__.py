@@ -1,0 +1,1 @@
+"""Where values lie: in arguments, results or the arena."""

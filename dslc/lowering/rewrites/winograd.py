@@ -1,0 +1,127 @@
+"""Decides which convolutions a CPU does by Winograd's way, and transforms their weights.
+
+Input: the sizes of a convolution; packed weights. Output: the size of its tile, 2 to 4, or 0 for
+the plain sum; the panels of transformed weights, by ordinary equations.
+
+The decision counts cycles: multiply-adds, the transforms of images and results, weights that come
+from memory (16/9 or 4 times as many), and where weights change with each call, their transform.
+
+Non-goals: packing (`pack.py`), how it runs (`schedules/cpu/conv/winograd.py`).
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from dslc._frozen import dataclass
+from dslc.ir.builder import Builder
+from dslc.ir.core import Value
+from dslc.ir.dims import Dim
+from dslc.ops.constants import fill
+from dslc.ops.elementwise import add, mul, neg
+from dslc.ops.shape import concat, reshape
+from dslc.ops.slicing import slice_axis
+from dslc.ops.winograd import WAYS, Matrix, tiles
+
+FEWEST_CHANNELS = 16  # below, transforms cost more than products
+# Cycles of a vector's multiply-add, of clearing and storing a sum, and what a vector of one tile's
+# frequencies costs each way (measured with vectors of 512 bits that take two cycles of each of two
+# units). By kernel, stride and size of the tile.
+PRODUCT = 1
+SAVED = 4
+INTO = {(3, 1, 2): 100, (3, 1, 4): 300, (3, 2, 2): 120, (3, 2, 4): 500, (4, 1, 3): 300}
+BACK = {(3, 1, 2): 80, (3, 1, 4): 240, (3, 2, 2): 100, (3, 2, 4): 400, (4, 1, 3): 200}
+FEWEST_TILES = 8  # the products of fewer take as long
+# Bytes a cycle that weights come with, when there are more of them than a cache holds; most of the
+# time products run meanwhile.
+FROM_MEMORY = 24
+CACHED = 1 << 20
+TRANSFORMED = 40  # cycles for the weights of a vector, from one input to one output channel
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """A convolution with a square kernel; sizes are those of the results."""
+
+    batch: Dim
+    height: Dim
+    width: Dim
+    channels: int
+    out_channels: int
+    stride: int = 1
+    kernel: int = 3
+
+
+def choose_tile(conv: Convolution, lanes: int, fixed: bool) -> int:
+    """The size of the tile; `fixed`: weights stay the same from call to call. A batch that is known
+    only at each call counts as one image."""
+    if min(conv.channels, conv.out_channels) < FEWEST_CHANNELS:
+        return 0
+    found = costs(conv, lanes, fixed)
+    return min(found, key=lambda m: found[m], default=0)
+
+
+def costs(conv: Convolution, lanes: int, fixed: bool) -> dict[int, float]:
+    """Cycles by the size of the tile, 0: of the plain sum; none of an image of unknown size."""
+    height, width = conv.height, conv.width
+    batch = conv.batch if isinstance(conv.batch, int) else 1
+    if not isinstance(height, int) or not isinstance(width, int) or min(batch, height, width) < 1:
+        return {}
+    inputs, outputs = (-(-c // lanes) for c in (conv.channels, conv.out_channels))
+    products, positions = PRODUCT * conv.channels * outputs, conv.kernel**2
+    found: dict[int, float] = {
+        0: batch * height * width * positions * products + _memory(conv, positions, lanes)
+    }
+    for m in tiles(conv.kernel, conv.stride):
+        kind = conv.kernel, conv.stride, m
+        way, count = WAYS[kind], batch * -(-height // m) * -(-width // m)
+        each = products + SAVED * outputs
+        moved = count * (inputs * INTO[kind] + outputs * BACK[kind])
+        weights = 0 if fixed else conv.channels * outputs * TRANSFORMED
+        found[m] = max(count, FEWEST_TILES) * way.frequencies**2 * each + moved + weights
+        found[m] += _memory(conv, len(way.g) ** 2, lanes)
+    return found
+
+
+def _memory(conv: Convolution, positions: int, lanes: int) -> float:
+    """Cycles that weights, in whole vectors, take to come from memory."""
+    size = 4 * positions * conv.channels * -(-conv.out_channels // lanes) * lanes
+    return max(0, size - CACHED) / FROM_MEMORY
+
+
+def transformed(b: Builder, packed: Value, tile: int, stride: int = 1) -> Value:
+    """Panels of transformed weights from panels of square ones: G w G', one axis at a time.
+
+    The axis in question is laid into the last one, so that what a frequency is made of lies side by
+    side.
+    """
+    panels, taps, _, channels, width = cast(tuple[int, ...], packed.type.dims)
+    g, run = WAYS[taps, stride, tile].g, channels * width
+    side = len(g)
+    value = cast(Value, reshape(b, packed, dims=(panels * taps, taps * run)))
+    value = _times_g(b, value, g, run)
+    value = cast(Value, reshape(b, value, dims=(panels, taps * side * run)))
+    value = _times_g(b, value, g, side * run)
+    return cast(Value, reshape(b, value, dims=(panels, side, side, channels, width)))
+
+
+def _times_g(b: Builder, value: Value, g: Matrix, run: int) -> Value:
+    """Each row, as many pieces of `run` numbers as g has columns, becomes one piece for each of its
+    rows."""
+    pieces = [slice_axis(b, value, 1, i * run, (i + 1) * run) for i in range(len(g[0]))]
+    made = []
+    for factors in g:
+        terms = [_scaled(b, x, factor) for x, factor in zip(pieces, factors) if factor]
+        total = terms[0]
+        for term in terms[1:]:
+            total = cast(Value, add(b, total, term))
+        made.append(total)
+    return cast(Value, concat(b, *made, axis=1))
+
+
+def _scaled(b: Builder, x: Value, factor: float) -> Value:
+    if factor == 1:
+        return x
+    if factor == -1:
+        return cast(Value, neg(b, x))
+    return cast(Value, mul(b, x, fill(b, factor, x.type)))

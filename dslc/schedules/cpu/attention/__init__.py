@@ -1,0 +1,1 @@
+"""Templates of attention and its gradient on the CPU."""
