@@ -264,9 +264,8 @@ class PackedMatmulAttrs(Attrs):
 
 def _matmul_type(attrs: PackedMatmulAttrs, a: TensorType, w: TensorType) -> TensorType:
     paired = is_paired(a) and is_paired(w)
-    plain = (_is_plain(a, w) and a.dtype in ("f32", "f64")) or (
-        a.dtype == "f32" and w.dtype in KEPT
-    )
+    kept = a.dtype == "f32" and w.dtype in KEPT
+    plain = kept or (_is_plain(a, w) and a.dtype in ("f32", "f64"))
     fits = (a.rank, w.rank) == (2 + paired, 3 + paired) and (paired or plain)
     if not fits or a.dims[1] != w.dims[1]:
         raise TypeRuleError(f"cannot multiply {a} and packed weights {w}")

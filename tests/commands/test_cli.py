@@ -82,7 +82,7 @@ def test_check_as_json(tmp_path, dslc) -> None:
         (("build", "tiny.dl", "--model", "Tyni"), 1, "Tiny"),
         (("build", "tiny.dl", "-o", "no/such/folder.dlc"), 1, "there is no folder no/such"),
         (("build", "tiny.dl", "--weights", "none.safetensors"), 1, "cannot read none.safetensors"),
-        (("run", "tiny.dl"), 1, "not a whole .dlc artifact"),
+        (("run", "tiny.dl"), 1, "tiny.dl is source text; build it first: dslc build tiny.dl"),
         (("train", "tiny.dl", "--data", "none.npz", "-o", "out"), 1, "no file none.npz"),
         (("explain", "E9999"), 2, "there is no code 'E9999'"),
         (

@@ -15,8 +15,8 @@ from unittest.mock import patch
 import numpy as np
 
 from dslc.ir.dims import Dim
+from dslc.lowering.memory import plan as memory
 from dslc.lowering.memory.arena import Block, align
-from dslc.lowering.memory.plan import plan as memory
 
 PAGE = mmap.PAGESIZE
 _NO_ACCESS = 0

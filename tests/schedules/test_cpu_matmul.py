@@ -11,8 +11,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
+from dslc.schedules.cpu.matmul import plan as matmul_plan
 from dslc.schedules.cpu.matmul.matmul import emit_matmul
-from dslc.schedules.cpu.matmul.matmul import plan as matmul_plan
 from dslc.schedules.cpu.matmul.plan import plan_matmul
 from dslc.schedules.cpu.tiles.contract import Machine, Operand, Panels, panel_width
 from dslc.schedules.cpu.tiles.dots import HALF

@@ -62,7 +62,7 @@ def emit_rows(task: Task) -> None:
     longest = [product(v.type.dims[len(group.rows) :]) for p in group.parts for v in p.inputs]
     size = max((n for n in longest if isinstance(n, int)), default=GUESS * KEPT_LANES)
     with imported(past):
-        for_rows(task, rows.dims, (), task.weight * max(1, size), rows.emit, rows.around)
+        for_rows(task, rows.dims, (), task.weight * max(1, size), rows.emit, rows.around, in_turn)
 
 
 # --- steps ----------------------------------------------------------------------------------------

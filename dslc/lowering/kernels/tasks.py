@@ -95,10 +95,12 @@ def for_rows(
     weight: int,
     body: Callable[[Index], None],
     around: Around = nullcontext,
+    in_turn: bool = False,
 ) -> None:
     """Runs `body` for every index into a prefix of `outer + inner`: all of `outer` when serial,
     enough of its dims for all tasks when parallel. `weight`: operations per element. `around`
-    stands around what each task does."""
+    stands around what each task does. `in_turn`: an item goes on from the one before it, so that a
+    task does its own and no other's."""
     total = product([*outer, *inner]) * weight
     if task.tasks == 1 or (isinstance(total, int) and total < task.least):
         _serial(task, outer, body, around)
@@ -110,12 +112,12 @@ def for_rows(
         return
     prefix = _prefix(outer, 4 * task.tasks)
     if isinstance(total, int):
-        _parallel(task, outer[:prefix], total, body, around)
+        _parallel(task, outer[:prefix], 0 if in_turn else total, body, around)
         return
     big = tirx.GE(task.k.dim(total), i64(task.least))
     with T.If(big):
         with T.Then(), task.k.scope():
-            _parallel(task, outer[:prefix], total, body, around)
+            _parallel(task, outer[:prefix], 0 if in_turn else total, body, around)
         with T.Else(), task.k.scope():
             _serial(task, outer[: len(outer) - (outer is inner)], body, around)
 
@@ -140,7 +142,8 @@ def _prefix(dims: Sequence[Dim], wanted: int) -> int:
 def _parallel(
     task: Task, dims: Sequence[Dim], work: Dim, body: Callable[[Index], None], around: Around
 ) -> None:
-    """Balanced parts of the items of `dims`, in parallel. `work`: operations of all."""
+    """Balanced parts of the items of `dims`, in parallel. `work`: operations of all; 0, if each
+    task is one part."""
     k, total = task.k, product(dims)
     task.parallel = True
     units = total if isinstance(total, int) else k.dim(total)
