@@ -1,13 +1,13 @@
 """Emits attention and its gradient for a GPU by plain loops: a block of threads for each row.
 
 Input: a `Task` of kind `attention`. Output: the body of its kernel, thread bindings included. A row
-of a result is a weighted sum of rows (`attention.py` says of which). Each thread of a block makes
-one weight of a tile; they meet in shared memory, and then each thread adds up one column. Forwards,
-the sum is scaled down whenever a larger score comes up. Keys that no query of a row sees by its
-position are not read. In the gradient, the first blocks make cotangents of queries, the next ones
-those of keys, the last ones those of values.
+of a result is a weighted sum of rows (`ops/attention.py` says of which). Each thread of a block
+makes one weight of a tile; they meet in shared memory, and then each thread adds up one column.
+Forwards, the sum is scaled down whenever a larger score comes up. Keys that no query of a row sees
+by its position are not read. In the gradient, the first blocks make cotangents of queries, the next
+ones those of keys, the last ones those of values.
 
-Non-goals: tensor cores, tiles of several rows, the CPU (`attention.py`).
+Non-goals: tensor cores, tiles of several rows, the CPU (`kernels/attention.py`).
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ own thread bindings and whose public function launches them. The schedules are p
 - matrix products and convolutions by tiles in shared memory (`contract.py`);
 - one thread for one element of the outputs, with serial loops for what that element reduces;
 - one block for one element where the reduction is long: each thread takes every 256th step, then
-  they meet; one block for a row where groups are joined (`rows.py`), of which it keeps what the
-  parts hand on in shared memory;
+  they meet; one block for a row where groups are joined (`grouping/rows.py`), of which it keeps
+  what the parts hand on in shared memory;
 - attention has schedules of its own (`flash.py`, `attention.py`);
 - one thread for one element that is ranked: it counts those that come before it, which is more
   work than sorting, but all of it at once;

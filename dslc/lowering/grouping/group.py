@@ -15,7 +15,8 @@ values that it puts: it can be done in place. So is attention, with what its mas
 are computed from: what is as big as the scores there is not stored, whatever it costs to compute.
 
 Non-goals: what reads operands from memory (`operands.py`, `uses.py`), the order of groups
-(`drafts.py`), where values lie (`memory.py`), how a group runs (`loops.py`, the schedules).
+(`drafts.py`), where values lie (`memory/plan.py`), how a group runs (`kernels/loops.py`, the
+schedules).
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ class _Grouper:
 
     def is_turned_alone(self, pad: Eqn, eqn: Eqn) -> bool:
         """Whether padded rows, which lie in memory, are read by a transpose across them and by
-        nothing else, as where weights are packed: its kernel can put the zeros in (`turns.py`)."""
+        nothing else, as where weights are packed: its kernel can put the zeros in
+        (`kernels/turns.py`)."""
         if not is_padded_rows(pad, eqn):
             return False
         users, (out,) = self.uses.users.get(eqn.outputs[0], []), pad.outputs

@@ -8,7 +8,7 @@ each row, the parts run one after the other. What only parts read is kept on the
 it is small.
 
 Which op it is does not matter: that a value is read for the same row follows from the equations on
-the way. Non-goals: what a part is (`group.py`), how it runs (`loops.py`).
+the way. Non-goals: what a part is (`group.py`), how it runs (`kernels/loops.py`).
 """
 
 from __future__ import annotations

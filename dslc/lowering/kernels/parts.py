@@ -5,7 +5,7 @@
 
 Input: a kernel whose tasks run in a parallel loop. Output: the same as a function of the part. What
 stands beside that loop (the branch for too little work) is done by the first part. The host
-function calls all parts, and waits for them before the next kernel (`entry.py`).
+function calls all parts, and waits for them before the next kernel (`host/entry.py`).
 See docs/design/0027-loops-that-threads-go-through.md.
 
 Other kernels keep their loop; `apart` makes its body a function of its own.

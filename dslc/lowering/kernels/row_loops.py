@@ -10,8 +10,8 @@ the parts before is on the stack for two rows, in turn. Rows that go past the ca
 are stored at once, for memory is read and written faster in turns. The part that computes most asks
 for the row to come.
 
-Input: a `Task` whose group is of kind `rows` (`rows.py`). Output: statements in the TIR builder's
-current scope.
+Input: a `Task` whose group is of kind `rows` (`grouping/rows.py`). Output: statements in the TIR
+builder's current scope.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ row, or whole rows together where images are narrow. Weights come as `Panels`.
 The gradient with respect to the input is the convolution `backward_input_shape` gives, on weights
 turned round by the caller. Depthwise convolutions have their own template (`depthwise.py`).
 
-Of pairs of bf16 (`dots.py`) all that is said of channels is said of pairs of them.
+Of pairs of bf16 (`tiles/dots.py`) all that is said of channels is said of pairs of them.
 
 Non-goals: Winograd, packing of weights (ordinary IR ops do that once).
 """

@@ -3,8 +3,8 @@
 Each image is a matrix [channels, pixels] in memory, and its results are a few rows of weights by
 it. A tile reads a few vectors of every plane, each on another page, for few multiply-adds. Here
 some planes are added to sums that stay in the cache before the next ones are read
-(`row_stream.py`). With strides, strips are whole rows of results, and pixels are picked as they are
-read.
+(`tiles/row_stream.py`). With strides, strips are whole rows of results, and pixels are picked as
+they are read.
 
 Non-goals: which convolutions are worth it (`PlanesPlan.streams`).
 """

@@ -11,7 +11,7 @@ from typing import Any
 
 from dslc._frozen import dataclass
 
-Size = Any  # as in `contract.py`: the choice of a layout asks for shapes, too, and has no TVM
+Size = Any  # as in `tiles/contract.py`: the choice of a layout asks for shapes, too, and has no TVM
 Pair = tuple[int, int]
 
 

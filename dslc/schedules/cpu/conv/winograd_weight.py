@@ -4,7 +4,7 @@ Nine sums of products over 4x4 pixels of dy and the 6x6 of x that they saw cost 
 made of both tiles' values at six points along each axis they cost 36. Three steps:
 
     V = B x B^T, Y = G dy G^T          for every tile and channel (vectors along channels)
-    U[c, o] += sum over tiles of V[c] * Y[o]     36 matrix products (`register_tile.py`)
+    U[c, o] += sum over tiles of V[c] * Y[o]     36 matrix products (`tiles/register_tile.py`)
     dw = A U A^T                       once, at the end
 
 Tiles are taken in blocks that lie in the L2 cache together with the sums; every task has sums of

@@ -4,7 +4,7 @@ Three ways to fill the registers:
 - *rows*: lanes run along N, elements of `a` are broadcast. `b` is read in place when it is
   contiguous along N, from panels packed beforehand (`Panels`), or from a panel packed into scratch
   by the kernel itself. Any strides are right.
-- *streams*: a few rows times a large b in place (`row_stream.py`): rows of b from end to end.
+- *streams*: a few rows times a large b in place (`tiles/row_stream.py`): rows of b from end to end.
 - *dots*: lanes run along K, for `a` and `b` both contiguous along K (dense layers with weights as
   stored, [N, K]) and long: nothing is packed, sums over lanes come last. Of fewer columns than a
   vector has, also for a b that lies the other way; it is turned first.
@@ -12,7 +12,7 @@ Three ways to fill the registers:
 `plan.py` chooses by shape; `emit_matmul` emits. M may be a TIR expression at full speed, K,
 N and batch extents at some cost.
 
-Of pairs of bf16 (`dots.py`) K and the operands count in pairs.
+Of pairs of bf16 (`tiles/dots.py`) K and the operands count in pairs.
 
 K goes in parts only where registers are few (with AVX-512 there is no gain up to K = 50,000); sums
 of the parts before lie in scratch.

@@ -9,7 +9,8 @@ product are asked for while this one runs, since they come from memory once a ca
 Rows are shared out to tasks by whole register tiles, so that few rows are shared evenly, too; a
 task does its own in blocks.
 
-Non-goals: what the products are of (`winograd.py`, `strassen.py`), and how they are put together.
+Non-goals: what the products are of (`conv/winograd.py`, `matmul/strassen.py`), and how they are put
+together.
 """
 
 from __future__ import annotations
