@@ -14,7 +14,7 @@ Non-goals: matching across control flow, rewriting backwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from itertools import chain
 
@@ -22,6 +22,7 @@ from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Function, Value, body_of, with_body
+from dslc.ir.op import attrs_symbols
 from dslc.ir.text import print_eqn, print_function
 
 MAX_ROUNDS = 50
@@ -145,3 +146,17 @@ def drop_dead(function: Function) -> Function:
     if len(kept) == len(function.eqns):
         return function
     return Function(function.name, function.params, tuple(reversed(kept)), function.results)
+
+
+def made_of(params: Iterable[Value], function: Function) -> dict[Value, bool]:
+    """The params and what is made of them and constants alone, of static dims: whether of a param,
+    not just of constants."""
+    made = dict.fromkeys(params, True)
+    for eqn in function.eqns:
+        if all(value in made for value in eqn.inputs) and not _is_dynamic(eqn):
+            made.update(dict.fromkeys(eqn.outputs, any(made[value] for value in eqn.inputs)))
+    return made
+
+
+def _is_dynamic(eqn: Eqn) -> bool:
+    return bool(attrs_symbols(eqn.attrs)) or any(not v.type.is_static for v in eqn.outputs)

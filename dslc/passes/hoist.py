@@ -16,9 +16,9 @@ from dataclasses import field, replace
 
 from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
-from dslc.ir.core import PREPARED, Argument, Entry, Eqn, Function, Program, Value, Variable
-from dslc.ir.op import Op, attrs_symbols
-from dslc.ir.rewrite import drop_dead
+from dslc.ir.core import PREPARED, Argument, Entry, Function, Program, Value, Variable
+from dslc.ir.op import Op
+from dslc.ir.rewrite import drop_dead, made_of
 from dslc.ops import broadcast, constants, shape
 from dslc.passes.cse import cse
 
@@ -85,11 +85,7 @@ def _hoistable(entry: Entry, fixed: frozenset[str]) -> list[Value]:
         if _is_fixed_argument(argument, fixed)
     }
     producers = {v: eqn for eqn in entry.function.eqns for v in eqn.outputs}
-    depends: dict[Value, bool] = dict.fromkeys(params, True)  # on a weight, not just on constants
-    for eqn in entry.function.eqns:
-        if all(value in depends for value in eqn.inputs) and not _is_dynamic(eqn):
-            known = any(depends[value] for value in eqn.inputs)
-            depends.update(dict.fromkeys(eqn.outputs, known))
+    depends = made_of(params, entry.function)  # on a weight, or just on constants
     read = [
         value
         for eqn in entry.function.eqns
@@ -115,10 +111,6 @@ def _hoistable(entry: Entry, fixed: frozenset[str]) -> list[Value]:
     for value in (*read, *entry.function.results[: len(entry.outputs)]):
         visit(value)
     return list(found)
-
-
-def _is_dynamic(eqn: Eqn) -> bool:
-    return bool(attrs_symbols(eqn.attrs)) or any(not v.type.is_static for v in eqn.outputs)
 
 
 @dataclass(slots=True)

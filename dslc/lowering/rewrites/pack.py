@@ -30,7 +30,7 @@ from dslc.ir.builder import Builder
 from dslc.ir.core import Entry, Eqn, Function, Value, with_body
 from dslc.ir.dims import Dim
 from dslc.ir.op import Attrs, Op
-from dslc.ir.rewrite import Context, Rule, rewrite
+from dslc.ir.rewrite import Context, Rule, made_of, rewrite
 from dslc.ir.types import ITEMSIZE, DType
 from dslc.lowering.rewrites.gates import divide
 from dslc.lowering.rewrites.halves import pairs_along
@@ -95,7 +95,7 @@ def pack_weights(
         if argument.role in ("weight", "state") and argument.name in fixed
     }
     names = {param: a.name for param, a in zip(function.params, entry.arguments)}
-    unchanging = _made_of(weights, function)
+    unchanging = made_of(weights, function)  # what `hoist` will take out
 
     def rule(eqn: Eqn, b: Builder, context: Context) -> Value | None:
         if eqn.op is conv2d:
@@ -106,7 +106,7 @@ def pack_weights(
             weight = eqn.inputs[1]
             if names.get(_moved_from(weight, context), "") in quick:
                 return _product_of_sums(eqn, b, cpu)
-            if weight in unchanging:
+            if unchanging.get(weight):
                 return _product(eqn, b, cpu, _narrow(weight, context))
         return None
 
@@ -120,15 +120,6 @@ def _moved_from(value: Value, context: Context) -> Value:
     while (eqn := context.producer(value)) is not None and eqn.op in moves:
         (value,) = eqn.inputs
     return value
-
-
-def _made_of(weights: set[Value], function: Function) -> set[Value]:
-    """The weights, and what is made of them and constants alone: `hoist` takes that out."""
-    made = dict.fromkeys(weights, True)
-    for eqn in function.eqns:
-        if all(value in made for value in eqn.inputs):
-            made.update(dict.fromkeys(eqn.outputs, any(made[value] for value in eqn.inputs)))
-    return {value for value, by_weights in made.items() if by_weights}
 
 
 def _narrow(value: Value, context: Context) -> Value:

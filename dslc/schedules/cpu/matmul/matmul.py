@@ -25,18 +25,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.schedules.cpu.matmul.plan import MatmulPlan
-from dslc.schedules.cpu.tiles import dot_tile, row_stream
+from dslc.schedules.cpu.matmul.tile import (
+    Block,
+    Run,
+    emit_tile,
+    packed_panel,
+    panel_in_place,
+    panel_start,
+    turned_side,
+)
+from dslc.schedules.cpu.tiles import dot_tile
 from dslc.schedules.cpu.tiles.contract import (
-    ITEMSIZE,
-    LINE_BYTES,
     Epilogue,
     Expr,
     Index,
@@ -47,7 +52,6 @@ from dslc.schedules.cpu.tiles.contract import (
     ceil_div,
     div,
     each_part,
-    edge_vector,
     i64,
     is_int,
     larger,
@@ -61,21 +65,11 @@ from dslc.schedules.cpu.tiles.contract import (
     unflatten,
     vector_at,
 )
-from dslc.schedules.cpu.tiles.dots import widened
 from dslc.schedules.cpu.tiles.pack import pack_panel
 from dslc.schedules.cpu.tiles.pack_ahead import Ahead, AsksInPlace
 from dslc.schedules.cpu.tiles.register_tile import (
-    ColumnReader,
-    Registers,
     Tile,
-    add,
     allocate,
-    clear,
-    copy_out,
-    finish,
-    finish_parts,
-    reduce_segment,
-    save,
 )
 from dslc.schedules.cpu.tiles.split import Group, split
 
@@ -105,7 +99,7 @@ def emit_matmul(
 
     def body(task: Expr, tasks: int) -> None:
         registers = dot_tile.allocate(tiles) if plan.dots else allocate(tiles)
-        run = _Run(
+        run = Run(
             plan, a, b, epilogue, scratch, task, tasks, registers, turn, ahead, plan.k
         )  # fmt: skip
         matrices = product(plan.batch)
@@ -131,7 +125,7 @@ def _dealt(
             yield part
 
 
-def _product(run: _Run, where: Index, rows: list[Group], columns: list[Group]) -> None:
+def _product(run: Run, where: Index, rows: list[Group], columns: list[Group]) -> None:
     """A task's part of a product of two matrices."""
     plan = run.plan
     if plan.source == "turned":
@@ -160,33 +154,7 @@ def _column_groups(plan: MatmulPlan) -> list[Group]:
     return [g for g in (Group(0, whole, plan.vectors), last) if g.count and g.height]
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    plan: MatmulPlan
-    a: Operand
-    b: Operand | Panels
-    epilogue: Epilogue
-    scratch: Operand | None
-    task: Expr
-    tasks: int
-    registers: Registers
-    turn: Expr | None
-    ahead: Callable[[Expr, Expr], None] | None
-    steps: Size  # of K
-    first: Size = 0  # the step of K that these begin with
-    last: bool = True  # steps of K, so that results are handed on
-    top: Size = 0  # row of those whose sums lie in scratch
-
-    @property
-    def scratch_base(self) -> Size:
-        """Where this task's part of the scratch starts."""
-        if self.scratch is None:
-            return 0
-        part = self.plan.part(self.plan.k)
-        return address(self.scratch.offset, (self.task if self.tasks > 1 else 0, part))
-
-
-def _parts(run: _Run) -> Iterator[_Run]:
+def _parts(run: Run) -> Iterator[Run]:
     """The run for `depth` steps of K after the other, inside their loop, and for those left."""
     plan = run.plan
     if not plan.depth:
@@ -199,7 +167,7 @@ def _parts(run: _Run) -> Iterator[_Run]:
     yield _part(run, several * plan.depth, plan.k - several * plan.depth)
 
 
-def _part(run: _Run, first: Size, steps: Size) -> _Run:
+def _part(run: Run, first: Size, steps: Size) -> Run:
     """The run for these steps of K."""
     a, b = run.a, run.b
     below = b.width // b.pieces if isinstance(b, Panels) else b.strides[-2]
@@ -228,16 +196,16 @@ def _group_ranges(groups: list[Group], task: Expr, tasks: int) -> list[_Range]:
     return ranges
 
 
-def _rows_outside(run: _Run, where: Index, rows: list[_Range], columns: list[_Range]) -> None:
+def _rows_outside(run: Run, where: Index, rows: list[_Range], columns: list[_Range]) -> None:
     for group, start, stop in rows:
         with loop(start, stop) as t:
             row = T.bind(i64(t * group.height + group.start))
             for vectors, first, last in columns:
                 with loop(first, last) as c:
-                    _tile(run, where, row, group.height, _block(run, vectors, c))
+                    emit_tile(run, where, row, group.height, _block(run, vectors, c))
 
 
-def _columns_outside(run: _Run, where: Index, rows: list[_Range], columns: list[_Range]) -> None:
+def _columns_outside(run: Run, where: Index, rows: list[_Range], columns: list[_Range]) -> None:
     ahead = run.plan.ahead(run.steps)
     for vectors, first, last in columns:
         several = not is_int(vectors.count, 1)  # the last has fewer columns
@@ -258,32 +226,30 @@ def _columns_outside(run: _Run, where: Index, rows: list[_Range], columns: list[
                 with loop(start, stop) as t:
                     row = T.bind(i64(t * group.height + group.start))
                     beside = None if asks is None else asks(before + t - start)
-                    _tile(run, where, row, group.height, block, side, beside)
+                    emit_tile(run, where, row, group.height, block, side, beside)
                 before = before + stop - start
 
 
-def _asks(
-    run: _Run, where: Index, block: _Block
-) -> Callable[[Expr], Callable[[Expr], None]] | None:
+def _asks(run: Run, where: Index, block: Block) -> Callable[[Expr], Callable[[Expr], None]] | None:
     """What each tile does for the panel that comes behind the block's and those abreast of it, if
     anything."""
     plan, b = run.plan, run.b
     asks = plan.asks(run.steps)
     if isinstance(asks, AsksInPlace):
         after = T.bind(block.first + plan.abreast * plan.width)
-        source = _panel(run, where, replace(block, first=after))
+        source = panel_in_place(run, where, replace(block, first=after))
         return lambda tile: asks.during(tile, source)
     if asks is None:
         return None
     if not isinstance(b, Panels):
-        packed = _packed(run, block, _place(run, block, 0) + plan.abreast)
+        packed = packed_panel(run, block, _place(run, block, 0) + plan.abreast)
         return lambda tile: asks.during(tile, packed.buffer, packed.offset)
-    start = T.bind(_panel_start(run, b, where, block.step + plan.abreast * block.vectors))
+    start = T.bind(panel_start(run, b, where, block.step + plan.abreast * block.vectors))
     return lambda tile: asks.during(tile, b.buffer, start)
 
 
 def _packed_ahead(
-    run: _Run, where: Index, rows: list[_Range], columns: _Range, ahead: Ahead
+    run: Run, where: Index, rows: list[_Range], columns: _Range, ahead: Ahead
 ) -> None:
     """Blocks of whole panels, each packed, or asked for, while the one before it is multiplied."""
     vectors, first, last = columns
@@ -298,17 +264,17 @@ def _packed_ahead(
         next_ = _block(run, vectors, smaller(c + 1, i64(last) - 1))
         side = _place(run, block, T.bind(i64(rem(c - first, run.plan.sides))))
         other = _place(run, next_, 1 - side)  # of the last one: where it lies, as it is
-        source, target = _panel(run, where, next_), _packed(run, next_, other)
+        source, target = panel_in_place(run, where, next_), packed_panel(run, next_, other)
         before: Size = 0
         for group, start, stop in rows:
             with loop(start, stop) as t:
                 row = T.bind(i64(t * group.height + group.start))
                 beside = ahead.during(before + t - start, source, target)
-                _tile(run, where, row, group.height, block, side, beside)
+                emit_tile(run, where, row, group.height, block, side, beside)
             before = before + stop - start
 
 
-def _abreast(run: _Run, where: Index, rows: list[_Range], columns: _Range) -> None:
+def _abreast(run: Run, where: Index, rows: list[_Range], columns: _Range) -> None:
     """Blocks of whole panels, several of them for a tile's rows before the next ones."""
     plan, (vectors, first, last) = run.plan, columns
     with loop(0, ceil_div(last - first, plan.abreast)) as number:
@@ -325,11 +291,11 @@ def _abreast(run: _Run, where: Index, rows: list[_Range], columns: _Range) -> No
                     asks = _asks(run, where, block)
                     beside = None if asks is None else asks(before + t - start)
                     side = _place(run, block, c - begin)
-                    _tile(run, where, row, group.height, block, side, beside)
+                    emit_tile(run, where, row, group.height, block, side, beside)
             before = before + stop - start
 
 
-def _pack_all(run: _Run, where: Index, columns: list[_Range]) -> None:
+def _pack_all(run: Run, where: Index, columns: list[_Range]) -> None:
     """All panels to scratch, several at once."""
     for vectors, first, last in columns:
         if is_int(vectors.count, 1):  # the last has fewer columns
@@ -342,7 +308,7 @@ def _pack_all(run: _Run, where: Index, columns: list[_Range]) -> None:
             _pack_abreast(run, where, vectors, begin, T.bind(i64(smaller(begin + TOGETHER, last))))
 
 
-def _pack_abreast(run: _Run, where: Index, vectors: Group, begin: Expr, end: Expr) -> None:
+def _pack_abreast(run: Run, where: Index, vectors: Group, begin: Expr, end: Expr) -> None:
     """Blocks [begin, end) of whole panels to scratch; of a b that lies in rows, each row from end
     to end."""
     plan, b = run.plan, run.b
@@ -353,14 +319,14 @@ def _pack_abreast(run: _Run, where: Index, vectors: Group, begin: Expr, end: Exp
         return
     with loop(0, run.steps) as k, loop(begin, end) as c:
         block = _block(run, vectors, c)
-        source = _panel(run, where, block)
-        target = _packed(run, block, _place(run, block, c - begin))
+        source = panel_in_place(run, where, block)
+        target = packed_panel(run, block, _place(run, block, c - begin))
         for column in range(0, block.vectors * plan.lanes, plan.lanes):
             vector = vector_at(source.buffer, source.at(k, i64(column)), plan.lanes)
             store_vector(target.buffer, vector, target.at(k, i64(column)), plan.lanes)
 
 
-def _place(run: _Run, block: _Block, side: Size) -> Size:
+def _place(run: Run, block: Block, side: Size) -> Size:
     """Which of the panels in scratch the block's is; `side`, if they are not kept."""
     return T.bind(i64(div(block.step, run.plan.vectors))) if run.plan.keeps else side
 
@@ -373,56 +339,37 @@ def _to_and_fro(turn: Expr | None, item: Expr, first: Size, last: Size) -> Expr:
     return T.bind(tirx.Select(tirx.EQ(tirx.floormod(turn, i64(2)), i64(0)), item, other))
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Columns [first, first + columns) in `vectors` accumulators; `step`: the accumulators before
-    them, `columns` fill them but at the end of N."""
-
-    step: Expr
-    first: Expr
-    vectors: int
-    columns: Size
-
-
-def _block(run: _Run, group: Group, number: Expr) -> _Block:
+def _block(run: Run, group: Group, number: Expr) -> Block:
     plan = run.plan
     step = i64(number * group.height + group.start)
     first, width = T.bind(i64(step * plan.unit)), group.height * plan.unit
     if isinstance(plan.n, int):
         whole = plan.n % plan.width == 0 or (is_int(group.start, 0) and plan.n >= plan.width)
-        return _Block(step, first, group.height, width if whole else plan.n % plan.width)
-    return _Block(step, first, group.height, T.bind(i64(smaller(plan.n - first, width))))
+        return Block(step, first, group.height, width if whole else plan.n % plan.width)
+    return Block(step, first, group.height, T.bind(i64(smaller(plan.n - first, width))))
 
 
-def _pack(run: _Run, where: Index, block: _Block, side: Size) -> None:
+def _pack(run: Run, where: Index, block: Block, side: Size) -> None:
     """Columns of b to a side of this task's scratch, zeros beyond N."""
     plan = run.plan
     pack_panel(
-        _panel(run, where, block), _packed(run, block, side), run.steps, block.columns,
+        panel_in_place(run, where, block), packed_panel(run, block, side), run.steps, block.columns,
         block.vectors * plan.lanes, plan.lanes,
     )  # fmt: skip
 
 
-def _turn(run: _Run, where: Index) -> None:
+def _turn(run: Run, where: Index) -> None:
     """All columns of b to this task's scratch, [N][K], zeros behind the last row."""
     plan, b = run.plan, run.b
     if not isinstance(b, Operand):
         raise InternalError("panels are packed already")
     rows = Operand(b.buffer, b.dtype, b.strides[:-3:-1], T.bind(b.at(*where, i64(0), i64(0))))
-    columns = _turned(run)
+    columns = turned_side(run)
     width = columns.strides[1]
     pack_panel(rows, replace(columns, strides=(width, 1)), plan.n, plan.k, width, plan.lanes)
 
 
-def _turned(run: _Run) -> Operand:
-    """b [K, N] as it lies after `_turn`."""
-    if run.scratch is None:
-        raise InternalError("a matmul that packs needs scratch")
-    width = ceil_div(run.plan.k, run.plan.lanes) * run.plan.lanes
-    return Operand(run.scratch.buffer, run.plan.dtype, (1, width), run.scratch_base)
-
-
-def _left(run: _Run, where: Index, rows: list[_Range]) -> _Run:
+def _left(run: Run, where: Index, rows: list[_Range]) -> Run:
     """The same, with these rows of a turned in this task's scratch if a is turned."""
     plan, a = run.plan, run.a
     if not plan.turned and not plan.depth:
@@ -444,139 +391,3 @@ def _left(run: _Run, where: Index, rows: list[_Range]) -> _Run:
     pack_panel(source, held, plan.held, run.steps, pitch, plan.lanes)
     start = T.bind(place - first * pitch)
     return replace(run, a=replace(held, strides=(*[0] * len(where), pitch, 1), offset=start))
-
-
-def _panel(run: _Run, where: Index, block: _Block) -> Operand:
-    """The block's columns of b where they lie, or where they were turned."""
-    b = run.b
-    if run.plan.source == "turned":
-        columns = _turned(run)
-        return replace(columns, offset=T.bind(columns.at(i64(0), block.first)))
-    if not isinstance(b, Operand):
-        raise InternalError("panels are packed already")
-    return Operand(b.buffer, b.dtype, b.strides[-2:], T.bind(b.at(*where, i64(0), block.first)))
-
-
-def _packed(run: _Run, block: _Block, side: Size) -> Operand:
-    """Where the block's columns are packed, [K][width]."""
-    if run.scratch is None:
-        raise InternalError("a matmul that packs needs scratch")
-    plan, width = run.plan, block.vectors * run.plan.lanes
-    before = (run.first, plan.width * plan.sides) if plan.keeps else (0, 0)
-    start = T.bind(address(run.scratch_base, before, (side, run.steps * plan.width)))
-    return Operand(run.scratch.buffer, plan.dtype, (width, 1), start)
-
-
-def _tile(
-    run: _Run, where: Index, row: Expr, height: int, block: _Block, side: Size = 0,
-    beside: Callable[[Expr], None] | None = None,
-) -> None:  # fmt: skip
-    """One tile: rows [row, row + height) of the block, packed on that side; `beside` as in
-    `reduce_segment`."""
-    plan, a, first = run.plan, run.a, block.first
-    tile = Tile(height, block.vectors, plan.lanes, plan.dtype)
-    base = T.bind(a.at(*where, row, i64(0)))
-    if plan.dots:
-        dot_tile.emit(
-            tile, run.registers, plan.k, block.columns,
-            Operand(a.buffer, a.dtype, a.strides[-2:], base), _panel(run, where, block),
-            plan.rows * a.strides[-2] if plan.asks_rows else 0,
-        )  # fmt: skip
-        dot_tile.finish(tile, run.registers, block.columns,
-                        lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
-        return
-    if plan.source == "stream" and isinstance(run.b, Operand):
-        runs = row_stream.Runs(1, block.columns, 0, 1, block.columns)
-        row_stream.emit(
-            tile, run.registers, plan.k, runs,
-            Operand(a.buffer, a.dtype, a.strides[-2:], base),
-            Operand(run.b.buffer, a.dtype, run.b.strides[-2:], run.b.at(*where, i64(0), first)),
-        )  # fmt: skip
-        row_stream.finish(tile, run.registers, runs,
-                          lambda i, _, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
-        return
-    if run.ahead is not None:
-        step = max(plan.lanes, LINE_BYTES // ITEMSIZE[plan.dtype])
-        for i in range(height):
-            for columns in range(0, tile.columns // plan.parts, step):
-                run.ahead(row + i, div(first, plan.parts) + columns)
-    each = block.vectors // plan.passes
-    for begin in range(0, block.vectors, each):
-        some = Tile(height, each, plan.lanes, plan.dtype)
-        clear(some, run.registers)
-        reduce_segment(
-            some, run.registers, run.steps,
-            lambda i, k: a.buffer[address(base, (i64(i), a.strides[-2]), (k, a.strides[-1]))],
-            partial(_from, _column_reader(run, where, block, side), begin),
-            beside,
-        )  # fmt: skip
-        if plan.parts > 1:
-            copy_out(some, run.registers, block.vectors, begin)
-    if plan.parts > 1:
-        start = T.bind(div(first, plan.parts))
-        width = run.b.width // plan.parts if isinstance(run.b, Panels) else 0
-        finish_parts(tile, run.registers, plan.parts, width, plan.kept - start,
-                     lambda i, j: (row + i, start + j), run.epilogue)  # fmt: skip
-        return
-    if plan.depth:
-        _sum_up(run, tile, row, block)
-        if not run.last:
-            return
-    finish(tile, run.registers, block.columns,
-           lambda i, j: (*where, row + i, first + j), run.epilogue)  # fmt: skip
-
-
-def _sum_up(run: _Run, tile: Tile, row: Expr, block: _Block) -> None:
-    """Adds what the steps of K before have left in scratch to the tile, and leaves it there if
-    steps come behind. Adding comes last: the register tile doesn't wait for what it loads."""
-    plan = run.plan
-    if run.scratch is None:
-        raise InternalError("a matmul that keeps sums needs scratch")
-    base = address(run.scratch_base, (1, plan.part(plan.k) - plan.sums))
-    above = (block.step, plan.lanes * plan.highest)
-    place = T.bind(address(base, above, (row - run.top, tile.columns)))
-    if not is_int(run.first, 0):
-        with T.If(i64(run.first) > i64(0)), T.Then():
-            add(tile, run.registers, run.scratch.buffer, place, tile.columns)
-    if not run.last:
-        save(tile, run.registers, run.scratch.buffer, place, tile.columns)
-
-
-def _from(read: ColumnReader, first: int, j: int, k: Expr) -> Expr:
-    """Vector j of row k, counted from the tile's vector `first`."""
-    return read(first + j, k)
-
-
-def _column_reader(run: _Run, where: Index, block: _Block, side: Size) -> ColumnReader:
-    """Reader of vector j of row k of the block."""
-    plan, b, lanes = run.plan, run.b, run.plan.lanes
-    if isinstance(b, Panels):
-        each = b.width // lanes
-        panel = plan.k * b.width
-        start = T.bind(_panel_start(run, b, where, block.step))
-
-        def read(j: int, k: Expr) -> Expr:
-            piece, number = divmod(j % each, each // b.pieces)
-            first = address(start, (j // each, panel), (piece, div(panel, b.pieces)))
-            at = first + k * (b.width // b.pieces) + number * lanes
-            return widened(vector_at(b.buffer, at, lanes), b.dtype, lanes)
-
-        return read
-    if plan.source == "pack":
-        packed = _packed(run, block, side)
-        return lambda j, k: vector_at(packed.buffer, packed.at(k, i64(j * lanes)), lanes)
-    start = T.bind(b.at(*where, i64(0), block.first))
-    return lambda j, k: _edge_load(b, start, j, k, block, plan)
-
-
-def _panel_start(run: _Run, b: Panels, where: Index, step: Expr) -> Expr:
-    """Where the panel begins whose first accumulator has that number."""
-    number = div(step, b.width // run.plan.lanes)
-    return address(b.offset, *zip(where, b.strides), (number, run.plan.k * b.width))
-
-
-def _edge_load(b: Operand, start: Expr, j: int, k: Expr, block: _Block, plan: MatmulPlan) -> Expr:
-    """Vector j of row k of b in place; lanes beyond the last column are not read."""
-    at = address(start, (k, b.strides[-2]), (i64(j * plan.lanes), b.strides[-1]))
-    width = block.vectors * plan.lanes
-    return edge_vector(b.buffer, b.dtype, at, plan.lanes, j, block.columns, width)
