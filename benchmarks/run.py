@@ -6,7 +6,8 @@ Each thread count runs in a process of its own, because libraries fix their pool
 it, ours and the peers alternate. Ratio = best peer's time / ours: above 1, ours is faster. With
 `--only`, the other rows of the results stay as they were.
 
-Results of a CPU without AVX-512 lie in a folder of their own there, `avx2`.
+Results of a CPU without AVX-512 lie in a folder of their own there, `avx2`; those of one with
+tiles of products beside it (Intel's AMX), in `amx`.
 
 A race that met a busy core or memory is run again, up to `--tries` times (race.Core).
 """
@@ -65,8 +66,10 @@ def worker(
 
 
 def vectors() -> str:
-    """The widest vectors that this CPU has: "AVX-512", "AVX2" or "narrow"."""
+    """The widest that this CPU multiplies: "AMX", "AVX-512", "AVX2" or "narrow"."""
     flags = set(_cpuinfo("flags").split())
+    if "amx_tile" in flags:
+        return "AMX"
     return "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "narrow"
 
 

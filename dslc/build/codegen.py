@@ -145,6 +145,10 @@ def llvm_target(target: Target) -> Any:
         features = ["+avx512bf16"] if target.has_bf16 else []
     elif cpu == ARM:
         cpu, features = "generic", ["+neon"]
+    if target.vector_bits == 512:
+        # LLVM cuts loops into half as long vectors for Intel's CPUs, whose clock used to slow down
+        # else. Products are in whole ones anyway, and what is between them comes on top.
+        features.append("-prefer-256-bit")
     return tvm.target.Target(
         {
             "kind": "llvm",

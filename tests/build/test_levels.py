@@ -92,6 +92,16 @@ def test_arm_code_is_arm_code(tmp_path: Path) -> None:
     assert "pmccntr_el0" not in text.lower()
 
 
+def test_loops_are_as_wide_as_the_registers() -> None:
+    """Not only products, whose vectors are written out: LLVM prefers half of AVX-512's."""
+    target = cpu_target("x86-64-v4", 1)
+    source = "model M(x: f32[64, 64]) -> f32[64, 64] {\n    return gelu(x)\n}\n"
+    program = driver.optimise(api.lower(source), target)
+    code = driver.run_job(driver.make_job(program, target, Path(), "asm")).text
+    used = set(re.findall(r"vfn?m\w+ps.*%([xyz]mm)\d+$", code, re.MULTILINE))
+    assert used == {"zmm"}
+
+
 @pytest.mark.skipif(CROSS is None or EMULATOR is None, reason="nothing runs Arm code here")
 def test_arm_code_computes_what_is_meant(tmp_path: Path) -> None:
     report, program = objects(tmp_path, cpu_target("generic-aarch64", 1))
