@@ -16,8 +16,8 @@ import tvm
 from dslc import ops
 from dslc.build import cuda, cuda_toolchain
 from dslc.build.compiler import LLVM_OPTIONS, compile_module
-from dslc.build.describe import dim_expr
 from dslc.build.errors import BuildError
+from dslc.build.sizes import dim_expr
 from dslc.build.target import ARM, Target
 from dslc.build.units import Units
 from dslc.build.worker import EntryReport, Job, Report

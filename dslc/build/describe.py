@@ -7,63 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Literal, cast
+from typing import Literal
 
+from dslc.build.limits import limits
+from dslc.build.sizes import dim_expr
 from dslc.diagnostics import InternalError
 from dslc.ir.core import DimCheck, Entry, Program, Variable
 from dslc.ir.dims import (
-    Atom,
     Dim,
-    Extremum,
-    Quotient,
-    Remainder,
-    Sym,
     floordiv,
     free_symbols,
     linear_in,
     sym,
 )
-from dslc.ir.types import TensorType, is_integer
-from dslc.ops import constants, placing, shape
+from dslc.ir.types import TensorType
 from dslc_runtime.dims import DimExpr
 from dslc_runtime.manifest import (
     Check,
     DimInfo,
     EntryInfo,
-    Limit,
     SolvedDim,
     TensorInfo,
     VariableInfo,
 )
 
 EntryKind = Literal["forward", "train_step", "evaluate"]
-# Ops whose result holds numbers of their operand.
-_SAME_NUMBERS = (shape.reshape, shape.transpose, constants.cast, constants.relabel)
-
-
-def dim_expr(dim: Dim) -> DimExpr:
-    """A dim in the manifest's form: `2 * N + 1` is `("+", ("*", 2, "N"), 1)`."""
-    if isinstance(dim, int):
-        return dim
-    terms = []
-    for monomial, coefficient in dim.terms:
-        factors: list[DimExpr] = [_atom(atom) for atom in monomial]
-        if coefficient != 1 or not factors:
-            factors.insert(0, coefficient)
-        terms.append(factors[0] if len(factors) == 1 else ("*", *factors))
-    return terms[0] if len(terms) == 1 else ("+", *terms)
-
-
-def _atom(atom: Atom) -> DimExpr:
-    match atom:
-        case Sym(name):
-            return name
-        case Quotient(num, den):
-            return ("//", dim_expr(num), dim_expr(den))
-        case Remainder(num, den):
-            return ("%", dim_expr(num), dim_expr(den))
-        case Extremum(kind, args):
-            return (kind, *(dim_expr(arg) for arg in args))
 
 
 def entry_kind(entry: Entry) -> EntryKind:
@@ -96,32 +64,8 @@ def entry_info(entry: Entry, program: Program, dims: Sequence[str]) -> EntryInfo
             if c.entry in (None, entry.name) and _symbols(c) <= known
         ),
         solved=tuple(_solved(entry, known)),
-        limits=tuple(_limits(entry)),
+        limits=tuple(limits(entry)),
     )
-
-
-def _limits(entry: Entry) -> Iterator[Limit]:
-    """Inputs that say where something is put: it must be inside of what it is put into."""
-    made = {value: eqn for eqn in entry.function.eqns for value in eqn.outputs}
-    arguments = dict(zip(entry.function.params, entry.arguments))
-    told = set()
-    for eqn in entry.function.eqns:
-        if eqn.op is not placing.put:
-            continue
-        x, values, at = eqn.inputs
-        axis = cast(placing.PutAttrs, eqn.attrs).axis
-        while at in made and made[at].op in _SAME_NUMBERS:
-            at = made[at].inputs[0]
-        argument, size = arguments.get(at), x.type.dims[axis]
-        if argument is None or argument.role != "input" or not is_integer(at.type.dtype):
-            continue
-        high = size - values.type.dims[axis]
-        if (argument.name, high) in told:
-            continue
-        told.add((argument.name, high))
-        name = f"`{arguments[x].name}`" if x in arguments else f"{x.type} at axis {axis}"
-        reason = f"{name} has room for {size}"
-        yield Limit(argument.name, 0, dim_expr(high), reason)
 
 
 def _solved(entry: Entry, wanted: AbstractSet[str]) -> Iterator[SolvedDim]:

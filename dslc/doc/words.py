@@ -104,7 +104,8 @@ KEYWORDS = {
         "scan element in tensor along axis, carry = initial { yield value }",
     ),
     "state": Word(
-        "Kept from call to call, not trained; `name <- value` gives its next value.",
+        "Kept from call to call, not trained; `name <- value` gives its next value. "
+        "`~ initialiser` in place of `= value` draws the first one.",
         "state name: type = value",
     ),
     "train": Word(

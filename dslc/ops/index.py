@@ -3,9 +3,9 @@
 `gather[axis](x, i)` takes whole slices: result dims are x's with dim `axis` replaced by i's dims
 (NumPy's `take`). `take_along[axis](x, i)` takes one element for each of i's (NumPy's
 `take_along_axis`). `scatter_add[axis, size](g, i)` adds slices of g into `size` slices of zeros:
-the adjoint of `gather`, and a sum by segments. A negative index counts from the end; one out of
-range is clamped to the first or last element, so that no program reads or writes outside of a
-tensor; of no elements at all, 0 is read.
+the adjoint of `gather`, and a sum by segments. A negative index counts from the end, unless
+`from_end` is false; one out of range is clamped to the first or last element, so that no program
+reads or writes outside of a tensor; of no elements at all, 0 is read.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ else:
 @dataclass(frozen=True, slots=True)
 class IndexAttrs(Attrs):
     axis: int = 0
+    from_end: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class IndexGradientAttrs(Attrs):
 
     axis: int = 0
     size: Dim = 0
+    from_end: bool = True
 
 
 def _check(what: str, axis: int, x: TensorType, i: TensorType) -> None:
@@ -117,16 +119,16 @@ def _along_gradient_type(attrs: IndexGradientAttrs, g: TensorType, i: TensorType
     return x
 
 
-def valid(i: Any, size: int) -> Any:
+def valid(i: Any, size: int, from_end: bool = True) -> Any:
     wide = i.astype(np.int64)
-    return np.clip(np.where(wide < 0, wide + size, wide), 0, size - 1)
+    return np.clip(np.where(wide < 0, wide + size, wide) if from_end else wide, 0, size - 1)
 
 
 def _gather_reference(attrs: IndexAttrs, x: Any, i: Any) -> Any:
     axis = attrs.axis
     if x.shape[axis] == 0:
         return np.zeros((*x.shape[:axis], *i.shape, *x.shape[axis + 1 :]), x.dtype)
-    return np.take(x, valid(i, x.shape[axis]), axis=axis)
+    return np.take(x, valid(i, x.shape[axis], attrs.from_end), axis=axis)
 
 
 def _scatter_reference(attrs: IndexGradientAttrs, g: Any, i: Any) -> Any:
@@ -138,14 +140,15 @@ def _scatter_reference(attrs: IndexGradientAttrs, g: Any, i: Any) -> Any:
     rows = np.moveaxis(wide.reshape(*before, i.size, *after), attrs.axis, 0)
     out = np.zeros((size, *before, *after), wide.dtype)
     if size:
-        np.add.at(out, valid(i, size).reshape(-1), rows)
+        np.add.at(out, valid(i, size, attrs.from_end).reshape(-1), rows)
     return np.moveaxis(out, 0, attrs.axis).astype(g.dtype)
 
 
 def _along_reference(attrs: IndexAttrs, x: Any, i: Any) -> Any:
     if x.shape[attrs.axis] == 0:
         return np.zeros(i.shape, x.dtype)
-    return np.take_along_axis(x, valid(i, x.shape[attrs.axis]), axis=attrs.axis)
+    at = valid(i, x.shape[attrs.axis], attrs.from_end)
+    return np.take_along_axis(x, at, axis=attrs.axis)
 
 
 def _along_gradient_reference(attrs: IndexGradientAttrs, g: Any, i: Any) -> Any:
@@ -155,7 +158,7 @@ def _along_gradient_reference(attrs: IndexGradientAttrs, g: Any, i: Any) -> Any:
     shape[attrs.axis] = size
     out = np.zeros(shape, wide.dtype)
     at = list(np.indices(i.shape, sparse=True))
-    at[attrs.axis] = valid(i, size)
+    at[attrs.axis] = valid(i, size, attrs.from_end)
     np.add.at(out, tuple(at), wide)
     return out.astype(g.dtype)
 
@@ -164,10 +167,11 @@ def _gather_gradient(
     b: Builder, eqn: Eqn, cotangents: tuple[Value | None, ...]
 ) -> tuple[Value | None, ...]:
     (g,), (x, i) = cotangents, eqn.inputs
-    axis = cast(IndexAttrs, eqn.attrs).axis
+    attrs = cast(IndexAttrs, eqn.attrs)
     if g is None or not is_float(x.type.dtype):
         return None, None
-    return scatter_add(b, g, i, axis=axis, size=x.type.dims[axis]), None
+    size = x.type.dims[attrs.axis]
+    return scatter_add(b, g, i, axis=attrs.axis, size=size, from_end=attrs.from_end), None
 
 
 def _scatter_gradient(
@@ -176,17 +180,20 @@ def _scatter_gradient(
     (d,), (_, i) = cotangents, eqn.inputs
     if d is None:
         return None, None
-    return gather(b, d, i, axis=cast(IndexGradientAttrs, eqn.attrs).axis), None
+    attrs = cast(IndexGradientAttrs, eqn.attrs)
+    return gather(b, d, i, axis=attrs.axis, from_end=attrs.from_end), None
 
 
 def _along_gradient(
     b: Builder, eqn: Eqn, cotangents: tuple[Value | None, ...]
 ) -> tuple[Value | None, ...]:
     (g,), (x, i) = cotangents, eqn.inputs
-    axis = cast(IndexAttrs, eqn.attrs).axis
+    attrs = cast(IndexAttrs, eqn.attrs)
     if g is None or not is_float(x.type.dtype):
         return None, None
-    return take_along_gradient(b, g, i, axis=axis, size=x.type.dims[axis]), None
+    size = x.type.dims[attrs.axis]
+    made = take_along_gradient(b, g, i, axis=attrs.axis, size=size, from_end=attrs.from_end)
+    return made, None
 
 
 def _along_gradient_gradient(
@@ -195,14 +202,16 @@ def _along_gradient_gradient(
     (d,), (_, i) = cotangents, eqn.inputs
     if d is None:
         return None, None
-    return take_along(b, d, i, axis=cast(IndexGradientAttrs, eqn.attrs).axis), None
+    attrs = cast(IndexGradientAttrs, eqn.attrs)
+    return take_along(b, d, i, axis=attrs.axis, from_end=attrs.from_end), None
 
 
-def _position(k: Kernels, i: Expr, size: Dim) -> Expr:
+def _position(k: Kernels, i: Expr, size: Dim, from_end: bool) -> Expr:
     """An index element as a position inside of `[0, size)`."""
     at = k.index(i)
-    negative = k.compare("lt", at, k.dim(0), "index")
-    at = k.select(negative, k.binary("add", at, k.dim(size), "index"), at)
+    if from_end:
+        negative = k.compare("lt", at, k.dim(0), "index")
+        at = k.select(negative, k.binary("add", at, k.dim(size), "index"), at)
     last = k.binary("sub", k.dim(size), k.dim(1), "index")
     return k.binary("min", k.binary("max", at, k.dim(0), "index"), last, "index")
 
@@ -224,7 +233,8 @@ def _gather_compute(
 
     def read(index: Index) -> Expr:
         def element() -> Expr:
-            at = _position(k, i(index[axis : axis + rank]), x.type.dims[axis])
+            row = i(index[axis : axis + rank])
+            at = _position(k, row, x.type.dims[axis], attrs.from_end)
             return x((*index[:axis], at, *index[axis + rank :]))
 
         return _of_some(k, x, axis, element)
@@ -248,7 +258,7 @@ def scatter_compute(kind: str) -> Any:
 
         def target(index: Index) -> Index:
             index = index[len(some) :]
-            at = _position(k, i(index[axis : axis + rank]), attrs.size)
+            at = _position(k, i(index[axis : axis + rank]), attrs.size, attrs.from_end)
             return (*index[:axis], at, *index[axis + rank :])
 
         domain = (*some, *g.type.dims)
@@ -264,7 +274,7 @@ def _along_compute(
 
     def read(index: Index) -> Expr:
         def element() -> Expr:
-            at = _position(k, i(index), x.type.dims[attrs.axis])
+            at = _position(k, i(index), x.type.dims[attrs.axis], attrs.from_end)
             return x((*index[: attrs.axis], at, *index[attrs.axis + 1 :]))
 
         return _of_some(k, x, attrs.axis, element)
@@ -284,7 +294,7 @@ def _along_gradient_compute(
     def read(index: Index) -> Expr:
         def part(r: Index) -> Expr:
             at = (*index[: attrs.axis], r[0], *index[attrs.axis + 1 :])
-            here = _position(k, i(at), attrs.size)
+            here = _position(k, i(at), attrs.size, attrs.from_end)
             met = k.compare("eq", here, index[attrs.axis], "index")
             return k.select(met, k.cast(g(at), dtype, wide), k.const(0, wide))
 
@@ -313,6 +323,7 @@ gather = Op(
         Sample((_f32(7, 3), _i64(4)), IndexAttrs(0)),
         Sample((_f32(2, 6, 3), _i64(2, 3)), IndexAttrs(1)),
         Sample((_f32(5), _i64()), IndexAttrs(0)),
+        Sample((_f32(6, 3), _i64(4)), IndexAttrs(0, from_end=False)),
         Sample((_f32(7, 3), TensorType("i32", (0,))), IndexAttrs(0)),
         Sample((_f32(9, 33), _i64(2)), IndexAttrs(0)),
         Sample((_f32(sym("N"), 3), _i64(4)), IndexAttrs(0)),
@@ -330,6 +341,7 @@ scatter_add = Op(
     samples=(
         Sample((_f32(4, 3), _i64(4)), IndexGradientAttrs(0, 7)),
         Sample((_f32(2, 2, 3, 3), _i64(2, 3)), IndexGradientAttrs(1, 6)),
+        Sample((_f32(4, 3), _i64(4)), IndexGradientAttrs(0, 3, from_end=False)),
         Sample((_f32(40, 5), _i64(40)), IndexGradientAttrs(0, 5), rtol=1e-5, why="sums of many"),
         Sample((_f32(0, 3), _i64(0)), IndexGradientAttrs(0, 4)),
         Sample((_f32(sym("N"), 3), _i64(sym("N"))), IndexGradientAttrs(0, 4)),
@@ -348,6 +360,7 @@ take_along = Op(
     samples=(
         Sample((_f32(4, 5), _i64(4, 1)), IndexAttrs(1)),
         Sample((_f32(6, 3), _i64(2, 3)), IndexAttrs(0)),
+        Sample((_f32(4, 5), _i64(4, 1)), IndexAttrs(1, from_end=False)),
         Sample((_f32(0, 5), _i64(0, 1)), IndexAttrs(1)),
         Sample((_f32(sym("N"), 5), _i64(sym("N"), 1)), IndexAttrs(1)),
     ),
@@ -363,6 +376,7 @@ take_along_gradient = Op(
     samples=(
         Sample((_f32(4, 1), _i64(4, 1)), IndexGradientAttrs(1, 5)),
         Sample((_f32(2, 3), _i64(2, 3)), IndexGradientAttrs(0, 6)),
+        Sample((_f32(4, 1), _i64(4, 1)), IndexGradientAttrs(1, 5, from_end=False)),
         Sample((_f32(0, 1), _i64(0, 1)), IndexGradientAttrs(1, 5)),
         Sample((_f32(sym("N"), 1), _i64(sym("N"), 1)), IndexGradientAttrs(1, 5)),
     ),

@@ -56,7 +56,7 @@ def _reference(kind: str) -> Any:
         rows = np.moveaxis(wide.reshape(*before, i.size, *after), attrs.axis, 0)
         out = np.full((size, *before, *after), _start(kind, wide.dtype), wide.dtype)
         if size:
-            join.at(out, valid(i, size).reshape(-1), rows)
+            join.at(out, valid(i, size, attrs.from_end).reshape(-1), rows)
         return np.moveaxis(out, 0, attrs.axis).astype(x.dtype)
 
     return reference
@@ -71,13 +71,14 @@ class _Segments:
         self.zero, self.one = fill(b, 0.0, self.x.type), fill(b, 1.0, self.x.type)
 
     def back(self, y: Value) -> Value:
-        return cast(Value, gather(self.b, y, self.i, axis=self.attrs.axis))
+        attrs = self.attrs
+        return cast(Value, gather(self.b, y, self.i, axis=attrs.axis, from_end=attrs.from_end))
 
     def count(self, which: Value) -> Value:
         """For each slice, how many elements of its segment are so."""
         b, attrs = self.b, self.attrs
         ones = select(b, which, self.one, self.zero)
-        return self.back(scatter_add(b, ones, self.i, axis=attrs.axis, size=attrs.size))
+        return self.back(b.emit(scatter_add, (ones, self.i), attrs)[0])
 
 
 def _extreme_gradient(b: Builder, eqn: Eqn, g: Value) -> Cotangents:
@@ -92,7 +93,7 @@ def _prod_gradient(b: Builder, eqn: Eqn, g: Value) -> Cotangents:
     is_zero = eq(b, at.x, at.zero)
     safe = select(b, is_zero, at.one, at.x)
     others = sub(b, at.count(is_zero), select(b, is_zero, at.one, at.zero))
-    total = scatter_prod(b, safe, at.i, axis=at.attrs.axis, size=at.attrs.size)
+    total = b.emit(scatter_prod, (safe, at.i), at.attrs)[0]
     product = at.back(mul(b, total, g))
     return select(b, eq(b, others, at.zero), div(b, product, safe), at.zero), None
 

@@ -229,13 +229,14 @@ def _cast(b: Builder, statics: Statics, args: Args) -> Value:
 
 def _take(b: Builder, statics: Statics, args: Args) -> Value:
     x, i = args
-    return cast(Value, index.gather(b, x, i, axis=normal_axis("index", x.type, statics["axis"])))
+    axis = normal_axis("index", x.type, statics["axis"])
+    return cast(Value, index.gather(b, x, i, axis=axis, from_end=statics["from_end"]))
 
 
 def _take_along(b: Builder, statics: Statics, args: Args) -> Value:
     x, i = args
     axis = normal_axis("index", x.type, statics["axis"])
-    return cast(Value, index.take_along(b, x, i, axis=axis))
+    return cast(Value, index.take_along(b, x, i, axis=axis, from_end=statics["from_end"]))
 
 
 def _segment_sum(b: Builder, statics: Statics, args: Args) -> Value:
@@ -310,6 +311,7 @@ _DIAGONAL = (StaticParam("diagonal", "int", 0),)
 _LAST_AXIS = StaticParam("axis", "int", -1)
 _ORDER = (_LAST_AXIS, StaticParam("descending", "bool", False))
 _FIRST_AXIS = (StaticParam("axis", "int", 0),)
+_FROM_END = StaticParam("from_end", "bool", True)
 
 SURFACES: tuple[Surface, ...] = (
     Surface("zeros", (), _filled(0), (_DIMS, _DTYPE), doc="Zeros of the given dims."),
@@ -376,15 +378,17 @@ SURFACES: tuple[Surface, ...] = (
         "take",
         ("x", "indices"),
         _take,
-        _FIRST_AXIS,
-        doc="Slices of x along an axis; negative indices count from the end, others are clamped.",
+        (*_FIRST_AXIS, _FROM_END),
+        doc="Slices of x along an axis. Negative indices count from the end, unless `from_end` is "
+        "false; those outside are clamped, but an input of the model must hold none.",
     ),
     Surface(
         "take_along",
         ("x", "indices"),
         _take_along,
-        (_LAST_AXIS,),
-        doc="One element along an axis for each index (NumPy's take_along_axis).",
+        (_LAST_AXIS, _FROM_END),
+        doc="One element along an axis for each index (NumPy's take_along_axis), as `take` reads "
+        "it.",
         alike="but axis",
     ),
     Surface(

@@ -167,13 +167,11 @@ def _initial(
     emission = Emission(training=False)
     emission.seed = emission.builder.param("seed", TensorType("i64"))
     emission.stream, emission.fixed_stream = number, True
-    initialiser = stmt.initialiser if isinstance(stmt, ast.ParamStmt) else None
-    constant = stmt.constant if isinstance(stmt, ast.ParamStmt) else stmt.value
     with ctx.building(emission):
-        if initialiser is not None:
-            value = _from_initialiser(ctx, initialiser, type)
-        elif constant is not None:
-            value = _from_value(ctx, constant, type, stmt)
+        if stmt.initialiser is not None:
+            value = _from_initialiser(ctx, stmt.initialiser, type)
+        elif stmt.constant is not None:
+            value = _from_value(ctx, stmt.constant, type, stmt)
         else:
             ctx.report(errors.no_first_value(full, stmt.name.span))
             return None
@@ -191,7 +189,7 @@ def _from_initialiser(ctx: Context, expr: ast.Expr, type: TensorType) -> Value |
         value = float(function.surface.name == "ones")
         return ctx.emit("constant", (), expr.span, value=value, type=type)
     like = ctx.emit("constant", (), expr.span, value=0.0, type=type)
-    given = [Given(None, ctx.tensor(like, expr.span, "the weight"), expr.span)]
+    given = [Given(None, ctx.tensor(like, expr.span, "what is drawn"), expr.span)]
     result = ctx.call(ctx, function, given, expr.span)
     return fitting(ctx, result, type, expr.span, "the first value")
 

@@ -320,11 +320,12 @@ class ParamStmt(Node):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class StateStmt(Node):
-    """`state name: type = value`."""
+    """`state name: type = constant` or `state name: type ~ initialiser`."""
 
     name: Ident
     type: TypeExpr
-    value: Expr
+    initialiser: Expr | None
+    constant: Expr | None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

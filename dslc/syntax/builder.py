@@ -252,7 +252,10 @@ class Builder:
         return ast.ParamStmt(self._span(c), self._ident(c[1]), c[3], None, c[5])
 
     def state(self, c: Children) -> ast.StateStmt:
-        return ast.StateStmt(self._span(c), self._ident(c[1]), c[3], c[5])
+        return ast.StateStmt(self._span(c), self._ident(c[1]), c[3], c[5], None)
+
+    def state_constant(self, c: Children) -> ast.StateStmt:
+        return ast.StateStmt(self._span(c), self._ident(c[1]), c[3], None, c[5])
 
     def assign(self, c: Children) -> ast.Assign:
         return ast.Assign(self._span(c), self._idents(c), None, c[-1])

@@ -91,9 +91,12 @@ def _range_help(s: Situation) -> str:
 
 def missing_type(s: Situation) -> Diagnostic | None:
     """E0011: a parameter, state or argument without its type; a state without its first value."""
-    if s.first.type == "NAME" and s.first.text == "state" and s.expected == {"EQUAL"}:
+    if s.first.type == "NAME" and s.first.text == "state" and s.expected == {"EQUAL", "TILDE"}:
         return s.error(
-            "E0011", "this state has no first value", "expected `=`", "write `= 0` behind its type"
+            "E0011",
+            "this state has no first value",
+            "expected `=` or `~`",
+            "write `= 0` behind its type, or `~ normal` to draw it",
         )
     if s.expected != {"COLON"} or s.previous.type != "NAME":
         return None

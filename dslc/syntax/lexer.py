@@ -272,7 +272,8 @@ class _Lexer:
         span = self._span(start, end)
         match kind:
             case "INT" | "FLOAT":
-                self._report(errors.number_range(span))
+                negative = bool(self.tokens) and self.tokens[-1].type == "MINUS"
+                self._report(errors.number_range(span, negative))
             case "STRING":
                 self._check_escapes(piece, start)
             case "OPENSTRING":

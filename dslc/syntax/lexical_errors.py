@@ -157,11 +157,11 @@ def malformed_number(span: Span) -> Diagnostic:
     return Diagnostic("E0005", f"`{span.text}` is not a number", (Label(span),), help=(help,))
 
 
-def number_range(span: Span) -> Diagnostic | None:
-    """E0005: a number that no dtype can hold."""
+def number_range(span: Span, negative: bool) -> Diagnostic | None:
+    """E0005: a number that no dtype can hold; i64's least one is written with a `-` before it."""
     text = span.text.replace("_", "")
     if text.isdigit():
-        if len(text) <= 18 or (len(text) <= 40 and int(text) < 2**63):
+        if len(text) <= 18 or (len(text) <= 40 and int(text) < 2**63 + negative):
             return None
         note = "integers go up to 9223372036854775807 (i64)"
     elif not math.isinf(float(text)):

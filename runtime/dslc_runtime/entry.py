@@ -29,11 +29,11 @@ from dslc_runtime.arrays import (
     tensor,
 )
 from dslc_runtime.cuda import Device
-from dslc_runtime.device_call import on_host
 from dslc_runtime.dims import DimError
 from dslc_runtime.dtypes import ITEMSIZE, Array, DType, described, numpy_dtype
 from dslc_runtime.errors import ArgumentError
-from dslc_runtime.manifest import EntryCode, EntryInfo, Limit, TensorInfo
+from dslc_runtime.limits import Bound
+from dslc_runtime.manifest import EntryCode, EntryInfo, TensorInfo
 from dslc_runtime.processes import hold, state
 from dslc_runtime.signature import Signature, check_condition, check_range
 from dslc_runtime.variables import Store
@@ -53,7 +53,7 @@ class Plan:
     dims: tuple[int, ...]
     outputs: tuple[tuple[tuple[int, ...], DType, int], ...]
     arena: int
-    limits: tuple[tuple[int, int, Limit], ...] = ()  # low and high of each, and what it is
+    limits: tuple[Bound, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +135,8 @@ class Entry:
         plan = self._plans.get(shapes)
         if plan is None:
             plan = self._make_plan(args, shapes)
-        for low, high, limit in plan.limits:
-            self._check_limit(args, plan, low, high, limit)
+        for bound in plan.limits:
+            bound.check(args[bound.position])
         if self._owner.device is not None:
             outputs = self._run_on_device(self._owner.device, plan, args, taken, out)
             return outputs[0] if self._single else tuple(outputs)
@@ -164,8 +164,8 @@ class Entry:
         args = self._arrange(args, named)
         pairs = [slot.take(value) for slot, value in zip(self._slots, args)]
         plan = self._make_plan(args, tuple(shape for _, shape in pairs))
-        for low, high, limit in plan.limits:
-            self._check_limit(args, plan, low, high, limit)
+        for bound in plan.limits:
+            bound.check(args[bound.position])
         if not plan.code.steps:
             raise ArgumentError(f"the code of {self.info.name} does not count what its steps take")
         counting = replace(plan, function=self._owner.counted(plan.code))
@@ -286,36 +286,13 @@ class Entry:
             arena = dims.evaluate(code.arena, values)
         except DimError as error:
             raise ArgumentError(f"{self.info.name} can't run on these sizes: {error}") from None
-        limits = tuple(
-            (dims.evaluate(limit.low, values), dims.evaluate(limit.high, values), limit)
-            for limit in self.info.limits
-        )
+        device, inputs = self._owner.device, self.info.inputs
+        limits = tuple(Bound.of(limit, inputs, values, device) for limit in self.info.limits)
         order = tuple(values[name] for name in code.dims)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
         plan = self._plans[shapes] = Plan(code, function, order, tuple(outputs), arena, limits)
         return plan
-
-    def _check_limit(
-        self, args: tuple[Any, ...], plan: Plan, low: int, high: int, limit: Limit
-    ) -> None:
-        """ArgumentError when a number of an input is not within its limits."""
-        position = next(i for i, t in enumerate(self.info.inputs) if t.name == limit.input)
-        value = args[position]
-        device, dtype = self._owner.device, self._slots[position].dtype
-        given = value if isinstance(value, int) else on_host(device, value, dtype)
-        least, most = (given, given) if isinstance(given, int) else _extremes(given)
-        if least >= low and most <= high:
-            return
-        names = dims.variables(limit.high)
-        sizes = zip(plan.code.dims, plan.dims)
-        known = ", ".join(f"{name} = {size}" for name, size in sizes if name in names)
-        bounds = f"{low}..{high}" if high >= low else "nothing: there is no room"
-        told = f" ({dims.text(limit.high)} with {known})" if known else ""
-        raise ArgumentError(
-            f"{limit.input} must be {bounds}{told}, but it is {most if most > high else least}: "
-            f"{limit.reason}"
-        )
 
     @staticmethod
     def _sized(
@@ -383,13 +360,6 @@ class Entry:
 def _exportable(array: Array) -> Any:
     """What tvm_ffi takes for a result: NumPy doesn't export bf16 by itself."""
     return array if array.dtype.kind != "V" else tensor(array)
-
-
-def _extremes(array: Array) -> tuple[int, int]:
-    """The least and the greatest number; of none, those that are within any limits."""
-    if array.size == 0:
-        return np.iinfo(np.int64).max, np.iinfo(np.int64).min
-    return int(array.min()), int(array.max())
 
 
 _U8 = np.dtype(np.uint8)

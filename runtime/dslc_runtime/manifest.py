@@ -16,7 +16,7 @@ from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
 from dslc_runtime.records import Misfit, reader
 
-FORMAT = 6
+FORMAT = 7
 
 DTypeName = Literal["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool"]
 FLOATS: tuple[DTypeName, ...] = ("f64", "f32", "f16", "bf16")
@@ -87,12 +87,15 @@ class SolvedDim:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The numbers of an integer input must be `low` to `high` at each call, because of `reason`."""
+    """The numbers of an integer input must be `low` to `high` at each call, or one of `besides`,
+    for the `reason`; if `on_host`, only where they lie in the CPU's memory."""
 
     input: str
     low: DimExpr
     high: DimExpr
     reason: str
+    besides: tuple[DimExpr, ...] = ()
+    on_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)

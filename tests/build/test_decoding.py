@@ -117,5 +117,7 @@ def test_sessions_share_weights_and_no_caches(decoder: Model) -> None:
 def test_more_sequences_or_tokens_than_there_is_room_for(decoder: Model) -> None:
     with pytest.raises(ArgumentError, match=r"B is 4 .*must be 1\.\.3"):
         decoder.decode(np.zeros((4, 1), np.int64), np.zeros(4, np.int64))
-    with pytest.raises(ArgumentError, match=r"past must be 0\.\.17 .*it is 18: `net.first.attn.kv"):
+    with pytest.raises(
+        ArgumentError, match=r"past must be 0\.\.17 .* 18 at \[0\]: `net.first.attn.kv"
+    ):
         decoder.prefill(np.zeros((1, 3), np.int64), np.array([18]))

@@ -37,10 +37,12 @@ def _clipped(graph: Graph, index: str, low: str, high: str) -> str:
 
 
 def _valid(case: Case, size: Dim) -> str:
-    """The index tensor (the second input), as i64 inside of [-size, size)."""
+    """The index tensor (the second input), as i64 inside of [-size, size), or of [0, size)."""
     graph = case.graph
+    attrs = cast("IndexAttrs | IndexGradientAttrs", case.eqn.attrs)
     index = graph.cast(Held(case.full(1), case.types[1]), "i64").name
-    return _clipped(graph, index, graph.size_scalar(-size), graph.size_scalar(size - 1))
+    low = graph.size_scalar(-size if attrs.from_end else 0)
+    return _clipped(graph, index, low, graph.size_scalar(size - 1))
 
 
 def _gather(case: Case) -> Held:
