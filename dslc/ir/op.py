@@ -204,8 +204,8 @@ class StaticParam:
     """A compile-time parameter of a built-in function; `required` when there is no default.
 
     `kind` is int, dim, ints (an int or a tuple), padding (ints, "same" or "valid"), float, number,
-    bool, str, dtype, axis (an int, a tuple or None for all), dims (all positional ones, a tuple of
-    dims) or pairs (all positional ones, each a tuple of two dims).
+    bound (a number or a dim), bool, str, dtype, axis (an int, a tuple or None for all), dims (all
+    positional ones, a tuple of dims) or pairs (all positional ones, each a tuple of two dims).
     """
 
     name: str

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
+from dslc.ir.dims import Poly
 from dslc.ir.op import Op, StaticParam, Surface
 from dslc.ir.types import TensorType, is_float
 from dslc.ops import broadcast, constants, elementwise, logic, reduce, shape
@@ -180,6 +181,28 @@ _ROOTS: dict[float, Callable[[Builder, Value], Any]] = {
     -1.0: _reciprocal,
 }
 
+
+def _everywhere(b: Builder, bound: float | Poly, type: TensorType) -> Value:
+    if not isinstance(bound, Poly):
+        return constants.fill(b, bound, type)
+    size = constants.dim_value(b, dim=bound)
+    if type.dtype != "i64":
+        size = constants.cast(b, size, dtype=type.dtype)
+    return broadcast_to(b, size, type.dims)
+
+
+def _clamp(b: Builder, statics: Statics, args: Args) -> Value:
+    """By `select`: the bounds have the gradient of what is inside, where `maximum` halves it."""
+    (x,) = args
+    if x.type.dtype == "bool":
+        raise wrong_dtype("clamp", (x.type,), "numbers")
+    for bound, outside in ((statics["low"], logic.lt), (statics["high"], logic.gt)):
+        if bound is not None:
+            edge = _everywhere(b, bound, x.type)
+            x = cast(Value, logic.select(b, outside(b, x, edge), edge, x))
+    return x
+
+
 # --- the table --------------------------------------------------------------------------------
 
 _FUNCTIONS: tuple[tuple[str, Op, str], ...] = (
@@ -209,6 +232,13 @@ SURFACES: tuple[Surface, ...] = (
     *(direct(name, op, doc=doc) for name, op, doc in _FUNCTIONS),
     direct("maximum", elementwise.maximum, _PAIR, "The greater one of each two elements."),
     direct("minimum", elementwise.minimum, _PAIR, "The lesser one of each two elements."),
+    Surface(
+        "clamp",
+        ("x",),
+        _clamp,
+        (StaticParam("low", "bound"), StaticParam("high", "bound")),
+        doc="x cut to [low, high]; without one of the two, to that side it is not.",
+    ),
     direct("where", logic.select, ("condition", "a", "b"), "a where the condition holds, else b."),
     _reduction("sum", broadcast.reduce_sum, "sum", "The sum along axes (of bools: an i64 count)."),
     _reduction("prod", reduce.reduce_prod, "multiply", "The product along axes."),

@@ -96,6 +96,7 @@ _WANTED = {
     "padding": KINDS["padding"],
     "float": "a number",
     "number": "a number",
+    "bound": "a number or a dim",
     "bool": "true or false",
     "str": "a text",
     "dtype": "a dtype",
@@ -112,7 +113,7 @@ def _plain(ctx: Context, param: StaticParam, thing: Thing, span: Span, signed: b
     if isinstance(thing, Bad) or (isinstance(thing, TupleOf) and BAD in thing.elements):
         raise Silent
     if ctx.choices is not None and _open(thing) and param.kind not in ("dims", "dim"):
-        if param.kind in ("float", "number"):
+        if param.kind in ("float", "number", "bound"):
             return 1.0
         raise Undecidable
     # `transpose[0, 2, 1]` takes numbers as sizes are taken, but they name axes.
@@ -167,11 +168,11 @@ def _converted(kind: str, thing: Thing) -> Any:
             return dtype
         case _, bool() | str():
             return None
-        case "int" | "ints" | "axis" | "dims" | "dim" | "number", int():
+        case "int" | "ints" | "axis" | "dims" | "dim" | "number" | "bound", int():
             return (thing,) if kind == "dims" else thing
-        case "float" | "number", float() | int():
+        case "float" | "number" | "bound", float() | int():
             return float(thing)
-        case "dim", Poly():
+        case "dim" | "bound", Poly():
             return thing
         case "dims", Poly():
             return (thing,)

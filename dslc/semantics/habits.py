@@ -81,6 +81,9 @@ _NAMES = {
     "im2col": "unfold",
     "col2im": "fold",
     "clip": "clamp",
+    "pi": "PI",
+    "inf": "INF",
+    "Infinity": "INF",
     "index_select": "take",
 }
 _SENTENCES = {
@@ -98,6 +101,8 @@ _SENTENCES = {
     "square": "x * x",
     "reciprocal": "1 / x",
     "tan": "sin(x) / cos(x)",
+    "exp2": "2 ** x",
+    "log10": "log(x) / log(10)",
     "sinh": "0.5 * (exp(x) - exp(-x))",
     "cosh": "0.5 * (exp(x) + exp(-x))",
     "isnan": "x != x: of all numbers NaN alone is not equal to itself",
@@ -108,12 +113,10 @@ _SENTENCES = {
     "logical_xor": "write `a != b`",
     "tile": "concat[axis=1](x, x), or take[axis=1](x, arange[2 * D]() % D)",
     "repeat_interleave": "take[axis=1](x, arange[2 * D]() // 2)",
-    "cumprod": "exp(cumsum[axis=1](log(x))) of positive numbers; of any, a `scan` that multiplies",
     "outer": "write the formula with its indices: y[i, j] = a[i] * b[j]",
     "flip": "a slice turns an axis round: x[:, ::-1]",
     "gather": "take_along[axis=1](x, i), or element by element: x[i, j]",
     "norm": "sqrt(sum(x * x)); `normalize` divides by it",
-    "clamp": "minimum(maximum(x, low), high)",
     "expand": "element-wise operators broadcast by themselves",
     "contiguous": "a tensor needs no such call: leave it out",
     "cuda": "where a program runs is chosen when it is built: dslc build --target cuda",
@@ -166,6 +169,8 @@ _STATICS = {
     "activation": ("act",),
     "padding_mode": ("padding",),
     "dtype": ("dtype",),
+    "min": ("low",),
+    "max": ("high",),
 }
 DTYPES = {
     "float16": "f16",

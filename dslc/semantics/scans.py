@@ -33,7 +33,7 @@ def scan(ctx: Context, expr: ast.Scan) -> Thing:
     written, tensors = _scanned(ctx, expr)
     initial = [_initial(ctx, carry, tensors[0]) for carry in expr.carries]
     _check_names(ctx, expr)
-    length = tensors[0].type.dims[written]
+    length = _slices(tensors[0], written)
     scanned = [
         _steps_first(ctx, own(ctx, tensor, element.tensor.span), written, length, expr)
         for tensor, element in zip(tensors, expr.elements)
@@ -72,7 +72,8 @@ def scan(ctx: Context, expr: ast.Scan) -> Thing:
 
 
 def _scanned(ctx: Context, expr: ast.Scan) -> tuple[int, list[Tensor]]:
-    """The axis to walk along, and the tensors; a negative axis counts from the end."""
+    """The axis to walk along, and the tensors; a negative axis counts from the end. Beside a tensor
+    that has the axis, one of one dim goes along that."""
     things = [ctx.evaluate(ctx, element.tensor) for element in expr.elements]
     axis = ctx.evaluate(ctx, expr.axis)
     if any(isinstance(thing, Bad) for thing in (*things, axis)):
@@ -84,9 +85,10 @@ def _scanned(ctx: Context, expr: ast.Scan) -> tuple[int, list[Tensor]]:
         tensors.append(thing)
     if isinstance(axis, bool) or not isinstance(axis, int):
         raise Mistake(errors.not_static("the axis of a scan", describe(axis), expr.axis.span))
-    for tensor, element in zip(tensors, expr.elements):
-        rank = tensor.type.rank
-        if not -rank <= axis < rank:
+    ranks = [tensor.type.rank for tensor in tensors]
+    some = any(-rank <= axis < rank for rank in ranks)
+    for tensor, element, rank in zip(tensors, expr.elements, ranks):
+        if not (-rank <= axis < rank or (some and rank == 1)):
             type, words = show_type(tensor.type), tensor.note.words
             span = element.tensor.span
             raise Mistake(errors.scan_axis(axis, type, words, expr.axis.span, span))
@@ -95,11 +97,16 @@ def _scanned(ctx: Context, expr: ast.Scan) -> tuple[int, list[Tensor]]:
     return axis, tensors
 
 
+def _slices(tensor: Tensor, axis: int) -> Dim:
+    """How many there are of a tensor that is walked along `axis`, or along its only one."""
+    return tensor.type.dims[axis % tensor.type.rank]
+
+
 def _check_length(
     ctx: Context, expr: ast.Scan, axis: int, first: Tensor, tensor: Tensor, element: ast.Element
 ) -> None:
     """What is scanned together has as many slices."""
-    wanted, found = first.type.dims[axis], tensor.type.dims[axis]
+    wanted, found = _slices(first, axis), _slices(tensor, axis)
     same = ctx.same(wanted, found)
     if same:
         return

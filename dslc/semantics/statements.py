@@ -139,6 +139,10 @@ def _subscript_like(expr: ast.Expr) -> bool:
 
 
 def _unpack(ctx: Context, stmt: ast.Assign) -> None:
+    parts = stmt.value.elements if isinstance(stmt.value, ast.Tuple) else ()
+    if len(parts) == len(stmt.targets) and any(map(_subscript_like, parts)):
+        _bind_each(ctx, stmt.targets, parts)
+        return
     value = evaluate(ctx, stmt.value)
     if isinstance(value, Bad):
         raise Silent
@@ -155,6 +159,14 @@ def _unpack(ctx: Context, stmt: ast.Assign) -> None:
         raise Mistake(found)
     for target, element in zip(stmt.targets, value.elements):
         ctx.bind(target, element)
+
+
+def _bind_each(ctx: Context, targets: Sequence[ast.Ident], parts: Sequence[ast.Expr]) -> None:
+    """`embed, out = embedding[V, D], dense[V]`: each instance has its target's name."""
+    pairs = list(zip(targets, parts))
+    values = [evaluate(ctx, e, target if _subscript_like(e) else None) for target, e in pairs]
+    for target, value in zip(targets, values):
+        ctx.bind(target, value)
 
 
 # --- loops --------------------------------------------------------------------------------------

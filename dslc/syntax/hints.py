@@ -54,6 +54,7 @@ _HINTS: tuple[Callable[[Situation], Diagnostic | None], ...] = (
     statements.equals,
     statements.no_value,
     statements.target,
+    statements.next_target,
     statements.unused_value,
     expressions.chained_comparison,
     expressions.colon_for_equal,

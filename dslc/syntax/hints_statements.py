@@ -99,6 +99,28 @@ def target(s: Situation) -> Diagnostic | None:
     return Diagnostic("E0025", "only a name can be bound", (Label(left),), help=(help,))
 
 
+def next_target(s: Situation) -> Diagnostic | None:
+    """E0025: something other than a name left of `<-`."""
+    if (
+        s.place not in ("block", "model")
+        or s.first.type != "NAME"
+        or s.first.text in ("param", "state")
+    ):
+        return None
+    left = s.tokens[s.start : _end(s)]
+    arrow = next((i for i, token in enumerate(left) if token.type == "LEFT_ARROW"), None)
+    if arrow is None or arrow < 2 or s.index > s.start + arrow:
+        return None
+    if left[1].type == "LEFT_BRACKET":
+        name = left[0].text
+        help = f"to change a part of it: {name} <- put[axis=0]({name}, values, at)"
+    else:
+        help = "a state gets its next value in the body of the layer that declares it"
+    span = Span(s.source, left[0].start, left[arrow - 1].end)
+    title = "only the name of a state stands left of `<-`"
+    return Diagnostic("E0025", title, (Label(span),), help=(help,))
+
+
 def unused_value(s: Situation) -> Diagnostic | None:
     """E0017: an expression as a statement."""
     if s.place not in ("block", "model") or s.first.type not in EXPRESSION_STARTS - {"IF"}:

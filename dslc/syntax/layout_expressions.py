@@ -354,13 +354,14 @@ class Expressions:
         return group(concat(head, *braces))
 
     def _scan(self, node: Tree, free: bool) -> Doc:
-        """The head on one line where it fits, the body always on lines of its own."""
+        """The head on one line where it fits, else each carry on a line, further in than the body,
+        which is always on lines of its own."""
         docs: list[Doc] = []
         for child in node.children[:-1]:
             if isinstance(child, Tree) and child.kind == "carry":
                 name, equal, initial = child.children
                 start = concat(self.inside(name), " ", self.inside(equal), " ")
-                docs += [LINE if free else " ", concat(start, self.expr(initial, free))]
+                docs.append(nest(concat(LINE, start, self.expr(initial, free))))
                 continue
             if isinstance(child, Tree) and child.kind == "options":
                 docs.append(self.bracketed(child.children))

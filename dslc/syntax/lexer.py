@@ -207,8 +207,24 @@ class _Lexer:
         self.line_is_blank = True
         if not self._ends_lines():
             self.stack[-1].newlines.append(token)
-        elif self.tokens and self.tokens[-1].type != "NEWLINE":
+        elif self.tokens and self.tokens[-1].type != "NEWLINE" and not self._in_scan_head():
             self.tokens.append(token)
+
+    def _in_scan_head(self) -> bool:
+        """Whether a comma between the carries of a `scan` stands last."""
+        if self.tokens[-1].type != "COMMA":
+            return False
+        depth = 0
+        for token in reversed(self.tokens):
+            if token.type in _OPENER_OF:
+                depth += 1
+            elif token.type in _CLOSER_OF:
+                depth -= 1
+            if depth < 0 or (depth == 0 and token.type == "NEWLINE"):
+                return False
+            if depth == 0 and token.text == "scan":
+                return True
+        return False
 
     def _comment(self, piece: str, start: int, end: int) -> None:
         self.comments.append(Comment(self._span(start, end), piece))

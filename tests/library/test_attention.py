@@ -146,6 +146,13 @@ def test_multi_head_attention() -> None:
         setup=setup,
     )
     check(
+        "l(x, z, y)",
+        {"x": x, "z": numbers(2, 7, 6, seed=2), "y": y},
+        Named(make(kdim=6, vdim=8), lambda m, x, z, y: m(x, z, y)[0]),
+        imports=ATTENTION,
+        setup=setup,
+    )
+    check(
         "l(x, y, 2 * y, score_bias=where(m, 0.5, -1))",
         {"x": x, "y": y, "m": mask},
         Named(

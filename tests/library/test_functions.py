@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ pytestmark = pytest.mark.torch
 
 FUNCTIONS: list[tuple[str, Callable[[Any], Any]]] = [
     ("clamp[-0.5, 1]", lambda x: x.clamp(-0.5, 1)),
+    ("clamp[low=0.5]", lambda x: x.clamp(min=0.5)),
+    ("clamp[high=0]", lambda x: x.clamp(max=0)),
     ("relu", F.relu),
     ("relu6", F.relu6),
     ("hardtanh", F.hardtanh),
@@ -57,6 +60,9 @@ FUNCTIONS: list[tuple[str, Callable[[Any], Any]]] = [
     ("log_softmax", lambda x: x.log_softmax(-1)),
     ("logsumexp", lambda x: x.logsumexp(-1)),
     ("logsumexp[axis=1]", lambda x: x.logsumexp(1)),
+    ("cumprod", lambda x: x.cumprod(-1)),
+    ("where(x > 0.5, 0, x) |> cumprod[axis=1]", lambda x: torch.where(x > 0.5, 0, x).cumprod(1)),
+    ("where(x < 2, x, -INF) |> softmax", lambda x: x.masked_fill(x >= 2, -math.inf).softmax(-1)),
     ("normalize", lambda x: F.normalize(x, dim=-1)),
     ("normalize[axis=1]", lambda x: F.normalize(x, dim=1)),
     ("x |> put[axis=2](x[:, :, 0:2], 3)", lambda x: x.slice_scatter(x[:, :, :2], 2, 3, 5)),
@@ -168,3 +174,17 @@ def test_by_segments(function: str) -> None:
         given, {"x": numbers(2, 6, 3), "s": SEGMENTS}, lambda x, s: oracle(x),
         imports=f"from std.segments import {function.partition('[')[0]}",
     )  # fmt: skip
+
+
+def test_clamp_of_integers_and_by_dims() -> None:
+    text = """model M(x: f32[N, 4], i: i64[K], u: u8[K]) -> (f32[K, 4], u8[K], f32[N, 4]) {
+    y[a, b]: f32[N, 4] = x[clamp[0, N - 1](a + 1), b] else 0
+    return x[clamp[high=N - 1](clamp[low=0](i))], clamp[3, 200](u), clamp[high=N](x) + y
+}"""
+    x = numbers(3, 4, scale=4.0)
+    i, u = np.array([-9, 1, 2, 7]), np.array([0, 3, 200, 255], np.uint8)
+    (function,) = (entry.function for entry in program(text).entries)
+    rows, cut, edge = evaluate(function, [x, i, u])
+    np.testing.assert_array_equal(rows, x[i.clip(0, 2)])
+    assert cut.tolist() == [3, 3, 200, 200]
+    np.testing.assert_allclose(edge, x.clip(None, 3) + x[[1, 2, 2]])

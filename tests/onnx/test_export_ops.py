@@ -9,8 +9,10 @@ from ops.cases import accepts, case_id, concrete, environments, function_of, ran
 
 from dslc.ir.evaluate import evaluate
 from dslc.ir.op import Op, Sample
+from dslc.ir.types import TensorType
 from dslc.onnx.writing.table import REFUSED, RULES
 from dslc.ops import ALL
+from dslc.ops.logic import select
 
 WRITTEN = [(op, sample) for op in ALL if op.name in RULES for sample in op.samples]
 
@@ -44,3 +46,13 @@ def _found(op: Op, model: object, inputs: dict[str, np.ndarray]) -> list[np.ndar
         return run(model, inputs)
     pytest.importorskip("onnxruntime")
     return run_in_onnxruntime(model, inputs)
+
+
+def test_a_choice_of_truth_values_runs() -> None:
+    """ONNX Runtime has no Where of them."""
+    pytest.importorskip("onnxruntime")
+    condition, x, y = (np.arange(8) >> n & 1 == 1 for n in range(3))
+    types = tuple(TensorType("bool", (8,)) for _ in range(3))
+    model = checked(program_of(function_of(select, Sample(types))))
+    (found,) = run_in_onnxruntime(model, {"x0": condition, "x1": x, "x2": y})
+    assert found.tolist() == np.where(condition, x, y).tolist()

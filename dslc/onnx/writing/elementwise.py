@@ -171,6 +171,19 @@ def _relabel(case: Case) -> Held:
     return Held(held.name, held.type.with_dims(kept), held.constant)
 
 
+def _select(case: Case) -> Held | tuple[Held, ...]:
+    """ONNX Runtime has no Where of truth values: there it is logic."""
+    return (_chosen if case.types[1].dtype == "bool" else function("Where"))(case)
+
+
+def _chosen_truth(case: Case, condition: str, x: str, y: str) -> str:
+    other = case.node("And", case.node("Not", condition), y)
+    return case.node("Or", case.node("And", condition, x), other)
+
+
+_chosen = elementwise(_chosen_truth)
+
+
 def _ne(case: Case, x: str, y: str) -> str:
     return case.node("Not", case.node("Equal", x, y))
 
@@ -191,7 +204,7 @@ RULES: dict[str, Rule] = {
     "or": function("Or"),
     "xor": function("Xor"),
     "not": function("Not"),
-    "select": function("Where"),
+    "select": _select,
     "add": function("Add"),
     "sub": function("Sub"),
     "mul": function("Mul"),
