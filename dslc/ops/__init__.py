@@ -31,6 +31,7 @@ from dslc.ops import (
     slicing,
     strassen,
     surface_math,
+    surface_numbers,
     surface_primitives,
     surface_tensor,
     winograd,
@@ -67,6 +68,7 @@ SURFACES: dict[str, Surface] = {
     for surface in (
         *surface_math.SURFACES,
         *surface_tensor.SURFACES,
+        *surface_numbers.SURFACES,
         *surface_primitives.SURFACES,
     )
 }

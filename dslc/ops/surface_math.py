@@ -12,12 +12,12 @@ from typing import Any, cast
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
-from dslc.ir.dims import Poly
 from dslc.ir.op import Op, StaticParam, Surface
 from dslc.ir.types import TensorType, is_float
 from dslc.ops import broadcast, constants, elementwise, logic, reduce, shape
 from dslc.ops.broadcast import broadcast_to
 from dslc.ops.errors import axis_out_of_range, bad_static, wrong_dtype
+from dslc.ops.surface_numbers import everywhere
 
 Statics = Mapping[str, Any]
 Args = tuple[Value, ...]
@@ -182,15 +182,6 @@ _ROOTS: dict[float, Callable[[Builder, Value], Any]] = {
 }
 
 
-def _everywhere(b: Builder, bound: float | Poly, type: TensorType) -> Value:
-    if not isinstance(bound, Poly):
-        return constants.fill(b, bound, type)
-    size = constants.dim_value(b, dim=bound)
-    if type.dtype != "i64":
-        size = constants.cast(b, size, dtype=type.dtype)
-    return broadcast_to(b, size, type.dims)
-
-
 def _clamp(b: Builder, statics: Statics, args: Args) -> Value:
     """By `select`: the bounds have the gradient of what is inside, where `maximum` halves it."""
     (x,) = args
@@ -198,7 +189,7 @@ def _clamp(b: Builder, statics: Statics, args: Args) -> Value:
         raise wrong_dtype("clamp", (x.type,), "numbers")
     for bound, outside in ((statics["low"], logic.lt), (statics["high"], logic.gt)):
         if bound is not None:
-            edge = _everywhere(b, bound, x.type)
+            edge = everywhere(b, bound, x.type)
             x = cast(Value, logic.select(b, outside(b, x, edge), edge, x))
     return x
 

@@ -72,7 +72,7 @@ def _fill(
         if param.name in named:
             thing, place = named[param.name]
             out[param.name] = _plain(ctx, param, thing, place, signed)
-        elif param.kind in ("dims", "pairs") and len(left) != 1 and (left or param.kind == "dims"):
+        elif param.kind in _SEVERAL and len(left) != 1 and (left or param.kind == "dims"):
             things = TupleOf(tuple(thing for thing, _ in left))
             out[param.name] = _plain(ctx, param, things, left[0][1] if left else span, signed)
             left = []
@@ -90,6 +90,8 @@ def _fill(
     return out
 
 
+# Kinds that take all positional ones, or one tuple of them.
+_SEVERAL = ("dims", "pairs", "numbers")
 _WANTED = {
     "int": "an int",
     "ints": "an int or a tuple of ints",
@@ -105,6 +107,7 @@ _WANTED = {
     "dim": "a size",
     "axis": "an axis or a tuple of axes",
     "pairs": "pairs of ints",
+    "numbers": "numbers, or tuples of them",
 }
 
 
@@ -189,7 +192,26 @@ def _converted(kind: str, thing: Thing) -> Any:
             return elements
         case "pairs", TupleOf(elements):
             return _pairs(elements)
+        case "numbers", int() | float():
+            return (thing,)
+        case "numbers", TupleOf(elements):
+            return _numbers(elements)
     return None
+
+
+def _numbers(elements: Sequence[Thing]) -> Any:
+    """Numbers and dims in tuples, as deep as they are written."""
+    out: list[Any] = []
+    for element in elements:
+        if isinstance(element, TupleOf):
+            found = _numbers(element.elements)
+        else:
+            found = None if isinstance(element, bool) else element
+            found = found if isinstance(found, int | float | Poly) else None
+        if found is None:
+            return None
+        out.append(found)
+    return tuple(out)
 
 
 def _pairs(elements: Sequence[Thing]) -> Any:

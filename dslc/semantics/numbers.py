@@ -155,7 +155,7 @@ def apply(ctx: Context, name: str, args: Sequence[Thing], span: Span) -> Thing |
     if name in ("pair", "triple") and len(args) == 1:
         return _several(args[0], 2 if name == "pair" else 3)
     if name in ("repeat", "range"):
-        return _sequence(name, args)
+        return _sequence(name, args, span)
     if any(isinstance(v, Unknown) for v in values):
         return UNKNOWN
     dims = [v for v in values if isinstance(v, int | Poly) and not isinstance(v, bool)]
@@ -183,12 +183,16 @@ def _several(value: Thing, count: int) -> Thing | None:
     return value if isinstance(value, TupleOf) and len(value.elements) == count else None
 
 
-def _sequence(name: str, args: Sequence[Thing]) -> Thing | None:
+def _sequence(name: str, args: Sequence[Thing], span: Span) -> Thing | None:
     """`repeat(value, count)` and `range(start, stop)` as tuples."""
     ints = [a for a in args if isinstance(a, int) and not isinstance(a, bool)]
-    if len(ints) != 2 or len(args) != 2 or max(ints) > _LONGEST_TUPLE:
+    if len(ints) != 2 or len(args) != 2:
         return None
     a, b = ints
+    count = b if name == "repeat" else b - a
+    if count > _LONGEST_TUPLE:
+        told = f"{name}({a}, {b}) has {count} elements, and a tuple {_LONGEST_TUPLE} at most"
+        raise Mistake(errors.bad_arithmetic(told, span))
     return TupleOf((a,) * b if name == "repeat" else tuple(range(a, b)))
 
 

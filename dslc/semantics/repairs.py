@@ -62,6 +62,9 @@ def _value_help(operand: Shown) -> str | None:
             return f"call it: {text}({', '.join(arg.name.name for arg in decl.args)})"
         case TupleOf(elements) if any(isinstance(element, Tensor) for element in elements):
             return element_help(text)
+        case TupleOf(elements) if elements and all(isinstance(e, int | float) for e in elements):
+            inner = text[1:-1] if text[:1] == "(" and text.count("(") == 1 else text
+            return f"numbers become a tensor by tensor[{inner}]()"
     return None
 
 

@@ -160,4 +160,4 @@ def _list_help(s: Situation) -> str:
             return "a loop makes several: for i in 0..n { x = x |> blocks: dense[64] }"
     if s.previous.type == "LEFT_PAREN" and s.index - s.start > 1:
         return "arguments stand side by side, without a list around them: concat[axis=1](a, b)"
-    return "several values in one are a tuple: `(1, 2)`"
+    return "several values in one are a tuple: `(1, 2)`; numbers as a tensor: `tensor[1, 2]()`"
