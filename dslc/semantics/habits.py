@@ -62,7 +62,6 @@ _NAMES = {
     "div": "/",
     "detach": "stop_gradient",
     "no_grad": "stop_gradient",
-    "masked_fill": "where",
     "amax": "max",
     "amin": "min",
     "float": "cast[f32]",
@@ -89,7 +88,42 @@ _NAMES = {
     "inf": "INF",
     "Infinity": "INF",
     "index_select": "take",
+    "take_along_dim": "take_along",
+    "index_add": "segment_sum",
+    "scatter_add": "segment_sum",
+    "topk": "top_k",
+    "sgn": "sign",
+    "vstack": "concat",
+    "dot": "@",
+    "mv": "@",
+    "addmm": "@",
+    "remainder": "%",
+    "floor_divide": "//",
+    "interpolate": "interpolate2d",
+    "Upsample": "upsample2d",
+    "ZeroPad2d": "pad2d",
+    "ReflectionPad2d": "pad2d",
+    "MultiheadAttention": "multi_head_attention",
+    "NLLLoss": "nll",
+    "nll_loss": "nll",
+    "BCELoss": "bce",
+    "binary_cross_entropy": "bce",
+    "BCEWithLogitsLoss": "bce_with_logits",
+    "binary_cross_entropy_with_logits": "bce_with_logits",
+    "PoissonNLLLoss": "poisson_nll",
+    "GaussianNLLLoss": "gaussian_nll",
+    "CTCLoss": "ctc",
+    "KLDivLoss": "kl_div",
+    "AdamW": "adamw",
+    "StepLR": "step_decay",
+    "MultiStepLR": "multi_step",
+    "ExponentialLR": "exponential",
+    "CosineAnnealingLR": "cosine",
+    "OneCycleLR": "one_cycle",
 }
+_ONE_SIZE = "a result has one size, whatever the values: where(condition, a, b) keeps all elements"
+_NO_ALGEBRA = "the library has none: hand the result in, or come nearer to it in a `scan`"
+_NO_FOURIER = "there are no complex numbers: multiply by cosines and sines, or convolve"
 _SENTENCES = {
     "squeeze": "a number as an index takes a dim away: x[:, 0]",
     "unsqueeze": "None as an index puts in a dim of 1: x[:, None]",
@@ -118,6 +152,61 @@ _SENTENCES = {
     "tile": "concat[axis=1](x, x), or take[axis=1](x, arange[2 * D]() % D)",
     "repeat_interleave": "take[axis=1](x, arange[2 * D]() // 2)",
     "outer": "write the formula with its indices: y[i, j] = a[i] * b[j]",
+    "linspace": "low + (high - low) / (n - 1) * cast[f32](arange[n]())",
+    "meshgrid": "dims of 1 broadcast: rows[:, None] and columns[None, :]",
+    "diag": "write the formula with its indices: y[i] = x[i, i]",
+    "diagonal": "write the formula with its indices: y[i] = x[i, i]",
+    "trace": "write the formula with its indices: y[n] = sum[i](x[n, i, i])",
+    "cdist": "sqrt(sum[axis=-1]((a[:, None] - b) ** 2))",
+    "cross": "write the formula with its indices",
+    "kron": "write the formula with its indices",
+    "masked_fill": "where(mask, value, x)",
+    "masked_select": _ONE_SIZE,
+    "nonzero": _ONE_SIZE,
+    "argwhere": _ONE_SIZE,
+    "unique": _ONE_SIZE,
+    "scatter": "where(arange[C]() == i[:, None], value, x); `put` writes from one position on",
+    "bincount": "segment_sum[n](ones[N](), x)",
+    "diff": "x[:, 1:] - x[:, :-1]",
+    "unbind": "an index for each: x[0], x[1]",
+    "ravel": "reshape[-1](x)",
+    "movedim": "all axes stand in their new order: transpose[1, 0, 2](x)",
+    "median": "of sorted elements the middle one: sort(x)[..., n // 2]",
+    "quantile": "of sorted elements: sort(x)[..., k]",
+    "kthvalue": "of sorted elements: sort(x)[..., k]",
+    "std_mean": "sqrt(var(x)), mean(x)",
+    "var_mean": "var(x), mean(x)",
+    "cummax": "a `scan` that takes the maximum",
+    "cummin": "a `scan` that takes the minimum",
+    "trunc": "sign(x) * floor(abs(x))",
+    "frac": "x - sign(x) * floor(abs(x))",
+    "hypot": "sqrt(a * a + b * b)",
+    "isinf": "abs(x) == INF",
+    "isfinite": "abs(x) < INF",
+    "EmbeddingBag": "mean[axis=1](tokens |> embedding[V, D])",
+    "gumbel_softmax": "softmax((x - log(-log(u))) / t), in training with u = random_uniform[...]()",
+    "bernoulli": "random_uniform[...]() < p, in training",
+    "inverse": _NO_ALGEBRA,
+    "inv": _NO_ALGEBRA,
+    "det": _NO_ALGEBRA,
+    "svd": _NO_ALGEBRA,
+    "qr": _NO_ALGEBRA,
+    "cholesky": _NO_ALGEBRA,
+    "solve": _NO_ALGEBRA,
+    "eigh": _NO_ALGEBRA,
+    "fft": _NO_FOURIER,
+    "rfft": _NO_FOURIER,
+    "irfft": _NO_FOURIER,
+    "stft": _NO_FOURIER,
+    "clone": "values never change in place: leave it out",
+    "copy": "values never change in place: leave it out",
+    "item": "a number is read in Python, from what the call returns",
+    "print": "return what is to be seen: a model may have several results",
+    "enumerate": "loops go over numbers: for i in 0..n { ... }",
+    "zip": "loops go over numbers: for i in 0..n { ... }",
+    "full_like": "write full[..., value=...]() with the sizes",
+    "empty": "write zeros[...]() with the sizes",
+    "new_zeros": "write zeros[...]() with the sizes",
     "flip": "a slice turns an axis round: x[:, ::-1]",
     "gather": "take_along[axis=1](x, i), or element by element: x[i, j]",
     "norm": "sqrt(sum(x * x)); `normalize` divides by it",
@@ -133,6 +222,11 @@ _SENTENCES = {
     "ones_like": "write ones[...]() with the sizes",
     "randn": "a weight is `param w: f32[2, 4] ~ normal`; in training: random_normal[...]()",
     "rand": "in training: random_uniform[...]()",
+}
+# What a tensor's method is, where a function of its name does something else.
+_METHODS = {
+    "repeat": "concat[axis=1](x, x), or broadcast_to[...](x) where a dim is 1",
+    "unfold": "a slice for each place: take[axis=1](x, arange[n]()[:, None] + arange[size]())",
 }
 _ARGUMENTS = {
     "approximate": "gelu by tanh is a function of its own: gelu_tanh(x)",
@@ -194,7 +288,7 @@ DTYPES = {
     "byte": "u8",
     "boolean": "bool",
 }
-_OPERATORS = frozenset(["@", "**", "+", "-", "*", "/"])
+_OPERATORS = frozenset(["@", "**", "+", "-", "*", "/", "//", "%"])
 
 
 def other_name(name: str, known: Callable[[str], bool]) -> str | None:
@@ -203,6 +297,11 @@ def other_name(name: str, known: Callable[[str], bool]) -> str | None:
     if target in _OPERATORS or (target != name and known(target.partition("[")[0])):
         return target
     return None
+
+
+def foreign(name: str) -> str:
+    """What `name` would be called here, if there is such a thing."""
+    return _NAMES.get(name) or _snake_case(name)
 
 
 def sentence(name: str) -> str | None:
@@ -227,10 +326,10 @@ def name_help(name: str, known: Callable[[str], bool]) -> str | None:
 def _snake_case(name: str) -> str:
     """`BatchNorm2d` as `batch_norm`, `Conv2d` as `conv2d`, `ReLU` as `relu`."""
     if not re.search("[A-Z]", name):
-        return name
+        return name.removesuffix("_loss")
     if name.upper() == name or re.fullmatch(r"[A-Z][a-z]?[A-Z]+", name):
         return name.lower()
-    words = re.findall(r"[A-Z]+(?=[A-Z][a-z]|$)|[A-Z][a-z0-9]*", name)
+    words = re.findall(r"[A-Z]+(?=[A-Z][a-z]|$)|[A-Z][a-z0-9]*", name.removesuffix("Loss"))
     snake = "_".join(word.lower() for word in words)
     return re.sub(r"norm[123]d$", "norm", snake)
 
@@ -278,6 +377,7 @@ def in_brackets(callee: str, names: Sequence[str], args: Sequence[Written], owne
     statics: list[str] = []
     tensors = [owner] if owner else []
     for name, thing, text in args:
+        text = text.lower() if text in ("True", "False") else text
         if isinstance(thing, Tensor):
             tensors.append(f"{name}={text}" if name else text)
         elif name is None:
@@ -324,6 +424,8 @@ def method_help(
         return f"its sizes have the names of its type, [{shown}]: use them" if dims else None
     if name in ("t", "mT", "H"):
         return f"write {owner}.T"
+    if name in _METHODS:
+        return _METHODS[name]
     if name in ("transpose", "permute") and args:
         return _transposition(owner, len(dims), args)
     own = statics(name) is not None

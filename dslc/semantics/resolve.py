@@ -64,6 +64,8 @@ def unknown(ctx: Context, name: str, span: Span) -> Mistake:
     module = ctx.loader.declaring(name)
     if module is not None:
         help = f"the library has it: from {module} import {name}"
+    elif help is None and (module := ctx.loader.declaring(other := habits.foreign(name))):
+        help = f"here it is called `{other}`: from {module} import {other}"
     near = ctx.nearest(name, (*_built_in(), "training"))
     notes = []
     if ctx.frame.kind == "train" and near is None and help is None:
