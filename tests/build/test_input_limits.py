@@ -126,7 +126,25 @@ def test_what_is_computed_or_chosen_is_kept_inside_instead() -> None:
         "model M(x: f32[4], i: i64[K], here: bool[K]) -> f32[K] { return x[where(here, i, 0)] }"
     )
     assert called(chosen, x, np.array([99, 2]), np.array([False, True])).tolist() == [0, 2]
+    ends = "model M(x: f32[4], y: f32[K]) -> f32[K] { return x[cast[i64](where(y == INF, 0, y))] }"
+    assert called(ends, x, np.array([np.inf, 2], np.float32)).tolist() == [0, 2]
+    ends = "model M(x: f32[K]) -> f32[K] { return minimum(maximum(where(x < 0, x + 1, x), 0), INF)}"
+    assert called(ends, x).tolist() == x.tolist()
     one = "model M(x: f32[4], i: i64[K]) -> f32[K] { return x[where(i != 7, i, 0)] }"
     assert called(one, x, np.array([7, 2])).tolist() == [0, 2]
     with pytest.raises(ArgumentError, match=r"i must be -4\.\.3 or 7"):
         called(one, x, np.array([8, 2]))
+
+
+def test_several_tensors_of_one_index() -> None:
+    text = """model M(x: f32[N, 5], i: i64[K], label: i64[K]) -> f32[K] {
+    assert N > 0
+    return log(x)[i, label]
+}"""
+    x = np.exp(np.arange(10, dtype=np.float32).reshape(2, 5))
+    model = dslc.compile(text)
+    np.testing.assert_allclose(model(x, np.array([1, -2]), np.array([4, -5])), [9, 0], atol=1e-6)
+    with pytest.raises(ArgumentError, match=r"label must be -5\.\.4, but it has 5 at \[1\]: it is"):
+        model(x, np.array([0, 1]), np.array([0, 5]))
+    with pytest.raises(ArgumentError, match=r"i must be -2\.\.1 .*N = 2\), but it has -3"):
+        model(x, np.array([-3, 1]), np.array([0, 1]))
