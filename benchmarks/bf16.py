@@ -3,11 +3,11 @@
     python -m benchmarks.bf16 [--threads 1] [--seconds 4] [--only encoder] [--output bf16]
 
 Ours in f32 and in bf16 (`--precision bf16`: products of 16 bits; `bf16-weights` and `int8-weights`:
-their weights alone), PyTorch's two ways, autocast and a network that is bf16 throughout, and beside
-int8 ONNX Runtime's (MatMulNBits of 8 bits, scales for blocks of 128), in one process, alternating.
-Error: root of the mean square of the difference from PyTorch's f32, of that of the
-result; mean of some networks and inputs (`--seeds`). Written to `benchmarks/results/` as JSON and
-Markdown.
+their weights alone), PyTorch's two ways, autocast and a network that is bf16 throughout,
+OpenVINO's, and beside int8 ONNX Runtime's (MatMulNBits of 8 bits, scales for blocks of 128), in one
+process, alternating. Error: root of the mean square of the difference from PyTorch's f32, of that
+of the result; mean of some networks and inputs (`--seeds`). Written to `benchmarks/results/` as
+JSON and Markdown.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ import torch
 from torch import nn
 
 import dslc
-from benchmarks import networks, peers
+from benchmarks import networks, peers, workloads
 from benchmarks.compare import normal, weights_of
 from benchmarks.race import Core, pin
 from benchmarks.run import Row, joined, record, recorded
-from benchmarks.workloads import ENCODER, GPT2, MLP, MLP_NAMES, PAST
+from benchmarks.workloads import ENCODER, GPT2, MLP, MLP_NAMES, MODELS, PAST
 
 F32, NARROW = "dslc f32", "dslc fewer bits"
 AUTOCAST, HALF, EXACT = "PyTorch autocast", "PyTorch bf16", "PyTorch f32"
+OPENVINO = "OpenVINO bf16"
 INT8 = "ONNX Runtime int8"
 Call = Callable[[], Any]
 
@@ -53,7 +54,7 @@ def feedforward(
     name: str, source: str, make_net: Callable[[], nn.Module], dims: tuple[int, ...],
     names: dict[str, str] | None = None,
 ) -> Case:  # fmt: skip
-    """A network of one input."""
+    """A network of one input. Images are NHWC to PyTorch, which is quicker with them."""
 
     def make(seed: int, threads: int) -> dict[str, Call]:
         torch.manual_seed(seed)
@@ -65,17 +66,21 @@ def feedforward(
             )
             for precision in ("f32", "bf16")
         )
-        array, half, rounded = x.numpy(), copy.deepcopy(net).bfloat16(), x.bfloat16()
+        order = torch.channels_last if len(dims) == 4 else torch.contiguous_format
+        array, half = x.numpy(), copy.deepcopy(net).bfloat16().to(memory_format=order)
+        laid, y = copy.deepcopy(net).to(memory_format=order), x.contiguous(memory_format=order)
+        rounded = y.bfloat16()
 
         def autocast() -> torch.Tensor:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                return net(x)
+                return laid(y)
 
         return {
             F32: lambda: f32(array),
             NARROW: lambda: bf16(array),
             AUTOCAST: autocast,
             HALF: without_gradients(half, rounded),
+            OPENVINO: peers.by_openvino(net, [x], threads, "bf16"),
             EXACT: without_gradients(net, x),
         }
 
@@ -153,10 +158,19 @@ def encoder(batch: int) -> Case:
     )  # fmt: skip
 
 
+def resnet50(batch: int) -> Case:
+    return feedforward(
+        f"ResNet-50, batch {batch}", (MODELS / "resnet50.dl").read_text(), workloads.resnet50,
+        (batch, 3, 224, 224),
+    )  # fmt: skip
+
+
 CASES = (
     encoder(1),
     encoder(8),
     feedforward("MLP 784-512-512-10, batch 64", MLP, networks.mlp, (64, 784), MLP_NAMES),
+    resnet50(1),
+    resnet50(8),
     Case(f"GPT-2 small, one token behind {PAST}, bf16 weights", partial(decode, "bf16-weights")),
     Case(f"GPT-2 small, one token behind {PAST}, int8 weights", partial(decode, "int8-weights")),
 )
@@ -195,7 +209,7 @@ def measured(case: Case, core: Core, args: argparse.Namespace) -> Row:
 
 def markdown(rows: list[Row]) -> str:
     """A line for each workload; of the times the minima."""
-    names = (F32, NARROW, AUTOCAST, HALF, INT8)
+    names = (F32, NARROW, AUTOCAST, HALF, OPENVINO, INT8)
     out = [
         "Milliseconds, minimum; gain: our f32 / our fewer bits; ratio: the best peer / that.",
         "Error: of PyTorch's f32 result, mean of several networks and inputs.",

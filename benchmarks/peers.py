@@ -110,7 +110,10 @@ def by_onnxruntime(model: str | bytes, inputs: Tensors, threads: int) -> Call:
     return lambda: session.run(None, feed)
 
 
-def _openvino(net: torch.nn.Module, inputs: Tensors, threads: int) -> Call:
+def by_openvino(
+    net: torch.nn.Module, inputs: Tensors, threads: int, precision: str = "f32"
+) -> Call:
+    """Calls the network, computed in "f32" or "bf16"."""
     import openvino
 
     try:
@@ -123,7 +126,7 @@ def _openvino(net: torch.nn.Module, inputs: Tensors, threads: int) -> Call:
     model.reshape({i: list(x.shape) for i, x in enumerate(inputs)})
     settings = {
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
     }
     compiled = openvino.Core().compile_model(model, "CPU", settings)
@@ -157,7 +160,7 @@ def inference(
         "PyTorch eager": lambda: _eager(net, inputs),
         "torch.compile": lambda: _compiled(net, inputs),
         "ONNX Runtime": lambda: _onnxruntime(net, inputs, threads),
-        "OpenVINO": lambda: _openvino(net, inputs, threads),
+        "OpenVINO": lambda: by_openvino(net, inputs, threads),
         "JAX": lambda: _jax(net, inputs),
     }
     return _made(makers, wanted)

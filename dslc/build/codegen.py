@@ -122,8 +122,9 @@ def machine_of(job: Job, program: Program) -> Machine:
     target = job.target
     arm = target.machine == "aarch64"
     return Machine(
-        target.vector_bits, target.tasks, dots=target.has_bf16, most=most, arm=arm,
-        exact=target.exact, choices=dict(job.choices),
+        target.vector_bits, target.tasks, dots=target.has_bf16,
+        matrices=target.has_tiles, most=most, arm=arm, exact=target.exact,
+        choices=dict(job.choices),
     )  # fmt: skip
 
 
@@ -138,11 +139,11 @@ def join(lowered: list[Lowered]) -> Any:
 def llvm_target(target: Target) -> Any:
     """TVM's target; `native` becomes the name that LLVM has for this CPU."""
     cpu = target.cpu
-    features: list[str] = []
+    # Said of `native`, too: LLVM's name for a CPU it does not know may be that of an older one.
+    features = ["+avx512bf16"] if target.has_bf16 else []
+    features += ["+amx-tile", "+amx-bf16"] if target.has_tiles else []
     if cpu == "native":
         cpu = str(tvm.get_global_func("target.llvm_get_system_cpu")())
-        # LLVM's name for a CPU it does not know may be that of an older one.
-        features = ["+avx512bf16"] if target.has_bf16 else []
     elif cpu == ARM:
         cpu, features = "generic", ["+neon"]
     if target.vector_bits == 512:

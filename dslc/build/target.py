@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from dslc._frozen import dataclass
-from dslc_runtime.device import ARCHITECTURES, Architecture, architecture, cpu_flags
+from dslc_runtime.device import ARCHITECTURES, Architecture, architecture, cpu_flags, lacking
 from dslc_runtime.errors import ArgumentError
 from dslc_runtime.numbers import whole
 
@@ -39,9 +39,9 @@ ARM = "generic-aarch64"
 
 # What code for `native` may use beyond the levels, where this machine has it.
 _MORE = (
-    "adx", "aes", "avx512_bf16", "avx512_bitalg", "avx512_fp16", "avx512_vbmi2", "avx512_vnni",
-    "avx512_vpopcntdq", "avx512ifma", "avx512vbmi", "avx_vnni", "fma4", "fsgsbase", "gfni",
-    "pclmulqdq", "sha_ni", "sse4a", "tbm", "vaes", "vpclmulqdq", "xop",
+    "adx", "aes", "amx_bf16", "amx_tile", "avx512_bf16", "avx512_bitalg", "avx512_fp16",
+    "avx512_vbmi2", "avx512_vnni", "avx512_vpopcntdq", "avx512ifma", "avx512vbmi", "avx_vnni",
+    "fma4", "fsgsbase", "gfni", "pclmulqdq", "sha_ni", "sse4a", "tbm", "vaes", "vpclmulqdq", "xop",
 )  # fmt: skip
 
 
@@ -76,6 +76,11 @@ class Target:
         return self.vector_bits == 512 and "avx512_bf16" in self.features
 
     @property
+    def has_tiles(self) -> bool:
+        """Whether the CPU multiplies tiles of bf16 (Intel's AMX)."""
+        return self.has_bf16 and {"amx_bf16", "amx_tile"} <= {*self.features}
+
+    @property
     def arch(self) -> str:
         return ",".join(self.architectures) or self.cpu
 
@@ -100,7 +105,8 @@ def cpu_target(name: str = "native", threads: int | None = None) -> Target:
     machine = architecture() if name == "native" else ARCHITECTURES[name == ARM]
     if name == "native":
         used = {*_V4, *_MORE} if machine == "x86_64" else {*_ARM}
-        features = tuple(sorted(cpu_flags() & used))
+        found = cpu_flags() & used
+        features = tuple(sorted(found - {*lacking(found)}))
     elif name in LEVELS:
         features = tuple(sorted(LEVELS[name]))
     elif name == ARM:

@@ -9,6 +9,10 @@ follow what they are fed, or come behind the cast where nothing needs all bits. 
 once. Parameters and results keep their types, so weights and optimiser states are f32, and
 gradients reach them in f32. f16 has few exponents: its gradients are those of a scaled loss.
 
+In training, relu is such an op, so that it is kept in 16 bits; else it is done in f32 and rounded
+once. Without gradients, what convolutions read is in 16 bits to all that read it, as the sums of a
+residual network are: they would be kept twice.
+
 Input: a Program before its training step is joined. Output: the same program to its callers.
 Non-goals: f64 and what is 16 bits in the source already, which stay as they are.
 """
@@ -41,11 +45,11 @@ PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16", "bf16-weights", "int8
 
 # Sums of products. Of attention, the first operands (query, keys, values) are multiplied.
 CONTRACTIONS: tuple[Op, ...] = (matmul, conv2d, attention)
-# Rounding before is rounding after.
-EXACT: tuple[Op, ...] = (
-    relu, neg, max_pool2d, reshape, relabel, transpose, broadcast, concat, slice_, pad,
-    stop_gradient,
+# Rounding before is rounding after: those that move elements, or fewer of them, and others.
+MOVES: tuple[Op, ...] = (
+    max_pool2d, reshape, relabel, transpose, broadcast, concat, slice_, pad, stop_gradient,
 )  # fmt: skip
+EXACT: tuple[Op, ...] = (*MOVES, relu, neg)
 
 
 def with_precision(program: Program, precision: Precision) -> Program:
@@ -55,7 +59,8 @@ def with_precision(program: Program, precision: Precision) -> Program:
     if precision == "bf16-weights" or precision == "int8-weights":
         return keep_weights(program, precision)
     entries = tuple(
-        replace(entry, function=narrowed(entry.function, precision)) for entry in program.entries
+        replace(entry, function=narrowed(entry.function, precision, trains=False))
+        for entry in program.entries
     )
     plan = program.training
     if plan is not None:
@@ -65,9 +70,12 @@ def with_precision(program: Program, precision: Precision) -> Program:
     return replace(program, entries=entries, training=plan)
 
 
-def narrowed(function: Function, dtype: DType) -> Function:
-    """The function with its f32 contractions, those in loops too, in `dtype`."""
-    walk = _Walk(Builder.over(function), dtype, _wanted_narrow(function))
+def narrowed(function: Function, dtype: DType, trains: bool = True) -> Function:
+    """The function with its f32 contractions, those in loops too, in `dtype`. Of one that `trains`
+    what is kept for the backward pass is to be in 16 bits."""
+    exact = EXACT if trains else MOVES
+    rounded = frozenset[Value]() if trains else _images(function)
+    walk = _Walk(Builder.over(function), dtype, exact, _wanted_narrow(function, exact), rounded)
     for param in function.params:
         walk.wide[param] = param
     for eqn in function.eqns:
@@ -75,6 +83,13 @@ def narrowed(function: Function, dtype: DType) -> Function:
             walk.convert(eqn)
     results = [walk.as_wide(result) for result in function.results]
     return drop_dead(walk.b.function(function.name, results))
+
+
+def _images(function: Function) -> frozenset[Value]:
+    """What convolutions read of what the function makes."""
+    read = {eqn.inputs[0] for eqn in function.eqns if eqn.op is conv2d and _is_contraction(eqn)}
+    made = {value for eqn in function.eqns for value in eqn.outputs}
+    return frozenset(read & made) - {*function.results}
 
 
 def _is_contraction(eqn: Eqn) -> bool:
@@ -86,17 +101,17 @@ def _factors(eqn: Eqn) -> int:
     return 3 if eqn.op is attention else len(eqn.inputs)
 
 
-def _is_exact(eqn: Eqn) -> bool:
-    return eqn.op in EXACT and eqn.outputs[0].type.dtype == "f32"
+def _is_exact(eqn: Eqn, exact: tuple[Op, ...]) -> bool:
+    return eqn.op in exact and eqn.outputs[0].type.dtype == "f32"
 
 
-def _wanted_narrow(function: Function) -> set[Value]:
+def _wanted_narrow(function: Function, exact: tuple[Op, ...]) -> set[Value]:
     """What is read by contractions alone, directly or through exact ops."""
     other = set(function.results)
     read: set[Value] = set()
     for eqn in reversed(function.eqns):
         read.update(eqn.inputs)
-        follows = _is_exact(eqn) and eqn.outputs[0] in read and eqn.outputs[0] not in other
+        follows = _is_exact(eqn, exact) and eqn.outputs[0] in read and eqn.outputs[0] not in other
         if not follows:
             other.update(eqn.inputs[_factors(eqn) :] if _is_contraction(eqn) else eqn.inputs)
     return read - other
@@ -109,7 +124,9 @@ class _Walk:
 
     b: Builder
     dtype: DType
+    exact: tuple[Op, ...]
     wanted: set[Value]
+    rounded: frozenset[Value]
     wide: dict[Value, Value] = field(default_factory=dict)
     narrow: dict[Value, Value] = field(default_factory=dict)
     native: set[Value] = field(default_factory=set)
@@ -129,7 +146,7 @@ class _Walk:
         return self.narrow[old]
 
     def convert(self, eqn: Eqn) -> None:
-        if _is_contraction(eqn) or (_is_exact(eqn) and self.follows(eqn)):
+        if _is_contraction(eqn) or (_is_exact(eqn, self.exact) and self.follows(eqn)):
             inputs = [self.as_narrow(value) for value in eqn.inputs[: _factors(eqn)]]
             inputs += [self.as_wide(value) for value in eqn.inputs[_factors(eqn) :]]
             made = self.b.copy(eqn, inputs)
@@ -139,13 +156,16 @@ class _Walk:
             return
         body = body_of(eqn)
         if body is not None:
-            eqn = with_body(eqn, narrowed(body, self.dtype))
+            eqn = with_body(eqn, narrowed(body, self.dtype, trains=self.exact == EXACT))
         inputs = [self.as_wide(value) for value in eqn.inputs]
         if all(new is old for new, old in zip(inputs, eqn.inputs)):
             self.b.keep(eqn)
             self.wide.update(zip(eqn.outputs, eqn.outputs))
         else:
             self.wide.update(zip(eqn.outputs, self.b.copy(eqn, inputs)))
+        for value in self.rounded.intersection(eqn.outputs):
+            self.as_narrow(value)
+            del self.wide[value]
 
     def follows(self, eqn: Eqn) -> bool:
         """Whether an exact op is fed with 16 bits, or what it gives is wanted in 16 bits only."""

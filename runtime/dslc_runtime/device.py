@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -43,6 +43,28 @@ def cpu_flags(path: str = "/proc/cpuinfo") -> frozenset[str]:
         if key.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
+
+
+# What Linux asks of a process that wants the registers of AMX, 8 KiB for each thread: arch_prctl.
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
+
+
+@cache
+def may_use_tiles() -> bool:
+    """Whether Linux lets this process use the registers of AMX; from then on it may. It refuses
+    where a thread's stack for signals is too small to hold them."""
+    call = ctypes.CDLL(None).syscall
+    wanted = map(ctypes.c_long, (_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA))
+    return bool(call(*wanted) == 0)
+
+
+def lacking(features: Collection[str]) -> list[str]:
+    """Those of a target's features that this process cannot use."""
+    missing = set(features) - cpu_flags()
+    tiles = {name for name in features if name.startswith("amx_")}
+    if tiles and not tiles & missing and not may_use_tiles():
+        missing |= tiles
+    return sorted(missing)
 
 
 def missing_cuda() -> str:
@@ -80,8 +102,8 @@ def unfit(target: TargetInfo) -> str:
     wanted, here = architecture_of(target), architecture()
     if wanted != here:
         return f"it is for {wanted} CPUs and this one is {here}"
-    lacking = sorted(set(target.features) - cpu_flags())
-    if not lacking:
+    without = lacking(target.features)
+    if not without:
         return missing_cuda() if target.kind == "cuda" else ""
     built = f" (it was built for {target.arch})" if target.arch else ""
-    return f"this CPU lacks {', '.join(lacking)}{built}"
+    return f"this CPU lacks {', '.join(without)}{built}"

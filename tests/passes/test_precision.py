@@ -76,6 +76,18 @@ model Net(x: f32[N, 6]) -> f32[N, 4] {
 """
 
 
+TRAINED = (
+    NET
+    + """
+train Net {
+    input label: i64[N]
+    loss cross_entropy(output, label)
+    optimizer sgd[lr=0.1]
+}
+"""
+)
+
+
 def test_a_value_is_cast_once() -> None:
     (entry, *_) = with_precision(program_of(NET), "bf16").entries
     casts = Counter(
@@ -84,12 +96,35 @@ def test_a_value_is_cast_once() -> None:
     assert set(casts.values()) == {1}
 
 
+def dtypes(function: Function) -> dict[str, str]:
+    """By the names of ops; of several, the last one's."""
+    return {eqn.op.name: eqn.outputs[0].type.dtype for eqn in function.eqns if eqn.inputs}
+
+
 def test_what_moves_elements_follows() -> None:
-    """relu and the transpose are 16 bits; the exponential is not."""
-    (entry, *_) = with_precision(program_of(NET), "bf16").entries
-    kinds = {eqn.op.name: eqn.outputs[0].type.dtype for eqn in entry.function.eqns if eqn.inputs}
-    assert (kinds["relu"], kinds["transpose"], kinds["matmul"]) == ("bf16",) * 3
-    assert (kinds["exp"], kinds["reduce_sum"], kinds["add"]) == ("f32",) * 3
+    """The transpose is 16 bits; the exponential is not. In training relu is, too, which is kept."""
+    program = with_precision(program_of(TRAINED, training=True), "bf16")
+    kinds = dtypes(program.entries[0].function)
+    assert (kinds["transpose"], kinds["matmul"]) == ("bf16",) * 2
+    assert (kinds["exp"], kinds["reduce_sum"], kinds["add"], kinds["relu"]) == ("f32",) * 4
+    assert program.training is not None
+    assert dtypes(program.training.loss.function)["relu"] == "bf16"
+
+
+def test_a_residual_network_keeps_its_sums_in_16_bits() -> None:
+    """What a convolution reads is there once, but for a result."""
+    source = """
+    model M(x: f32[1, 4, 5, 5]) -> f32[1, 4, 5, 5] {
+        y = x |> conv2d[4, kernel=1] |> relu
+        z = relu((y |> conv2d[4, kernel=1]) + y)
+        return (z |> conv2d[4, kernel=1]) + z
+    }
+    """
+    (entry, *_) = with_precision(program_of(source), "bf16").entries
+    relus = [eqn.outputs[0] for eqn in entry.function.eqns if eqn.op.name == "relu"]
+    for value in relus:
+        readers = [eqn for eqn in entry.function.eqns if value in eqn.inputs]
+        assert [eqn.op.name for eqn in readers] == ["cast"]
 
 
 def test_weights_of_products_are_rounded_once() -> None:

@@ -194,3 +194,13 @@ def test_code_for_another_instruction_set(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(device, "architecture", lambda: "x86_64")
     with pytest.raises(DeviceError, match="it is for aarch64 CPUs and this one is x86_64"):
         device.choose(targets[1:])
+
+
+def test_registers_that_linux_refuses_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU has AMX, and the process may not use it: other features are not asked for."""
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"amx_tile", "amx_bf16", "avx2"}))
+    monkeypatch.setattr(device, "may_use_tiles", lambda: False)
+    assert device.lacking(["amx_bf16", "amx_tile", "avx2"]) == ["amx_bf16", "amx_tile"]
+    assert device.lacking(["avx2"]) == []
+    monkeypatch.setattr(device, "may_use_tiles", lambda: True)
+    assert device.lacking(["amx_bf16", "amx_tile", "avx2"]) == []

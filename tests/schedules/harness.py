@@ -28,7 +28,11 @@ MACHINE = Machine(vector_bits=512 if has_avx512() else 256)
 
 
 def compile_body(
-    body: Callable[..., None], dtypes: list[str], sizes: int = 0, vector_bits: int = 0
+    body: Callable[..., None],
+    dtypes: list[str],
+    sizes: int = 0,
+    vector_bits: int = 0,
+    cpu: str = "",
 ) -> Callable[..., None]:
     """`body(buffers.., sizes..)` as a function of flat arrays and then int64 sizes. To read or
     write behind an array ends the process."""
@@ -44,7 +48,7 @@ def compile_body(
         body(*buffers, *dims)
     bits = vector_bits or MACHINE.vector_bits
     assert bits <= MACHINE.vector_bits, "this CPU has no such instructions"
-    target = tvm.target.Target({"kind": "llvm", "mcpu": MCPU[bits], "opt-level": 0})
+    target = tvm.target.Target({"kind": "llvm", "mcpu": cpu or MCPU[bits], "opt-level": 0})
     made = ib.get()
     made = tvm.tirx.PrimFunc(made.params, dealt(made.body), made.ret_type, made.attrs)
     kernel = loaded(compile_module(tvm.IRModule({"kernel": made}), target))["kernel"]

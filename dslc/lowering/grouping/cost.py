@@ -20,6 +20,20 @@ from dslc.ops.scan_attrs import ScanAttrs
 from dslc.ops.strassen import conv2d_strassen, matmul_strassen
 from dslc.ops.winograd import WinogradAttrs
 
+# Sums of products of two operands.
+CONTRACTIONS = (
+    "matmul",
+    "matmul_packed",
+    "matmul_parts",
+    "matmul_pairs",
+    "matmul_strassen",
+    "conv2d",
+    "conv2d_packed",
+    "conv2d_winograd",
+    "conv2d_strassen",
+    "conv2d_input_gradient",
+    "conv2d_weight_gradient",
+)
 WINDOW = 32  # reductions over no more (constant) elements are written out as one expression
 
 _UNARY = {"neg": 1, "abs": 1, "sign": 2, "not": 1, "isnan": 1, "isinf": 2}
@@ -169,6 +183,8 @@ def flops_of(eqn: Eqn) -> Dim:
     cost = cost_of(eqn)
     steps = product(cost.reduction) if cost.reduction is not None else 0
     parts = len(eqn.outputs) if isinstance(eqn.attrs, PartsAttrs) else 1
+    if eqn.op.name in CONTRACTIONS:  # not the casts of 16 bits, which no kernel does one by one
+        return parts * eqn.outputs[0].type.size * (steps * 2)
     return parts * eqn.outputs[0].type.size * (steps * cost.repeated + cost.operations)
 
 

@@ -27,9 +27,9 @@ from dslc._frozen import dataclass
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim, product
 from dslc.ir.types import ITEMSIZE
+from dslc.lowering.grouping.cost import CONTRACTIONS
 from dslc.lowering.grouping.drafts import Draft, Kind, in_order
 from dslc.lowering.grouping.operands import (
-    CONTRACTIONS,
     is_beginning,
     is_padded_rows,
     is_put_into,

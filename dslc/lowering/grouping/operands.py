@@ -9,23 +9,10 @@ from __future__ import annotations
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.dims import Dim
 from dslc.ir.types import ITEMSIZE
-from dslc.lowering.grouping.cost import Cost
+from dslc.lowering.grouping.cost import CONTRACTIONS, Cost
 from dslc.ops.attention_formula import AttentionAttrs, by_name, score_dims
 from dslc.ops.slicing import PadAttrs, SliceAttrs
 
-CONTRACTIONS = (
-    "matmul",
-    "matmul_packed",
-    "matmul_parts",
-    "matmul_pairs",
-    "matmul_strassen",
-    "conv2d",
-    "conv2d_packed",
-    "conv2d_winograd",
-    "conv2d_strassen",
-    "conv2d_input_gradient",
-    "conv2d_weight_gradient",
-)
 # What reads its operands from memory.
 STORES_INPUTS = (*CONTRACTIONS, "argsort", "scan")
 TURNED = 16  # elements of both axes that are turned in blocks: fewer are none

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.types import ITEMSIZE
-from dslc.lowering.grouping.cost import Cost, cost_of
-from dslc.lowering.grouping.operands import CONTRACTIONS, epilogues, reads_from_memory
+from dslc.lowering.grouping.cost import CONTRACTIONS, Cost, cost_of
+from dslc.lowering.grouping.operands import epilogues, reads_from_memory
 
 
 class Uses:

@@ -39,6 +39,7 @@ from dslc.ops.winograd import WinogradAttrs
 from dslc.schedules.cpu.choices import chosen
 from dslc.schedules.cpu.conv.clipped_planes import emit_clipped, plan_clipped
 from dslc.schedules.cpu.conv.conv2d import emit_conv2d, plan_conv2d
+from dslc.schedules.cpu.conv.conv2d_matrices import emit_conv2d_matrices, plan_conv2d_matrices
 from dslc.schedules.cpu.conv.conv2d_weight import (
     emit_conv2d_backward_weight,
     plan_conv2d_backward_weight,
@@ -64,6 +65,7 @@ from dslc.schedules.cpu.conv.winograd_weight import (
     suits_winograd,
 )
 from dslc.schedules.cpu.matmul.matmul import emit_matmul
+from dslc.schedules.cpu.matmul.matrices import emit_matrices, plan_matrices
 from dslc.schedules.cpu.matmul.plan import plan_matmul, plan_parts
 from dslc.schedules.cpu.matmul.strassen import emit_strassen, plan_strassen
 from dslc.schedules.cpu.tiles.contract import (
@@ -78,6 +80,7 @@ from dslc.schedules.cpu.tiles.contract import (
     unflatten,
 )
 from dslc.schedules.cpu.tiles.dots import PAIRS, imported, stored
+from dslc.schedules.cpu.tiles.matrix_tile import LLVM_IR
 
 FAR = 1_000_000  # elements that are no longer in a core's caches when they are read
 BEHIND_L2 = 1 << 16  # elements that are no longer in the nearest ones
@@ -159,7 +162,7 @@ def emit_contraction(task: Task, machine: Machine, scratch: Any) -> str | None:
         dtype = _dtype(anchor.inputs[0])
         elements = scratch_of(task.group, machine) // ITEMSIZE[dtype]
         memory = Operand(declare(task.k, scratch, elements, stored(dtype)), dtype, (1,))
-    with imported(_dtype(anchor.inputs[0])):
+    with imported(_dtype(anchor.inputs[0]), LLVM_IR if machine.matrices else ""):
         planned.emit(_epilogue(task, anchor), memory)
     return None
 
@@ -240,13 +243,32 @@ def _plan_matmul(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
     inner = _dims(a)[-2 if attrs.transpose_a else -1]
     left = size.operand(a, _matrix_strides(a, attrs.transpose_a))
     right = size.operand(b, _matrix_strides(b, attrs.transpose_b))
+    sizes = size(m), size(n), size(inner)
+    if machine.matrices and left.dtype == PAIRS:
+        return _by_matrices(left, right, *sizes, machine, tuple(map(size, batch)))
     planned = plan_matmul(
-        left, right, size(m), size(n), size(inner), machine, tuple(map(size, batch)),
-        most=_most(m, machine),
-    )  # fmt: skip
+        left, right, *sizes, machine, tuple(map(size, batch)), most=_most(m, machine)
+    )
     plan = chosen(planned, machine)
     scratch = plan.scratch_bytes(size(inner))
     return _Planned(plan, scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, right, e, s))
+
+
+def _by_matrices(
+    a: Operand, b: Operand | Panels, m: Size, n: Size, k: Size, machine: Machine,
+    batch: tuple[Size, ...] = (), rows: tuple[Size, ...] = (),
+) -> _Planned:  # fmt: skip
+    """By registers that hold matrices; `rows`: the sizes that number a's rows together."""
+    plan = plan_matrices(a, b, m, n, k, machine, batch)
+
+    def emit(epilogue: Epilogue, scratch: Operand | None) -> None:
+        def finish(index: tuple[Expr, ...], *totals: Expr) -> None:
+            *where, row, column = index
+            epilogue((*where, *(unflatten(row, rows) if rows else (row,)), column), *totals)
+
+        emit_matrices(plan, a, b, finish, scratch)
+
+    return _Planned(plan, plan.scratch_bytes(k), plan.tasks, emit)
 
 
 def _most(dim: Dim, machine: Machine) -> int | None:
@@ -271,6 +293,8 @@ def _plan_panels(
 ) -> _Planned:  # fmt: skip
     """A product by panels; `rows`: the sizes that number its rows together. Low tiles, of which
     each row has a line, ask ahead for where their results go."""
+    if machine.matrices and left.dtype == PAIRS:
+        return _by_matrices(left, panels, product(rows), columns, inner, machine, rows=rows)
     plan = plan_matmul(left, panels, product(rows), columns, inner, machine)
     plan = chosen(plan, machine)
     low = size.task is not None and machine.registers < 32
@@ -361,10 +385,16 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
             lambda e, s: emit_spread(wide, image, panels, e, s),
         )  # fmt: skip
     # Of few pixels a tile that ends with its row often comes out lower yet.
-    if shape.is_product and machine.registers < 32:
+    if shape.is_product and (machine.registers < 32 or (machine.matrices and dtype == PAIRS)):
         pixels, rows = (shape.batch, *shape.out), replace(image, strides=image.strides[-2:])
         return _plan_panels(
             rows, panels, pixels, shape.out_channels, shape.channels, machine, size
+        )  # fmt: skip
+    if machine.matrices and dtype == PAIRS:
+        plan = plan_conv2d_matrices(shape, lanes, machine)
+        return _Planned(
+            plan, plan.scratch_bytes, plan.tasks,
+            lambda e, s: emit_conv2d_matrices(plan, image, panels, e, s),
         )  # fmt: skip
     plan = chosen(plan_conv2d(shape, dtype, lanes, machine), machine)
     ahead = None if size.task is None else _ahead(size.task)

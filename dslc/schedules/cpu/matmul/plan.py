@@ -499,14 +499,15 @@ def _split_axis(
         return "rows" if ceil_div(n, columns) < tasks else "columns"
     again = PACKING / (m + PACKING) if source == "pack" else 0.0  # by each task all of b
     shares = {
-        "batch": _largest_share(product(batch), tasks),
-        "rows": _largest_share(m, tasks) * (1 - again) + again,
-        "columns": _largest_share(ceil_div(n, columns), tasks),
+        "batch": largest_share(product(batch), tasks),
+        "rows": largest_share(m, tasks) * (1 - again) + again,
+        "columns": largest_share(ceil_div(n, columns), tasks),
     }
     return min(shares, key=lambda axis: shares[axis])
 
 
-def _largest_share(items: int, tasks: int) -> float:
+def largest_share(items: int, tasks: int) -> float:
+    """Of that many items, what the busiest task has."""
     return ceil_div(items, tasks) / items if items else 1.0
 
 
@@ -520,8 +521,8 @@ def _shared_vectors(
         return vectors
     narrow = ceil_div(ceil_div(n, lanes), ceil_div(tiles, tasks) * tasks)
     narrow = ceil_div(narrow, step) * step
-    others = min(_largest_share(product(batch), tasks), _largest_share(m, tasks))
-    shares = [_largest_share(ceil_div(n, width * lanes), tasks) for width in (narrow, vectors)]
+    others = min(largest_share(product(batch), tasks), largest_share(m, tasks))
+    shares = [largest_share(ceil_div(n, width * lanes), tasks) for width in (narrow, vectors)]
     return narrow if shares[0] < 0.9 * min(others, shares[1]) else vectors
 
 

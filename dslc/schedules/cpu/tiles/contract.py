@@ -73,7 +73,8 @@ class Machine:
 
     `vector_bits` 512, 256 or 128; `tasks` is into how many tasks big kernels are cut (the
     launcher runs them on as many threads as it has); caches are bytes per core; `dots`: whether it
-    multiplies pairs of bf16; `arm`: whether it is a 64-bit Arm, which has 32 registers of 128 bits.
+    multiplies pairs of bf16, `matrices`: also by registers of 16 x 16 of them (`matrix_tile.py`);
+    `arm`: whether it is a 64-bit Arm, which has 32 registers of 128 bits.
     `most`: dims of the program that are never greater than a number.
     `repeated`: kernels are called in each step of a loop, which threads go through together.
     `exact`: convolutions and products are plain sums, none by Winograd's way or Strassen's.
@@ -85,6 +86,7 @@ class Machine:
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
     dots: bool = False
+    matrices: bool = False
     most: tuple[tuple[str, int], ...] = ()
     repeated: bool = False
     arm: bool = False

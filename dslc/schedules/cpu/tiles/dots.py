@@ -73,10 +73,10 @@ def widened(vector: Expr, dtype: str, lanes: int) -> Expr:
 
 
 @contextmanager
-def imported(dtype: str) -> Iterator[None]:
-    """Around the body of a kernel that works on `dtype`."""
+def imported(dtype: str, more: str = "") -> Iterator[None]:
+    """Around the body of a kernel that works on `dtype`; `more`: other LLVM IR that it needs."""
     if dtype != PAIRS:
         yield
         return
-    with T.attr(tirx.const(0, "int32"), "pragma_import_llvm", _LLVM_IR):
+    with T.attr(tirx.const(0, "int32"), "pragma_import_llvm", _LLVM_IR + more):
         yield
