@@ -37,6 +37,7 @@ from dslc.lowering.cuda.pack import pack_for_cuda
 from dslc.lowering.rewrites.halves import halves
 from dslc.lowering.rewrites.pack import Vectors, pack_weights
 from dslc.lowering.rewrites.planes import prefers_planes
+from dslc.lowering.rewrites.rates import ONE, TWO
 from dslc.lowering.rewrites.strassen import multiplied_by
 from dslc.ops.strassen import conv2d_strassen, matmul_strassen
 from dslc.ops.winograd import conv2d_winograd
@@ -120,11 +121,13 @@ def optimise(
         if dump is not None:
             dump("special", program)
     if target.kind == "cpu":
-        cpu = Vectors(target.vector_bits, target.has_bf16, target.exact)
+        cpu = Vectors(
+            target.vector_bits, target.has_bf16, target.exact, TWO if target.has_tiles else ONE
+        )
         earlier = pipeline.before_lowering(partial(prefers_planes, cpu=cpu))
         program = pipeline.run(program, earlier, dump)
         fixed = fixed_variables(program)
-        quick = () if cpu.exact else multiplied_by(program, fixed, cpu.lanes("f32"))
+        quick = () if cpu.exact else multiplied_by(program, fixed, cpu.lanes("f32"), cpu.rates)
         pack = partial(pack_weights, cpu=cpu, fixed=fixed, quick=quick)
         kernels = (
             ("pack", pipeline.each_entry(pack)),

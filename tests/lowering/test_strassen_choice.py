@@ -15,6 +15,7 @@ from dslc.ir.builder import Builder
 from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
+from dslc.lowering.rewrites.rates import TWO
 from dslc.lowering.rewrites.strassen import Product, pays, summed
 from dslc.ops.strassen import (
     LEFT,
@@ -58,6 +59,18 @@ train Net {
 def test_the_quicker_way_is_chosen(product: Product, chosen: bool) -> None:
     assert pays(product, lanes=16, width=32) == chosen
     assert not pays(product, lanes=8, width=16)
+
+
+@pytest.mark.parametrize(
+    ("product", "chosen"),
+    [
+        (Product(196, 512, 1024), True),
+        (Product(784, 128, 512), False),  # sums cost what is saved
+        (Product(49, 512, 2048), False),  # weights come from memory
+    ],
+)
+def test_with_two_vectors_in_a_cycle_less_is_saved(product: Product, chosen: bool) -> None:
+    assert pays(product, 16, 32, TWO) == chosen
 
 
 def test_seven_products_make_the_whole() -> None:

@@ -15,6 +15,7 @@ from dslc.ir.builder import Builder
 from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
+from dslc.lowering.rewrites.rates import TWO
 from dslc.lowering.rewrites.winograd import Convolution, choose_tile, transformed
 from dslc.ops.winograd import WAYS, conv2d_winograd
 from dslc.source import SourceFile
@@ -51,6 +52,18 @@ train Net {
 )
 def test_the_quickest_way_is_chosen(conv: Convolution, tile: int) -> None:
     assert choose_tile(conv, 16, fixed=True) == tile
+
+
+@pytest.mark.parametrize(
+    ("conv", "tile"),
+    [
+        (Convolution(1, 28, 28, 128, 128), 4),
+        (Convolution(1, 14, 14, 256, 256), 2),  # 4x4 tiles wait for their weights
+        (Convolution(1, 7, 7, 512, 512, 2), 0),
+    ],
+)
+def test_with_two_vectors_in_a_cycle_weights_count_more(conv: Convolution, tile: int) -> None:
+    assert choose_tile(conv, 16, True, TWO) == tile
 
 
 def test_weights_that_change_have_to_be_worth_transforming() -> None:

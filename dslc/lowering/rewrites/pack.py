@@ -35,6 +35,7 @@ from dslc.ir.types import ITEMSIZE, DType
 from dslc.lowering.rewrites.gates import divide
 from dslc.lowering.rewrites.halves import pairs_along
 from dslc.lowering.rewrites.phases import Phases, choose_phases, phased_image, phased_weights
+from dslc.lowering.rewrites.rates import ONE, Rates
 from dslc.lowering.rewrites.strassen import Product, pays, summed
 from dslc.lowering.rewrites.winograd import Convolution, choose_tile, transformed
 from dslc.ops.constants import cast as cast_op
@@ -64,11 +65,12 @@ LONG = 8  # vectors in a column that is worth a sum over lanes
 @dataclass(frozen=True, slots=True)
 class Vectors:
     """A CPU's vector registers, whether it has dot products of bf16, and whether sums have to be
-    `exact`: no Winograd, no Strassen."""
+    `exact`: no Winograd, no Strassen; how fast it does what they are made of."""
 
     bits: int
     dots: bool = False
     exact: bool = False
+    rates: Rates = ONE
 
     def takes(self, dtype: DType) -> bool:
         """Whether there are kernels for the dtype."""
@@ -273,7 +275,7 @@ def _by_strassen(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bo
     rows = (n if isinstance(n, int) else 1) * down * across
     lanes = cpu.lanes("f32")
     given = Product(rows, cast(int, channels), attrs.channels)
-    return pays(given, lanes, panel_width(attrs.channels, lanes))
+    return pays(given, lanes, panel_width(attrs.channels, lanes), cpu.rates)
 
 
 def _aliases(x: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:
@@ -302,7 +304,7 @@ def _phases(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: boo
     down, across = height + top + bottom, width + left + right
     size = (down - kernel[0]) // step + 1, (across - kernel[0]) // step + 1
     given = Convolution(n, *size, channels, attrs.channels, step, kernel[0])
-    return choose_phases(given, (top, left), cpu.lanes("f32"), fixed)
+    return choose_phases(given, (top, left), cpu.lanes("f32"), fixed, cpu.rates)
 
 
 def _tile(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool) -> int:
@@ -318,7 +320,7 @@ def _tile(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool)
     top, bottom, left, right = attrs.padding
     down, across = (height + top + bottom - 3) // step + 1, (width + left + right - 3) // step + 1
     conv = Convolution(n, down, across, channels, attrs.channels, step)
-    return choose_tile(conv, cpu.lanes("f32"), fixed)
+    return choose_tile(conv, cpu.lanes("f32"), fixed, cpu.rates)
 
 
 def _to_input(eqn: Eqn, b: Builder, cpu: Vectors, fixed: bool) -> Value | None:

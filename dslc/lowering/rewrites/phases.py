@@ -18,6 +18,7 @@ from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim
+from dslc.lowering.rewrites.rates import ONE, Rates
 from dslc.lowering.rewrites.winograd import Convolution, costs
 from dslc.ops.shape import reshape, transpose
 from dslc.ops.slicing import pad, slice_axis
@@ -54,7 +55,7 @@ class Phases:
 
 
 def choose_phases(
-    conv: Convolution, before: tuple[int, int], lanes: int, fixed: bool
+    conv: Convolution, before: tuple[int, int], lanes: int, fixed: bool, rates: Rates = ONE
 ) -> Phases | None:
     """How the convolution is quicker by phases, if it is; the arguments are those of
     `choose_tile`."""
@@ -62,7 +63,7 @@ def choose_phases(
         conv, channels=conv.channels * conv.stride**2, stride=1,
         kernel=-(-conv.kernel // conv.stride),
     )  # fmt: skip
-    plain, found = costs(conv, lanes, fixed), costs(apart, lanes, fixed)
+    plain, found = (costs(each, lanes, fixed, rates) for each in (conv, apart))
     found.pop(0, None)
     if not plain or not found or apart.channels < FEWEST:
         return None

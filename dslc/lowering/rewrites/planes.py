@@ -17,6 +17,7 @@ from dslc.ir.core import Eqn, Function
 from dslc.ir.dims import Dim
 from dslc.lowering.rewrites.pack import Vectors
 from dslc.lowering.rewrites.phases import choose_phases
+from dslc.lowering.rewrites.rates import Rates
 from dslc.lowering.rewrites.winograd import Convolution, choose_tile, costs
 from dslc.ops.packed import is_depthwise, panel_width
 from dslc.ops.scan_attrs import ScanAttrs
@@ -69,9 +70,9 @@ def prefers_planes(planes: Function, pixels: Function, cpu: Vectors) -> bool:
             if shape is None or not takes_planes(shape, STORED.get(dtype, "")):
                 return False
             lanes, registers = cpu.lanes(dtype), 32 if cpu.bits == 512 else 16
-            winograd = dtype == "f32" and not cpu.exact
+            rates = cpu.rates if dtype == "f32" and not cpu.exact else None
             _, over_planes = choose_template(shape, STORED[dtype], lanes, registers, flat=True)
-            total += over_planes - _over_pixels(shape, lanes, winograd)
+            total += over_planes - _over_pixels(shape, lanes, rates)
         elif any(name in eqn.op.name for name in OTHER_IMAGE_OPS):
             return False
     turned = (eqn for eqn in pixels.eqns if eqn.op.name == "transpose")
@@ -80,8 +81,8 @@ def prefers_planes(planes: Function, pixels: Function, cpu: Vectors) -> bool:
     return total < sum(_of_turning(eqn, narrow) for eqn in turned) * MEASURED / cpu.bits
 
 
-def _over_pixels(shape: ConvShape, lanes: int, winograd: bool) -> float:
-    """Cycles of a convolution with channels last; `winograd`: that way is open."""
+def _over_pixels(shape: ConvShape, lanes: int, rates: Rates | None) -> float:
+    """Cycles of a convolution with channels last; `rates`: of Winograd's way, if that is open."""
     batch = shape.batch if isinstance(shape.batch, int) else 1
     (kh, kw), (height, width) = shape.kernel, shape.out
     pixels, taps = batch * height * width, kh * kw
@@ -93,11 +94,11 @@ def _over_pixels(shape: ConvShape, lanes: int, winograd: bool) -> float:
     outputs, width = shape.group_out_channels, panel_width(shape.group_out_channels, lanes)
     vectors = shape.groups * -(-outputs // width) * (width // lanes)
     products = FULL * taps * shape.group_channels * shape.rows_seen
-    found = _by_winograd(shape, lanes) if winograd else None
+    found = None if rates is None else _by_winograd(shape, lanes, rates)
     return found or cast(float, pixels * vectors * (products + RESULT) + copied)
 
 
-def _by_winograd(shape: ConvShape, lanes: int) -> float | None:
+def _by_winograd(shape: ConvShape, lanes: int, rates: Rates) -> float | None:
     """Cycles by Winograd's way, if that is taken."""
     (kernel, across), (step, _), (before, _), (left, _) = shape.kernel, shape.stride, *shape.padding
     square = kernel == across and shape.stride == (step, step)
@@ -105,11 +106,11 @@ def _by_winograd(shape: ConvShape, lanes: int) -> float | None:
         return None
     sizes = (shape.batch, *shape.out, shape.channels, shape.out_channels)
     conv = Convolution(*sizes, step, kernel)
-    phases = choose_phases(conv, (before, left), lanes, fixed=True) if step > 1 else None
+    phases = choose_phases(conv, (before, left), lanes, True, rates) if step > 1 else None
     if phases is not None:
         return phases.cycles
-    tile = choose_tile(conv, lanes, fixed=True) if kernel == 3 and step <= 2 else 0
-    return costs(conv, lanes, fixed=True)[tile] if tile else None
+    tile = choose_tile(conv, lanes, True, rates) if kernel == 3 and step <= 2 else 0
+    return costs(conv, lanes, True, rates)[tile] if tile else None
 
 
 def _of_turning(eqn: Eqn, narrow: bool) -> float:

@@ -22,6 +22,7 @@ from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Program, Value
 from dslc.ir.dims import Dim, free_symbols, substitute
 from dslc.ir.op import Op
+from dslc.lowering.rewrites.rates import ONE, Rates
 from dslc.ops.constants import relabel
 from dslc.ops.elementwise import add, neg
 from dslc.ops.linalg import MatmulAttrs, matmul
@@ -35,7 +36,6 @@ from dslc.ops.strassen import RIGHT
 # side, and for those of a vector of the result (measured).
 INTO = 4
 BACK = 5
-FROM_MEMORY = 6  # bytes a cycle that weights come with while products run
 WIDE = 16  # lanes; lower tiles of narrow vectors wait for the L2 cache, and gain nothing (measured)
 WORTH = 0.95  # of the plain product's time
 ROWS = 96  # of a plain product, at least: fewer wait for seven quarters of the weights
@@ -51,19 +51,21 @@ class Product:
     out_channels: int
 
 
-def pays(given: Product, lanes: int, width: int) -> bool:
+def pays(given: Product, lanes: int, width: int, rates: Rates = ONE) -> bool:
     """Whether it is quicker; `width`: of a panel of weights."""
     rows, k, n = given.rows, given.channels, given.out_channels
     if lanes < WIDE or not isinstance(rows, int) or rows < 2 or k % (2 * lanes) or n % (2 * width):
         return False
     vectors = n // lanes
     plain = rows * k * vectors
-    sums = rows * (k // lanes * INTO + vectors * BACK)
+    sums = rows * (k // lanes * INTO + vectors * BACK) * rates.added
     fast = -(-rows // 2) * 7 * (k // 2) * (vectors // 2) + sums
-    return max(fast, 7 * k * n / FROM_MEMORY) < WORTH * max(plain, 4 * k * n / FROM_MEMORY)
+    return max(fast, 7 * k * n / rates.sums) < WORTH * max(plain, 4 * k * n / rates.sums)
 
 
-def multiplied_by(program: Program, fixed: Container[str], lanes: int) -> frozenset[str]:
+def multiplied_by(
+    program: Program, fixed: Container[str], lanes: int, rates: Rates = ONE
+) -> frozenset[str]:
     """The `fixed` variables that are in products where it is quicker, and in no others. A size that
     is known only at each call counts as one."""
     found: set[str] = set()
@@ -79,11 +81,12 @@ def multiplied_by(program: Program, fixed: Container[str], lanes: int) -> frozen
                 names[eqn.outputs[0]] = names[eqn.inputs[0]]
             elif eqn.op is matmul or isinstance(eqn.attrs, ScanAttrs):
                 read = {names[value] for value in eqn.inputs if value in names}
-                (found if eqn.op is matmul and _is_quicker(eqn, lanes) else other).update(read)
+                quicker = eqn.op is matmul and _is_quicker(eqn, lanes, rates)
+                (found if quicker else other).update(read)
     return frozenset(found - other)
 
 
-def _is_quicker(eqn: Eqn, lanes: int) -> bool:
+def _is_quicker(eqn: Eqn, lanes: int, rates: Rates) -> bool:
     (x, w), attrs = eqn.inputs, cast(MatmulAttrs, eqn.attrs)
     if {x.type.dtype, w.type.dtype} != {"f32"} or (x.type.rank, w.type.rank) != (2, 2):
         return False
@@ -94,7 +97,7 @@ def _is_quicker(eqn: Eqn, lanes: int) -> bool:
     rows = substitute(rows, dict.fromkeys(free_symbols(rows), 1))
     if not isinstance(rows, int) or rows < ROWS:
         return False
-    return pays(Product(rows, channels, columns), lanes, panel_width(columns, lanes))
+    return pays(Product(rows, channels, columns), lanes, panel_width(columns, lanes), rates)
 
 
 def summed(b: Builder, packed: Value) -> Value:

@@ -17,6 +17,7 @@ from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
 from dslc.ir.dims import Dim
+from dslc.lowering.rewrites.rates import ONE, Rates
 from dslc.ops.constants import fill
 from dslc.ops.elementwise import add, mul, neg
 from dslc.ops.shape import concat, reshape
@@ -24,18 +25,14 @@ from dslc.ops.slicing import slice_axis
 from dslc.ops.winograd import WAYS, Matrix, tiles
 
 FEWEST_CHANNELS = 16  # below, transforms cost more than products
-# Cycles of a vector's multiply-add, of clearing and storing a sum, and what a vector of one tile's
-# frequencies costs each way (measured with vectors of 512 bits that take two cycles of each of two
-# units). By kernel, stride and size of the tile.
-PRODUCT = 1
+# Cycles of clearing and storing a sum, and what a vector of one tile's frequencies costs each way,
+# where a multiply-add takes one (measured on a CPU whose `Rates` are ONE). By kernel, stride and
+# size of the tile.
 SAVED = 4
 INTO = {(3, 1, 2): 100, (3, 1, 4): 300, (3, 2, 2): 120, (3, 2, 4): 500, (4, 1, 3): 300}
 BACK = {(3, 1, 2): 80, (3, 1, 4): 240, (3, 2, 2): 100, (3, 2, 4): 400, (4, 1, 3): 200}
 FEWEST_TILES = 8  # the products of fewer take as long
-# Bytes a cycle that weights come with, when there are more of them than a cache holds; most of the
-# time products run meanwhile.
-FROM_MEMORY = 24
-CACHED = 1 << 20
+CACHED = 1 << 20  # bytes of weights, of which no more come from memory
 TRANSFORMED = 40  # cycles for the weights of a vector, from one input to one output channel
 
 
@@ -52,25 +49,25 @@ class Convolution:
     kernel: int = 3
 
 
-def choose_tile(conv: Convolution, lanes: int, fixed: bool) -> int:
+def choose_tile(conv: Convolution, lanes: int, fixed: bool, rates: Rates = ONE) -> int:
     """The size of the tile; `fixed`: weights stay the same from call to call. A batch that is known
     only at each call counts as one image."""
     if min(conv.channels, conv.out_channels) < FEWEST_CHANNELS:
         return 0
-    found = costs(conv, lanes, fixed)
+    found = costs(conv, lanes, fixed, rates)
     return min(found, key=lambda m: found[m], default=0)
 
 
-def costs(conv: Convolution, lanes: int, fixed: bool) -> dict[int, float]:
+def costs(conv: Convolution, lanes: int, fixed: bool, rates: Rates = ONE) -> dict[int, float]:
     """Cycles by the size of the tile, 0: of the plain sum; none of an image of unknown size."""
     height, width = conv.height, conv.width
     batch = conv.batch if isinstance(conv.batch, int) else 1
     if not isinstance(height, int) or not isinstance(width, int) or min(batch, height, width) < 1:
         return {}
     inputs, outputs = (-(-c // lanes) for c in (conv.channels, conv.out_channels))
-    products, positions = PRODUCT * conv.channels * outputs, conv.kernel**2
+    products, positions = rates.product * conv.channels * outputs, conv.kernel**2
     found: dict[int, float] = {
-        0: batch * height * width * positions * products + _memory(conv, positions, lanes)
+        0: batch * height * width * positions * products + _memory(conv, positions, lanes, rates)
     }
     for m in tiles(conv.kernel, conv.stride):
         kind = conv.kernel, conv.stride, m
@@ -79,14 +76,14 @@ def costs(conv: Convolution, lanes: int, fixed: bool) -> dict[int, float]:
         moved = count * (inputs * INTO[kind] + outputs * BACK[kind])
         weights = 0 if fixed else conv.channels * outputs * TRANSFORMED
         found[m] = max(count, FEWEST_TILES) * way.frequencies**2 * each + moved + weights
-        found[m] += _memory(conv, len(way.g) ** 2, lanes)
+        found[m] += _memory(conv, len(way.g) ** 2, lanes, rates)
     return found
 
 
-def _memory(conv: Convolution, positions: int, lanes: int) -> float:
+def _memory(conv: Convolution, positions: int, lanes: int, rates: Rates) -> float:
     """Cycles that weights, in whole vectors, take to come from memory."""
     size = 4 * positions * conv.channels * -(-conv.out_channels // lanes) * lanes
-    return max(0, size - CACHED) / FROM_MEMORY
+    return max(0, size - CACHED) / rates.weights
 
 
 def transformed(b: Builder, packed: Value, tile: int, stride: int = 1) -> Value:

@@ -1,0 +1,28 @@
+"""How fast CPUs do what convolutions and products are made of, for those who choose their form.
+
+Output: `Rates` of the kinds of CPUs, in the units of `winograd.py` and `strassen.py`: one
+multiply-add of vectors by a CPU that does one in a cycle. Non-goals: tiles of kernels, whose costs
+are the schedules'.
+"""
+
+from __future__ import annotations
+
+from dslc._frozen import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """`product`: of a multiply-add, beside what Winograd's transforms cost; `weights` and `sums`:
+    bytes of Winograd's and Strassen's weights that come from memory meanwhile; `added`: what the
+    sums of Strassen's way cost, beside a multiply-add."""
+
+    product: float
+    weights: float
+    sums: float
+    added: float
+
+
+# Vectors of 512 bits take two cycles of each of two units (Zen 4), those of 256 bits one.
+ONE = Rates(product=1, weights=24, sums=6, added=1)
+# Two vectors of 512 bits in a cycle, and a memory that is as far (Xeons; measured on one with AMX).
+TWO = Rates(product=0.75, weights=5, sums=2, added=5)
