@@ -265,6 +265,18 @@ def test_wide_panels(name, dynamic):
     close(y, forward(x, w, SHAPES[name]), terms(SHAPES[name]))
 
 
+def test_weights_from_memory_are_asked_for_where_it_is_far():
+    """By tiles of one row and of several, of kernels of one position and more."""
+    machine = replace(MACHINE, matrices=True, l2_bytes=4096)
+    for conv in (
+        shape(channels=24, out_channels=70),
+        shape(height=7, width=5, channels=64, out_channels=40, kernel=(1, 1), stride=(2, 2)),
+    ):
+        assert plan_conv2d(conv, "float32", 32, machine).asks
+        x, w = arrays(conv)[:2]
+        close(run_forward(conv, x, w, machine), forward(x, w, conv), terms(conv))
+
+
 @pytest.mark.parametrize("bits", [256, 128])
 def test_narrower_vectors(bits):
     conv, machine = SHAPES["ragged"], Machine(vector_bits=bits)

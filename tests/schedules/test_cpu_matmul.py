@@ -107,6 +107,14 @@ def test_few_rows_by_a_matrix_behind_the_cache(kind, m, k, bits):
     assert check(kind, m, 6001 // m, k, machine=machine).source == "stream"
 
 
+@pytest.mark.skipif(MACHINE.vector_bits < 512, reason="of CPUs with AVX-512")
+@pytest.mark.parametrize(("m", "n", "k"), [(50, 70, 33), (40, 200, 64)])
+def test_panels_from_memory_are_asked_for_where_it_is_far(m, n, k):
+    far = replace(MACHINE, matrices=True, l2_bytes=4096)
+    assert check("NP", m, n, k, machine=far).asks(k) is not None
+    assert check("NP", m, n, k, machine=replace(far, matrices=False)).asks(k) is None
+
+
 @pytest.mark.parametrize("kind", ["NN", "NT", "NP"])
 def test_double_precision(kind):
     check(kind, 19, 21, 300, dtype="float64")

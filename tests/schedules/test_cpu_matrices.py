@@ -24,6 +24,7 @@ from dslc.schedules.cpu.tiles.matrix_tile import LLVM_IR
 from dslc_runtime.device import lacking
 
 MACHINE = Machine(vector_bits=512, dots=True, matrices=True)
+FAR = replace(MACHINE, l2_bytes=2048)  # weights come from memory, and are asked for
 CPU = "sapphirerapids"
 needs_matrices = pytest.mark.skipif(
     bool(lacking(["amx_tile", "amx_bf16", "avx512_bf16"])), reason="this CPU has no AMX"
@@ -60,7 +61,8 @@ SIZES = [
 @needs_matrices
 @pytest.mark.parametrize("kind", ["NP", "NN", "NT", "TN", "TP"])
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_products(kind: str, dynamic: bool) -> None:
+@pytest.mark.parametrize("machine", [MACHINE, FAR], ids=["near", "far"])
+def test_products(kind: str, dynamic: bool, machine: Machine) -> None:
     """`kind`: how a and b lie: N row-major, T transposed, P packed."""
     for m, n, k in SIZES:
         rng = np.random.default_rng(m)
@@ -78,8 +80,8 @@ def test_products(kind: str, dynamic: bool) -> None:
                 if kind[1] == "P"
                 else Operand(b_buffer, PAIRS, (1, k) if kind[1] == "T" else (n, 1))
             )
-            plan = plan_matrices(left, right, rows, n, k, MACHINE)
-            plans.append(plan_matrices(left, right, m, n, k, MACHINE))
+            plan = plan_matrices(left, right, rows, n, k, machine)
+            plans.append(plan_matrices(left, right, m, n, k, machine))
             with imported(PAIRS, LLVM_IR):
                 emit_matrices(
                     plan, left, right,
@@ -109,7 +111,8 @@ SHAPES = [
 
 @needs_matrices
 @pytest.mark.parametrize("shape", SHAPES)
-def test_convolutions(shape: ConvShape) -> None:
+@pytest.mark.parametrize("machine", [MACHINE, FAR], ids=["near", "far"])
+def test_convolutions(shape: ConvShape, machine: Machine) -> None:
     rng = np.random.default_rng(0)
     x = draw(rng, shape.batch, shape.height, shape.width, shape.channels)
     w = draw(rng, shape.out_channels, *shape.kernel, shape.group_channels)
@@ -117,7 +120,7 @@ def test_convolutions(shape: ConvShape) -> None:
     each = w.reshape(shape.groups, shape.group_out_channels, -1)
     packed = np.concatenate([panels(pairs(part.T, 0), width) for part in each])
     paired = replace(shape, channels=shape.channels // 2)
-    plan = plan_conv2d_matrices(paired, width, MACHINE)
+    plan = plan_conv2d_matrices(paired, width, machine)
     dims = (shape.batch, *shape.out, shape.out_channels)
     strides = np.cumprod((1, *dims[:0:-1]))[::-1]
 

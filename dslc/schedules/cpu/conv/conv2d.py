@@ -100,7 +100,7 @@ def all_positions(kernel: Pair) -> Positions:
 class ConvPlan:
     """How a convolution is run. A tile holds `tile_rows` whole output rows, or when that is 0
     up to `pixels` pixels of one row. Items (image, strip) are shared out to the tasks, or panels
-    if `by_panels`."""
+    if `by_panels`. `asks`: whether tiles ask for the weights of the next panel."""
 
     shape: ConvShape
     dtype: str
@@ -113,6 +113,7 @@ class ConvPlan:
     by_panels: bool
     positions: Positions
     panels_inside: bool
+    asks: bool = False
 
     @property
     def width(self) -> int:
@@ -162,6 +163,7 @@ def plan_conv2d(
         by_panels=by_panels,
         positions=positions or all_positions(shape.kernel),
         panels_inside=_panels_inside(shape, dtype, machine),
+        asks=machine.matrices and _are_far(shape, dtype, machine),
     )  # fmt: skip
 
 
@@ -185,6 +187,34 @@ def _panels_inside(shape: ConvShape, dtype: str, machine: Machine) -> bool:
     results = product([shape.batch, *shape.out, shape.out_channels * size])
     small = isinstance(results, int) and results <= 2 * machine.l2_bytes
     return weights <= machine.l2_bytes // 4 and not small
+
+
+def _are_far(shape: ConvShape, dtype: str, machine: Machine) -> bool:
+    """Whether weights come from behind the L2 cache, for tiles that are all known."""
+    known = all(isinstance(size, int) for size in shape.out)
+    bytes_ = _taps(shape) * shape.group_channels * shape.out_channels * ITEMSIZE[dtype]
+    return known and bytes_ > machine.near_bytes and not _panels_inside(shape, dtype, machine)
+
+
+def next_weights(
+    plan: ConvPlan, weights: Panels, panel: Expr, pixel: Expr, pixels: int, steps: int
+) -> Callable[[Expr], None]:
+    """Asks for the weights of the next panel at each of `steps` steps of a tile of so many pixels,
+    from number `pixel` of the strip on: all of its tiles do it evenly."""
+    size = _taps(plan.shape) * plan.shape.group_channels * plan.width
+    line = LINE_BYTES // ITEMSIZE[plan.dtype]
+    tiles = max(1, plan.strips.rows * plan.shape.out[1] // pixels)
+    each = ceil_div(size, tiles * steps * line)
+    start = T.bind(
+        address(weights.offset, (panel + 1, size)) + div(pixel, pixels) * (steps * each * line)
+    )
+
+    def ask(step: Expr) -> None:
+        first = T.bind(start + step * (each * line))
+        for i in range(each):
+            prefetch(weights.buffer[first + i * line], 2)
+
+    return ask
 
 
 def _taps(shape: ConvShape) -> int:
@@ -312,7 +342,15 @@ def _tile(run: _Strip, panel: Expr, tiling: _Tiling, row: Expr, column: Expr) ->
             for j in range(plan.vectors):
                 run.ahead(index(i, i64(j * plan.lanes)))
     clear(tile, run.registers)
-    _reduce(run, tile, panel, tiling, row, column, beside)
+    _reduce(
+        run,
+        tile,
+        panel,
+        tiling,
+        row,
+        column,
+        _with_weights(run, panel, tiling, row, column, beside),
+    )
     left = shape.group_out_channels - part * plan.width
     columns = (
         plan.width if shape.group_out_channels % plan.width == 0
@@ -321,6 +359,26 @@ def _tile(run: _Strip, panel: Expr, tiling: _Tiling, row: Expr, column: Expr) ->
     )  # fmt: skip
     tail = shape.group_out_channels % plan.width
     finish(tile, run.registers, columns, index, run.epilogue, tail)
+
+
+def _with_weights(
+    run: _Strip, panel: Expr, tiling: _Tiling, row: Expr, column: Expr,
+    beside: Callable[[Expr], None] | None,
+) -> Callable[[Expr], None] | None:  # fmt: skip
+    """`beside`, and asking for weights if the plan does."""
+    plan, shape = run.plan, run.plan.shape
+    steps = _taps(shape) * (shape.group_channels // UNROLL)
+    if not plan.asks or steps == 0:
+        return beside
+    pixel = T.bind(row * shape.out[1] + column)
+    ask = next_weights(plan, run.weights, panel, pixel, tiling.pixels, steps)
+
+    def both(step: Expr) -> None:
+        ask(step)
+        if beside is not None:
+            beside(step)
+
+    return both
 
 
 def _asking(
@@ -373,6 +431,7 @@ def _reduce(
     ]
 
     def position(y: Size, z: Size) -> None:
+        number = address(0, (y, positions), (z, 1))
         base = T.bind(address(origin, (y * dh, view.row_stride), (z * dw, view.pixel)))
         start = T.bind(kernel + chosen.at(y, z) * (channels * plan.width))
         reduce_segment(
@@ -381,7 +440,7 @@ def _reduce(
             lambda j, k: vector_at(
                 run.weights.buffer, start + k * plan.width + j * plan.lanes, plan.lanes
             ),
-            beside,
+            None if beside is None else lambda step: beside(number * (length // UNROLL) + step),
         )  # fmt: skip
 
     if kh * positions * length <= UNROLLED:

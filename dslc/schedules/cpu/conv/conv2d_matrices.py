@@ -23,7 +23,7 @@ from tvm.tirx.script import builder as T
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
-from dslc.schedules.cpu.conv.conv2d import ConvPlan, plan_conv2d
+from dslc.schedules.cpu.conv.conv2d import ConvPlan, next_weights, plan_conv2d
 from dslc.schedules.cpu.conv.image import View, copy_strip, seen_rows, view_in_place
 from dslc.schedules.cpu.conv.shape import ConvShape
 from dslc.schedules.cpu.tiles import matrix_tile
@@ -213,15 +213,21 @@ def _reduce(run: _Run, panel: Expr, row: Expr, column: Expr) -> None:
         below = T.bind((smaller(row + 1, last) - row) * (sh * view.row_stride))
     elif len(cut.heights) > 1:
         below = address(0, (cut.heights[0], sw * view.pixel))
+    whole = length // LANES
+    ask = None
+    if plan.asks and whole:
+        pixel = T.bind(row * shape.out[1] + column)
+        pixels = (1 + cut.pairs) * cut.width
+        ask = next_weights(plan, run.weights, panel, pixel, pixels, kh * positions * whole)
     start, stop = seen_rows(shape, T.bind(run.strip * plan.strips.rows + row), 1 + cut.pairs)
     with loop(0, stop - start) as step, loop(0, positions) as z:
         y = T.bind(i64(start + step))
         base = T.bind(address(origin, (y * dh, view.row_stride), (z * dw, view.pixel)))
         place = T.bind(kernel + (y * kw + z) * (channels * plan.width))
+        done = T.bind((y * positions + z) * whole)
         matrix_tile.reduce(
             run.tile, run.memory, length, cut.heights,
             Side(view.buffer, lambda i, k: address(base, (i, below)) + k, sw * view.pixel),
-            Side(
-                run.weights.buffer, lambda j, k: place + k * plan.width + j * LANES, plan.width
-            ),
+            Side(run.weights.buffer, lambda j, k: place + k * plan.width + j * LANES, plan.width),
+            None if ask is None else lambda step: ask(done + step),
         )  # fmt: skip

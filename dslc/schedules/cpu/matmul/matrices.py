@@ -12,7 +12,7 @@ used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -55,6 +55,7 @@ from dslc.schedules.cpu.tiles.matrix_tile import (
     Side,
 )
 from dslc.schedules.cpu.tiles.pack import pack_panel
+from dslc.schedules.cpu.tiles.pack_ahead import Asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,15 @@ class MatricesPlan:
         if self.packs or not isinstance(self.k, int) or self.k == 0:
             return 0
         return max(1, self.near_bytes // (self.k * BYTES * ROWS))
+
+    @property
+    def asks(self) -> Asks | None:
+        """What is asked for of the next panel while blocks of rows are multiplied by one."""
+        known = isinstance(self.m, int) and isinstance(self.n, int) and isinstance(self.k, int)
+        if self.packs or not known or self.n * self.k * BYTES <= self.near_bytes:
+            return None
+        blocks = min(self.blocks, self.together or self.blocks)
+        return Asks(self.k // LANES, self.k * self.width, blocks)
 
     def part(self, k: Size) -> Size:
         """At least the pairs of each task's scratch: a panel, behind it a."""
@@ -246,7 +256,11 @@ def _product(run: _Run, where: Index) -> None:
     ):
         right = _panel(run, where, panel)
         with loop(first, last) as block:
-            _tile(run, where, left, right, block, panel)
+            asked = None
+            if plan.asks is not None:
+                next_ = T.bind(right.place(0, i64(0)) + plan.k * plan.width)
+                asked = plan.asks.during(i64(block) - first, right.buffer, next_)
+            _tile(run, where, left, right, block, panel, asked)
 
 
 @contextmanager
@@ -287,7 +301,10 @@ def _panel(run: _Run, where: Index, panel: Expr) -> Side:
     return Side(buffer, lambda j, k: start + k * plan.width + j * LANES, plan.width)
 
 
-def _tile(run: _Run, where: Index, left: Operand, right: Side, block: Expr, panel: Expr) -> None:
+def _tile(
+    run: _Run, where: Index, left: Operand, right: Side, block: Expr, panel: Expr,
+    beside: Callable[[Expr], None] | None,
+) -> None:  # fmt: skip
     """The sums of a block of rows by a panel."""
     plan, heights = run.plan, _heights(run)
     low = smaller(block, run.low)
@@ -300,7 +317,7 @@ def _tile(run: _Run, where: Index, left: Operand, right: Side, block: Expr, pane
     stride = left.strides[-2]
     rows_of = Side(left.buffer, lambda i, k: address(top, (i, heights[0] * stride)) + k, stride)
     matrix_tile.clear(run.tile)
-    matrix_tile.reduce(run.tile, run.memory, plan.k, heights, rows_of, right)
+    matrix_tile.reduce(run.tile, run.memory, plan.k, heights, rows_of, right, beside)
     first = T.bind(panel * plan.width)
     matrix_tile.finish(
         run.tile, run.memory, heights, rows, _columns(plan, panel),

@@ -350,7 +350,8 @@ def _in_blocks(
     panel is asked for. `along`: the axis that b lies in one piece along, if one is known."""
     m, n, k, itemsize = plan.m, plan.n, plan.k, ITEMSIZE[plan.dtype]
     if machine.registers == 32:
-        return plan
+        asks = machine.matrices and plan.source == "panels" and not whole
+        return replace(plan, far=asks and _is_far(plan, along, machine))
     depth = 0 if whole else _depth(plan, machine)
     plan = replace(plan, depth=depth, far=not whole and _is_far(plan, along, machine))
     plan = replace(plan, along=along if plan.far else None)

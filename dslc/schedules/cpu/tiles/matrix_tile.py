@@ -123,12 +123,15 @@ def release() -> None:
 
 
 def reduce(
-    tile: MatrixTile, memory: Memory, length: Size, heights: Heights, left: Side, right: Side
+    tile: MatrixTile, memory: Memory, length: Size, heights: Heights, left: Side, right: Side,
+    beside: Callable[[Expr], None] | None = None,
 ) -> None:  # fmt: skip
     """Sums += products over `length` pairs of K; `heights` as in `configure`. A place counts pairs
-    of K, from 0 on."""
+    of K, from 0 on. `beside`: what is done at each 16 whole pairs, given how many there were."""
     whole = div(length, LANES)
     with loop(0, whole) as step:
+        if beside is not None:
+            beside(step)
         _step(tile, left, right, T.bind(step * LANES))
     behind = rem(length, LANES)
     if is_int(behind, 0):
