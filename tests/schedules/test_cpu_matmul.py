@@ -115,6 +115,15 @@ def test_panels_from_memory_are_asked_for_where_it_is_far(m, n, k):
     assert check("NP", m, n, k, machine=replace(far, matrices=False)).asks(k) is None
 
 
+@pytest.mark.skipif(MACHINE.vector_bits < 512, reason="of CPUs with AVX-512")
+@pytest.mark.parametrize("kind", ["TN", "TT", "TP"])
+@pytest.mark.parametrize(("m", "n", "k"), [(50, 140, 33), (150, 200, 64), (300, 300, 530)])
+def test_left_sides_are_turned_where_memory_is_far(kind, m, n, k):
+    far = replace(MACHINE, matrices=True, tasks=1)
+    assert check(kind, m, n, k, machine=far).turned
+    assert not check(kind, m, n, k).turned
+
+
 @pytest.mark.parametrize("kind", ["NN", "NT", "NP"])
 def test_double_precision(kind):
     check(kind, 19, 21, 300, dtype="float64")

@@ -338,7 +338,10 @@ def _is_turned(a: Operand, m: Size, n: Size, machine: Machine) -> bool:
     along_m = is_int(a.strides[-2], 1) and not is_int(a.strides[-1], 1)
     enough = isinstance(m, int) and m > FEW and isinstance(n, int)
     return bool(
-        machine.registers < 32 and along_m and enough and n >= TURNED * machine.lanes(a.dtype)
+        (machine.registers < 32 or machine.matrices)
+        and along_m
+        and enough
+        and n >= TURNED * machine.lanes(a.dtype)
     )
 
 
@@ -351,7 +354,9 @@ def _in_blocks(
     m, n, k, itemsize = plan.m, plan.n, plan.k, ITEMSIZE[plan.dtype]
     if machine.registers == 32:
         asks = machine.matrices and plan.source == "panels" and not whole
-        return replace(plan, far=asks and _is_far(plan, along, machine))
+        plan = replace(plan, far=asks and _is_far(plan, along, machine))
+        row = itemsize * (k if isinstance(k, int) and k else SOME_K)
+        return replace(plan, high=max(LEAST_ROWS, TURNED_BYTES // row)) if plan.turned else plan
     depth = 0 if whole else _depth(plan, machine)
     plan = replace(plan, depth=depth, far=not whole and _is_far(plan, along, machine))
     plan = replace(plan, along=along if plan.far else None)
