@@ -15,6 +15,7 @@ from tvm.tirx.script import builder as T
 from dslc import api
 from dslc.build import driver
 from dslc.build.target import cpu_target
+from dslc.schedules.cpu.choices import choices
 from dslc.schedules.cpu.conv.conv2d_matrices import emit_conv2d_matrices, plan_conv2d_matrices
 from dslc.schedules.cpu.conv.shape import ConvShape
 from dslc.schedules.cpu.matmul.matrices import emit_matrices, plan_matrices
@@ -144,6 +145,10 @@ def test_convolutions(shape: ConvShape, machine: Machine) -> None:
     run(pairs(x, 3).reshape(-1), packed.reshape(-1), whole, scratch)
     np.testing.assert_allclose(out.reshape(dims), convolved(shape, x, w), atol=1e-4)
     assert np.isnan(whole[out.size :]).all()
+
+
+def test_nothing_is_tuned() -> None:
+    assert choices(plan_conv2d_matrices(SHAPES[0], 32, MACHINE), MACHINE) == []
 
 
 def convolved(shape: ConvShape, x: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from dslc.schedules.cpu.conv.winograd import WinogradPlan
 from dslc.schedules.cpu.matmul.plan import MatmulPlan
 from dslc.schedules.cpu.matmul.strassen import StrassenPlan
 from dslc.schedules.cpu.tiles.contract import Choice, Machine, Size
+from dslc.schedules.cpu.tiles.dots import PAIRS
 from dslc.schedules.cpu.tiles.products import Products
 
 _ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14)
@@ -91,7 +92,8 @@ def _matmul(plan: MatmulPlan, values: Values, machine: Machine) -> MatmulPlan | 
 
 def _convolution(plan: ConvPlan, values: Values, machine: Machine) -> ConvPlan | None:
     pixels, width = values["pixels"], plan.shape.out[1]
-    if not _fits(pixels, plan.vectors, machine):
+    by_matrices = machine.matrices and plan.dtype == PAIRS  # whose tiles nothing chooses
+    if by_matrices or not _fits(pixels, plan.vectors, machine):
         return None
     narrow = isinstance(width, int) and 0 < width <= pixels // 2
     return replace(plan, pixels=pixels, tile_rows=pixels // width if narrow else 0)
