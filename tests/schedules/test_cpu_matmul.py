@@ -116,6 +116,17 @@ def test_panels_from_memory_are_asked_for_where_it_is_far(m, n, k):
 
 
 @pytest.mark.skipif(MACHINE.vector_bits < 512, reason="of CPUs with AVX-512")
+@pytest.mark.parametrize(("kind", "kept"), [("NN", True), ("NT", True), ("NP", False)])
+def test_rows_go_in_blocks_where_memory_is_far(kind, kept):
+    """Of panels yet to be packed all are kept for the blocks below."""
+    far = replace(MACHINE, matrices=True, tasks=1, l2_bytes=64 << 10)
+    for m, n, k in ((300, 150, 130), (301, 137, 150)):
+        plan = check(kind, m, n, k, machine=far)
+        assert (plan.high > 0, plan.keeps) == (True, kept)
+    assert not check(kind, 300, 150, 130).high
+
+
+@pytest.mark.skipif(MACHINE.vector_bits < 512, reason="of CPUs with AVX-512")
 @pytest.mark.parametrize("kind", ["TN", "TT", "TP"])
 @pytest.mark.parametrize(("m", "n", "k"), [(50, 140, 33), (150, 200, 64), (300, 300, 530)])
 def test_left_sides_are_turned_where_memory_is_far(kind, m, n, k):

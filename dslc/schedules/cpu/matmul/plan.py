@@ -55,6 +55,7 @@ SOME_K = 4096  # stands for a K that isn't known
 LANE_SUM = 8  # multiply-adds that take as long as a sum over lanes
 LONG = 256  # columns from which rows of b are read side by side
 STRIP = 4096  # sums of such a strip of columns
+FULL = 2  # L2 caches that rows fill before panels are read again for those below
 PANELS = 3  # from which on each is packed while the one before it is multiplied
 PACKING = 4  # rows of the product that take as long as packing b
 PART_ROWS = 64  # that take long enough to read a b again that is not in the L2 cache
@@ -353,14 +354,15 @@ def _in_blocks(
     panel is asked for. `along`: the axis that b lies in one piece along, if one is known."""
     m, n, k, itemsize = plan.m, plan.n, plan.k, ITEMSIZE[plan.dtype]
     if machine.registers == 32:
-        asks = machine.matrices and plan.source == "panels" and not whole
-        plan = replace(plan, far=asks and _is_far(plan, along, machine))
-        row = itemsize * (k if isinstance(k, int) and k else SOME_K)
-        return replace(plan, high=max(LEAST_ROWS, TURNED_BYTES // row)) if plan.turned else plan
-    depth = 0 if whole else _depth(plan, machine)
-    plan = replace(plan, depth=depth, far=not whole and _is_far(plan, along, machine))
-    plan = replace(plan, along=along if plan.far else None)
-    plan = replace(plan, abreast=1 if whole else _abreast(plan, machine))
+        if not machine.matrices:
+            return plan
+        asks = plan.source == "panels" and not whole
+        depth, plan = 0, replace(plan, far=asks and _is_far(plan, along, machine))
+    else:
+        depth = 0 if whole else _depth(plan, machine)
+        plan = replace(plan, depth=depth, far=not whole and _is_far(plan, along, machine))
+        plan = replace(plan, along=along if plan.far else None)
+        plan = replace(plan, abreast=1 if whole else _abreast(plan, machine))
     if not isinstance(m, int):
         return plan
     row = itemsize * (depth or (k if isinstance(k, int) and k else SOME_K))
@@ -368,9 +370,12 @@ def _in_blocks(
     bytes_ = product([n, k, itemsize, plan.tasks])
     if rows >= LEAST_HIGH and isinstance(k, int) and not plan.rows_outside:
         kept = plan.source == "pack" and isinstance(bytes_, int) and bytes_ <= KEPT_BYTES
-        near = replace(plan, high=rows, keeps=kept)
+        near = replace(plan, high=rows, keeps=kept, along=None if kept else plan.along)
         several = near.blocks > (plan.tasks if plan.split == "rows" else 1)
-        if several and (kept or plan.source == "panels" or depth):
+        # Where memory is far, panels aren't read again for rows that the L2 cache has room for.
+        full = machine.registers < 32 or m * row > FULL * machine.l2_bytes
+        again = plan.source == "panels" and full
+        if several and (kept or again or depth):
             return near
     return replace(plan, high=max(LEAST_ROWS, TURNED_BYTES // row)) if plan.turned else plan
 
