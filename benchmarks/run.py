@@ -3,8 +3,8 @@
     python -m benchmarks.run [--threads 1,2] [--seconds 4] [--only ResNet,LSTM] [--output NAME]
 
 Each thread count runs in a process of its own, because libraries fix their pools at start; within
-it, ours and the peers alternate. Ratio = best peer's time / ours: above 1, ours is faster. With
-`--only`, the other rows of the results stay as they were.
+it, ours and the peers alternate. Ratio = best peer's time / ours: above 1, ours is faster. Rows of
+other thread counts stay as they were in the results; with `--only`, all other rows.
 
 Results of a CPU without AVX-512 lie in a folder of their own there, `avx2`; those of one with
 tiles of products beside it (Intel's AMX), in `amx`.
@@ -258,7 +258,9 @@ def main() -> None:
         rows += start(args, threads)
     print(f"\n{cpu_name()}\n\n{markdown(rows)}")
     if args.output and rows:
-        rows = joined(recorded(args.output) if only else [], rows)
+        raced = {row["threads"] for row in rows}
+        old = [r for r in recorded(args.output) if only or r["threads"] not in raced]
+        rows = joined(old, rows)
         record(args.output, rows, markdown(rows))
 
 
