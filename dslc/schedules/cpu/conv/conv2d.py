@@ -17,6 +17,7 @@ Non-goals: Winograd, packing of weights (ordinary IR ops do that once).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tvm.tirx.script import builder as T
 
@@ -228,7 +229,7 @@ def emit_conv2d(
     """Emits the kernel's body; x is [batch, height, width, channels]. The epilogue's index is
     (image, row, column, output channel). `scratch` (rank 1) holds `plan.scratch_bytes` bytes.
     `ahead` is called at the beginning of a tile, for each vector of its results."""
-    shape, strips = plan.shape, plan.strips
+    shape = plan.shape
     require(weights.width == plan.width, "weights are packed for another tile")
     tiles = [Tile(t.pixels, plan.vectors, plan.lanes, plan.dtype) for t in _tilings(plan)]
     if not tiles:
@@ -236,25 +237,33 @@ def emit_conv2d(
 
     def body(task: Expr, tasks: int) -> None:
         registers = allocate(tiles)
-        items, panels = shape.batch * strips.count, shape.groups * plan.panels
-        units = panels if plan.by_panels else items
-        with each_part(task, tasks, units, shape.work) as (part, parts):
-            own = share(units, part, parts)
-            with loop(*((0, items) if plan.by_panels else own)) as item:
-                image, strip = unflatten(item, (shape.batch, strips.count))
-                if not shape.is_padded:
-                    view = view_in_place(strips, x, image, strip)
-                elif scratch is None:
-                    raise InternalError("a padded convolution needs scratch")
-                else:
-                    base = address(scratch.offset, (task if tasks > 1 else 0, strips.elements))
-                    view = copy_strip(strips, x, scratch, T.bind(base), image, strip)
-                across = own if plan.by_panels else (0, panels)
-                _strip(
-                    _Strip(plan, view, weights, epilogue, ahead, registers, image, strip, across)
-                )
+        with each_strip(plan, x, scratch, task, tasks) as (view, image, strip, across):
+            _strip(_Strip(plan, view, weights, epilogue, ahead, registers, image, strip, across))
 
     run_tasks(plan.tasks, shape.work, body)
+
+
+@contextmanager
+def each_strip(
+    plan: ConvPlan, x: Operand, scratch: Operand | None, task: Expr, tasks: int
+) -> Iterator[tuple[View, Expr, Expr, tuple[Size, Size]]]:
+    """A loop over the strips that a task has to do: where one lies, its image, its number, and the
+    panels from one to another."""
+    shape, strips = plan.shape, plan.strips
+    items, panels = shape.batch * strips.count, shape.groups * plan.panels
+    units = panels if plan.by_panels else items
+    with each_part(task, tasks, units, shape.work) as (part, parts):
+        own = share(units, part, parts)
+        with loop(*((0, items) if plan.by_panels else own)) as item:
+            image, strip = unflatten(item, (shape.batch, strips.count))
+            if not shape.is_padded:
+                view = view_in_place(strips, x, image, strip)
+            elif scratch is None:
+                raise InternalError("a padded convolution needs scratch")
+            else:
+                base = address(scratch.offset, (task if tasks > 1 else 0, strips.elements))
+                view = copy_strip(strips, x, scratch, T.bind(base), image, strip)
+            yield view, image, strip, own if plan.by_panels else (0, panels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc._frozen import dataclass
-from dslc.diagnostics import InternalError
-from dslc.schedules.cpu.conv.conv2d import ConvPlan, next_weights, plan_conv2d
-from dslc.schedules.cpu.conv.image import View, copy_strip, seen_rows, view_in_place
+from dslc.schedules.cpu.conv.conv2d import ConvPlan, each_strip, next_weights, plan_conv2d
+from dslc.schedules.cpu.conv.image import View, seen_rows
 from dslc.schedules.cpu.conv.shape import ConvShape
 from dslc.schedules.cpu.tiles import matrix_tile
 from dslc.schedules.cpu.tiles.contract import (
@@ -39,7 +38,6 @@ from dslc.schedules.cpu.tiles.contract import (
     ceil_div,
     choose_tasks,
     div,
-    each_part,
     i64,
     is_int,
     larger,
@@ -47,9 +45,7 @@ from dslc.schedules.cpu.tiles.contract import (
     rem,
     require,
     run_tasks,
-    share,
     smaller,
-    unflatten,
 )
 from dslc.schedules.cpu.tiles.dots import PAIRS
 from dslc.schedules.cpu.tiles.matrix_tile import FASTER, LANES, ROWS, Heights, MatrixTile, Side
@@ -69,7 +65,7 @@ def emit_conv2d_matrices(
     """Emits the kernel's body; x is [batch, height, width, channels], in pairs of channels. The
     epilogue's index is (image, row, column, output channel). `scratch` (rank 1) holds
     `plan.scratch_bytes` bytes."""
-    shape, strips = plan.shape, plan.strips
+    shape = plan.shape
     require(weights.width == plan.width, "weights are packed for another tile")
     if 0 in (*shape.out, shape.out_channels, shape.batch):
         return
@@ -79,22 +75,9 @@ def emit_conv2d_matrices(
         tile = MatrixTile(len(row.heights), plan.width // LANES)
         memory = matrix_tile.allocate(tile)
         matrix_tile.configure(row.heights)
-        items, panels = shape.batch * strips.count, shape.groups * plan.panels
-        units = panels if plan.by_panels else items
-        with each_part(task, tasks, units, shape.work) as (part, parts):
-            own = share(units, part, parts)
-            with loop(*((0, items) if plan.by_panels else own)) as item:
-                image, strip = unflatten(item, (shape.batch, strips.count))
-                if not shape.is_padded:
-                    view = view_in_place(strips, x, image, strip)
-                elif scratch is None:
-                    raise InternalError("a padded convolution needs scratch")
-                else:
-                    base = address(scratch.offset, (task if tasks > 1 else 0, strips.elements))
-                    view = copy_strip(strips, x, scratch, T.bind(base), image, strip)
-                across = own if plan.by_panels else (0, panels)
-                run = _Run(plan, view, weights, epilogue, tile, memory, row, image, strip)
-                _strip(run, across)
+        with each_strip(plan, x, scratch, task, tasks) as (view, image, strip, panels):
+            run = _Run(plan, view, weights, epilogue, tile, memory, row, image, strip)
+            _strip(run, panels)
         matrix_tile.release()
 
     run_tasks(plan.tasks, shape.work, body)

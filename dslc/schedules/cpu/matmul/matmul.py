@@ -23,7 +23,6 @@ Non-goals: integers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from tvm import tirx
@@ -31,6 +30,7 @@ from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
 from dslc.schedules.cpu.matmul.plan import MatmulPlan
+from dslc.schedules.cpu.matmul.shares import dealt
 from dslc.schedules.cpu.matmul.tile import (
     Block,
     Run,
@@ -51,7 +51,6 @@ from dslc.schedules.cpu.tiles.contract import (
     address,
     ceil_div,
     div,
-    each_part,
     i64,
     is_int,
     larger,
@@ -103,7 +102,7 @@ def emit_matmul(
             plan, a, b, epilogue, scratch, task, tasks, registers, turn, ahead, plan.k
         )  # fmt: skip
         matrices = product(plan.batch)
-        with _dealt(plan, "batch", matrices, task, tasks) as batch:
+        with dealt(plan, "batch", matrices, task, tasks) as batch:
             start, stop = share(matrices, *batch)
             with loop(start, stop) as flat:
                 _product(run, unflatten(flat, plan.batch), rows, columns)
@@ -111,31 +110,17 @@ def emit_matmul(
     run_tasks(plan.tasks, plan.work, body, plan.least)
 
 
-@contextmanager
-def _dealt(
-    plan: MatmulPlan, axis: str, units: Size, task: Expr, tasks: int
-) -> Iterator[tuple[Expr, int]]:
-    """Part of an axis, and how many there are: one, if it is not what tasks share out."""
-    if plan.split != axis:
-        yield i64(0), 1
-    elif axis != "batch" and not is_int(product(plan.batch), 1):
-        yield task, tasks  # again for each matrix
-    else:
-        with each_part(task, tasks, units, plan.work) as part:
-            yield part
-
-
 def _product(run: Run, where: Index, rows: list[Group], columns: list[Group]) -> None:
     """A task's part of a product of two matrices."""
     plan = run.plan
     if plan.source == "turned":
         _turn(run, where)
-    with _dealt(plan, "columns", plan.column_units, run.task, run.tasks) as across:
+    with dealt(plan, "columns", plan.column_units, run.task, run.tasks) as across:
         column_ranges = _group_ranges(columns, *across)
         if plan.keeps:
             for part in _parts(run):
                 _pack_all(part, where, column_ranges)
-        with _dealt(plan, "rows", plan.row_units, run.task, run.tasks) as (down, parts):
+        with dealt(plan, "rows", plan.row_units, run.task, run.tasks) as (down, parts):
             each = ceil_div(plan.blocks, parts) if plan.high else 1
             with loop(0, each) as block:
                 number = down if each == 1 else T.bind(down * each + block)

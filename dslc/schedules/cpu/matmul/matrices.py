@@ -21,7 +21,8 @@ from tvm.tirx.script import builder as T
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
-from dslc.schedules.cpu.matmul.plan import PACKING, READING, largest_share
+from dslc.schedules.cpu.matmul.plan import PACKING, READING
+from dslc.schedules.cpu.matmul.shares import dealt, largest_share
 from dslc.schedules.cpu.tiles import matrix_tile
 from dslc.schedules.cpu.tiles.contract import (
     Epilogue,
@@ -34,7 +35,6 @@ from dslc.schedules.cpu.tiles.contract import (
     address,
     ceil_div,
     choose_tasks,
-    each_part,
     i64,
     is_int,
     loop,
@@ -213,7 +213,7 @@ def _task(
     matrix_tile.configure(_heights(run))
     matrices = product(plan.batch)
     with (
-        _dealt(run, "batch", matrices) as (part, parts),
+        dealt(plan, "batch", matrices, run.task, run.tasks) as (part, parts),
         loop(*share(matrices, part, parts)) as flat,
     ):
         _product(run, unflatten(flat, plan.batch))
@@ -231,27 +231,14 @@ def _heights(run: _Run) -> Heights:
     return top, run.height - top
 
 
-@contextmanager
-def _dealt(run: _Run, axis: str, units: Size) -> Iterator[tuple[Expr, int]]:
-    """Part of an axis, and how many there are: one, if it is not what tasks share out."""
-    plan = run.plan
-    if plan.split != axis:
-        yield i64(0), 1
-    elif axis != "batch" and not is_int(product(plan.batch), 1):
-        yield run.task, run.tasks  # again for each matrix
-    else:
-        with each_part(run.task, run.tasks, units, plan.work) as part:
-            yield part
-
-
 def _product(run: _Run, where: Index) -> None:
     """A task's part of a product of two matrices."""
     plan = run.plan
     left = _turned(run, where) if plan.turns else run.a
     with (
-        _dealt(run, "rows", plan.blocks) as (down, several),
+        dealt(plan, "rows", plan.blocks, run.task, run.tasks) as (down, several),
         _stretches(run, *share(plan.blocks, down, several)) as (first, last),
-        _dealt(run, "columns", plan.panels) as (across, parts),
+        dealt(plan, "columns", plan.panels, run.task, run.tasks) as (across, parts),
         loop(*share(plan.panels, across, parts)) as panel,
     ):
         right = _panel(run, where, panel)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import field, replace
 
 from dslc._frozen import dataclass
+from dslc.schedules.cpu.matmul.shares import largest_share
 from dslc.schedules.cpu.tiles.contract import (
     ITEMSIZE,
     LINE_BYTES,
@@ -515,11 +516,6 @@ def _split_axis(
         "columns": largest_share(ceil_div(n, columns), tasks),
     }
     return min(shares, key=lambda axis: shares[axis])
-
-
-def largest_share(items: int, tasks: int) -> float:
-    """Of that many items, what the busiest task has."""
-    return ceil_div(items, tasks) / items if items else 1.0
 
 
 def _shared_vectors(
