@@ -106,4 +106,9 @@ def unfit(target: TargetInfo) -> str:
     if not without:
         return missing_cuda() if target.kind == "cuda" else ""
     built = f" (it was built for {target.arch})" if target.arch else ""
+    if cpu_flags().issuperset(without):
+        return (
+            f"Linux does not let this process use the CPU's {', '.join(without)}{built}; "
+            "`dslc build --cpu x86-64-v4` makes code without them"
+        )
     return f"this CPU lacks {', '.join(without)}{built}"

@@ -201,6 +201,11 @@ def test_registers_that_linux_refuses_are_not_there(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"amx_tile", "amx_bf16", "avx2"}))
     monkeypatch.setattr(device, "may_use_tiles", lambda: False)
     assert device.lacking(["amx_bf16", "amx_tile", "avx2"]) == ["amx_bf16", "amx_tile"]
+    target = TargetInfo("native", "cpu", "a.so", (), ("amx_bf16", "amx_tile"), "native")
+    assert device.unfit(target) == (
+        "Linux does not let this process use the CPU's amx_bf16, amx_tile (it was built for "
+        "native); `dslc build --cpu x86-64-v4` makes code without them"
+    )
     assert device.lacking(["avx2"]) == []
     monkeypatch.setattr(device, "may_use_tiles", lambda: True)
     assert device.lacking(["amx_bf16", "amx_tile", "avx2"]) == []
