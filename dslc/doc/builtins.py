@@ -20,8 +20,9 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Element by element",
         "Of several arguments: they are broadcast to one shape first, NumPy's way.",
         (
-            *("abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos"),
-            *("tanh", "erf", "sigmoid", "relu", "floor", "ceil", "round"),
+            *("abs", "sign", "exp", "expm1", "exp2", "log", "log1p", "log2", "sqrt", "rsqrt"),
+            *("sin", "cos", "tanh", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh"),
+            *("atanh", "erf", "sigmoid", "relu", "floor", "ceil", "round"),
             *("maximum", "minimum", "where", "cast", "stop_gradient"),
         ),
     ),

@@ -147,10 +147,13 @@ class Poly(HashedOnce):
 
     def __str__(self) -> str:
         parts: list[str] = []
-        for monomial, coefficient in self.terms:
+        terms = self.terms
+        if terms[0][1] < 0:  # what is subtracted stands behind what is not: `20 - T`
+            terms = tuple(sorted(terms, key=lambda term: term[1] < 0))
+        for monomial, coefficient in terms:
             sign = "-" if coefficient < 0 else "+"
             size = abs(coefficient)
-            alone = len(self.terms) == 1 and len(monomial) == 1 and coefficient == 1
+            alone = len(terms) == 1 and len(monomial) == 1 and coefficient == 1
             # A dim that is one atom as a whole stands without parentheses.
             factors = [str(a) if alone else _atom(a) for a in monomial]
             body = " * ".join(([str(size)] if size != 1 or not factors else []) + factors)

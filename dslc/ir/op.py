@@ -119,8 +119,9 @@ class Kernels(Protocol):
     def cast(self, value: Expr, source: DType, target: DType) -> Expr: ...
 
     def unary(self, name: str, x: Expr, dtype: DType) -> Expr:
-        """neg abs exp log log1p expm1 sqrt rsqrt sin cos tanh erf sigmoid sign floor ceil round
-        not isnan isinf (the last three give bool)."""
+        """neg abs exp log log1p expm1 exp2 log2 sqrt rsqrt sin cos tanh asin acos atan sinh cosh
+        asinh acosh atanh erf sigmoid sign floor ceil round not isnan isinf (the last three give
+        bool)."""
 
     def binary(self, name: str, x: Expr, y: Expr, dtype: ScalarType) -> Expr:
         """add sub mul div floordiv mod pow min max and or xor; on index expressions too

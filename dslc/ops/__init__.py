@@ -34,6 +34,7 @@ from dslc.ops import (
     surface_numbers,
     surface_primitives,
     surface_tensor,
+    transcendental,
     winograd,
 )
 
@@ -41,6 +42,7 @@ ALL: tuple[Op, ...] = (
     *constants.OPS,
     *logic.OPS,
     *elementwise.OPS,
+    *transcendental.OPS,
     *broadcast.OPS,
     *shape.OPS,
     *slicing.OPS,

@@ -14,7 +14,7 @@ from dslc.ir.builder import Builder
 from dslc.ir.core import Value
 from dslc.ir.op import Op, StaticParam, Surface
 from dslc.ir.types import TensorType, is_float
-from dslc.ops import broadcast, constants, elementwise, logic, reduce, shape
+from dslc.ops import broadcast, constants, elementwise, logic, reduce, shape, transcendental
 from dslc.ops.broadcast import broadcast_to
 from dslc.ops.errors import axis_out_of_range, bad_static, wrong_dtype
 from dslc.ops.surface_numbers import everywhere
@@ -202,12 +202,22 @@ _FUNCTIONS: tuple[tuple[str, Op, str], ...] = (
     ("exp", elementwise.exp, "e to the power of x."),
     ("expm1", elementwise.expm1, "exp(x) - 1, exact near 0."),
     ("log", elementwise.log, "The natural logarithm."),
+    ("exp2", transcendental.exp2, "2 to the power of x, exact for whole numbers."),
+    ("log2", transcendental.log2, "The logarithm to base 2, exact for powers of 2."),
     ("log1p", elementwise.log1p, "log(1 + x), exact near 0."),
     ("sqrt", elementwise.sqrt, "The square root."),
     ("rsqrt", elementwise.rsqrt, "1 / sqrt(x)."),
     ("sin", elementwise.sin, "The sine."),
     ("cos", elementwise.cos, "The cosine."),
     ("tanh", elementwise.tanh, "The hyperbolic tangent."),
+    ("asin", transcendental.asin, "The angle in [-PI / 2, PI / 2] whose sine is x."),
+    ("acos", transcendental.acos, "The angle in [0, PI] whose cosine is x."),
+    ("atan", transcendental.atan, "The angle in (-PI / 2, PI / 2) whose tangent is x."),
+    ("sinh", transcendental.sinh, "The hyperbolic sine."),
+    ("cosh", transcendental.cosh, "The hyperbolic cosine."),
+    ("asinh", transcendental.asinh, "The inverse of sinh."),
+    ("acosh", transcendental.acosh, "The inverse of cosh, for x >= 1."),
+    ("atanh", transcendental.atanh, "The inverse of tanh, for -1 < x < 1."),
     ("erf", elementwise.erf, "The error function."),
     ("sigmoid", elementwise.sigmoid, "1 / (1 + exp(-x))."),
     ("relu", elementwise.relu, "max(x, 0); its gradient at 0 is 0."),

@@ -130,7 +130,10 @@ def _is_place(name: str, thing: Thing) -> bool:
 
 
 _FLOAT_FUNCTIONS = frozenset(
-    ["sqrt", "rsqrt", "exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "erf", "sigmoid"]
+    [
+        *("sqrt", "rsqrt", "exp", "log", "log1p", "expm1", "exp2", "log2", "erf", "sigmoid"),
+        *("sin", "cos", "tanh", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"),
+    ]
 )
 
 

@@ -69,8 +69,9 @@ class Matcher:
                 self.match(name, part, Given(None, element, given.span))
             return
         if is_static(thing) and not isinstance(thing, str):
-            if written.dims:
-                raise self._wrong(name, written, given, describe(thing), ("a tensor is needed",))
+            if not self._takes_number(written, thing):
+                notes, help = ("a tensor is needed",), self._filled(written, given)
+                raise self._wrong(name, written, given, describe(thing), notes, help)
             return
         if not isinstance(thing, Tensor):
             text = given.span.text
@@ -78,6 +79,25 @@ class Matcher:
             raise self._wrong(name, written, given, describe(thing), (), uncalled)
         self._match_dtype(name, written, given, thing)
         self._match_dims(name, written, given, thing)
+
+    def _takes_number(self, written: ast.TensorTypeExpr, thing: Thing) -> bool:
+        """Whether a number can stand for the tensor: of any dims it has none."""
+        if not written.dims:
+            return True
+        (spread, *others) = written.dims
+        if others or not isinstance(spread, ast.Spread) or isinstance(thing, bool):
+            return False
+        return self.frame.env.setdefault(spread.name.name, TupleOf(())) == TupleOf(())
+
+    def _filled(self, written: ast.TensorTypeExpr, given: Given) -> str | None:
+        """A tensor of the number, if it is said already which dims it has."""
+        spread = written.dims[0]
+        name = spread.name.name if isinstance(spread, ast.Spread) else None
+        bound = self.frame.env.get(name) if name is not None else None
+        if len(written.dims) > 1 or not isinstance(bound, TupleOf) or isinstance(given.thing, bool):
+            return None
+        dims = "".join(f"{dim}, " for dim in bound.elements)
+        return f"a tensor of it is full[{dims}value={given.span.text}]()"
 
     def _match_dtype(
         self, name: str, written: ast.TensorTypeExpr, given: Given, tensor: Tensor

@@ -8,7 +8,7 @@ Non-goals: simplifying or solving; the compiler has done that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Union
 
@@ -89,7 +89,32 @@ def text(expr: DimExpr, outer: str = "") -> str:
     operator = str(expr[0])
     if operator in ("min", "max"):
         return f"{operator}({', '.join(text(operand) for operand in expr[1:])})"
-    body = f" {operator} ".join(text(operand, operator) for operand in expr[1:])
     if operator == "+":
-        body = body.replace("+ -", "- ")
+        body = _sum(expr[1:])
+    elif operator == "*" and expr[1] == -1:
+        body = f"-{_product(expr[2:])}"
+    else:
+        body = f" {operator} ".join(text(operand, operator) for operand in expr[1:])
     return body if outer in ("", "+") else f"({body})"
+
+
+def _sum(terms: Sequence[DimExpr]) -> str:
+    """What is subtracted stands behind what is not: `20 - T`."""
+    signed = [_signed(term) for term in terms]
+    if signed[0][0] == "-":
+        signed = sorted(signed, key=lambda term: term[0] == "-")
+    (first, body), *others = signed
+    return ("-" if first == "-" else "") + body + "".join(f" {s} {b}" for s, b in others)
+
+
+def _signed(term: DimExpr) -> tuple[str, str]:
+    """A term's sign and its text without it."""
+    if isinstance(term, int):
+        return ("-" if term < 0 else "+"), str(abs(term))
+    if isinstance(term, tuple) and term[0] == "*" and isinstance(term[1], int) and term[1] < 0:
+        return "-", _product((-term[1], *term[2:]) if term[1] != -1 else term[2:])
+    return "+", text(term, "+")
+
+
+def _product(factors: Sequence[DimExpr]) -> str:
+    return " * ".join(text(factor, "*") for factor in factors)

@@ -106,6 +106,16 @@ def test_dims_round_trip(dim: Dim) -> None:
     assert Cursor(str(dim)).dim() == dim
 
 
+def test_what_is_subtracted_stands_last() -> None:
+    t, n = sym("T"), sym("N")
+    assert [str(d) for d in (20 - t, t - n, -t, -n - t - 1)] == [
+        "20 - T",
+        "T - N",
+        "-T",
+        "-N - T - 1",
+    ]
+
+
 @given(
     st.fixed_dictionaries(
         {},

@@ -24,15 +24,20 @@ erf = np.vectorize(math.erf, otypes=["float64"])
 REFERENCE = {
     "exp": np.exp, "log": np.log, "log1p": np.log1p, "expm1": np.expm1, "tanh": np.tanh,
     "sin": np.sin, "cos": np.cos, "erf": erf, "rsqrt": lambda x: 1 / np.sqrt(x),
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "exp2": np.exp2, "log2": np.log2,
+    "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh,
+    "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,
 }  # fmt: skip
 # Stated in the docstring of vmath.
 ERROR = {
     "exp": 2e-7, "sigmoid": 3e-7, "tanh": 3e-7, "erf": 4e-7, "log": 2e-7, "log1p": 3e-7,
-    "expm1": 3e-7, "rsqrt": 2e-7, "sin": 1e-7, "cos": 1e-7,
+    "expm1": 3e-7, "rsqrt": 2e-7, "sin": 1e-7, "cos": 1e-7, "exp2": 2e-7, "log2": 3e-7,
+    "asin": 4e-7, "acos": 4e-7, "atan": 2e-7, "sinh": 4e-7, "cosh": 4e-7, "asinh": 5e-7,
+    "acosh": 5e-7, "atanh": 5e-7,
 }  # fmt: skip
 FUSED_ERROR = {**ERROR, "exp": 4e-7, "sigmoid": 4e-7}
-FLUSHED = 1.7e-38  # results of exp and sigmoid below it may be 0
+FLUSHED = 1.7e-38  # results of these below it may be 0
+FLUSHING = ("exp", "exp2", "sigmoid")
 
 
 @cache
@@ -55,6 +60,7 @@ def apply(name: str, *args: np.ndarray, make=vector_math) -> np.ndarray:
 def samples(dtype: str = "float32") -> np.ndarray:
     random = np.random.default_rng(0)
     near = [random.uniform(-s, s, 20_000) for s in (1e-6, 1e-2, 1, 4, 30, 100, 1e4)]
+    near.append(1 + random.uniform(-1, 1, 20_000) * 10.0 ** random.uniform(-6, 0, 20_000))
     wide = random.standard_normal(20_000) * 10.0 ** random.uniform(-37, 14, 20_000)
     return np.concatenate([*near, wide]).astype(dtype)
 
@@ -79,7 +85,7 @@ def test_error(name, make, most):
     exact = REFERENCE[name](x.astype("float64"))
     y = apply(name, x, make=make)
     np.testing.assert_array_equal(np.isnan(y), np.isnan(exact))
-    if name in ("exp", "sigmoid"):
+    if name in FLUSHING:
         tiny = exact < FLUSHED
         assert y[tiny].max() <= FLUSHED
         exact[tiny], y[tiny] = 0, 0
@@ -92,7 +98,7 @@ def test_special_values(name):
     x = SPECIAL[~(np.abs(SPECIAL) > 1e15)] if name in ("sin", "cos") else SPECIAL
     exact = REFERENCE[name](x.astype("float64")).astype("float32")
     y = apply(name, x)
-    tiny = FLUSHED if name in ("exp", "sigmoid") else 3e-45
+    tiny = FLUSHED if name in FLUSHING else 3e-45
     np.testing.assert_allclose(y, exact, rtol=4e-7, atol=tiny)
     zero = (exact == 0) & (x == 0)
     np.testing.assert_array_equal(np.signbit(y[zero]), np.signbit(exact[zero]))
@@ -103,6 +109,11 @@ def test_exact_values():
     for name in ("tanh", "erf"):
         np.testing.assert_array_equal(apply(name, far), np.sign(far))
     np.testing.assert_array_equal(apply("exp", np.zeros(1, "float32")), 1)
+    whole = np.arange(-125, 128).astype("float32")
+    powers = np.ldexp(np.float32(1), np.arange(-125, 128))
+    np.testing.assert_array_equal(apply("exp2", whole), powers)
+    np.testing.assert_array_equal(apply("log2", powers), whole)
+    np.testing.assert_array_equal(apply("log2", np.float32([1e-45, 2.0**-140])), [-149, -140])
 
 
 @pytest.mark.parametrize("name", ["tanh", "erf"])

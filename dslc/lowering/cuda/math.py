@@ -23,7 +23,12 @@ _INTRINSIC = {
     "erf": tirx.erf,
 }
 # Functions that TIR has no (fitting) name for; in f32 their names end in f.
-_BY_NAME = {"expm1": "expm1", "pow": "pow", "fmod": "fmod"}
+_BY_NAME = frozenset(
+    [
+        *("expm1", "exp2", "log2", "pow", "fmod", "asin", "acos", "atan"),
+        *("sinh", "cosh", "asinh", "acosh", "atanh"),
+    ]
+)
 
 
 def cuda_math(name: str, arguments: tuple[Expr, ...], dtype: str) -> Expr:
@@ -35,7 +40,7 @@ def cuda_math(name: str, arguments: tuple[Expr, ...], dtype: str) -> Expr:
         return tirx.div(one, one + tirx.exp(tirx.const(0.0, dtype) - arguments[0]))
     if name in _BY_NAME:
         suffix = "f" if dtype == "float32" else ""
-        return tirx.call_pure_extern(dtype, _BY_NAME[name] + suffix, *arguments)
+        return tirx.call_pure_extern(dtype, name + suffix, *arguments)
     if name in ("maximum", "minimum"):  # fmaxf and fminf would drop a NaN
         x, y = arguments
         worse = tirx.LT(x, y) if name == "maximum" else tirx.GT(x, y)

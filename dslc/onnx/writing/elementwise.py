@@ -6,6 +6,7 @@ the equations `broadcast` of the IR leave no trace where only such functions rea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -141,6 +142,15 @@ def _expm1(case: Case, x: str) -> str:
     return case.node("Mul", half, case.node("Add", case.node("Exp", x), case.scalar(1)))
 
 
+def _log2(case: Case, x: str) -> str:
+    """The natural logarithm over that of 2; where it comes near a whole number whose power of 2 is
+    x, that number."""
+    near = case.node("Div", case.node("Log", x), case.scalar(math.log(2)))
+    whole = case.node("Round", near)
+    exact = case.node("Equal", case.node("Pow", case.scalar(2), whole), x)
+    return case.node("Where", exact, whole, near)
+
+
 # --- constants and casts --------------------------------------------------------------------------
 
 
@@ -225,11 +235,21 @@ RULES: dict[str, Rule] = {
     "log": function("Log"),
     "log1p": computed(elementwise(_log1p)),
     "expm1": computed(elementwise(_expm1)),
+    "exp2": computed(elementwise(lambda c, x: c.node("Pow", c.scalar(2), x))),
+    "log2": computed(elementwise(_log2)),
     "sqrt": function("Sqrt"),
     "rsqrt": computed(elementwise(lambda c, x: c.node("Reciprocal", c.node("Sqrt", x)))),
     "sin": function("Sin"),
     "cos": function("Cos"),
     "tanh": function("Tanh"),
+    "asin": function("Asin"),
+    "acos": function("Acos"),
+    "atan": function("Atan"),
+    "sinh": function("Sinh"),
+    "cosh": function("Cosh"),
+    "asinh": function("Asinh"),
+    "acosh": function("Acosh"),
+    "atanh": function("Atanh"),
     "erf": function("Erf"),
     "sigmoid": function("Sigmoid"),
 }

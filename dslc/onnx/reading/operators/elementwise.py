@@ -15,8 +15,6 @@ from dslc.onnx.reading.values import (
     COMPARE,
     NOT,
     OR,
-    PRODUCT,
-    SUM,
     Value,
     dtype_of,
     number_text,
@@ -250,43 +248,6 @@ def number(like: Value, number: Any) -> Value:
     return Value(TensorType(like.dtype), known=np.asarray(number))
 
 
-def formula(text: str) -> Handler:
-    """Of one float tensor, {x} in `text`, which is a product or a sum."""
-
-    def handler(g: Writer, node: Node) -> Value:
-        x = g.atom(floats(node))
-        return Value(x.type, text.format(x=x.text), SUM)
-
-    return handler
-
-
-_ARCTAN = """
-## The angle whose tangent is x, by Cephes' polynomial for f32 near 0; sums of angles lead there.
-fn arctan(x: float[*S]) -> float[*S] {
-    a = abs(x)
-    far, further = a > 0.4142135623730951, a > 2.414213562373095
-    t = where(further, -1 / where(further, a, 1), where(far, (a - 1) / (a + 1), a))
-    z = t * t
-    p = 0.0805374449538 * z - 0.138776856032
-    p = ((p * z + 0.199777106478) * z - 0.333329491539) * z * t + t
-    return sign(x) * (p + PI / 4 * (cast[float](far) + cast[float](further)))
-}
-"""
-
-
-def inverse(text: str) -> Handler:
-    """An angle by `arctan`, which the file gets; {x} in `text` is the input."""
-
-    def handler(g: Writer, node: Node) -> Value:
-        x = floats(node)
-        if x.dtype == "f64":
-            raise Refused("angles are computed to the precision of f32")
-        g.helper("arctan", _ARCTAN)
-        return Value(x.type, text.format(x=g.atom(x).text), PRODUCT)
-
-    return handler
-
-
 def dropout(g: Writer, node: Node) -> Sequence[Value]:
     """The identity: what is imported runs without training."""
     x = node.need(0)
@@ -319,15 +280,15 @@ TABLE: dict[str, Callable[[Writer, Node], Value | Sequence[Value]]] = {
     "Floor": same("floor"),
     "Ceil": same("ceil"),
     "Round": same("round"),
-    "Tan": formula("sin({x}) / cos({x})"),
-    "Sinh": formula("0.5 * (exp({x}) - exp(-{x}))"),
-    "Cosh": formula("0.5 * (exp({x}) + exp(-{x}))"),
-    "Asinh": formula("sign({x}) * log(abs({x}) + sqrt({x} * {x} + 1))"),
-    "Acosh": formula("log({x} + sqrt({x} * {x} - 1))"),
-    "Atanh": formula("0.5 * (log1p({x}) - log1p(-{x}))"),
-    "Atan": inverse("arctan({x})"),
-    "Asin": inverse("arctan({x} / sqrt((1 - {x}) * (1 + {x})))"),
-    "Acos": inverse("2 * arctan(sqrt((1 - {x}) / (1 + {x})))"),
+    "Tan": same("tan"),
+    "Asin": same("asin"),
+    "Acos": same("acos"),
+    "Atan": same("atan"),
+    "Sinh": same("sinh"),
+    "Cosh": same("cosh"),
+    "Asinh": same("asinh"),
+    "Acosh": same("acosh"),
+    "Atanh": same("atanh"),
     "Add": operator("+"),
     "Sub": operator("-"),
     "Mul": operator("*"),

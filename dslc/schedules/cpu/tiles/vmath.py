@@ -3,10 +3,12 @@
 `math(name, args, dtype)` emits bindings into the TIR builder's current scope and gives the result
 as an expression; used in a plain inner loop it vectorises, which a call of the C library does not.
 Maximum relative errors in float32 over the whole range (results below 1.2e-38 are rounded to
-denormals, so absolutely; those of exp and sigmoid below 1.7e-38 may be 0):
+denormals, so absolutely; those of exp, exp2 and sigmoid below 1.7e-38 may be 0):
 
     exp 2e-7   sigmoid 3e-7   tanh 3e-7   erf 4e-7   log 2e-7   log1p 3e-7   expm1 3e-7
     rsqrt 2e-7   sin, cos 1e-7 for |x| <= 1e15, NaN beyond
+    exp2 2e-7   log2 3e-7   asin, acos 4e-7   atan 2e-7
+    sinh 4e-7   cosh 4e-7   asinh 5e-7   acosh 5e-7   atanh 5e-7
 
 `fused_math` is for machines that round a product and a sum once: exp and sigmoid take one operation
 less there, and have 4e-7 for large |x|.
@@ -15,8 +17,8 @@ Infinities, NaN, signed zeros and overflow behave as in C99. `pow`, `fmod` and e
 call the C library, which programs link as -lm: float64 serves tests of gradients, not speed, and a
 branch-free pow with all its special cases sends TVM's simplifier into exponential time.
 
-Sources: Cephes (expm1, log), minimax by Lawson's iteration (exp), the rational approximations of
-tanh and erf as in Eigen, the formula
+Sources: Cephes (expm1, log, log2, asin, acos, atan, sinh), minimax by Lawson's iteration (exp), the
+rational approximations of tanh and erf as in Eigen, the formula
 log1p(x) = log(u) x / (u - 1) of W. Kahan; reductions after Cody and Waite, "Software Manual for
 the Elementary Functions", 1980.
 Non-goals: 16-bit floats (computed in float32 by the caller), exact rounding.
@@ -59,12 +61,22 @@ SIN = tuple((-1) ** k / constants.factorial(2 * k + 1) for k in range(6, -1, -1)
 COS = tuple((-1) ** k / constants.factorial(2 * k) for k in range(6, -1, -1))
 HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
 
-_LIBM = frozenset({"exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "erf"})
+# On [-0.41, 0.41] (atan), [0, 0.25] (asin, in x*x) and [-1, 1] (sinh, in x*x).
+ATAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1)
+ASIN = (4.2163199048e-2, 2.4181311049e-2, 4.5470025998e-2, 7.4953002686e-2, 1.6666752422e-1)
+SINH = (2.03721912945e-4, 8.33028376239e-3, 1.66667160211e-1)
+
+_LIBM = frozenset(
+    [
+        *("exp", "log", "log1p", "expm1", "exp2", "log2", "sin", "cos", "tanh", "erf"),
+        *("asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"),
+    ]
+)
 
 
 def math(name: str, args: Sequence[Expr], dtype: str) -> Expr:
-    """`name` of `args`, a scalar expression; dtype float32 or float64. Names: exp log log1p expm1
-    rsqrt sin cos tanh erf sigmoid pow fmod maximum minimum; of the last two a NaN wins."""
+    """`name` of `args`, a scalar expression; dtype float32 or float64. Names: those of `_FLOAT`,
+    pow fmod maximum minimum; of the last two a NaN wins."""
     if name in ("maximum", "minimum"):
         suffix = "f32" if dtype == "float32" else "f64"
         return tirx.call_llvm_pure_intrin(dtype, f"llvm.{name}.{suffix}", *args)
@@ -162,7 +174,32 @@ def sigmoid(x: Expr, fused: bool = False) -> Expr:
     return T.bind(tirx.div(f32(1.0), f32(1.0) + exp(T.bind(-x), fused)))
 
 
+def exp2(x: Expr) -> Expr:
+    # As in `exp`.
+    bounded = _clamp(x, -126.1, 128.5)
+    bits = T.bind(tirx.reinterpret("int32", bounded + f32(ROUND + 126.0)))
+    n = T.bind(tirx.reinterpret("float32", bits) - f32(ROUND + 126.0))
+    p = _horner(T.bind((bounded - n) * f32(LN2)), [2.0 * c for c in EXP], f32)
+    return T.bind(p * tirx.reinterpret("float32", tirx.shift_left(bits, i32(23))))
+
+
 def log(x: Expr) -> Expr:
+    f, e, y, f2 = _log_parts(x)
+    y = T.bind(y + e * f32(LN2_LOW))
+    y = T.bind(y - f32(0.5) * f2)
+    return _log_edges(x, T.bind(f + y + e * f32(LN2_HIGH)))
+
+
+def log2(x: Expr) -> Expr:
+    # Of powers of 2, f is 0 and the exponent the result.
+    f, e, y, f2 = _log_parts(x)
+    y = T.bind(y - f32(0.5) * f2)
+    rest = T.bind(T.bind(y * f32(LOG2E - 1)) + T.bind(f * f32(LOG2E - 1)))
+    return _log_edges(x, T.bind(T.bind(T.bind(rest + y) + f) + e))
+
+
+def _log_parts(x: Expr) -> tuple[Expr, Expr, Expr, Expr]:
+    """(f, e, y, f * f) with x = (1 + f) 2**e and log(1 + f) = f - f * f / 2 + y."""
     tiny = x < f32(1.1754944e-38)
     scaled = T.bind(tirx.Select(tiny, x * f32(8388608.0), x))
     bits = T.bind(tirx.reinterpret("int32", scaled))
@@ -173,10 +210,11 @@ def log(x: Expr) -> Expr:
     f = T.bind(mantissa - f32(1.0))
     e = T.bind(tirx.Cast("float32", exponent) - tirx.Select(tiny, f32(23.0), f32(0.0)))
     f2 = T.bind(f * f)
-    y = T.bind(_horner(f, LOG, f32) * (f * f2))
-    y = T.bind(y + e * f32(LN2_LOW))
-    y = T.bind(y - f32(0.5) * f2)
-    y = T.bind(f + y + e * f32(LN2_HIGH))
+    return f, e, T.bind(_horner(f, LOG, f32) * (f * f2)), f2
+
+
+def _log_edges(x: Expr, y: Expr) -> Expr:
+    """The logarithm y of x, or what it is of 0, of infinity and of what has none."""
     y = T.bind(tirx.Select(tirx.EQ(x, f32(constants.inf)), x, y))
     y = T.bind(tirx.Select(tirx.EQ(x, f32(0.0)), f32(-constants.inf), y))
     return T.bind(tirx.Select(x >= f32(0.0), y, f32(constants.nan)))
@@ -215,6 +253,98 @@ def _odd(x: Expr, above: Sequence[float], below: Sequence[float]) -> Expr:
     return _clamp(T.bind(x * T.bind(quotient)), -1.0, 1.0)
 
 
+def asin(x: Expr) -> Expr:
+    y, far = _asin(T.bind(tirx.abs(x)))
+    return _with_sign(tirx.Select(far, f32(constants.pi / 2) - f32(2.0) * y, y), x)
+
+
+def acos(x: Expr) -> Expr:
+    """Near 1 and -1 by the angle of what is missing there, which has all its digits."""
+    y, far = _asin(T.bind(tirx.abs(x)))
+    below = x < f32(0.0)
+    beyond = tirx.Select(below, f32(constants.pi) - f32(2.0) * y, f32(2.0) * y)
+    near = f32(constants.pi / 2) - tirx.Select(below, -y, y)
+    return T.bind(tirx.Select(far, T.bind(beyond), T.bind(near)))
+
+
+def _asin(a: Expr) -> tuple[Expr, Expr]:
+    """The angle whose sine is a in [0, 1/2], or beyond that sqrt((1 - a) / 2); and which it is."""
+    far = T.bind(a > f32(0.5))
+    z = T.bind(tirx.Select(far, f32(0.5) * (f32(1.0) - a), a * a))
+    s = T.bind(tirx.Select(far, tirx.sqrt(z), a))
+    return T.bind(T.bind(_horner(z, ASIN, f32) * z) * s + s), far
+
+
+def atan(x: Expr) -> Expr:
+    a = T.bind(tirx.abs(x))
+    beyond_eighth, beyond = T.bind(a > f32(0.41421356)), T.bind(a > f32(2.4142136))
+    above = tirx.Select(beyond, f32(-1.0), tirx.Select(beyond_eighth, a - f32(1.0), a))
+    below = tirx.Select(beyond, a, tirx.Select(beyond_eighth, a + f32(1.0), f32(1.0)))
+    t = T.bind(tirx.div(T.bind(above), T.bind(below)))
+    start = tirx.Select(beyond_eighth, f32(constants.pi / 4), f32(0.0))
+    start = T.bind(tirx.Select(beyond, f32(constants.pi / 2), start))
+    z = T.bind(t * t)
+    return _with_sign(start + T.bind(T.bind(_horner(z, ATAN, f32) * z) * t + t), x)
+
+
+def _with_sign(y: Expr, x: Expr) -> Expr:
+    """y, which is not negative, with the sign of x; of zeros, too."""
+    sign = tirx.bitwise_and(tirx.reinterpret("int32", x), tirx.const(-(2**31), "int32"))
+    bits = tirx.reinterpret("int32", T.bind(y))
+    return T.bind(tirx.reinterpret("float32", tirx.bitwise_or(bits, sign)))
+
+
+def _half_exp(a: Expr) -> Expr:
+    """exp(a) / 2 for a >= 0, which is finite where exp(a) is not yet."""
+    n, r = _reduce_exponent(_clamp(a, 0.0, 89.5))
+    p = _horner(r, EXP, f32)
+    quarter = T.bind(_power_of_two(tirx.Cast("int32", n) - i32(2)) * p)
+    return T.bind(quarter * f32(2.0))
+
+
+def sinh(x: Expr) -> Expr:
+    a = T.bind(tirx.abs(x))
+    half = _half_exp(a)
+    z = T.bind(a * a)
+    near = T.bind(T.bind(_horner(z, SINH, f32) * z) * a + a)
+    far = T.bind(half - tirx.div(f32(0.25), half))
+    return _with_sign(tirx.Select(a < f32(1.0), near, far), x)
+
+
+def cosh(x: Expr) -> Expr:
+    half = _half_exp(T.bind(tirx.abs(x)))
+    return T.bind(half + tirx.div(f32(0.25), half))
+
+
+HUGE = 1e9  # from here on 1 + x * x is x * x, whose root is x, and x * x may overflow
+
+
+def asinh(x: Expr) -> Expr:
+    a = T.bind(tirx.abs(x))
+    a2 = T.bind(a * a)
+    moderate = T.bind(a + tirx.div(a2, f32(1.0) + tirx.sqrt(a2 + f32(1.0))))
+    return _with_sign(_log1p_or_twice(a, moderate), x)
+
+
+def acosh(x: Expr) -> Expr:
+    t = T.bind(x - f32(1.0))
+    moderate = T.bind(t + tirx.sqrt(T.bind(t * t + f32(2.0) * t)))
+    y = _log1p_or_twice(x, moderate)
+    return T.bind(tirx.Select(x >= f32(1.0), y, f32(constants.nan)))
+
+
+def _log1p_or_twice(a: Expr, moderate: Expr) -> Expr:
+    """log(1 + moderate), or log(2 a) where a is huge."""
+    huge = T.bind(a > f32(HUGE))
+    y = log1p(T.bind(tirx.Select(huge, a, moderate)))
+    return T.bind(y + tirx.Select(huge, f32(LN2), f32(0.0)))
+
+
+def atanh(x: Expr) -> Expr:
+    a = T.bind(tirx.abs(x))
+    return _with_sign(f32(0.5) * log1p(T.bind(tirx.div(a + a, f32(1.0) - a))), x)
+
+
 def _trigonometric(x: Expr, turn: int) -> Expr:
     """sin(x + turn pi / 2), reduced and evaluated in float64."""
     wide = T.bind(tirx.Cast("float64", x))
@@ -248,6 +378,8 @@ def cos(x: Expr) -> Expr:
 
 _FLOAT: dict[str, Callable[..., Expr]] = {
     "exp": exp, "expm1": expm1, "sigmoid": sigmoid, "log": log, "log1p": log1p, "rsqrt": rsqrt,
-    "tanh": tanh, "erf": erf, "sin": sin, "cos": cos,
+    "tanh": tanh, "erf": erf, "sin": sin, "cos": cos, "exp2": exp2, "log2": log2, "asin": asin,
+    "acos": acos, "atan": atan, "sinh": sinh, "cosh": cosh, "asinh": asinh, "acosh": acosh,
+    "atanh": atanh,
 }  # fmt: skip
 _FUSED = {"exp": partial(exp, fused=True), "sigmoid": partial(sigmoid, fused=True)}
