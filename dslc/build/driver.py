@@ -131,7 +131,10 @@ def optimise(
         pack = partial(pack_weights, cpu=cpu, fixed=fixed, quick=quick)
         kernels = (
             ("pack", pipeline.each_entry(pack)),
-            ("halves", pipeline.each_entry(partial(halves, dots=cpu.dots))),
+            (
+                "halves",
+                pipeline.each_entry(partial(halves, dots=cpu.dots, matrices=target.has_tiles)),
+            ),
             ("pack", pipeline.each_entry(pack)),  # what was widened
         )
         program = pipeline.run(program, kernels, dump)

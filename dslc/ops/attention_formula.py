@@ -26,6 +26,8 @@ from dslc.ops.shape import iota, reshape
 
 T = TypeVar("T")
 
+FEW = 8  # queries of a head of keys
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionAttrs(Attrs):
@@ -61,6 +63,12 @@ def by_name(attrs: AttentionAttrs, items: Sequence[T]) -> dict[str, T]:
 def score_dims(q: TensorType, k: TensorType) -> tuple[Dim, ...]:
     """[*B, T, S]"""
     return (*q.dims[:-1], k.dims[-2])
+
+
+def has_few_queries(attrs: AttentionAttrs, q: TensorType) -> bool:
+    """Whether a head of keys has so few that to read keys and values is what takes the time."""
+    queries = q.dims[-2]
+    return isinstance(queries, int) and queries * attrs.group <= FEW
 
 
 def row_sums(b: Builder, g: Value, o: Value) -> Value:

@@ -84,11 +84,15 @@ def compile_all(
     choice: Choice = (),
     exact: bool = False,
     apart: bool = False,
+    matrices: bool = False,
 ) -> Compiled:
     """One module with all the entries. LLVM's `level` 0 takes a quarter of the time of 1. `choice`:
     of templates' parameters. `apart`: nothing in an arena takes the memory of anything else, or
-    lies beside it."""
-    machine = Machine(vector_bits=bits, tasks=tasks, choice=choice, exact=exact)
+    lies beside it. `matrices`: for a CPU with AMX."""
+    machine = Machine(
+        vector_bits=512 if matrices else bits, tasks=tasks, choice=choice, exact=exact,
+        dots=matrices, matrices=matrices,
+    )  # fmt: skip
     shared, lowered = Shared(), dict[str, Lowered]()
     holes: dict[str, Sequence[Dim]] = {}
     for entry in entries:
@@ -99,7 +103,8 @@ def compile_all(
     functions: dict[Any, Any] = {}
     for item in lowered.values():
         functions.update({v: item.module[v] for v in item.module.get_global_vars()})
-    target = tvm.target.Target({**TARGET, "opt-level": level})
+    cpu = {"mcpu": "sapphirerapids"} if matrices else {}
+    target = tvm.target.Target({**TARGET, **cpu, "opt-level": level})
     executable = loaded(compile_module(tvm.IRModule(functions), target))
     return Compiled(executable, {entry.name: entry for entry in entries}, lowered, holes)
 

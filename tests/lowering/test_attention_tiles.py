@@ -11,13 +11,17 @@ from lowering.native import compile_all, entry_of
 from dslc.ir.builder import Builder
 from dslc.ir.core import Entry
 from dslc.ir.dims import substitute, sym
-from dslc.ir.evaluate import evaluate
-from dslc.ir.types import TensorType
+from dslc.ir.evaluate import evaluate, numpy_dtype
+from dslc.ir.types import DType, TensorType
 from dslc.lowering.program import lower_entry
 from dslc.ops import BY_NAME
 from dslc.ops.attention_formula import AttentionAttrs
 from dslc.schedules.cpu.tiles.contract import Machine
+from dslc_runtime.device import lacking
 
+needs_matrices = pytest.mark.skipif(
+    bool(lacking(["amx_tile", "amx_bf16", "avx512_bf16"])), reason="this CPU has no AMX"
+)
 T, S = sym("T"), sym("S")
 SCORES = (2, 4, T, S)
 DTYPES: dict[str, Any] = {"mask": "bool", "past": "i64"}
@@ -39,14 +43,14 @@ CASES: dict[str, tuple[AttentionAttrs, tuple[Any, ...], tuple[Any, ...], dict[st
 }  # fmt: skip
 
 
-def both(name: str) -> list[Entry]:
+def both(name: str, dtype: DType = "f32") -> list[Entry]:
     """The op and its gradient; what is read at each score is computed there, by a `neg`."""
     attrs, q, k, more = CASES[name]
     entries = []
     for gradient in (False, True):
         b = Builder()
-        types = {"q": TensorType("f32", q), "k": TensorType("f32", k)}
-        types["v"] = TensorType("f32", (*k[:-1], 24))
+        types = {"q": TensorType(dtype, q), "k": TensorType(dtype, k)}
+        types["v"] = TensorType(dtype, (*k[:-1], 24))
         types.update({n: TensorType(DTYPES.get(n, "f32"), more[n]) for n in more})
         operands = {n: b.param(n, t) for n, t in types.items()}
         inputs = [
@@ -72,7 +76,8 @@ def arrays(entry: Entry, env: dict[str, int]) -> list[Any]:
         elif value.type.dtype == "i64":
             made.append(np.array(env["S"] - 2))
         else:
-            made.append(random.standard_normal(dims).astype(np.float32))
+            dtype = numpy_dtype(value.type.dtype)
+            made.append(random.standard_normal(dims).astype(np.float32).astype(dtype))
     return made
 
 
@@ -87,6 +92,24 @@ def test_tiles_give_what_the_op_means(name: str) -> None:
             found = compiled.call(entry.name, given, env)
             for got, want in zip(found, evaluate(entry.function, given, env)):
                 np.testing.assert_allclose(got, want, atol=2e-5, rtol=2e-5)
+    assert not any(lowered.notes for lowered in compiled.lowered.values())
+
+
+@needs_matrices
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {"heads"}))
+def test_registers_of_bf16_give_what_the_op_means(name: str) -> None:
+    """But for the rounding of weights and results."""
+    entries = both(name, "bf16")[:1]
+    compiled = compile_all(entries, matrices=True)
+    for queries, keys in ((1, 1), (3, 17), (130, 130)):
+        env = {"T": queries, "S": keys}
+        for entry in entries:
+            given = arrays(entry, env)
+            found = compiled.call(entry.name, given, env)
+            for got, want in zip(found, evaluate(entry.function, given, env)):
+                got, want = (x.astype(np.float32) for x in (got, want))
+                size = np.abs(want).max(initial=1e-9)
+                np.testing.assert_allclose(got / size, want / size, atol=1e-2)
     assert not any(lowered.notes for lowered in compiled.lowered.values())
 
 

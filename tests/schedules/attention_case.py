@@ -116,7 +116,7 @@ def view(buffer, *dims):
     for dim in reversed(dims):
         strides.append(total)
         total = total * dim
-    return Operand(buffer, "float32", tuple(reversed(strides)))
+    return Operand(buffer, str(buffer.dtype), tuple(reversed(strides)))
 
 
 def views(shape, *buffers):

@@ -170,12 +170,17 @@ def test_they_are_used_where_the_cpu_has_them() -> None:
     features = ("amx_bf16", "amx_tile", "avx512_bf16")
     target = cpu_target("x86-64-v4", 1)
     target = replace(target, features=tuple(sorted({*target.features, *features})))
-    source = """model M(x: f32[40, 64], y: f32[1, 32, 9, 9]) -> (f32[40, 48], f32[1, 32, 7, 7]) {
-        return (x |> a: dense[48], y |> b: conv2d[32, kernel=3])
+    source = """from std.attention import scaled_dot_product_attention
+    model M(x: f32[40, 64], y: f32[1, 32, 9, 9], q: f32[2, 20, 40]) -> (
+        f32[40, 48], f32[1, 32, 7, 7], f32[2, 20, 40]
+    ) {
+        z = scaled_dot_product_attention[causal=true](q, q, q)
+        return (x |> a: dense[48], y |> b: conv2d[32, kernel=3], z)
     }
     """
     program = driver.optimise(api.lower(source), target, precision="bf16")
     code = driver.run_job(driver.make_job(program, target, Path(), "asm")).text
-    assert code.count("tdpbf16ps") >= 8
+    assert code.count("tdpbf16ps") >= 16
+    assert "vcvtne2ps2bf16" in code
     assert "vdpbf16ps" not in code
     assert code.count("ldtilecfg") == code.count("tilerelease") > 0

@@ -1,15 +1,16 @@
 """Runs attention and its gradient by the register-tiled CPU templates.
 
 Input: a group of kind `attention` being emitted. Output: the template's code, which asks for a
-score's bias and mask and a weight's factor where it needs them. What no template takes (other
-floats than f32) runs by the plain loops of `attention.py`; the note that says so ends in the build
-summary. Non-goals: the templates themselves (`schedules/cpu/attention*.py`).
+score's bias and mask and a weight's factor where it needs them. What no template takes (floats but
+f32, and bf16 where registers hold matrices) runs by the plain loops of `attention.py`; the note
+that says so ends in the build summary. Non-goals: the templates themselves
+(`schedules/cpu/attention*.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import nullcontext
 from typing import Any, cast
 
 from dslc._frozen import dataclass
@@ -20,6 +21,7 @@ from dslc.ir.op import Expr, Index
 from dslc.lowering.grouping.group import Group
 from dslc.lowering.grouping.moves import Strided, strided
 from dslc.lowering.kernels.attention import emit_attention as emit_loops
+from dslc.lowering.kernels.buffers import STORED
 from dslc.lowering.kernels.contract import Sizes
 from dslc.lowering.kernels.kernel import declare
 from dslc.lowering.kernels.scores import Scores, anchor_of
@@ -28,13 +30,20 @@ from dslc.ops.attention_formula import AttentionAttrs, by_name
 from dslc.schedules.cpu.attention.backward import BackwardPlan, emit_backward, plan_backward
 from dslc.schedules.cpu.attention.decode import DecodePlan, emit_decode, plan_decode
 from dslc.schedules.cpu.attention.forward import AttentionPlan, emit_attention, plan_attention
+from dslc.schedules.cpu.attention.forward_matrices import (
+    AttentionMatricesPlan,
+    emit_attention_matrices,
+    plan_attention_matrices,
+)
 from dslc.schedules.cpu.attention.lanes import emit_lanes
 from dslc.schedules.cpu.attention.lanes_plan import LanesPlan, plan_lanes
 from dslc.schedules.cpu.attention.shape import AttentionShape, Modify
 from dslc.schedules.cpu.choices import chosen
 from dslc.schedules.cpu.tiles.contract import Epilogue, Machine, Operand, Size
+from dslc.schedules.cpu.tiles.dots import PAIRS, imported
+from dslc.schedules.cpu.tiles.matrix_tile import LLVM_IR, ROUNDING_IR
 
-Plan = AttentionPlan | DecodePlan | LanesPlan | BackwardPlan
+Plan = AttentionPlan | AttentionMatricesPlan | DecodePlan | LanesPlan | BackwardPlan
 
 
 def attention_scratch(group: Group, machine: Machine) -> Dim:
@@ -60,8 +69,14 @@ def emit_attention_group(task: Task, machine: Machine, scratch: Any) -> str | No
     task.parallel = plan.tasks > 1
     elements = attention_scratch(task.group, machine) // 4
     memory = Operand(declare(task.k, scratch, elements, "float32"), "float32", (1,))
-    _Emitted(task, scores, memory).emit(plan)
+    with imported(PAIRS, LLVM_IR + ROUNDING_IR) if by_matrices(plan) else nullcontext():
+        _Emitted(task, scores, memory).emit(plan)
     return None
+
+
+def by_matrices(plan: Plan) -> bool:
+    """Whether it is of bf16, by registers that hold matrices."""
+    return isinstance(plan, AttentionMatricesPlan)
 
 
 def _plan(group: Group, machine: Machine, size: Sizes, past: Size) -> Plan | None:
@@ -69,7 +84,8 @@ def _plan(group: Group, machine: Machine, size: Sizes, past: Size) -> Plan | Non
     eqn = anchor_of(group)
     attrs = cast(AttentionAttrs, eqn.attrs)
     q, k, v = (by_name(attrs, eqn.inputs)[name].type for name in ("q", "k", "v"))
-    if q.dtype != "f32":
+    narrow = q.dtype == "bf16" and machine.matrices
+    if q.dtype != "f32" and not narrow:
         return None
     *batch, heads = map(size, k.dims[:-2] or (1,))
     low, high = (None if bound is None else size(bound) for bound in (attrs.low, attrs.high))
@@ -78,7 +94,9 @@ def _plan(group: Group, machine: Machine, size: Sizes, past: Size) -> Plan | Non
         size(v.dims[-1]), attrs.scale, low, high, past,
     )  # fmt: skip
     if eqn.op.name == "attention_gradient":
-        return plan_backward(shape, machine)
+        return None if narrow else plan_backward(shape, machine)
+    if narrow:
+        return plan_attention_matrices(shape, machine)
     operands = by_name(attrs, eqn.inputs)
     rows, keys, values = (strided(group, operands[name]).strides for name in ("q", "k", "v"))
     decode = plan_decode(shape, machine)
@@ -120,6 +138,8 @@ class _Emitted:
             emit_lanes(plan, q, k, v, out, self.scratch, rows)
         elif isinstance(plan, DecodePlan):
             emit_decode(plan, q, k, v, out, self.scratch, modify, drop, rows)
+        elif isinstance(plan, AttentionMatricesPlan):
+            emit_attention_matrices(plan, q, k, v, out, self.scratch, modify, drop, rows)
         else:
             emit_attention(plan, q, k, v, out, self.scratch, modify, drop, rows)
 
@@ -143,8 +163,9 @@ class _Emitted:
         return self.at(found, (*outer, head * group, head, *found.strides[before:]))
 
     def at(self, found: Strided, strides: tuple[Dim, ...]) -> Operand:
-        sizes = Sizes(self.task)
-        return replace(sizes.operand(found.base, strides), offset=sizes(found.offset))
+        sizes, base = Sizes(self.task), found.base
+        buffer, dtype = self.task.graph.memory[base].buffer, STORED[base.type.dtype]
+        return Operand(buffer, dtype, tuple(map(sizes, strides)), sizes(found.offset))
 
     # --- elements ---------------------------------------------------------------------------------
 

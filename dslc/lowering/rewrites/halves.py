@@ -5,9 +5,10 @@
 
 The second is for CPUs with dot products of bf16, twice as fast as f32. Elsewhere the f32 kernels do
 the work: products are exact in f32, sums are kept in it, and casts are fused into what stands
-around. In an inference entry the weights are converted once, at load. A sum that is
-widened again is not rounded on the way, except in a training step where it would be kept for the
-backward pass in 32 bits then. Input and output: an Entry, loops included.
+around. Attention of bf16 stays where registers hold matrices. In an inference entry the weights are
+converted once, at load. A sum that is widened again is not rounded on the way, except in a training
+step where it would be kept for the backward pass in 32 bits then. Input and output: an Entry, loops
+included.
 
 Non-goals: TVM (this runs in the user's process); packing weights (`pack.py` does, before: by pairs;
 after: what was widened).
@@ -15,8 +16,9 @@ after: what was widened).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from dslc.ir.builder import Builder
@@ -24,6 +26,7 @@ from dslc.ir.core import Entry, Eqn, Function, Value
 from dslc.ir.op import Op
 from dslc.ir.rewrite import Context, Rule, drop_dead, map_bodies, rewrite, with_inputs
 from dslc.ops.attention import attention, attention_gradient
+from dslc.ops.attention_formula import AttentionAttrs, has_few_queries
 from dslc.ops.constants import cast as cast_op
 from dslc.ops.conv import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from dslc.ops.linalg import MatmulAttrs, matmul
@@ -38,10 +41,11 @@ CONTRACTIONS: tuple[Op, ...] = (
 SUMS: tuple[Op, ...] = (*CONTRACTIONS, matmul_pairs, matmul_packed, conv2d_packed)
 
 
-def halves(entry: Entry, dots: bool) -> Entry:
+def halves(entry: Entry, dots: bool, matrices: bool = False) -> Entry:
     """The entry without contractions of 16 bits but those that have kernels; `dots`: whether the
-    CPU has dot products of bf16."""
-    rules: list[Rule] = [paired, widened] if dots else [widened]
+    CPU has dot products of bf16, `matrices`: whether also registers that hold matrices of it."""
+    rest = partial(_widened_but, _is_by_matrices) if matrices else widened
+    rules: list[Rule] = [paired, rest] if dots else [widened]
     function = rewrite(entry.function, rules)
     trains = any(a.role == "weight" and a.name in entry.updates for a in entry.arguments)
     return replace(entry, function=unrounded(function, trains))
@@ -89,6 +93,20 @@ def widened(eqn: Eqn, b: Builder, context: Context) -> Sequence[Value] | None:
         cast(Value, cast_op(b, new, dtype=dtype)) if old.type.dtype == dtype else new
         for old, new in zip(eqn.outputs, made)
     ]
+
+
+def _widened_but(
+    kept: Callable[[Eqn], bool], eqn: Eqn, b: Builder, context: Context
+) -> Sequence[Value] | None:
+    return None if kept(eqn) else widened(eqn, b, context)
+
+
+def _is_by_matrices(eqn: Eqn) -> bool:
+    """Whether it has a kernel of bf16 where registers hold matrices: attention of more than a few
+    queries, which fill some."""
+    if eqn.op is not attention or eqn.outputs[0].type.dtype != "bf16":
+        return False
+    return not has_few_queries(cast(AttentionAttrs, eqn.attrs), eqn.inputs[0].type)
 
 
 def unrounded(function: Function, trains: bool) -> Function:

@@ -367,6 +367,15 @@ def finite(maximum: Expr) -> Expr:
     return T.bind(tirx.Select(maximum < f32(-3e38), f32(0.0), maximum))
 
 
+def rescale(work: Work, count: Size) -> None:
+    """What the sums so far are multiplied by, now that maxima grew."""
+    with loop(0, count) as row:
+        less = work.get("before", row) - finite(T.bind(work.get("maximum", row)))
+        scale = T.bind(vmath.exp(T.bind(less * f32(LN2))))
+        work.put("scale", row, scale)
+        work.put("sum", row, work.get("sum", row) * scale + work.get("part", row))
+
+
 def row_factor(total: Expr) -> Expr:
     """What a row's weights are multiplied by, given their sum."""
     none = tirx.EQ(total, f32(0.0))

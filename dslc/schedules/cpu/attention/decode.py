@@ -21,6 +21,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc._frozen import dataclass
+from dslc.ops.attention_formula import FEW
 from dslc.schedules.cpu.attention.blocks import (
     BESIDE,
     DTYPE,
@@ -76,7 +77,6 @@ from dslc.schedules.cpu.tiles.register_tile import (
 )
 from dslc.schedules.cpu.tiles.vector import LN2, LOG2E, lane_sum, lane_sums
 
-FEW = 8  # queries of a head of keys
 DEEPEST = 256  # elements of a key: its vectors are written out
 READING = 3  # multiply-adds that take as long as an element of a key or a value takes to come
 

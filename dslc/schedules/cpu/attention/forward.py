@@ -46,6 +46,7 @@ from dslc.schedules.cpu.attention.blocks import (
     part,
     pieces,
     replace_scores,
+    rescale,
     row_factor,
     row_logarithm,
     row_maximum,
@@ -62,7 +63,6 @@ from dslc.schedules.cpu.attention.shape import (
     round_up,
     steps,
 )
-from dslc.schedules.cpu.tiles import vmath
 from dslc.schedules.cpu.tiles.contract import (
     Expr,
     Index,
@@ -91,7 +91,7 @@ from dslc.schedules.cpu.tiles.register_tile import (
     reduce_segment,
     save,
 )
-from dslc.schedules.cpu.tiles.vector import LN2, LOG2E
+from dslc.schedules.cpu.tiles.vector import LOG2E
 
 KEYS = 512  # of a block: their scores and values stay in the caches while queries pass
 ROWS = 24  # queries of a block, or about so many: their scores stay in the nearest cache
@@ -351,7 +351,7 @@ def _keys(run: _Run, block: Block) -> None:
     _scores(run, block)
     with loop(0, block.count) as row:
         _exponentials(run, row, block.size)
-    _rescale(run, block.count)
+    rescale(work, block.count)
     if run.drop is not None:
         replace_scores(work, block, run.drop)
     tile, registers = plan.out, run.registers
@@ -402,16 +402,6 @@ def _exponentials(run: _Run, row: Expr, size: Size) -> None:
     work.put("maximum", row, greatest)
     total = row_powers(work, scores, panels, lanes, finite(greatest), vectors)
     work.put("part", row, total)
-
-
-def _rescale(run: _Run, count: Size) -> None:
-    """What the sums so far are multiplied by, now that maxima grew."""
-    work = run.work
-    with loop(0, count) as row:
-        less = work.get("before", row) - finite(T.bind(work.get("maximum", row)))
-        scale = T.bind(vmath.exp(T.bind(less * f32(LN2))))
-        work.put("scale", row, scale)
-        work.put("sum", row, work.get("sum", row) * scale + work.get("part", row))
 
 
 def _times_values(

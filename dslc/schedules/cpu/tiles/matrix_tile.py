@@ -39,7 +39,7 @@ from dslc.schedules.cpu.tiles.contract import (
     store_vector,
     vector_at,
 )
-from dslc.schedules.cpu.tiles.dots import PAIRS, zero
+from dslc.schedules.cpu.tiles.dots import HALF, PAIRS, zero
 
 LANES = 16  # rows and columns of sums in a register, and pairs of K that are multiplied at once
 ROWS = 2 * LANES  # of a tile
@@ -129,10 +129,7 @@ def reduce(
     """Sums += products over `length` pairs of K; `heights` as in `configure`. A place counts pairs
     of K, from 0 on. `beside`: what is done at each 16 whole pairs, given how many there were."""
     whole = div(length, LANES)
-    with loop(0, whole) as step:
-        if beside is not None:
-            beside(step)
-        _step(tile, left, right, T.bind(step * LANES))
+    multiply(tile, whole, left, right, beside)
     behind = rem(length, LANES)
     if is_int(behind, 0):
         return
@@ -154,6 +151,26 @@ def reduce(
             rest()
 
 
+def multiply(
+    tile: MatrixTile, steps: Size, left: Side, right: Side,
+    beside: Callable[[Expr], None] | None = None,
+) -> None:  # fmt: skip
+    """The same over `steps` times 16 pairs of K."""
+    with loop(0, steps) as step:
+        if beside is not None:
+            beside(step)
+        _step(tile, left, right, T.bind(step * LANES))
+
+
+def save(tile: MatrixTile, heights: Heights, buffer: Any, start: Expr, stride: Size) -> None:
+    """Stores the sums of all rows that registers have, `stride` apart; rows of the second register
+    behind those of the first."""
+    for i in range(tile.down):
+        for j in range(tile.across):
+            place = start + (i * heights[0]) * stride + j * LANES
+            _call(f"dslc_matrix_store_{tile.sums(i, j)}", buffer, i64(place), i64(stride * BYTES))
+
+
 def finish(
     tile: MatrixTile, memory: Memory, heights: Heights, rows: Size, columns: Size,
     index: Callable[[Expr, Expr], Index], epilogue: Epilogue,
@@ -161,10 +178,7 @@ def finish(
     """Hands the first `columns` columns of the first `rows` rows to the epilogue, which is given
     `index(row, column)`; rows of the second register are counted behind those of the first."""
     results, width = memory.results, tile.columns
-    for i in range(tile.down):
-        for j in range(tile.across):
-            place = (i * heights[0]) * width + j * LANES
-            _call(f"dslc_matrix_store_{tile.sums(i, j)}", results, i64(place), i64(width * BYTES))
+    save(tile, heights, results, 0, width)
 
     def handed(count: Size) -> None:
         with loop(0, rows) as i, loop(0, count) as j:
@@ -178,6 +192,16 @@ def finish(
             handed(width)
         with T.Else():
             handed(columns)
+
+
+def rounded(vector: Expr) -> Expr:
+    """16 float32 as as many bf16 (of `HALF`)."""
+    return tirx.call_pure_extern(f"{HALF}x{LANES}", "dslc_rounded", vector)
+
+
+def rounded_pairs(low: Expr, high: Expr) -> Expr:
+    """Twice 16 float32 as 16 pairs of bf16, in their order; the pairs' bits as float32."""
+    return tirx.call_pure_extern(f"float32x{LANES}", "dslc_rounded_pairs", low, high)
 
 
 def _step(tile: MatrixTile, left: Side, right: Side, k: Expr) -> None:
@@ -284,6 +308,27 @@ def _functions() -> list[str]:
                 found.append(_function(name, "", f"call void @llvm.x86.tdpbf16ps({told})"))
     return list(dict.fromkeys(found))
 
+
+# What a kernel that rounds vectors needs, too.
+ROUNDING_IR = """
+declare <16 x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.512(<16 x float>)
+declare <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float>, <16 x float>)
+
+define linkonce_odr <16 x i16> @dslc_rounded(<16 x float> %x) #2 {
+  %r = call <16 x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.512(<16 x float> %x)
+  %b = bitcast <16 x bfloat> %r to <16 x i16>
+  ret <16 x i16> %b
+}
+
+define linkonce_odr <16 x float> @dslc_rounded_pairs(<16 x float> %low, <16 x float> %high) #2 {
+  %r = call <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(
+      <16 x float> %high, <16 x float> %low)
+  %b = bitcast <32 x bfloat> %r to <16 x float>
+  ret <16 x float> %b
+}
+
+attributes #2 = { alwaysinline nounwind "target-features"="+avx512f,+avx512bw,+avx512bf16" }
+"""
 
 LLVM_IR = "".join((
     "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1 immarg)\n",
