@@ -206,8 +206,8 @@ class StaticParam:
 
     `kind` is int, dim, ints (an int or a tuple), padding (ints, "same" or "valid"), float, number,
     bound (a number or a dim), bool, str, dtype, axis (an int, a tuple or None for all), dims (all
-    positional ones, a tuple of dims), pairs (all positional ones, each a tuple of two dims) or
-    numbers (all positional ones, or tuples of them).
+    positional ones, a tuple of dims), pairs (all positional ones, each a tuple of two dims),
+    numbers (all positional ones, or tuples of them) or adapter (a function or layer of one weight).
     """
 
     name: str

@@ -304,6 +304,11 @@ def _one_hot(b: Builder, statics: Statics, args: Args) -> Value:
     return cast(Value, constants.cast(b, logic.eq(b, spread, places), dtype=statics["dtype"]))
 
 
+def _adapted(b: Builder, statics: Statics, args: Args) -> Value:
+    """What it does to a layer is said by the checker; a tensor has no weights."""
+    raise bad_static(f"adapted takes an instance of a layer, not {args[0].type}")
+
+
 # --- the table --------------------------------------------------------------------------------
 
 _DIMS = StaticParam("dims", "dims", required=True)
@@ -314,6 +319,13 @@ _FIRST_AXIS = (StaticParam("axis", "int", 0),)
 _FROM_END = StaticParam("from_end", "bool", True)
 
 SURFACES: tuple[Surface, ...] = (
+    Surface(
+        "adapted",
+        ("net",),
+        _adapted,
+        (StaticParam("adapter", "adapter", required=True),),
+        doc="The same instance of a layer, each weight of it read through an adapter.",
+    ),
     Surface("zeros", (), _filled(0), (_DIMS, _DTYPE), doc="Zeros of the given dims."),
     Surface("ones", (), _filled(1), (_DIMS, _DTYPE), doc="Ones of the given dims."),
     Surface(

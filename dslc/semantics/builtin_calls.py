@@ -21,8 +21,9 @@ from dslc.semantics.builtin_statics import bind_builtin
 from dslc.semantics.context import Context, Mistake, Undecidable
 from dslc.semantics.emission import Emission
 from dslc.semantics.operators import Operand
-from dslc.semantics.reading import stilled
+from dslc.semantics.reading import adapted, viewed
 from dslc.semantics.values import (
+    STILL,
     Builtin,
     Given,
     Instance,
@@ -49,10 +50,12 @@ def call(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) -> T
             number = numbers.apply(ctx, surface.name, things, span)
             if number is not None:
                 return number
+    if surface.name == "adapted":
+        return _adapted(ctx, callee, given, span)
     if surface.name == "stop_gradient" and len(given) == 1:
         match given[0].thing:
             case Instance() as instance:
-                return stilled(instance)
+                return viewed(instance, STILL)
             case NumberFunction("?") if ctx.choices is not None:
                 raise Undecidable
     bound = callee.statics
@@ -72,6 +75,20 @@ def call(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) -> T
     if surface.name == "top_k":
         indexing.check_top_k(ctx, bound["k"], bound["axis"], operands[0], span)
     return _build(ctx, surface, bound, values, operands, span)
+
+
+def _adapted(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) -> Thing:
+    things = [g.thing for g in given]
+    if ctx.choices is not None and NumberFunction("?") in things:
+        raise Undecidable
+    adapter = callee.statics["adapter"] if callee.statics is not None else None
+    match things:
+        case [Instance() as instance] if adapter is not None:
+            return adapted(ctx, adapter, instance, span)
+    shown = adapter.name if adapter is not None else "averaged"
+    message = "adapted takes an adapter in [ ], and one instance of a layer"
+    help = f"net = dense[4], then seen = adapted[{shown}](net), and it is called: seen(x)"
+    raise Mistake(errors.bad_operands(message, [Label(span)], help))
 
 
 def _arrange_builtin(

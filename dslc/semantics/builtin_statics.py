@@ -14,7 +14,14 @@ from dslc.ir.dims import Poly
 from dslc.ir.op import StaticParam, Surface
 from dslc.semantics import errors
 from dslc.semantics.context import Context, Mistake, Silent, Undecidable
-from dslc.semantics.statics import KINDS, no_argument, report_unknown, static_argument, takes_none
+from dslc.semantics.statics import (
+    KINDS,
+    adapter_of,
+    no_argument,
+    report_unknown,
+    static_argument,
+    takes_none,
+)
 from dslc.semantics.values import BAD, Bad, Dtype, Tensor, Thing, TupleOf, Unknown, describe
 from dslc.semantics.written import spread_of
 from dslc.source import Span
@@ -45,15 +52,20 @@ def bind_builtin(
         elif not isinstance(item, ast.Argument):
             raise no_argument(what, item)
         elif item.name is None:
-            positional.append((ctx.evaluate(ctx, item.value), item.value.span))
+            positional.append((_evaluated(ctx, surface.statics[0], item.value), item.value.span))
         elif item.name.name not in params:
             report_unknown(ctx, what, item.name, list(params))
             wrong = True
         else:
-            named[item.name.name] = (ctx.evaluate(ctx, item.value), item.value.span)
+            param = params[item.name.name]
+            named[item.name.name] = (_evaluated(ctx, param, item.value), item.value.span)
     if wrong:
         raise Silent
     return _fill(ctx, what, surface, positional, named, span, help)
+
+
+def _evaluated(ctx: Context, param: StaticParam, expr: ast.Expr) -> Thing:
+    return adapter_of(ctx, expr) if param.kind == "adapter" else ctx.evaluate(ctx, expr)
 
 
 def _fill(
@@ -119,6 +131,8 @@ def _plain(ctx: Context, param: StaticParam, thing: Thing, span: Span, signed: b
         if param.kind in ("float", "number", "bound"):
             return 1.0
         raise Undecidable
+    if param.kind == "adapter":
+        return thing
     # `transpose[0, 2, 1]` takes numbers as sizes are taken, but they name axes.
     kind = "axes" if param.name == "perm" else param.kind
     result = _converted(kind, thing)

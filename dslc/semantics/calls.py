@@ -135,7 +135,7 @@ def _run(
         parent=ctx.frame,
         depth=ctx.frame.depth + 1,
         code=code,
-        still=ctx.frame.still or (instance is not None and instance.still),
+        views=(*(instance.views if instance is not None else ()), *ctx.frame.views),
     )
     if instance is not None:
         ctx.layers[instance.path] = None

@@ -26,7 +26,7 @@ from dslc.semantics.facts import Recorder, show
 from dslc.semantics.formulas.formula import Formula
 from dslc.semantics.patterns import selects_layer
 from dslc.semantics.scope import Loader, Module
-from dslc.semantics.values import Code, Given, Instance, Note, Tensor, Thing
+from dslc.semantics.values import Code, Given, Instance, Note, Tensor, Thing, View
 from dslc.source import Span
 from dslc.syntax import ast
 
@@ -110,8 +110,8 @@ class Frame:
     scan: ScanBody | None = None
     # The formula of index notation whose right side is being evaluated in this frame.
     formula: Formula | None = None
-    # Whether no gradient flows into the weights read here, and what a call hands in for some.
-    still: bool = False
+    # What the weights are read through here, and what a call hands in for some.
+    views: tuple[View, ...] = ()
     replaced: dict[str, Given] = field(default_factory=dict)
 
 

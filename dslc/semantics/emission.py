@@ -16,7 +16,7 @@ from dslc.ir.core import Argument, Entry, Function, Value, Variable, VariableKin
 from dslc.ir.dims import Dim
 from dslc.ir.types import TensorType
 from dslc.semantics.patterns import selects
-from dslc.semantics.values import Code, Instance, Tensor
+from dslc.semantics.values import Code, Instance, Tensor, View
 from dslc.syntax import ast
 
 
@@ -27,9 +27,8 @@ class Emission:
     builder: Builder = field(default_factory=Builder)
     arguments: list[Argument] = field(default_factory=list)
     variables: dict[str, Value] = field(default_factory=dict)
-    # Weights as adapters change them, and ones through which no gradient flows, by the same names.
-    adapted: dict[str, Value] = field(default_factory=dict)
-    still: dict[str, Value] = field(default_factory=dict)
+    # Weights as adapters change them, by their names and the views that they are seen through.
+    adapted: dict[tuple[str, tuple[View, ...]], Value] = field(default_factory=dict)
     # What calls read instead of a weight; nothing of those in a scan.
     replaced: dict[str, list[Value]] = field(default_factory=dict)
     updates: dict[str, Tensor] = field(default_factory=dict)

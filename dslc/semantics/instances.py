@@ -16,7 +16,7 @@ from dslc.semantics import errors
 from dslc.semantics.context import Context, Frame, Mistake, Silent
 from dslc.semantics.emission import Emission
 from dslc.semantics.operators import expand, own
-from dslc.semantics.reading import fitting, instead_of, report_at_call, stilled, value_of
+from dslc.semantics.reading import fitting, instead_of, report_at_call, value_of, viewed
 from dslc.semantics.signature import Matcher
 from dslc.semantics.values import (
     Bad,
@@ -134,7 +134,7 @@ def declare(ctx: Context, stmt: ast.ParamStmt | ast.StateStmt) -> Thing:
         raise Silent
     owner.params[short] = full
     words = f"the {'weight' if variable.kind == 'weight' else 'state'} {stmt.name.name}"
-    return ctx.tensor(value_of(ctx, variable, still=frame.still), stmt.name.span, words)
+    return ctx.tensor(value_of(ctx, variable, frame.views), stmt.name.span, words)
 
 
 def _check_constant(ctx: Context, full: str, type: TensorType, span: Span) -> None:
@@ -253,11 +253,11 @@ def attribute(ctx: Context, instance: Instance, name: ast.Ident) -> Thing:
     for key in (name.name, short):
         if key in instance.params:
             variable = ctx.variables.found[instance.params[key]]
-            value = value_of(ctx, variable, still=instance.still)
+            value = value_of(ctx, variable, instance.views)
             return ctx.tensor(value, name.span, f"the weight {instance.path}.{key}")
         if key in instance.children:
             inner = instance.children[key]
-            return stilled(inner) if instance.still else inner
+            return viewed(inner, *instance.views)
     several = Numbered(name.name, instance.children)
     if several.numbers():
         return several
@@ -265,7 +265,7 @@ def attribute(ctx: Context, instance: Instance, name: ast.Ident) -> Thing:
         raise Silent  # a mistake may have kept it from being called
     early = _declared_early(ctx, instance, name)
     if early is not None:
-        value = value_of(ctx, early, still=instance.still)
+        value = value_of(ctx, early, instance.views)
         return ctx.tensor(value, name.span, f"the weight {early.name}")
     names = [*instance.params, *instance.children, *_written(instance)]
     near = nearest_name(name.name, names)

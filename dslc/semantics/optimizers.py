@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 
 from dslc.ir.core import Function, Variable
 from dslc.ir.types import TensorType
-from dslc.semantics import calls, errors
+from dslc.semantics import calls, errors, statics
 from dslc.semantics.context import Context, Frame, Mistake, Silent
 from dslc.semantics.emission import Emission, Variables
-from dslc.semantics.expressions import evaluate
 from dslc.semantics.reading import read
-from dslc.semantics.values import Bad, Code, Given, Instance, Tensor, Thing, describe
-from dslc.source import SourceFile, Span
+from dslc.semantics.values import Bad, Code, Given, Instance, Tensor, describe
+from dslc.source import Span
 from dslc.syntax import ast
 
 Updates = tuple[dict[str, Function], dict[str, tuple[str, ...]]]
@@ -70,22 +69,10 @@ def _updates(ctx: Context, item: ast.Optimizer, trainable: Sequence[Variable]) -
 
 def _optimizer(ctx: Context, expr: ast.Expr) -> Code:
     """The optimizer with its static arguments: `sgd[lr=0.01]`, `sgd`."""
-    thing = code_of(ctx, expr)
+    thing = statics.code_of(ctx, expr)
     if not isinstance(thing, Code) or len(thing.decl.args) != 3:
         raise Mistake(errors.not_an_optimizer(describe(thing), expr.span))
     return thing
-
-
-def code_of(ctx: Context, expr: ast.Expr) -> Thing:
-    """A function or layer of a `train` block with its static arguments; what else it is, if it is
-    something else."""
-    owner = Instance(Code(_NO_LAYER, ctx.frame.module), "train", expr.span)
-    frame = Frame("train", "layer", ctx.frame.module, dict(ctx.frame.env), owner)
-    with ctx.inside(frame):
-        thing = evaluate(ctx, expr)
-    if isinstance(thing, Bad):
-        raise Silent
-    return thing.code if isinstance(thing, Instance) else thing
 
 
 def _update(
@@ -126,9 +113,3 @@ def _update(
             return function, found
     finally:
         ctx.variables = variables
-
-
-_SPAN = Span(SourceFile("", ""), 0, 0)
-_NO_LAYER = ast.LayerDecl(
-    _SPAN, ast.Ident(_SPAN, "optimizer"), (), (), ast.TupleTypeExpr(_SPAN, ()), (), None
-)

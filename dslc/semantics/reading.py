@@ -1,8 +1,8 @@
 """Weights and states as values of the function being built, and what is read in their place.
 
 Input: variables of the program. Output: their values: as they are, as ones through which no
-gradient flows (`stop_gradient(net)`), or what a call hands in (`net(x, weight=w)`). Non-goals:
-which variables there are (`instances.py`).
+gradient flows (`stop_gradient(net)`), what adapters make of them (`adapted[f](net)`), or what a
+call hands in (`net(x, weight=w)`). Non-goals: which variables there are (`instances.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dslc.semantics.values import (
     Instance,
     Tensor,
     Thing,
+    View,
     describe,
     is_static,
     show_type,
@@ -45,43 +46,66 @@ def read(ctx: Context, variable: Variable) -> Value:
     return _brought(ctx, variable, value)
 
 
-def value_of(ctx: Context, variable: Variable, *, still: bool) -> Value:
-    """What a layer reads as the variable: what an adapter makes of it, if there is one for it; no
-    gradient flows into a weight that is `still`."""
+def value_of(ctx: Context, variable: Variable, views: tuple[View, ...]) -> Value:
+    """What a layer reads as the variable: a weight through an adapter of the `train` block, if one
+    is for it, and then through the views, one after another."""
     line = ctx.adapters.line_of(variable.name) if variable.kind == "weight" else None
-    if line is None and (not still or variable.kind != "weight"):
+    if variable.kind != "weight" or (line is None and not views):
         return read(ctx, variable)
     root = ctx.emission.root
-    values = root.still if still else root.adapted
-    if variable.name not in values:
+    seen = (variable.name, views)
+    if seen not in root.adapted:
         with ctx.building(root):
-            value = read(ctx, variable) if line is None else _adapted(ctx, variable, *line)
-            span = variable.span or Span(ctx.frame.module.source, 0, 0)
-            values[variable.name] = ctx.emit("stop_gradient", (value,), span) if still else value
-    return _brought(ctx, variable, values[variable.name])
+            if views:
+                root.adapted[seen] = _seen(ctx, variable, views)
+            elif line is not None:
+                root.adapted[seen] = _replaced(ctx, variable, *line)
+    return _brought(ctx, variable, root.adapted[seen])
 
 
-def _adapted(ctx: Context, variable: Variable, line: ast.Adapt, code: Code) -> Value:
+def _seen(ctx: Context, variable: Variable, views: tuple[View, ...]) -> Value:
+    """The weight through the views."""
+    *inner, view = views
+    value = value_of(ctx, variable, tuple(inner))
+    span = view.span or variable.span or Span(ctx.frame.module.source, 0, 0)
+    if view.adapter is None:
+        return ctx.emit("stop_gradient", (value,), span)
+    path = f"{variable.name}.{view.key}"
+    with ctx.inside(view.frame):
+        made = view.made.setdefault(variable.name, Instance(view.adapter, path, span))
+        return _adapted(ctx, variable, value, made, (span, span))
+
+
+def _replaced(ctx: Context, variable: Variable, line: ast.Adapt, code: Code) -> Value:
     """What the layer of an `adapt` line makes of a weight; its own weights are named after it."""
     name, span = variable.name, line.value.span
-    callee: Thing = code
+    made = ctx.adapters.made
     if isinstance(code.decl, ast.LayerDecl):
-        callee = ctx.adapters.made.setdefault(name, Instance(code, name, span))
+        made.setdefault(name, Instance(code, name, span))
+    callee = made.get(name) or Instance(code, name, span)
     with ctx.inside(ctx.train_frame or ctx.frame):
-        try:
-            weight = ctx.tensor(read(ctx, variable), line.weights.span, f"the weight {name}")
-            made = ctx.call(ctx, callee, [Given(None, weight, line.weights.span)], span)
-            if isinstance(made, Tensor) and own(ctx, made, span).type == variable.type:
-                root = ctx.emission.root
-                root.replaced.setdefault(name, []).append(own(ctx, made, span))
-                return own(ctx, made, span)
-            if not isinstance(made, Bad):
-                wanted = show_type(variable.type)
-                ctx.report(
-                    errors.not_an_adapter(describe(code), describe(made), name, wanted, span)
-                )
-        except Mistake as mistake:
-            ctx.report(mistake.diagnostic)
+        places = line.weights.span, span
+        value = _adapted(ctx, variable, read(ctx, variable), callee, places)
+        ctx.emission.root.replaced.setdefault(name, []).append(value)
+        return value
+
+
+def _adapted(
+    ctx: Context, variable: Variable, value: Value, adapter: Instance, places: tuple[Span, Span]
+) -> Value:
+    """What an adapter makes of a weight; `places`: where the weight and the adapter are named."""
+    (weights, span), code = places, adapter.code
+    callee: Thing = adapter if isinstance(code.decl, ast.LayerDecl) else code
+    try:
+        weight = ctx.tensor(value, weights, f"the weight {variable.name}")
+        made = ctx.call(ctx, callee, [Given(None, weight, weights)], span)
+        if isinstance(made, Tensor) and own(ctx, made, span).type == variable.type:
+            return own(ctx, made, span)
+        if not isinstance(made, Bad):
+            wanted, found = show_type(variable.type), describe(made)
+            ctx.report(errors.not_an_adapter(describe(code), found, variable.name, wanted, span))
+    except Mistake as mistake:
+        ctx.report(mistake.diagnostic)
     raise Silent
 
 
@@ -92,9 +116,24 @@ def _brought(ctx: Context, variable: Variable, value: Value) -> Value:
     return inside
 
 
-def stilled(instance: Instance) -> Instance:
-    """`stop_gradient(net)`: the same weights and states, none of which is trained through it."""
-    return replace(instance, still=True)
+def viewed(instance: Instance, *views: View) -> Instance:
+    """The same weights and states, each weight read through the views."""
+    return replace(instance, views=(*instance.views, *views)) if views else instance
+
+
+def adapted(ctx: Context, adapter: Code, instance: Instance, span: Span) -> Instance:
+    """`adapted[adapter](instance)`: of one place and one instance always the same view."""
+    place = (id(span.file), span.start)
+    view = instance.shown.get(place)
+    if view is None:
+        used = {view.key for view in instance.shown.values()}
+        key, count = adapter.name, 1
+        while key in used:
+            count += 1
+            key = f"{adapter.name}_{count}"
+        view = instance.shown[place] = View(adapter, key, span)
+    view.frame = ctx.frame
+    return viewed(instance, view)
 
 
 # --- what a call hands in for weights ------------------------------------------------------------

@@ -13,7 +13,7 @@ from dslc.diagnostics import Diagnostic, nearest_name
 from dslc.ir.dims import Poly
 from dslc.ops import SURFACES
 from dslc.semantics import errors, habits
-from dslc.semantics.context import MOST_CALLS, Context, Frame, Mistake, Silent
+from dslc.semantics.context import MOST_CALLS, Context, Frame, Mistake, Silent, Undecidable
 from dslc.semantics.scope import Module
 from dslc.semantics.values import (
     BAD,
@@ -32,7 +32,7 @@ from dslc.semantics.values import (
     Unknown,
     describe,
 )
-from dslc.source import Span
+from dslc.source import SourceFile, Span
 from dslc.syntax import ast
 
 KINDS = {
@@ -272,3 +272,35 @@ def setting(kind: str, value: Thing) -> Thing | None:
         case "fn", int() | float() if not isinstance(value, bool):
             return Constant(value)
     return None
+
+
+# --- functions and layers that are used in many places -------------------------------------------
+
+
+def code_of(ctx: Context, expr: ast.Expr) -> Thing:
+    """A function or layer with its static arguments, of which no instance is made here; what else
+    it is, if it is something else."""
+    owner = Instance(Code(_NO_LAYER, ctx.frame.module), "", expr.span)
+    with ctx.inside(Frame("", "layer", ctx.frame.module, dict(ctx.frame.env), owner)):
+        thing = ctx.evaluate(ctx, expr)
+    if isinstance(thing, Bad):
+        raise Silent
+    return thing.code if isinstance(thing, Instance) else thing
+
+
+def adapter_of(ctx: Context, expr: ast.Expr) -> Code:
+    """A function or layer of one weight that is read in its place."""
+    code = code_of(ctx, expr)
+    if ctx.choices is not None and isinstance(code, NumberFunction):
+        raise Undecidable
+    if not isinstance(code, Code) or len([a for a in code.decl.args if not a.default]) != 1:
+        raise Mistake(errors.not_an_adapter(describe(code), None, "", "", expr.span))
+    if code.statics is not None:
+        return code
+    return Code(code.decl, code.module, bind(ctx, code, (), expr.span))
+
+
+_SPAN = Span(SourceFile("", ""), 0, 0)
+_NO_LAYER = ast.LayerDecl(
+    _SPAN, ast.Ident(_SPAN, "layer"), (), (), ast.TupleTypeExpr(_SPAN, ()), (), None
+)

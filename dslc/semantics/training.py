@@ -20,9 +20,9 @@ from dslc.semantics.emission import Emission
 from dslc.semantics.expressions import evaluate
 from dslc.semantics.models import ModelRun, check_told, free_dims
 from dslc.semantics.operators import own, to_tensor
-from dslc.semantics.optimizers import code_of, updates_of
+from dslc.semantics.optimizers import updates_of
 from dslc.semantics.selections import check_layers, optimizer_of_each, weights_of
-from dslc.semantics.values import BAD, Bad, Code, Tensor, Thing, describe, is_static
+from dslc.semantics.values import BAD, Bad, Tensor, Thing, describe, is_static
 from dslc.semantics.written import tensor_type
 from dslc.syntax import ast
 
@@ -64,12 +64,7 @@ def prepare(ctx: Context, run: ModelRun, decl: ast.TrainDecl) -> None:
 
 def _prepare_adapter(ctx: Context, item: ast.Adapt) -> None:
     try:
-        code = code_of(ctx, item.value)
-        if not isinstance(code, Code) or len([a for a in code.decl.args if not a.default]) != 1:
-            raise Mistake(errors.not_an_adapter(describe(code), None, "", "", item.value.span))
-        if code.statics is None:
-            code = Code(code.decl, code.module, statics.bind(ctx, code, (), item.value.span))
-        ctx.adapters.lines.append((item, code))
+        ctx.adapters.lines.append((item, statics.adapter_of(ctx, item.value)))
     except Mistake as mistake:
         ctx.report(mistake.diagnostic)
     except Silent:

@@ -82,12 +82,31 @@ class Code:
 
 
 @dataclass(slots=True, eq=False)
+class View:
+    """What is read in the place of an instance's weights: what the adapter makes of each, or,
+    without one, the weight without its gradient.
+
+    `frame` is where it was said, `key` what the adapter's own weights are called below each weight,
+    `made` the adapter's instances by the weights they are for.
+    """
+
+    adapter: Code | None = None
+    key: str = ""
+    span: Span | None = None
+    frame: Any = None
+    made: dict[str, Instance] = field(default_factory=dict)
+
+
+STILL = View()
+
+
+@dataclass(slots=True, eq=False)
 class Instance:
     """A layer's own weights and states under one path; made by `layer[...]`.
 
     `params` and `states` map short names to full ones; `children` are the instances inside.
-    `key` is its name among `around`, the children of its owner: `blocks.0`. A `still` one,
-    `stop_gradient(net)`, shares all of that; no gradient flows into its weights.
+    `key` is its name among `around`, the children of its owner: `blocks.0`. One with `views`, such
+    as `stop_gradient(net)`, shares all of that, and reads its weights through them, in order.
     """
 
     code: Code
@@ -98,7 +117,9 @@ class Instance:
     calls: int = 0
     key: str = ""
     around: Mapping[str, Instance] = field(default_factory=dict)
-    still: bool = False
+    views: tuple[View, ...] = ()
+    # Its views through adapters, by where they are made.
+    shown: dict[tuple[int, int], View] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ def not_an_adapter(what: str, made: str | None, weight: str, wanted: str, span: 
         span,
         notes=["an adapter is a layer of one argument, a weight, that returns what is read in its "
                "place, of the same type"],
-        help="such as: adapt lora_matrix[rank=8] for *.query.weight",
+        help="such as: adapt lora_matrix[rank=8] for *.query.weight, adapted[averaged](net)",
     )  # fmt: skip
 
 
