@@ -14,7 +14,8 @@ from dslc.syntax import ast
 from dslc.syntax.parser import parse
 
 # A call or a static argument, a stage of a pipe, an initialiser, a constant, a text of its own.
-USE = r"(?<=adapted\[)\w+|\w+(?=[\[(])|(?<=\|> )\w+|(?<=: )\w+(?= \|>)|(?<=~ )\w+|\b[A-Z]+\b|^\w+$|(?<==)\w+"
+USE = r"(?<=adapted\[)\w+|"
+USE += r"\w+(?=[\[(])|(?<=\|> )\w+|(?<=: )\w+(?= \|>)|(?<=~ )\w+|\b[A-Z]+\b|^\w+$|(?<==)\w+"
 TESTS = Path(__file__).parents[1]
 MODULES = [name for name in library_names() if name != "prelude"]
 
