@@ -164,3 +164,35 @@ def compiled(case, machine, plan, emit):
         )  # fmt: skip
 
     return compile_body(body, ["float32"] * 8, len(unknown), machine.vector_bits)
+
+
+# Of gradients; those of several tasks.
+UNKNOWN = "batch heads group queries keys depth width past"
+PLAIN = Case(unknown=UNKNOWN)
+WINDOW = Case(unknown=f"{UNKNOWN} low high")
+GRADIENTS = {
+    "small": Case(),
+    "ragged": Case(queries=29, keys=37, depth=19, width=21),
+    "wide": Case(batch=1, heads=1, queries=13, keys=70, depth=150, width=33),
+    "causal": Case(batch=1, heads=1, queries=200, keys=200, depth=16, width=16, low=0),
+    "all at once": Case(group=2, queries=29, keys=45, bias=True, mask=True, low=0, drop=True),
+    "no keys": Case(keys=0),
+    "one of each": replace(PLAIN, batch=1, heads=1, queries=1, keys=1, depth=1, width=1),
+    "several blocks": replace(PLAIN, batch=1, queries=210, keys=200, depth=16, width=16),
+    "many columns": replace(PLAIN, queries=61, keys=110, depth=137, width=70, group=2),
+    "window": replace(WINDOW, queries=130, keys=120, low=0, high=8),
+    "long window": replace(WINDOW, batch=1, queries=350, keys=350, low=0, high=120),
+    "after a past": replace(WINDOW, group=2, queries=9, keys=50, low=0, high=99, past=41),
+    "both ways": replace(WINDOW, queries=140, keys=155, low=-5, high=5, past=3),
+    "nothing seen": replace(WINDOW, queries=20, keys=20, low=30, high=40),
+    "nothing": replace(PLAIN, queries=0, keys=0),
+}
+SHARED = {
+    "one head": Case(batch=1, heads=1, queries=150, keys=250, depth=32, width=19),
+    "one more": Case(batch=2, heads=2, group=2, queries=150, keys=100, depth=32, width=32),
+    "members": Case(batch=1, heads=1, group=3, queries=50, keys=100, depth=32, width=16, drop=True),
+    "unknown": Case(
+        batch=2, heads=2, queries=130, keys=300, depth=20, width=20, low=0, past=170,
+        unknown="batch heads queries keys past",
+    ),
+}  # fmt: skip

@@ -3,20 +3,25 @@ whom, but for rounding, and writes nothing else."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import ml_dtypes
 import numpy as np
 import pytest
-from attention_case import SCALE, Case, views
+from attention_case import GRADIENTS, SCALE, SHARED, Case, views
 from harness import compile_body, guarded
 from tvm.tirx.script import builder as T
 
 from dslc.ir.dims import substitute, sym
+from dslc.schedules.cpu.attention.backward_matrices import (
+    emit_backward_matrices,
+    plan_backward_matrices,
+)
 from dslc.schedules.cpu.attention.forward_matrices import (
     emit_attention_matrices,
     plan_attention_matrices,
 )
+from dslc.schedules.cpu.attention.shape import AttentionShape
 from dslc.schedules.cpu.tiles.contract import Machine, Operand
 from dslc.schedules.cpu.tiles.dots import PAIRS, imported
 from dslc.schedules.cpu.tiles.matrix_tile import LLVM_IR, ROUNDING_IR
@@ -29,13 +34,20 @@ needs_matrices = pytest.mark.skipif(
 )
 
 
+def nearest(x):
+    return x.astype(ml_dtypes.bfloat16).astype("f4")
+
+
 @dataclass(frozen=True)
 class Rounded(Case):
     """Of queries, keys and values that are bf16."""
 
     def arrays(self):
         q, k, v, *more = super().arrays()
-        return (*(x.astype(ml_dtypes.bfloat16).astype("f4") for x in (q, k, v)), *more)
+        return (*map(nearest, (q, k, v)), *more)
+
+    def cotangent(self):
+        return nearest(super().cotangent())
 
 
 def bits(array):
@@ -135,3 +147,68 @@ def test_tasks_cover_all_queries_once(batch, unknown):
         batch=batch, heads=1, queries=250, keys=200, depth=64, width=32, low=0, unknown=unknown
     )
     assert check(case, replace(MACHINE, tasks=3)).tasks == 3
+
+
+def check_gradient(case, machine=MACHINE):
+    """Compares with NumPy; returns the plan."""
+    case = Rounded(**asdict(case))
+    unknown = case.unknown.split()
+    planned = plan_backward_matrices(case.shape({n: sym(n) for n in unknown}), machine)
+
+    def body(*parameters):
+        shape = case.shape(dict(zip(unknown, parameters[12:])))
+        q, k, v, added, kept, g, lse, delta, *results, scratch = parameters[:12]
+        left, keys, values, scores, drops, out, rows = views(shape, q, k, v, added, kept, g, lse)
+        stored = views(shape, *results)[:3]
+
+        def into(view):
+            return lambda index, value: T.buffer_store(view.buffer, value, [view.at(*index)])
+
+        with imported(PAIRS, LLVM_IR + ROUNDING_IR):
+            emit_backward_matrices(
+                plan_backward_matrices(shape, machine), left, keys, values, out, rows,
+                Operand(delta, "float32", rows.strides), tuple(map(into, stored)),
+                Operand(scratch, "float32", (1,)),
+                (lambda i, x: x * SCALE + scores.load(*i)) if case.bias or case.mask else None,
+                (lambda i, x: x * drops.load(*i)) if case.drop else None,
+            )  # fmt: skip
+
+    half, full = "uint16", "float32"
+    dtypes = [half] * 3 + [full] * 2 + [half] + [full] * 6
+    run = compile_body(body, dtypes, len(unknown), 512, CPU)
+    size = substitute(planned.scratch_bytes, {name: getattr(case, name) for name in unknown})
+    expected, delta = case.gradients()
+    q, k, v, *more = case.arrays()
+    flat = [np.ascontiguousarray(a, "f4").reshape(-1) for a in (*more, case.expected()[1], delta)]
+    inputs = [*map(bits, (q, k, v)), *flat[:2], bits(case.cotangent()), *flat[2:]]
+    results = [guarded(count, "f4") for count in (*(e.size for e in expected), size // 4)]
+    run(*inputs, *(whole for _, whole in results), *(getattr(case, name) for name in unknown))
+    for name, wanted, (found, whole) in zip(("dq", "dk", "dv"), expected, results):
+        # Weights and cotangents are rounded to 8 bits before they are summed up.
+        atol = 6e-3 * np.abs(wanted).max(initial=1.0)
+        np.testing.assert_allclose(found.reshape(wanted.shape), wanted, atol=atol, err_msg=name)
+        assert np.isnan(whole[found.size :]).all()
+    scratch, whole = results[3]
+    assert np.isnan(whole[scratch.size :]).all()
+    return planned
+
+
+@needs_matrices
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradient(name):
+    check_gradient(GRADIENTS[name])
+
+
+@needs_matrices
+@pytest.mark.parametrize("name", SHARED)
+def test_tasks_share_the_keys_of_a_head(name):
+    plan = check_gradient(SHARED[name], replace(MACHINE, tasks=3))
+    assert plan.together
+
+
+def test_the_working_memory_is_linear():
+    def size(count):
+        shape = AttentionShape((1,), 8, 1, count, count, 64, 64, 0.125, low=0)
+        return plan_backward_matrices(shape, MACHINE).scratch_bytes
+
+    assert size(8192) < 2.1 * size(4096)

@@ -28,6 +28,11 @@ from dslc.lowering.kernels.scores import Scores, anchor_of
 from dslc.lowering.kernels.tasks import Task
 from dslc.ops.attention_formula import AttentionAttrs, by_name
 from dslc.schedules.cpu.attention.backward import BackwardPlan, emit_backward, plan_backward
+from dslc.schedules.cpu.attention.backward_matrices import (
+    BackwardMatricesPlan,
+    emit_backward_matrices,
+    plan_backward_matrices,
+)
 from dslc.schedules.cpu.attention.decode import DecodePlan, emit_decode, plan_decode
 from dslc.schedules.cpu.attention.forward import AttentionPlan, emit_attention, plan_attention
 from dslc.schedules.cpu.attention.forward_matrices import (
@@ -43,7 +48,8 @@ from dslc.schedules.cpu.tiles.contract import Epilogue, Machine, Operand, Size
 from dslc.schedules.cpu.tiles.dots import PAIRS, imported
 from dslc.schedules.cpu.tiles.matrix_tile import LLVM_IR, ROUNDING_IR
 
-Plan = AttentionPlan | AttentionMatricesPlan | DecodePlan | LanesPlan | BackwardPlan
+ByMatrices = AttentionMatricesPlan | BackwardMatricesPlan
+Plan = AttentionPlan | DecodePlan | LanesPlan | BackwardPlan | ByMatrices
 
 
 def attention_scratch(group: Group, machine: Machine) -> Dim:
@@ -69,14 +75,10 @@ def emit_attention_group(task: Task, machine: Machine, scratch: Any) -> str | No
     task.parallel = plan.tasks > 1
     elements = attention_scratch(task.group, machine) // 4
     memory = Operand(declare(task.k, scratch, elements, "float32"), "float32", (1,))
-    with imported(PAIRS, LLVM_IR + ROUNDING_IR) if by_matrices(plan) else nullcontext():
+    matrices = isinstance(plan, ByMatrices)
+    with imported(PAIRS, LLVM_IR + ROUNDING_IR) if matrices else nullcontext():
         _Emitted(task, scores, memory).emit(plan)
     return None
-
-
-def by_matrices(plan: Plan) -> bool:
-    """Whether it is of bf16, by registers that hold matrices."""
-    return isinstance(plan, AttentionMatricesPlan)
 
 
 def _plan(group: Group, machine: Machine, size: Sizes, past: Size) -> Plan | None:
@@ -94,7 +96,7 @@ def _plan(group: Group, machine: Machine, size: Sizes, past: Size) -> Plan | Non
         size(v.dims[-1]), attrs.scale, low, high, past,
     )  # fmt: skip
     if eqn.op.name == "attention_gradient":
-        return None if narrow else plan_backward(shape, machine)
+        return plan_backward_matrices(shape, machine) if narrow else plan_backward(shape, machine)
     if narrow:
         return plan_attention_matrices(shape, machine)
     operands = by_name(attrs, eqn.inputs)
@@ -124,12 +126,16 @@ class _Emitted:
         q, k, v = self.by_member("q"), self.operand("k"), self.operand("v")
         modify = self.modify(self.scores.score) if attrs.mask or attrs.bias else None
         drop = self.modify(self.times_factor) if attrs.factor else None
-        if isinstance(plan, BackwardPlan):
+        if isinstance(plan, BackwardPlan | BackwardMatricesPlan):
             g, lse, delta = (self.by_member(name) for name in ("g", "lse", "delta"))
             moved = self.modify(self.moved) if attrs.fill is not None else None
             dq, dk, dv = self.scores.eqn.outputs
             results = self.into(dq, True), self.into(dk, False), self.into(dv, False)
-            emit_backward(plan, q, k, v, g, lse, delta, results, self.scratch, modify, drop, moved)
+            given = q, k, v, g, lse, delta, results, self.scratch, modify, drop, moved
+            if isinstance(plan, BackwardPlan):
+                emit_backward(plan, *given)
+            else:
+                emit_backward_matrices(plan, *given)
             return
         result, logarithms = self.scores.eqn.outputs
         out = self.members(self.scores.kept(result))

@@ -102,9 +102,9 @@ def _widened_but(
 
 
 def _is_by_matrices(eqn: Eqn) -> bool:
-    """Whether it has a kernel of bf16 where registers hold matrices: attention of more than a few
-    queries, which fill some."""
-    if eqn.op is not attention or eqn.outputs[0].type.dtype != "bf16":
+    """Whether it has a kernel of bf16 where registers hold matrices: attention, or its gradient, of
+    more than a few queries, which fill some."""
+    if eqn.op not in (attention, attention_gradient) or eqn.outputs[0].type.dtype != "bf16":
         return False
     return not has_few_queries(cast(AttentionAttrs, eqn.attrs), eqn.inputs[0].type)
 

@@ -17,12 +17,16 @@ Reference: Dao, "FlashAttention-2", 2023. Non-goals: float64, gradients of what 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc._frozen import dataclass
+from dslc.schedules.cpu.attention.backward_blocks import (
+    Backward,
+    emit_heads,
+    keep,
+    times_kept,
+    weigh,
+)
 from dslc.schedules.cpu.attention.blocks import (
     BESIDE,
     DTYPE,
@@ -34,11 +38,9 @@ from dslc.schedules.cpu.attention.blocks import (
     hide,
     multiply,
     pack_rows,
-    part,
     pieces,
     replace_scores,
     rows_from,
-    run_heads,
 )
 from dslc.schedules.cpu.attention.shape import (
     Areas,
@@ -58,17 +60,10 @@ from dslc.schedules.cpu.tiles.contract import (
     Size,
     ceil_div,
     choose_tasks,
-    div,
     i64,
     loop,
-    rem,
-    share,
-    store_vector,
-    unflatten,
-    vector_at,
 )
 from dslc.schedules.cpu.tiles.register_tile import Registers, Tile, allocate
-from dslc.schedules.cpu.tiles.vector import LOG2E, LOWEST, constant, exp2_below
 
 ROWS = 96  # queries of a block: whole tiles of every height
 KEYS = 96
@@ -169,84 +164,19 @@ def emit_backward(
     product of query and key, `drop` multiplies a weight, or its cotangent, and `moved` gives what
     takes the place of a score's cotangent.
     """
-    shape, areas, total = plan.shape, plan.areas, plan.tasks
-    heads = (*shape.batch, shape.heads)
 
     def run_of(task: Expr, tasks: int) -> _Run:
         registers = allocate([plan.score, plan.deep, plan.wide])
-        work = Work.of_task(scratch, areas, task, tasks)
-        return _Run(plan, q, k, v, g, lse, delta, results, work, registers, modify, drop, moved)
+        work = Work.of_task(scratch, plan.areas, task, tasks)
+        return _Run(q, k, v, g, lse, delta, results, work, modify, drop, moved, plan, registers)
 
-    def own(task: Expr, tasks: int, start: Size, stop: Size) -> None:
-        run = run_of(task, tasks)
-        with loop(start, stop) as unit:
-            where = unflatten(unit, heads)
-            _clear_queries(run)
-            pieces(0, shape.keys, plan.keys, lambda key, size: _keys(run, where, key, size))
-            _store_queries(run, where, [run.work], 0, shape.group * shape.queries)
-
-    def together(unit: Expr) -> None:
-        where = unflatten(unit, heads)
-        with T.parallel(i64(0), i64(total)) as task:
-            run = run_of(task, total)
-            _clear_queries(run)
-            _some_keys(run, where, task, total)
-        with T.parallel(i64(0), i64(total)) as task:
-            works = [Work.of_task(scratch, areas, i64(other), total) for other in range(total)]
-            rows = share(shape.group * shape.queries, task, total)
-            _store_queries(run_of(task, total), where, works, *rows)
-
-    both = together if plan.together else None
-    run_heads(total, shape.work * 2, heads, own, both)
+    emit_heads(plan, scratch, run_of, _keys)
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(Backward):
     plan: BackwardPlan
-    q: Operand
-    k: Operand
-    v: Operand
-    g: Operand
-    lse: Operand
-    delta: Operand
-    results: tuple[Epilogue, Epilogue, Epilogue]
-    work: Work
     registers: Registers
-    modify: Modify | None
-    drop: Modify | None
-    moved: Modify | None
-
-
-def _clear_queries(run: _Run) -> None:
-    plan = run.plan
-    rows = T.bind(i64(plan.shape.group * plan.dq_rows))
-    with loop(0, rows * i64(plan.depth)) as at:
-        run.work.put("dq", at, f32(0.0))
-
-
-def _store_queries(run: _Run, where: Index, works: Sequence[Work], start: Size, stop: Size) -> None:
-    """Hands over the cotangents of rows [start, stop) of a head's queries, its members one behind
-    the other: what was found in all of `works`."""
-    plan, shape = run.plan, run.plan.shape
-    with loop(start, stop) as row:
-        member, i = div(row, shape.queries), T.bind(i64(rem(row, shape.queries)))
-        at = T.bind((member * i64(plan.dq_rows) + i) * plan.depth)
-        with loop(0, shape.depth) as d:
-            total = sum((work.get("dq", at + d) for work in works[1:]), works[0].get("dq", at + d))
-            run.results[0]((*where, T.bind(member), i, d), total)
-
-
-def _some_keys(run: _Run, where: Index, task: Expr, tasks: int) -> None:
-    """A task's blocks of the keys of a head: one of each `tasks`, forth and back, since the later
-    ones may be seen by fewer queries."""
-    shape, step = run.plan.shape, run.plan.keys
-    blocks = ceil_div(shape.keys, step)
-    with loop(0, ceil_div(blocks, tasks)) as turn:
-        back = tirx.EQ(tirx.floormod(turn, i64(2)), i64(1))
-        number = T.bind(turn * tasks + tirx.Select(back, i64(tasks - 1) - task, task))
-        with T.If(number < i64(blocks)), T.Then():
-            key = T.bind(number * step)
-            _keys(run, where, key, part(shape.keys, key, step))
 
 
 def _keys(run: _Run, where: Index, key: Expr, size: Size) -> None:
@@ -289,33 +219,18 @@ def _block(run: _Run, block: Block) -> None:
         replace_scores(work, block, run.modify)
     hide(work, block, block.count, plan.score.columns)
     if run.drop is not None:
-        _keep(work, block, run.drop)
+        keep(work, block, run.drop)
+    vectors = ceil_div(block.size, plan.score.columns) * PANEL
     with loop(0, block.count) as row:
-        _weights(run, block, row)
+        weigh(run, block, row, vectors, plan.score.lanes)
     _clear_rest(run, block)
     if run.moved is not None:
         replace_scores(work, block.named("moved"), run.moved)
     _add_queries(run, block)
     if run.drop is not None:
-        _times_kept(work, block)
+        times_kept(work, block)
     _add_keys(run, block, plan.wide, "weights", ("cotangents", plan.width), "dv")
     _add_keys(run, block, plan.deep, "moved", ("queries", plan.depth), "dk")
-
-
-def _keep(work: Work, block: Block, drop: Modify) -> None:
-    """Remembers what `drop` multiplies by, for random numbers take long: products of cotangents and
-    values now, weights behind them."""
-    with loop(0, block.count) as row, loop(0, block.size) as j:
-        at = row * block.stride + j
-        kept = drop((*block.where, block.start + row, block.key + j), f32(1.0))
-        work.put("kept", at, kept)
-    _times_kept(work, block.named("moved"))
-
-
-def _times_kept(work: Work, block: Block) -> None:
-    with loop(0, block.count) as row, loop(0, block.size) as j:
-        at = row * block.stride + j
-        work.put(block.name, at, work.get(block.name, at) * work.get("kept", at))
 
 
 def _scores(
@@ -338,28 +253,6 @@ def _scores(
                 (work.at(panels, panel * (tile.columns * i64(depth))), tile.columns),
                 (work.at(to, row * plan.stride + panel * tile.columns), plan.stride), True,
             )  # fmt: skip
-
-
-def _weights(run: _Run, block: Block, row: Expr) -> None:
-    """A row of scores becomes weights, and one of their cotangents those of scores."""
-    plan, work, shape, lanes = run.plan, run.work, run.plan.shape, run.plan.score.lanes
-    where = (*block.where, block.start + row)
-    scale = (shape.scale if run.modify is None else 1.0) * LOG2E
-    less = T.bind(tirx.Broadcast(T.bind(run.lse.load(*where) * f32(LOG2E)), lanes))
-    delta = T.bind(tirx.Broadcast(T.bind(run.delta.load(*where)), lanes))
-    weights, moved = (T.bind(work.at(name, row * plan.stride)) for name in ("weights", "moved"))
-    vectors = ceil_div(block.size, plan.score.columns) * PANEL
-    with loop(0, vectors) as vector:
-        at = vector * lanes
-        power = T.bind(vector_at(work.memory, weights + at, lanes) * constant(scale, lanes) - less)
-        weight = exp2_below(power, lanes)
-        change = vector_at(work.memory, moved + at, lanes) - delta
-        none = power < constant(LOWEST, lanes)  # a hidden key, whose `moved` was not computed
-        change = tirx.Select(
-            none, constant(0.0, lanes), weight * change * constant(shape.scale, lanes)
-        )
-        store_vector(work.memory, T.bind(change), moved + at, lanes)
-        store_vector(work.memory, weight, weights + at, lanes)
 
 
 def _clear_rest(run: _Run, block: Block) -> None:

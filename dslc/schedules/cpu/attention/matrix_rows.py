@@ -1,9 +1,10 @@
 """Rows of bf16 as registers that hold matrices want them (`tiles/matrix_tile.py`).
 
 Turns rows of queries, keys, values or cotangents, of any strides and sizes, into pairs in working
-memory, with zeros behind the last row and column: side by side as they are, as the left side is
-read; or turned, [pair of elements][row], or joined, [pair of rows][element], in panels, as the
-right side is. Pairs have the type of that memory, float32, of which they are only the bits.
+memory, with zeros behind the last row and column. A left side is rows as they are, or joined two
+by two and turned, [element][pair of rows]; a right side rows turned, [pair of elements][row], or
+joined, [pair of rows][element], in panels. Pairs have the type of that memory, float32, of which
+they are only the bits.
 
 Non-goals: pairs of a product's operands (`tiles/pack.py`).
 """
@@ -47,15 +48,16 @@ def pitch(columns: Size) -> Size:
 
 
 def copy_pairs(
-    work: Work, name: str, source: Operand, rows: Size, padded: int, columns: Size
-) -> None:
-    """[padded][pitch]"""
-    apart = pitch(columns)
+    work: Work, name: str, source: Operand, rows: Size, padded: Size, columns: Size,
+    behind: Size = 0,
+) -> None:  # fmt: skip
+    """[padded][pitch], `behind` pairs behind the start of the area."""
+    apart, full = pitch(columns), _same(rows, padded)
     with loop(0, padded) as row:
-        start = T.bind(work.at(name, row * i64(apart)))
+        start = T.bind(work.at(name, behind + row * i64(apart)))
 
         def step(number: Size) -> None:
-            pairs = _pairs(source, row, rows, padded, number, columns)
+            pairs = _pairs(source, row, rows, full, number, columns)
             store_vector(work.memory, pairs, start + number * LANES, LANES)
 
         _steps(apart, step)
@@ -65,15 +67,14 @@ def pack_turned(
     work: Work, name: str, source: Operand, rows: Size, columns: Size, width: int
 ) -> None:
     """[panel][pitch][width], `width` rows a panel."""
-    apart = pitch(columns)
+    apart, full = pitch(columns), isinstance(rows, int) and rows % width == 0
     with loop(0, ceil_div(rows, width)) as panel, loop(0, width // LANES) as vector:
         first = T.bind(panel * width + vector * LANES)
         start = T.bind(work.at(name, panel * (i64(apart) * width) + vector * LANES))
 
         def step(number: Size) -> None:
             lines = [
-                _pairs(source, T.bind(first + i), rows, width, number, columns)
-                for i in range(LANES)
+                _pairs(source, T.bind(first + i), rows, full, number, columns) for i in range(LANES)
             ]
             for i, turned in enumerate(transpose(lines)):
                 at = start + (number * LANES + i) * width
@@ -86,21 +87,37 @@ def pack_joined(
     work: Work, name: str, source: Operand, rows: Size, padded: Size, columns: Size, width: int
 ) -> None:
     """[panel][padded / 2][width], `width` columns a panel."""
-    apart = div(padded, PAIR)
+    apart, full = div(padded, PAIR), _same(rows, padded)
     with loop(0, apart) as pair, loop(0, ceil_div(columns, width)) as panel:
         start = T.bind(work.at(name, panel * (i64(apart) * width) + pair * width))
         for vector in range(width // LANES):
             column = T.bind(panel * width + vector * LANES)
-            joined = joined_rows(source, T.bind(pair * PAIR), rows, padded, column, columns, width)
+            joined = _joined(source, T.bind(pair * PAIR), rows, full, column, columns, width)
             store_vector(work.memory, joined, start + vector * LANES, LANES)
 
 
-def joined_rows(
-    source: Operand, row: Expr, rows: Size, padded: Size, column: Expr, columns: Size, width: int
+def pack_joined_turned(
+    work: Work, name: str, source: Operand, rows: Size, padded: Size, columns: Size,
+    behind: Size = 0,
+) -> None:  # fmt: skip
+    """[padded / 32][columns, whole registers][16 pairs of rows]"""
+    across, full = PAIR * pitch(columns), _same(rows, padded)
+    with loop(0, div(padded, STEP)) as step, loop(0, div(across, LANES)) as vector:
+        column = T.bind(vector * LANES)
+        start = T.bind(work.at(name, behind + (step * i64(across) + column) * LANES))
+        lines = [
+            _joined(source, T.bind(step * STEP + PAIR * i), rows, full, column, columns, STEP)
+            for i in range(LANES)
+        ]
+        for i, turned in enumerate(transpose(lines)):
+            store_vector(work.memory, turned, start + i * LANES, LANES)
+
+
+def _joined(
+    source: Operand, row: Expr, rows: Size, full: bool, column: Expr, columns: Size, width: int
 ) -> Expr:
     """Elements of a row from `column` on, each with that of the row below as a pair."""
     some = not (isinstance(columns, int) and columns % width == 0)
-    full = isinstance(rows, int) and is_int(padded, rows)
     words = []
     for i in range(PAIR):
         at = T.bind(source.at(row + i, column))
@@ -126,15 +143,12 @@ def _steps(apart: Size, body: Callable[[Size], None]) -> None:
         body(number)
 
 
-def _pairs(
-    source: Operand, row: Expr, rows: Size, padded: int, number: Size, columns: Size
-) -> Expr:
-    """The pairs of a row for a register; `padded`: what rows are filled up to a multiple of."""
+def _pairs(source: Operand, row: Expr, rows: Size, full: bool, number: Size, columns: Size) -> Expr:
+    """The pairs of a row for a register; `full`: there are all rows that are asked for."""
     at = T.bind(source.at(row, i64(number * STEP)))
     known = isinstance(columns, int) and (
         columns % STEP == 0 or (isinstance(number, int) and columns >= (number + 1) * STEP)
     )
-    full = isinstance(rows, int) and rows % padded == 0
     if known and full:
         value = vector_at(source.buffer, at, STEP)
     else:
@@ -148,6 +162,10 @@ def _where_there(row: Expr, rows: Size, full: bool, columns: Size) -> Size:
     if full:
         return columns
     return T.bind(tirx.Select(row < i64(rows), i64(columns), i64(0)))
+
+
+def _same(rows: Size, padded: Size) -> bool:
+    return isinstance(rows, int) and is_int(padded, rows)
 
 
 def _mask(left: Size, lanes: int) -> Expr:

@@ -17,7 +17,7 @@ Non-goals: the loops around a tile, integers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tvm import tirx
@@ -165,10 +165,23 @@ def multiply(
 def save(tile: MatrixTile, heights: Heights, buffer: Any, start: Expr, stride: Size) -> None:
     """Stores the sums of all rows that registers have, `stride` apart; rows of the second register
     behind those of the first."""
+    for i, j, place in _places(tile, heights, start, stride):
+        _call(f"dslc_matrix_store_{tile.sums(i, j)}", buffer, place, i64(stride * BYTES))
+
+
+def load(tile: MatrixTile, heights: Heights, buffer: Any, start: Expr, stride: Size) -> None:
+    """Sums as `save` left them."""
+    for i, j, place in _places(tile, heights, start, stride):
+        _call(f"dslc_matrix_load_{tile.sums(i, j)}", buffer, place, i64(stride * BYTES))
+
+
+def _places(
+    tile: MatrixTile, heights: Heights, start: Expr, stride: Size
+) -> Iterator[tuple[int, int, Expr]]:
+    """Where the sums of each register begin."""
     for i in range(tile.down):
         for j in range(tile.across):
-            place = start + (i * heights[0]) * stride + j * LANES
-            _call(f"dslc_matrix_store_{tile.sums(i, j)}", buffer, i64(place), i64(stride * BYTES))
+            yield i, j, i64(start + (i * heights[0]) * stride + j * LANES)
 
 
 def finish(
@@ -202,6 +215,11 @@ def rounded(vector: Expr) -> Expr:
 def rounded_pairs(low: Expr, high: Expr) -> Expr:
     """Twice 16 float32 as 16 pairs of bf16, in their order; the pairs' bits as float32."""
     return tirx.call_pure_extern(f"float32x{LANES}", "dslc_rounded_pairs", low, high)
+
+
+def rounded_columns(above: Expr, below: Expr) -> Expr:
+    """16 float32 of a row and those of the row below, as 16 pairs of bf16."""
+    return tirx.call_pure_extern(f"float32x{LANES}", "dslc_rounded_columns", above, below)
 
 
 def _step(tile: MatrixTile, left: Side, right: Side, k: Expr) -> None:
@@ -293,12 +311,13 @@ def _functions() -> list[str]:
     for i in range(4):
         found.append(_function(f"zero_{i}", "", f"call void @llvm.x86.tilezero(i8 {i})"))
     for register in range(8):
-        call = "load" if register >= 4 else "store"
-        instruction = {"load": "tileloadd64", "store": "tilestored64"}[call]
-        found.append(_function(
-            f"{call}_{register}", "ptr %p, i64 %s",
-            f"call void @llvm.x86.{instruction}(i8 {register}, ptr %p, i64 %s)",
-        ))  # fmt: skip
+        calls = {"load": "tileloadd64", "store": "tilestored64"}
+        for call, instruction in calls.items():
+            if call == "load" or register < 4:
+                found.append(_function(
+                    f"{call}_{register}", "ptr %p, i64 %s",
+                    f"call void @llvm.x86.{instruction}(i8 {register}, ptr %p, i64 %s)",
+                ))  # fmt: skip
     for tile in (MatrixTile(1, FEW), MatrixTile(2, 2)):
         for i in range(tile.down):
             for j in range(tile.across):
@@ -327,8 +346,17 @@ define linkonce_odr <16 x float> @dslc_rounded_pairs(<16 x float> %low, <16 x fl
   ret <16 x float> %b
 }
 
+define linkonce_odr <16 x float> @dslc_rounded_columns(<16 x float> %a, <16 x float> %b) #2 {
+  %r = call <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(
+      <16 x float> %b, <16 x float> %a)
+  %i = bitcast <32 x bfloat> %r to <32 x i16>
+  %p = shufflevector <32 x i16> %i, <32 x i16> poison, <32 x i32> <LANES_IN_TURN>
+  %f = bitcast <32 x i16> %p to <16 x float>
+  ret <16 x float> %f
+}
+
 attributes #2 = { alwaysinline nounwind "target-features"="+avx512f,+avx512bw,+avx512bf16" }
-"""
+""".replace("LANES_IN_TURN", ", ".join(f"i32 {i}, i32 {i + LANES}" for i in range(LANES)))
 
 LLVM_IR = "".join((
     "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1 immarg)\n",
