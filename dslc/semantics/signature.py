@@ -8,6 +8,7 @@ types whose dims are known (`written.py`), static arguments (`statics.py`), bodi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import field
 
@@ -134,6 +135,8 @@ class Matcher:
             least = "at least " if spreads else ""
             note = f"{least}{_count(wanted)} needed, {show_type(tensor.type)} has {len(actual)}"
             help = None
+            if extra == -1 and not spreads and len(actual) > 1:
+                help = f"None as an index puts in a dim of 1: {given.span.text}[:, None]"
             if extra > 0 and tensor.note.words.startswith("from dense"):
                 help = "dense works along the last dim; flatten before it makes one vector of each"
             raise self._wrong(name, written, given, show_type(tensor.type), (note,), help)
@@ -298,6 +301,8 @@ class Matcher:
         main, declared = self._labels(given, found, written)
         if isinstance(given.thing, TupleOf) and isinstance(written, ast.TensorTypeExpr):
             help = element_help(given.span.text, _likely(given.thing, wanted, written))
+            if self.what == "result of" and _is_listed(given.span.text):
+                help = f"declare all of them: -> {describe(given.thing).removeprefix('a tuple ')}"
         if self.what != "argument":
             return Mistake(errors.declared_type(name, wanted, found, main, declared, notes, help))
         name = f"`{name}` of {self.frame.name}"
@@ -305,6 +310,14 @@ class Matcher:
 
     def _wanted(self, written: ast.TypeExpr) -> str:
         return " ".join(written.span.text.split())
+
+
+def _is_listed(text: str) -> bool:
+    """Whether a tuple is written out, `a, b`: a comma stands outside of all brackets in it."""
+    inner = text[1:-1] if text[:1] == "(" and text[-1:] == ")" else text
+    while inner != (inner := re.sub(r"\([^()\[\]]*\)|\[[^()\[\]]*\]", "", inner)):
+        pass
+    return "," in inner
 
 
 def _likely(given: TupleOf, wanted: str, written: ast.TensorTypeExpr) -> int:

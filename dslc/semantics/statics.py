@@ -232,6 +232,7 @@ def by_name(
 
 def report_unknown(ctx: Context, what: str, name: ast.Ident, names: Sequence[str]) -> None:
     near = nearest_name(name.name, names) or habits.other_static(name.name, names)
+    near = near or next((n for n in names if n.endswith(f"_{name.name}")), None)
     notes = [] if near else [f"it has {', '.join(names)}"]
     ctx.report(errors.unknown_static(what, name.name, name.span, near, notes))
 

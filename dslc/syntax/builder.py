@@ -285,11 +285,11 @@ class Builder:
             orelse = otherwise.items if otherwise else ()
         return ast.If(self._span(c), c[1], c[2].items, orelse)
 
-    def _check_chain(self, branch: ast.If) -> None:
+    def _check_chain(self, branch: ast.If | ast.IfExpr) -> None:
         """A chain of `else if` is nested without a bracket to show for it."""
         last, length = branch, 1
-        while len(last.orelse) == 1 and isinstance(last.orelse[0], ast.If):
-            last, length = last.orelse[0], length + 1
+        while (following := _otherwise(last)) is not None:
+            last, length = following, length + 1
         if length == MAX_NESTING:
             span = Span(self.source, last.span.start, last.span.start + 2)
             self.diagnostics.append(too_deep(span, MAX_NESTING))
@@ -365,6 +365,8 @@ class Builder:
 
     def if_expr(self, c: Children) -> ast.IfExpr:
         condition, then, orelse = self._nodes(c)
+        if isinstance(orelse, ast.IfExpr):
+            self._check_chain(orelse)
         return ast.IfExpr(self._span(c), condition, then, orelse)
 
     def scan(self, c: Children) -> ast.Scan:
@@ -406,3 +408,11 @@ def _int(token: Token) -> int:
     """The number, or 1 if the lexer has reported it as none."""
     text = token.text.replace("_", "")
     return int(text) if text.isdigit() and len(text) <= 40 else 1
+
+
+def _otherwise(branch: ast.If | ast.IfExpr) -> ast.If | ast.IfExpr | None:
+    """The choice that a choice goes on with, if it is one."""
+    if isinstance(branch, ast.IfExpr):
+        return branch.orelse if isinstance(branch.orelse, ast.IfExpr) else None
+    only = branch.orelse[0] if len(branch.orelse) == 1 else None
+    return only if isinstance(only, ast.If) else None

@@ -139,6 +139,10 @@ def expression_help(s: Situation) -> str | None:
     """What to write for an expression of another language."""
     if s.wants_expression and s.token.type == "LEFT_BRACKET":
         return _list_help(s)
+    at_value = s.index - s.start >= 2 and s.tokens[s.index - 2].type in ("EQUAL", "RETURN")
+    if s.token.type == "COLON" and s.previous.type == "NAME" and at_value:
+        name = s.previous.text
+        return f"a layer is named in a pipe, `x |> {name}: dense[4]`, or bound: `{name} = dense[4]`"
     if s.token.type == "RANGE" and s.bracket is not None and "COLON" in s.expected:
         return f"a slice is written with `:`: {s.previous.text}:{s.following.text}"
     if s.token.type == "MATMUL" and s.index == s.start:

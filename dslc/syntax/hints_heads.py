@@ -105,12 +105,10 @@ def missing_type(s: Situation) -> Diagnostic | None:
         typed = s.following if s.token.type == "EQUAL" else s.token
         if _DTYPE.fullmatch(typed.text):
             given = _type_text(s, typed.start)
-    return Diagnostic(
-        "E0011",
-        f"`{name}` has no type",
-        (Label(s.span(s.previous)),),
-        help=(f"write `{name}: {given}`",),
-    )
+    help = f"write `{name}: {given}`"
+    if name == "self":
+        help = "leave it out: the weights of a layer are declared in its body, by `param`"
+    return Diagnostic("E0011", f"`{name}` has no type", (Label(s.span(s.previous)),), help=(help,))
 
 
 def _type_text(s: Situation, start: int) -> str:

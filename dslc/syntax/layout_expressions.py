@@ -336,11 +336,16 @@ class Expressions:
 
     def _if(self, node: Tree) -> Doc:
         """`if c { a } else { b }`; between braces lines end statements, whatever is around."""
+        return group(joined(self._choice(node)))
+
+    def _choice(self, node: Tree) -> list[Doc]:
         if_, condition, *rest = node.children
-        head = concat(self.inside(if_), " ", self.condition(condition))
-        braces: list[Doc] = []
-        for child in rest:
+        braces: list[Doc] = [self.inside(if_), " ", self.condition(condition)]
+        for i, child in enumerate(rest):
             if is_token(child, "NEWLINE"):
+                continue
+            if isinstance(child, Tree) and is_token(rest[i - 1], "ELSE"):
+                braces += [" ", *self._choice(child)]
                 continue
             if is_token(child, "RIGHT_BRACE"):
                 last = self.tokens.dangling(first_leaf(child))
@@ -351,7 +356,7 @@ class Expressions:
                 braces += [" ", self.tokens.token(child)]
             else:
                 braces.append(nest(concat(LINE, self.value(child))))
-        return group(concat(head, *braces))
+        return braces
 
     def _scan(self, node: Tree, free: bool) -> Doc:
         """The head on one line where it fits, else each carry on a line, further in than the body,

@@ -7,6 +7,7 @@ temporary one behind.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Raises OSError where the folder can't be written or the disk is full.
     """
+    if not path.parent.exists():  # told of the folder, not of the temporary file
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as stream:

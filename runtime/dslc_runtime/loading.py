@@ -211,7 +211,8 @@ def _hint(lead: str, name: str, among: Sequence[str]) -> str:
 
 def _value(variable: VariableInfo, array: Array) -> Converted:
     if array.shape != variable.dims:
-        raise Refused("")
+        turned = array.ndim == 2 and array.shape[::-1] == variable.dims
+        raise Refused("its transpose would fit" if turned else "")
     return convert(array, variable.dtype)
 
 

@@ -9,6 +9,7 @@ Non-goals: the training loop (`trainer.py`).
 from __future__ import annotations
 
 import atexit
+import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ class Weights(Mapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         if name not in self._model.weight_infos:
-            raise KeyError(name)
+            near = difflib.get_close_matches(name, self._model.weight_infos, 1, 0.5)
+            raise KeyError(f"there is no weight {name!r}" + (f": {near[0]!r}?" if near else ""))
         return self._model.store.read(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -194,7 +196,10 @@ class Model:
     def __getattr__(self, name: str) -> Entry:
         entries = self.__dict__.get("entries", {})
         if name not in entries:
-            raise AttributeError(f"{type(self).__name__} has no attribute or entry {name!r}")
+            told = f"{type(self).__name__} has no attribute or entry {name!r}"
+            if name in ("train_step", "evaluate", "save_checkpoint", "load_checkpoint"):
+                told += ": what trains is dslc.compile(..., train=True), or what --train built"
+            raise AttributeError(told)
         found: Entry = entries[name]
         return found
 

@@ -66,6 +66,14 @@ def test_every_problem_is_told_with_the_nearest_name() -> None:
     ]
 
 
+def test_a_matrix_that_lies_the_other_way() -> None:
+    given = {**arrays("norm.weight"), "wte.weight": np.ones((2, 5), "float32")}
+    assert problems(given) == [
+        "  wte.weight (for embed.weight): f32[2, 5] where f32[5, 2] is needed: "
+        "its transpose would fit",
+    ]
+
+
 def test_a_file_of_own_names_is_told_of_by_them() -> None:
     given = {**arrays("embed.weight"), "norm.wieght": np.ones((2,), "float32")}
     assert problems(given)[0] == "  missing: norm.weight: f32[2] (the file has 'norm.wieght')"

@@ -151,8 +151,15 @@ def test_weights_are_views_by_name(model: Model, toy: Any) -> None:
     np.testing.assert_array_equal(model.weights["weight"], toy.weights["weight"])
     with pytest.raises(ValueError, match="read-only"):
         model.weights["weight"][0] = 1
-    with pytest.raises(KeyError):
-        model.weights["packed"]
+    with pytest.raises(KeyError, match="there is no weight 'wieght': 'weight'"):
+        model.weights["wieght"]
+
+
+def test_a_model_that_does_not_train(model: Model) -> None:
+    with pytest.raises(AttributeError, match=r"'save_checkpoint': what trains is dslc.compile\("):
+        model.save_checkpoint("c.safetensors")
+    with pytest.raises(FileNotFoundError, match="No such file or directory: '/no'"):
+        model.save_weights("/no/w.safetensors")
 
 
 def test_saved_weights_load_again_and_are_prepared(model: Model, tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_reports_stop_in_the_end() -> None:
         "const a = x" + "[0]" * 5000,
         "fn f() -> f32 {\n" + "if a { } else " * 500 + "{ }\n}",
         "const a = " + "if a { b } else { " * 200 + "c" + " }" * 200,
+        "const a = " + "if a { b } else " * 500 + "{ c }",
     ],
     ids=lambda text: text[10:30].strip(),
 )

@@ -145,6 +145,13 @@ def test_else_if_is_nested() -> None:
     assert len(inner.orelse) == 1
 
 
+def test_choices_one_after_another_are_nested() -> None:
+    choice = expr("if a { 1 } else if b { 2 } else { 3 }")
+    assert isinstance(choice, ast.IfExpr)
+    assert isinstance(choice.orelse, ast.IfExpr)
+    assert isinstance(choice.orelse.orelse, ast.Int)
+
+
 def test_doc_comments_belong_to_what_follows_at_once() -> None:
     file = tree(
         "## lost\n\n# no doc\nfn a() -> f32 { return x }\n\n"

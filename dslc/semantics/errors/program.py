@@ -76,7 +76,7 @@ def several_models(source: Span, models: Sequence[str]) -> Diagnostic:
         "E0412",
         f"the file has several models: {', '.join(models)}",
         source,
-        help=f"choose one: --model {models[0]}",
+        help=f'choose one: --model {models[0]}, or model="{models[0]}" in Python',
     )
 
 

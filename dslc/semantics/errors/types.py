@@ -211,9 +211,15 @@ def open_dim(
     )
 
 
-def unbound_dim(name: str, span: Span, near: str | None, notes: Sequence[str] = ()) -> Diagnostic:
+def unbound_dim(
+    name: str,
+    span: Span,
+    near: str | None = None,
+    notes: Sequence[str] = (),
+    help: str | None = None,
+) -> Diagnostic:
     title = f"nothing says what the dim `{name}` is"
-    return make("E0219", title, span, notes=notes, help=did_you_mean(near))
+    return make("E0219", title, span, notes=notes, help=did_you_mean(near) or help)
 
 
 def unknown_type(name: str, span: Span, near: str | None) -> Diagnostic:
