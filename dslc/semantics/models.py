@@ -149,9 +149,7 @@ def free_dims(
         for node in ast.walk(dim):
             if isinstance(node, ast.Name) and matcher.is_free(node.name):
                 if node.name == "None":
-                    help = (
-                        "a dim of any size has a name, as N in f32[N, 3]; equal sizes, equal names"
-                    )
+                    help = "a dim of any size has a name, as N in f32[N, 3]"
                     raise Mistake(errors.unbound_dim(node.name, node.span, help=help))
                 if not node.name[:1].isupper():
                     near = ctx.nearest(node.name)
