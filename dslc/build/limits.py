@@ -17,6 +17,7 @@ from dslc.ir.core import Argument, Entry, Eqn, Value
 from dslc.ir.dims import Dim
 from dslc.ir.types import is_integer
 from dslc.ops import broadcast, constants, elementwise, index, logic, placing, segments, shape
+from dslc.ops.surface_tensor import ONE_HOT
 from dslc_runtime.dims import MAX_DIM
 from dslc_runtime.manifest import Limit
 
@@ -71,6 +72,10 @@ def _wanted(
         return _indexed(eqn, arguments)
     if eqn.op is elementwise.minimum:
         return _one_of_several(eqn, made)
+    if eqn.op is logic.eq and ONE_HOT in eqn.origin.library:
+        at, _ = eqn.inputs
+        size = eqn.outputs[0].type.dims[-1]
+        return _Wanted(at, 0, size - 1, f"it is one of {size} in one_hot")
     return None
 
 

@@ -7,6 +7,7 @@ library wraps (`surface_primitives.py`), arithmetic (`surface_math.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, cast
 
@@ -293,6 +294,9 @@ def _top_k(b: Builder, statics: Statics, args: Args) -> tuple[Value, ...]:
     return ranking.values_at(b, x, order, axis), order
 
 
+ONE_HOT = "one_hot"  # in the origin of the comparison that it is
+
+
 def _one_hot(b: Builder, statics: Statics, args: Args) -> Value:
     (x,), n = args, statics["n"]
     if x.type.dtype == "bool" or is_float(x.type.dtype):
@@ -301,7 +305,11 @@ def _one_hot(b: Builder, statics: Statics, args: Args) -> Value:
     wide = x if x.type.dtype == "i64" else constants.cast(b, x, dtype="i64")
     spread = broadcast(b, wide, dims=dims, axes=tuple(range(x.type.rank)))
     places = shape.iota(b, dims=dims, axis=x.type.rank)
-    return cast(Value, constants.cast(b, logic.eq(b, spread, places), dtype=statics["dtype"]))
+    # The same equation that a user writes for a mask, where a number outside is none of an error.
+    here = replace(b.origin, library=(*b.origin.library, ONE_HOT))
+    with b.at(here):
+        met = logic.eq(b, spread, places)
+    return cast(Value, constants.cast(b, met, dtype=statics["dtype"]))
 
 
 def _adapted(b: Builder, statics: Statics, args: Args) -> Value:
@@ -465,6 +473,6 @@ SURFACES: tuple[Surface, ...] = (
         ("x",),
         _one_hot,
         (StaticParam("n", "dim", required=True), _DTYPE),
-        doc="1 at each index along a new last dim of size n, else 0.",
+        doc="1 at each index along a new last dim of size n, else 0; all 0 of one outside.",
     ),
 )

@@ -133,7 +133,7 @@ _NAMES = {
 }
 _ONE_SIZE = "a result has one size, whatever the values: where(condition, a, b) keeps all elements"
 _NO_ALGEBRA = "the library has none: hand the result in, or come nearer to it in a `scan`"
-_NO_FOURIER = "there are no complex numbers: multiply by cosines and sines, or convolve"
+_NO_FOURIER = "there are no complex numbers: rfft, irfft and stft of std.audio give pairs"
 _SENTENCES = {
     "squeeze": "a number as an index takes a dim away: x[:, 0]",
     "unsqueeze": "None as an index puts in a dim of 1: x[:, None]",
@@ -197,9 +197,8 @@ _SENTENCES = {
     "solve": _NO_ALGEBRA,
     "eigh": _NO_ALGEBRA,
     "fft": _NO_FOURIER,
-    "rfft": _NO_FOURIER,
-    "irfft": _NO_FOURIER,
-    "stft": _NO_FOURIER,
+    "ifft": _NO_FOURIER,
+    "istft": _NO_FOURIER,
     "clone": "values never change in place: leave it out",
     "copy": "values never change in place: leave it out",
     "item": "a number is read in Python, from what the call returns",

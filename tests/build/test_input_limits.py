@@ -116,6 +116,24 @@ def test_segments_and_tensors_of_other_libraries() -> None:
         model(x, torch.tensor([0, 3]))
 
 
+def test_one_hot() -> None:
+    """A comparison with positions that a user writes is a mask, and takes any number."""
+    text = """model M(i: i64[N], j: i64[N]) -> (f32[N, 3], bool[N, 3], f32[N, 3]) {
+    return one_hot[3](i), j[:, None] == arange[3](), one_hot[3](j + 1)
+}"""
+    model = dslc.compile(text)
+    hot, mask, moved = model(np.array([0, 2]), np.array([-1, 7]))
+    assert hot.tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert not mask.any()
+    assert moved.tolist() == [[1, 0, 0], [0, 0, 0]]
+    for i in (-1, 3):
+        told = rf"i must be 0\.\.2, but it has {i} at \[1\]: it is one of 3 in one_hot"
+        with pytest.raises(ArgumentError, match=told):
+            model(np.array([0, i]), np.array([0, 0]))
+    ignored = "model M(i: i64[N]) -> f32[N, 3] { return one_hot[3](where(i == -1, 0, i)) }"
+    assert called(ignored, np.array([-1, 1])).tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
 def test_what_is_computed_or_chosen_is_kept_inside_instead() -> None:
     x = np.arange(4, dtype=np.float32)
     clamped = (
