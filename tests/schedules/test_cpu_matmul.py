@@ -11,9 +11,10 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
+from dslc.schedules.cpu.matmul import blocks as row_blocks
 from dslc.schedules.cpu.matmul import plan as matmul_plan
+from dslc.schedules.cpu.matmul.choose import plan_matmul
 from dslc.schedules.cpu.matmul.matmul import emit_matmul
-from dslc.schedules.cpu.matmul.plan import plan_matmul
 from dslc.schedules.cpu.tiles.contract import Machine, Operand, Panels, panel_width
 from dslc.schedules.cpu.tiles.dots import HALF
 
@@ -211,8 +212,8 @@ def test_rows_meet_several_panels_before_the_next_ones(kind, tasks):
 ])  # fmt: skip
 def test_a_left_side_along_rows_is_turned(monkeypatch, kind, m, k, tasks, blocks):
     """Where registers are few; in blocks, if all of it takes much memory."""
-    monkeypatch.setattr(matmul_plan, "TURNED_BYTES", 1)
-    monkeypatch.setattr(matmul_plan, "KEPT_BYTES", 0)
+    monkeypatch.setattr(row_blocks, "TURNED_BYTES", 1)
+    monkeypatch.setattr(row_blocks, "KEPT_BYTES", 0)
     plan = check(kind, m, 70, k, machine=Machine(256, tasks))
     assert plan.turned
     assert plan.blocks == blocks
@@ -252,14 +253,22 @@ def test_rows_that_the_last_tile_takes_beyond_the_cache_are_no_block():
 ])  # fmt: skip
 def test_sums_of_parts_lie_in_scratch(monkeypatch, kind, m, n, k, tasks, parts):
     """Where the L2 cache holds few rows of all steps."""
-    monkeypatch.setattr(matmul_plan, "DEPTH", 20)
+    monkeypatch.setattr(row_blocks, "DEPTH", 20)
     plan = check(kind, m, n, k, machine=Machine(256, tasks, l2_bytes=1 << 13))
     assert -(-k // plan.depth) == parts
 
 
+@pytest.mark.parametrize(("m", "tasks", "deep"), [(30, 1, True), (60, 2, True), (150, 1, False)])
+def test_long_columns_of_few_rows_go_in_parts(m, tasks, deep):
+    """Where a core is fast beside its memory: a panel of all of K exceeds the L1 cache."""
+    machine = Machine(512, tasks, l2_bytes=1 << 16, matrices=True)
+    plan = check("NP", m, 70, 1050, machine=machine)
+    assert plan.depth == (120 if deep else 0)
+
+
 @pytest.mark.parametrize(("m", "n", "k"), [(9, 100, 70), (3, 50, 70)])
 def test_panels_behind_the_cache_are_asked_for(monkeypatch, m, n, k):
-    monkeypatch.setattr(matmul_plan, "NEAR_MEMORY", 1)
+    monkeypatch.setattr(row_blocks, "NEAR_MEMORY", 1)
     plan = check("NP", m, n, k, machine=Machine(256, l2_bytes=1024))
     asks = plan.asks(k)
     assert asks is not None

@@ -182,12 +182,25 @@ def test_what_memory_would_wait_for_is_asked_for(monkeypatch):
     assert places
 
 
+def test_a_copy_asks_for_the_next_channel(monkeypatch):
+    """Where memory is far and rows of a strip are short."""
+    monkeypatch.setattr(plane_tile, "FAR", 1)
+    conv = shape(batch=2, height=31, width=70, channels=3, out_channels=8, stride=(2, 2))
+    machine = Machine(512, l2_bytes=1 << 14, matrices=True)
+    plan = plan_planes(conv, "float32", machine, flat=False)
+    assert (plan.copies, plan.asks_channels, plan.strips > 1) == (True, True, True)
+    x, w, _ = arrays(conv)
+    close(run(conv, x, w, machine, flat=False), forward(x, w, conv), terms(conv))
+
+
 @pytest.mark.parametrize("groups", [1, 2])
-def test_pixels_are_packed_for_many_channels(groups):
-    """Of narrow vectors, where many planes make many; the last tile lacks pixels."""
+@pytest.mark.parametrize("bits", [256, 512])
+def test_pixels_are_packed_for_many_channels(groups, bits):
+    """Of narrow vectors or where memory is far, if many planes make many; the last tile lacks
+    pixels."""
     conv = shape(batch=2, kernel=(1, 1), padding=NONE, height=71, width=7, channels=36 * groups,
-                 out_channels=23 * groups, groups=groups)  # fmt: skip
-    machine = Machine(256, tasks=2, repeated=True, l2_bytes=1 << 15)
+                 out_channels=27 * groups, groups=groups)  # fmt: skip
+    machine = Machine(bits, tasks=2, repeated=True, l2_bytes=1 << 15, matrices=bits == 512)
     plan = plan_planes(conv, "float32", machine, flat=True)
     assert (plan.packs, plan.even, plan.strips > 1) == (True, False, True)
     x, w, _ = arrays(conv)

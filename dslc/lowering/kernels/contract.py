@@ -64,9 +64,9 @@ from dslc.schedules.cpu.conv.winograd_weight import (
     plan_winograd_weight,
     suits_winograd,
 )
+from dslc.schedules.cpu.matmul.choose import plan_matmul, plan_parts
 from dslc.schedules.cpu.matmul.matmul import emit_matmul
 from dslc.schedules.cpu.matmul.matrices import emit_matrices, plan_matrices
-from dslc.schedules.cpu.matmul.plan import plan_matmul, plan_parts
 from dslc.schedules.cpu.matmul.strassen import emit_strassen, plan_strassen
 from dslc.schedules.cpu.tiles.contract import (
     ITEMSIZE,
@@ -193,6 +193,7 @@ def _ahead(task: Task, far: int = FAR) -> Ahead | None:
     group, k = task.group, task.k
     values = [value for value in group.inputs if value in group.pointwise]
     values += [value for value in group.outputs if value.type.dims == group.dims]
+    values = list({task.graph.memory[value]: value for value in values}.values())  # in place: once
     size = group.outputs[0].type.size
     if isinstance(size, int) and size < far:
         return None
@@ -297,7 +298,7 @@ def _plan_panels(
         return _by_matrices(left, panels, product(rows), columns, inner, machine, rows=rows)
     plan = plan_matmul(left, panels, product(rows), columns, inner, machine)
     plan = chosen(plan, machine)
-    low = size.task is not None and machine.registers < 32
+    low = size.task is not None and (machine.registers < 32 or machine.matrices)
     ask = _ahead(cast(Task, size.task), BEHIND_L2) if low else None
 
     def emit(epilogue: Epilogue, scratch: Operand | None) -> None:
@@ -385,7 +386,7 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
             lambda e, s: emit_spread(wide, image, panels, e, s),
         )  # fmt: skip
     # Of few pixels a tile that ends with its row often comes out lower yet.
-    if shape.is_product and (machine.registers < 32 or (machine.matrices and dtype == PAIRS)):
+    if shape.is_product and (machine.registers < 32 or machine.matrices):
         pixels, rows = (shape.batch, *shape.out), replace(image, strides=image.strides[-2:])
         return _plan_panels(
             rows, panels, pixels, shape.out_channels, shape.channels, machine, size

@@ -32,7 +32,7 @@ from dslc.ops.windows import PoolAttrs
 
 LARGEST_STEP = 4  # of a pool, whose gradient is written out for each position between two steps
 POOL_GRADIENTS = ("max_pool2d_gradient", "avg_pool2d_gradient")
-_MOST_PIECES = 8  # of one axis, each with a loop of its own
+_MOST_PIECES = 16  # a larger kernel of code takes longer to compile than it saves
 
 
 def emit_loops(task: Task) -> None:

@@ -3,6 +3,7 @@
     conv2d(x, w)                  becomes   conv2d_packed(x, pack(w))
     conv2d_input_gradient(g, w)   becomes   conv2d_packed(g, pack(w turned round))
     either, of 3x3 kernels        becomes   conv2d_winograd(.., transformed(pack(w))), where it pays
+    either, of few pixels         becomes   a product of rows (im2col.py), where it pays
     conv2d(x, w), few channels    becomes   the same of phases (phases.py), where it pays
     conv2d(x, w), of 1x1 kernels  becomes   conv2d_strassen(x, summed(pack(w))), where it pays
     matmul(x, w)                  becomes   matmul_strassen(x, summed(pack(w))), where all do by w
@@ -34,6 +35,7 @@ from dslc.ir.rewrite import Context, Rule, made_of, rewrite
 from dslc.ir.types import ITEMSIZE, DType
 from dslc.lowering.rewrites.gates import divide
 from dslc.lowering.rewrites.halves import pairs_along
+from dslc.lowering.rewrites.im2col import is_product_of_rows, panels_of_rows, rows
 from dslc.lowering.rewrites.phases import Phases, choose_phases, phased_image, phased_weights
 from dslc.lowering.rewrites.rates import ONE, Rates
 from dslc.lowering.rewrites.strassen import Product, pays, summed
@@ -75,6 +77,11 @@ class Vectors:
     def takes(self, dtype: DType) -> bool:
         """Whether there are kernels for the dtype."""
         return dtype in ("f32", "f64") or (dtype == "bf16" and self.dots)
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether 1x1 convolutions run as products of pixels (`kernels/contract.py`)."""
+        return self.bits < 512 or self.rates.rows > 0
 
     def sums(self, dtype: DType, channels: int) -> bool:
         """Whether there are kernels that sum over so many channels: bf16 goes by pairs."""
@@ -180,7 +187,7 @@ def _is_narrow(w: Value, columns: int, cpu: Vectors) -> bool:
     be multiplied as it lies: a single one would waste all lanes but one."""
     inner = cast(int, w.type.size) // columns
     lanes = cpu.lanes(w.type.dtype)
-    return columns < lanes and inner >= (1 if columns == 1 else LONG) * lanes
+    return columns < lanes * cpu.rates.narrow and inner >= (1 if columns == 1 else LONG) * lanes
 
 
 def _summed(b: Builder, op: Op, x: Value, packed: Value, attrs: Attrs) -> Value:
@@ -235,6 +242,11 @@ def _convolved(
             Value, slice_(b, x, starts=(0,) * 4, stops=x.type.dims, steps=(1, down, across, 1))
         )
         attrs = replace(attrs, stride=(1, 1))
+    if is_product_of_rows(x, w, attrs, cpu.rates):
+        packed = panels_of_rows(b, pack(b, w, 1, cpu))
+        return b.emit(
+            conv2d_packed, (rows(b, x, w, attrs), packed), PackedConvAttrs(attrs.channels)
+        )[0]
     if fixed and _by_strassen(x, w, attrs, cpu):
         sums = summed(b, pack(b, w, 1, cpu))
         return b.emit(conv2d_strassen, (x, sums), StrassenAttrs(attrs.stride))[0]
@@ -258,7 +270,7 @@ def _skips_pixels(w: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:
     """Whether it is a product once the pixels that count lie side by side, and that is worth a
     copy."""
     plain = PackedConvAttrs(attrs.channels, stride=attrs.stride)
-    if cpu.bits >= 512 or attrs != plain or attrs.stride == (1, 1) or w.type.dims[2:] != (1, 1):
+    if not cpu.by_rows or attrs != plain or attrs.stride == (1, 1) or w.type.dims[2:] != (1, 1):
         return False
     return attrs.channels >= COPIED
 

@@ -14,15 +14,19 @@ from dslc._frozen import dataclass
 class Rates:
     """`product`: of a multiply-add, beside what Winograd's transforms cost; `weights` and `sums`:
     bytes of Winograd's and Strassen's weights that come from memory meanwhile; `added`: what the
-    sums of Strassen's way cost, beside a multiply-add."""
+    sums of Strassen's way cost, beside a multiply-add; `rows`: pixels up to which a convolution by
+    weights from memory is quicker as a product of rows; `narrow`: the part of a vector that so few
+    columns fill that sums over lanes are quicker than a panel of them."""
 
     product: float
     weights: float
     sums: float
     added: float
+    rows: int = 0
+    narrow: float = 1
 
 
 # Vectors of 512 bits take two cycles of each of two units (Zen 4), those of 256 bits one.
 ONE = Rates(product=1, weights=24, sums=6, added=1)
 # Two vectors of 512 bits in a cycle, and a memory that is as far (Xeons; measured on one with AMX).
-TWO = Rates(product=0.75, weights=5, sums=2, added=5)
+TWO = Rates(product=0.75, weights=5, sums=2, added=5, rows=128, narrow=0.5)

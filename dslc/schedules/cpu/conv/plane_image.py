@@ -141,7 +141,8 @@ def _copy_row(row: _Row) -> None:
     step, lanes = shape.stride[1], row.plan.lanes
     first = -shape.padding[1][0]  # the pixel of column 0
     span, below = step * lanes, shape.stride[0] * shape.width
-    ahead = -(-AHEAD // below) * below  # to the same place of a row that is copied, too
+    # To the same place of a row that is copied, too: of this channel, or of the next one.
+    ahead = shape.height * shape.width if plan.asks_channels else -(-AHEAD // below) * below
 
     def kind(block: int) -> int:
         """0: nothing exists, 1: all; edges stand alone."""

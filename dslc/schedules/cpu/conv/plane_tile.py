@@ -33,6 +33,7 @@ SPARSE = 24  # multiply-adds for each pixel of an image, with which it comes lat
 FEW, FEW_STRIDED, LONG = 5, 12, 512
 SUMS = 4096  # of a strip of them
 PACKED, PAGES = 4, 32  # tiles that read the same pixels, and channels, from which these are packed
+SHORT = 1 << 12  # pixels of a channel
 RUNS = 4 << 20  # bytes of results from which on memory wants long runs
 WIDE = 64  # bytes of a vector, and of a cache line
 BYTES = {"float32": 4, "float64": 8}  # of what it takes
@@ -52,6 +53,8 @@ class PlanesPlan:
     of the copy, pixels are gathered for each position of the kernel, and these are the channels
     that tiles see.
 
+    `remote`: memory is far for as fast a core (CPUs with registers of matrices).
+
     Items (image, group, strip) are shared out to the tasks."""
 
     shape: ConvShape
@@ -66,6 +69,7 @@ class PlanesPlan:
     pitch: int
     strip: int
     tasks: int
+    remote: bool = False
 
     @property
     def pixels(self) -> int:
@@ -130,6 +134,13 @@ class PlanesPlan:
         return self.flat and not self.copies and self.far and not self.packs
 
     @property
+    def asks_channels(self) -> bool:
+        """Whether a copy asks for the next channel's rows: those of a strip are so short that the
+        hardware foresees little of them."""
+        rows, width = self.strip * self.shape.stride[0], self.shape.width
+        return self.remote and rows * width < SHORT
+
+    @property
     def asks_behind(self) -> bool:
         """Whether the strip behind one, and places of results, are asked for while tiles are
         multiplied: memory would wait meanwhile. Measured with narrow vectors alone."""
@@ -152,7 +163,7 @@ class PlanesPlan:
         in_place = self.flat and not self.copies and not self.streams and self.pixels_outside
         tiles = -(-shape.group_out_channels // self.channels)
         many = tiles >= PACKED and shape.group_channels >= PAGES
-        return self.is_narrow and in_place and many
+        return (self.is_narrow or self.remote) and in_place and many
 
     @property
     def streams(self) -> bool:

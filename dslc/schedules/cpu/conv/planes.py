@@ -128,6 +128,7 @@ def plan_planes(shape: ConvShape, dtype: str, machine: Machine, flat: bool) -> P
     require(takes_planes(shape, dtype), f"convolution of planes: {shape}")
     plan = choose_tile(shape, dtype, machine.lanes(dtype), machine.registers, flat)
     tasks = choose_tasks(machine, shape.work)
+    plan = replace(plan, remote=machine.matrices)
     plan = replace(plan, strip=_strip_rows(plan, machine, tasks), tasks=tasks)
     return fit_flat(plan, machine.registers) if plan.flat else plan
 

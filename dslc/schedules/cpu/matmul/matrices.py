@@ -21,7 +21,8 @@ from tvm.tirx.script import builder as T
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
-from dslc.schedules.cpu.matmul.plan import PACKING, READING
+from dslc.schedules.cpu.matmul.choose import PACKING
+from dslc.schedules.cpu.matmul.plan import READING
 from dslc.schedules.cpu.matmul.shares import dealt, largest_share
 from dslc.schedules.cpu.tiles import matrix_tile
 from dslc.schedules.cpu.tiles.contract import (
