@@ -343,6 +343,8 @@ def boolean(ctx: Context, value: Thing, span: Span) -> bool:
     if isinstance(value, Tensor):
         raise Mistake(errors.not_static("a condition", describe(value), span))
     help = f"compare it: {span.text} != 0" if isinstance(value, int | float | Poly) else None
+    if isinstance(value, Poly) and span.text.isidentifier() and ctx.choices is not None:
+        help = f"{help}; or declare it so, where it stands in [ ]: {span.text}: bool"
     raise Mistake(errors.no_condition(describe(value), span, help))
 
 

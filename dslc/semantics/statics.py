@@ -78,7 +78,8 @@ def complete(
             continue
         if name in given:
             thing, place = given[name]
-            frame.env[name] = convert(ctx, static_argument(name), kind, thing, place)
+            open_ = param.kind is None and param.default is None and not module.library
+            frame.env[name] = convert(ctx, static_argument(name), kind, thing, place, open_)
         elif param.default is None:
             shown = f"{example}[{', '.join(_example(p) for p in params if p.default is None)}]"
             raise Mistake(errors.missing_static(what, name, span, f"write {shown}"))
@@ -142,8 +143,11 @@ def _kind(ctx: Context, param: ast.StaticParam, default: Thing, frame: Frame) ->
     return "int"
 
 
-def convert(ctx: Context, what: str, kind: str, thing: Thing, span: Span) -> Thing:
-    """The value as its kind has it; `Mistake` when it is of another. `what` has it."""
+def convert(
+    ctx: Context, what: str, kind: str, thing: Thing, span: Span, undeclared: bool = False
+) -> Thing:
+    """The value as its kind has it; `Mistake` when it is of another. `what` has it, perhaps only
+    because nothing else was declared."""
     if isinstance(thing, Bad):
         raise Silent
     match kind:
@@ -172,14 +176,16 @@ def convert(ctx: Context, what: str, kind: str, thing: Thing, span: Span) -> Thi
                 return Constant(thing)
             if isinstance(thing, Code | Instance | Builtin | Random | NumberFunction | Constant):
                 return thing
-    raise Mistake(_wrong_kind(ctx, what, kind, thing, span))
+    raise Mistake(_wrong_kind(ctx, what, kind, thing, span, undeclared))
 
 
-def _wrong_kind(ctx: Context, what: str, kind: str, thing: Thing, span: Span) -> Diagnostic:
-    help = None
+def _wrong_kind(
+    ctx: Context, what: str, kind: str, thing: Thing, span: Span, undeclared: bool
+) -> Diagnostic:
+    help = _declared(what, thing, span) if undeclared else None
     if isinstance(thing, Tensor):
         help = "what stands in [ ] is known at compile time; tensors go in ( )"
-    elif kind == "int" and isinstance(thing, float):
+    elif kind == "int" and isinstance(thing, float) and help is None:
         whole = thing.is_integer() and "/" not in span.text
         help = f"write {int(thing)}" if whole else "// divides whole numbers"
     elif kind == "bool" and thing in (0, 1):
@@ -189,6 +195,16 @@ def _wrong_kind(ctx: Context, what: str, kind: str, thing: Thing, span: Span) ->
     elif kind == "fn" and isinstance(thing, str) and _is_callable(ctx, thing):
         help = f"hand in the function itself, without quotes: {thing}"
     return errors.static_kind(what, KINDS[kind], describe(thing), span, help)
+
+
+def _declared(what: str, thing: Thing, span: Span) -> str | None:
+    """How a parameter that takes the thing is declared; `what` is the static parameter `NAME`."""
+    whole = isinstance(thing, float) and (thing.is_integer() or "/" in span.text)
+    kinds = {bool: "bool", str: "str", float: "float", Dtype: "dtype", Code: "fn", Builtin: "fn"}
+    kind = kinds.get(type(thing))
+    if kind is None or whole:
+        return None
+    return f"what takes a {kind} is declared so: {what.split('`')[1]}: {kind}"
 
 
 def _is_callable(ctx: Context, name: str) -> bool:

@@ -31,7 +31,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "asinh": (),
     "atan": (),
     "atanh": (),
-    "batch_normalization": ("training_mode",),
+    "batch_normalization": (),
     "clip": (),
     "col2im": (),
     "concat": (),

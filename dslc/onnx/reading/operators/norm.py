@@ -27,12 +27,12 @@ def _epsilon(node: Node, default: float = 1e-5) -> str:
     return written[0] if written else "0"
 
 
-def batch_norm(g: Writer, node: Node) -> Value:
+def batch_norm(g: Writer, node: Node) -> Value | Sequence[Value]:
     x, scale, bias, mean, var = (node.need(i) for i in range(5))
-    if node.attr("training_mode", 0) or node.wants(1):
-        raise Refused("it normalises by the batch's own mean and variance (training_mode)")
     if node.attr("spatial", 1) != 1:
         raise Refused("the old form with spatial=0")
+    if node.attr("training_mode", 0) or node.wants(1):
+        return _by_the_batch(g, node)
     epsilon = _epsilon(node)
     known = [scale, bias, mean, var]
     if all(map(is_weight, known)) and g.read(x) and x.rank >= 2 and x.dims[1] == scale.dims[0]:
@@ -46,6 +46,27 @@ def batch_norm(g: Writer, node: Node) -> Value:
     s, b, m, v = (part.text for part in parts)
     x = g.atom(x)
     return Value(x.type, f"({x.text} - {m}) * (rsqrt({v} + {epsilon}) * {s}) + {b}", 5)
+
+
+def _by_the_batch(g: Writer, node: Node) -> Sequence[Value]:
+    """In training mode: by the mean and variance of the batch, which the running ones follow."""
+    x, scale, bias, mean, var = (node.need(i) for i in range(5))
+    if node.version < 14:
+        raise Refused("training by an opset before 14")
+    axes = tuple_text([0, *range(2, x.rank)], square=False)
+    x = g.atom(x)
+    own = TensorType(x.dtype, tuple(d if i == 1 else 1 for i, d in enumerate(x.dims)))
+    options = f"axis={axes}, keepdims=true"
+    m = g.atom(_hint(g.call("mean", [x], own, options), "mean"))
+    v = g.atom(_hint(g.call("var", [x], own, options), "variance"))
+    y = Value(x.type, f"({x.text} - {m.text}) * rsqrt({v.text} + {_epsilon(node)})", 6)
+    y = _scaled(g, y, g.reshape(scale, own.dims), g.reshape(bias, own.dims))
+    keep = float(node.attr("momentum", 0.9))
+    running = [
+        g.binary("+", g.scaled(old, keep), g.scaled(g.reshape(new, old.dims), 1 - keep), old.type)
+        for old, new in ((mean, m), (var, v))
+    ]
+    return [y, *running][: max(len(node.outputs), 1)]
 
 
 def layer_norm(g: Writer, node: Node) -> Sequence[Value]:
