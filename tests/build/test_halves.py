@@ -267,3 +267,26 @@ def test_f16_skips_what_overflows_and_keeps_its_scale(tmp_path: Path) -> None:
 def test_an_unknown_precision(name: str) -> None:
     with pytest.raises(dslc.ArgumentError, match=f"no precision '{name}'; there are f32, bf16"):
         dslc.compile(NET, precision=name)
+
+
+BRANCHES = """
+model M(x: f32[N, 64, 8, 8]) -> f32[N, 32, 8, 8] {
+    short = x |> a: conv2d[32, kernel=1]
+    long = x |> b: conv2d[32, kernel=1]
+    return relu(long + short) |> c: conv2d[32, kernel=1]
+}
+"""
+
+
+def test_of_two_sums_that_are_added_the_first_is_stored_in_16_bits() -> None:
+    """Where products are so quick that memory counts: with AMX."""
+    text = {}
+    program = session.program_of(SourceFile("m.dl", BRANCHES))
+    plain = cpu_target("x86-64-v4", 1)
+    dots = replace(plain, features=tuple(sorted({*plain.features, "avx512_bf16"})))
+    tiles = replace(dots, features=tuple(sorted({*dots.features, "amx_bf16", "amx_tile"})))
+    for name, target in (("dots", dots), ("tiles", tiles)):
+        made = driver.optimise(program, target, precision="bf16")
+        text[name] = driver.run_job(driver.make_job(made, target, Path(), "kernels")).text
+    assert "rounded behind a product" in text["tiles"]
+    assert "rounded behind a product" not in text["dots"]

@@ -25,6 +25,8 @@ from dslc.schedules.cpu.tiles.matrix_tile import LLVM_IR
 from dslc_runtime.device import lacking
 
 MACHINE = Machine(vector_bits=512, dots=True, matrices=True)
+# Weights don't stay in the L2 cache, but some images.
+SEVERAL = replace(MACHINE, l2_bytes=128 << 10)
 FAR = replace(MACHINE, l2_bytes=2048)  # weights come from memory, and are asked for
 CPU = "sapphirerapids"
 needs_matrices = pytest.mark.skipif(
@@ -107,12 +109,14 @@ SHAPES = [
     ConvShape(2, 6, 40, 8, 6, (2, 2), (1, 1), ((2, 2), (2, 2)), (2, 2)),
     ConvShape(1, 5, 17, 64, 96, (1, 1), (2, 2), groups=2),
     ConvShape(1, 3, 3, 4, 1, (3, 3)),
+    ConvShape(5, 7, 7, 64, 84, (3, 3), padding=((1, 1), (1, 1))),
+    ConvShape(5, 9, 9, 256, 168, (1, 1), (2, 2)),
 ]
 
 
 @needs_matrices
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("machine", [MACHINE, FAR], ids=["near", "far"])
+@pytest.mark.parametrize("machine", [MACHINE, SEVERAL, FAR], ids=["near", "several", "far"])
 def test_convolutions(shape: ConvShape, machine: Machine) -> None:
     rng = np.random.default_rng(0)
     x = draw(rng, shape.batch, shape.height, shape.width, shape.channels)
@@ -145,6 +149,14 @@ def test_convolutions(shape: ConvShape, machine: Machine) -> None:
     run(pairs(x, 3).reshape(-1), packed.reshape(-1), whole, scratch)
     np.testing.assert_allclose(out.reshape(dims), convolved(shape, x, w), atol=1e-4)
     assert np.isnan(whole[out.size :]).all()
+
+
+@pytest.mark.parametrize(("tasks", "images"), [(1, 8), (2, 4)])
+def test_a_panel_meets_several_images(tasks: int, images: int) -> None:
+    for shape in SHAPES[-2:]:
+        paired = replace(shape, batch=8, channels=shape.channels // 2)
+        machine = replace(SEVERAL, tasks=tasks, l2_bytes=160 << 10)
+        assert plan_conv2d_matrices(paired, 32, machine).images == images
 
 
 def test_nothing_is_tuned() -> None:

@@ -197,6 +197,8 @@ class _Grouper:
             return f"read from memory by {reader.op.name}"
         if self.is_of_scores(eqn, drafts):
             return None
+        if self.is_kept_rounded(eqn, drafts):
+            return "rounded behind a product"
         if out in self.uses.anchored and not all(self.is_identity(eqn, draft) for draft in drafts):
             return "made of a sum, and not read where it is made"
         weight = self.uses.costs[eqn].weight
@@ -209,6 +211,16 @@ class _Grouper:
         if eqn.op.elementwise and any(len(draft.eqns) >= MOST_FUSED for draft in drafts):
             return f"behind {MOST_FUSED} operations"
         return self.why_not_repeated(eqn, drafts) if len(drafts) > 1 else None
+
+    def is_kept_rounded(self, eqn: Eqn, drafts: list[Draft]) -> bool:
+        """Whether it rounds what is made of a product and widened again where another product is
+        made: in between it is stored, as fewer bytes."""
+        (out,), users = eqn.outputs, self.uses.users[eqn.outputs[0]]
+        if eqn.op.name != "cast" or out not in self.uses.contracted or len(users) != 1:
+            return False
+        size, wide = (ITEMSIZE[value.type.dtype] for value in (out, eqn.inputs[0]))
+        back = users[0].op.name == "cast" and users[0].outputs[0].type == eqn.inputs[0].type
+        return size < wide and back and all(draft.anchor is not None for draft in drafts)
 
     def why_not_repeated(self, eqn: Eqn, drafts: list[Draft]) -> str | None:
         """Why `eqn` may not be computed by each of its users' groups, if it may not."""

@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import partial
 from typing import cast
 
+from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import Entry, Eqn, Function, Value
 from dslc.ir.op import Op
@@ -48,7 +49,7 @@ def halves(entry: Entry, dots: bool, matrices: bool = False) -> Entry:
     rules: list[Rule] = [paired, rest] if dots else [widened]
     function = rewrite(entry.function, rules)
     trains = any(a.role == "weight" and a.name in entry.updates for a in entry.arguments)
-    return replace(entry, function=unrounded(function, trains))
+    return replace(entry, function=unrounded(function, trains, matrices and not trains))
 
 
 def paired(eqn: Eqn, b: Builder, context: Context) -> Value | None:
@@ -109,25 +110,65 @@ def _is_by_matrices(eqn: Eqn) -> bool:
     return not has_few_queries(cast(AttentionAttrs, eqn.attrs), eqn.inputs[0].type)
 
 
-def unrounded(function: Function, trains: bool) -> Function:
+def unrounded(function: Function, trains: bool, waiting: bool = False) -> Function:
     """The function without casts of f32 sums to 16 bits and back. Where it `trains`, what is made
-    before the loss, its first result, must be used up at once."""
-    function = map_bodies(function, lambda body: unrounded(body, trains=False))
-    producers = {out: eqn for eqn in function.eqns for out in eqn.outputs}
-    users: dict[Value, list[Eqn]] = {}
-    for eqn in function.eqns:
-        for value in eqn.inputs:
-            users.setdefault(value, []).append(eqn)
+    before the loss, its first result, must be used up at once. With `waiting`, a sum that is stored
+    until a later one meets it stays rounded: where products are quick, memory is what counts."""
+    function = map_bodies(function, lambda body: unrounded(body, False, waiting))
+    uses = _Uses.of(function)
     replaced: dict[Value, Value] = {}
     may_be_kept = trains
     for eqn in function.eqns:
         may_be_kept = may_be_kept and function.results[0] not in eqn.outputs
-        source = _sum_rounded(eqn, producers)
-        if source is not None and (not may_be_kept or _is_used_up(eqn.outputs[0], users)):
+        source = _sum_rounded(eqn, uses.producers)
+        if source is None or (may_be_kept and not _is_used_up(eqn.outputs[0], uses.users)):
+            continue
+        if not (waiting and uses.waits(source, eqn.outputs[0])):
             replaced[eqn.outputs[0]] = source
     eqns = tuple(with_inputs(eqn, replaced) for eqn in function.eqns)
     results = tuple(replaced.get(result, result) for result in function.results)
     return drop_dead(Function(function.name, function.params, eqns, results))
+
+
+@dataclass(frozen=True, slots=True)
+class _Uses:
+    """Who makes and who reads a function's values; the numbers of those who make them."""
+
+    producers: Mapping[Value, Eqn]
+    users: Mapping[Value, Sequence[Eqn]]
+    numbers: Mapping[Value, int]
+
+    @staticmethod
+    def of(function: Function) -> _Uses:
+        made = [(out, n, eqn) for n, eqn in enumerate(function.eqns) for out in eqn.outputs]
+        users: dict[Value, list[Eqn]] = {}
+        for eqn in function.eqns:
+            for value in eqn.inputs:
+                users.setdefault(value, []).append(eqn)
+        return _Uses(
+            {out: eqn for out, _, eqn in made}, users, {out: number for out, number, _ in made}
+        )  # fmt: skip
+
+    def waits(self, total: Value, value: Value) -> bool:
+        """Whether a sum, which is used as `value`, is met by a later one, behind which all that is
+        done to either is fused."""
+        while len(readers := self.users.get(value, ())) == 1 and readers[0].op.elementwise:
+            (reader,) = readers
+            if any(self.later(other, total) for other in reader.inputs if other is not value):
+                return True
+            value = reader.outputs[0]
+        return False
+
+    def later(self, value: Value, total: Value) -> bool:
+        """Whether a later sum is used as `value`, and for nothing else."""
+        while len(self.users[value]) == 1 and value in self.producers:
+            eqn = self.producers[value]
+            if eqn.op in SUMS:
+                return self.numbers[value] > self.numbers[total]
+            if not eqn.op.elementwise:
+                return False
+            value = eqn.inputs[0]
+        return False
 
 
 def _sum_rounded(eqn: Eqn, producers: Mapping[Value, Eqn]) -> Value | None:

@@ -101,7 +101,8 @@ def all_positions(kernel: Pair) -> Positions:
 class ConvPlan:
     """How a convolution is run. A tile holds `tile_rows` whole output rows, or when that is 0
     up to `pixels` pixels of one row. Items (image, strip) are shared out to the tasks, or panels
-    if `by_panels`. `asks`: whether tiles ask for the weights of the next panel."""
+    if `by_panels`. `asks`: whether tiles ask for the weights of the next panel. `images` are an
+    item together, where strips are whole ones: a panel meets all of them."""
 
     shape: ConvShape
     dtype: str
@@ -115,6 +116,7 @@ class ConvPlan:
     positions: Positions
     panels_inside: bool
     asks: bool = False
+    images: int = 1
 
     @property
     def width(self) -> int:
@@ -136,7 +138,7 @@ class ConvPlan:
         """Bytes of scratch."""
         if not self.shape.is_padded:
             return 0
-        return self.strips.elements * (ITEMSIZE[self.dtype] * self.tasks)
+        return self.strips.elements * (ITEMSIZE[self.dtype] * self.tasks * self.images)
 
 
 def plan_conv2d(
@@ -204,7 +206,7 @@ def next_weights(
     from number `pixel` of the strip on: all of its tiles do it evenly."""
     size = _taps(plan.shape) * plan.shape.group_channels * plan.width
     line = LINE_BYTES // ITEMSIZE[plan.dtype]
-    tiles = max(1, plan.strips.rows * plan.shape.out[1] // pixels)
+    tiles = max(1, plan.images * plan.strips.rows * plan.shape.out[1] // pixels)
     each = ceil_div(size, tiles * steps * line)
     start = T.bind(
         address(weights.offset, (panel + 1, size)) + div(pixel, pixels) * (steps * each * line)

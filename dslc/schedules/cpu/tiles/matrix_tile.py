@@ -2,10 +2,11 @@
 
 A register of the left side holds up to 16 rows of 16 pairs, one of the right side 16 pairs by 16
 columns, and one instruction adds all their products to 16 x 16 sums of float32, as exact as those
-of `dots.py`. There are eight registers: a tile is 2 x 2 of them, or 1 x 4 of few rows, so that each
-one that is loaded is multiplied more than once. Both sides are read where they lie, in rows any
-distance apart: those of the left side as pairs along K, those of the right side as `Panels` have
-them. What is left of K behind the last 16 pairs is copied, with zeros behind it.
+of `dots.py`. There are eight registers: a tile is 2 x 2 of them, or 1 x 4 of few rows, or 4 x 1
+where rows come by few, so that each one that is loaded is multiplied more than once. Both sides are
+read where they lie, in rows any distance apart: those of the left side as pairs along K, those of
+the right side as `Panels` have them. What is left of K behind the last 16 pairs is copied, with
+zeros behind it.
 
 How many rows registers have is set once, since that takes as long as 40 multiplications of them
 (`configure`). LLVM doesn't find these instructions and TVM has no such registers: each instruction
@@ -47,7 +48,7 @@ FEW = 4  # registers of columns beside one of rows
 BYTES = 4  # of a pair, and of a sum
 FASTER = 4  # than multiply-adds of vectors, with what happens around
 
-# Rows of each register of rows: not 0, at most 16, the first has most.
+# Rows of each register of rows: not 0, at most 16, the first has most; four have the same.
 Heights = tuple[Size, ...]
 
 # The place of an element in a buffer, given the number of a register and of the step along K.
@@ -79,10 +80,10 @@ class MatrixTile:
         return i * (FEW // self.down) + j
 
     def left(self, i: int) -> int:
-        return 4 + i
+        return 4 + i % 3
 
     def right(self, j: int) -> int:
-        return 4 + self.down + j % (4 - self.down)
+        return 7 if self.down == 4 else 4 + self.down + j % (4 - self.down)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +284,7 @@ def _function(name: str, parameters: str, *body: str) -> str:
 
 def _configuration(down: int) -> str:
     """64 bytes: palette 1, at 16 the bytes of a row of each register, at 48 its rows."""
-    tile = MatrixTile(down, 2 if down == 2 else FEW)
+    tile = MatrixTile(down, FEW // down)
     rows = {tile.sums(i, j): f"%r{i}" for i in range(down) for j in range(tile.across)}
     rows.update({tile.left(i): f"%r{i}" for i in range(down)})
     lines = [
@@ -306,7 +307,7 @@ def _configuration(down: int) -> str:
 
 
 def _functions() -> list[str]:
-    found = [_configuration(1), _configuration(2)]
+    found = [_configuration(down) for down in (1, 2, 4)]
     found.append(_function("release", "", "call void @llvm.x86.tilerelease()"))
     for i in range(4):
         found.append(_function(f"zero_{i}", "", f"call void @llvm.x86.tilezero(i8 {i})"))
@@ -318,7 +319,7 @@ def _functions() -> list[str]:
                     f"{call}_{register}", "ptr %p, i64 %s",
                     f"call void @llvm.x86.{instruction}(i8 {register}, ptr %p, i64 %s)",
                 ))  # fmt: skip
-    for tile in (MatrixTile(1, FEW), MatrixTile(2, 2)):
+    for tile in (MatrixTile(1, FEW), MatrixTile(2, 2), MatrixTile(4, 1)):
         for i in range(tile.down):
             for j in range(tile.across):
                 numbers = tile.sums(i, j), tile.left(i), tile.right(j)
