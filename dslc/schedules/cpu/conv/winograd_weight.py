@@ -175,11 +175,13 @@ def plan_winograd_weight(shape: ConvShape, dtype: str, machine: Machine) -> Wino
     if len(sizes) == 3:
         batch, height, width = sizes
         tiles = batch * ceil_div(height, PIXELS) * ceil_div(width, PIXELS)
-        # Sums are read and written once for each block; V and Y of all tiles wait elsewhere.
+        # Sums are read and written once for each block, and those of all tasks added up; V and Y of
+        # all tiles wait elsewhere.
         sums = 2 * POINTS * shape.channels * shape.out_channels * ITEMSIZE[dtype]
         blocks = max(1, -(-tiles // block))
         fits = tiles * tile_bytes <= WHOLE_BYTES
-        whole = blocks == 1 or (fits and blocks * tasks * sums > 2 * tiles * tile_bytes + sums)
+        moved = (blocks + tasks - 1) * sums
+        whole = blocks == 1 or (fits and moved > 2 * tiles * tile_bytes + sums)
         blocks = 1 if whole else -(-blocks // tasks) * tasks
         block = max(1, -(-tiles // blocks))
     return WinogradWeightPlan(
