@@ -122,7 +122,11 @@ def optimise(
             dump("special", program)
     if target.kind == "cpu":
         cpu = Vectors(
-            target.vector_bits, target.has_bf16, target.exact, TWO if target.has_tiles else ONE
+            target.vector_bits,
+            target.has_bf16,
+            target.exact,
+            TWO if target.has_tiles else ONE,
+            target.has_tiles,
         )
         earlier = pipeline.before_lowering(partial(prefers_planes, cpu=cpu))
         program = pipeline.run(program, earlier, dump)

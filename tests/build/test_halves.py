@@ -280,13 +280,44 @@ model M(x: f32[N, 64, 8, 8]) -> f32[N, 32, 8, 8] {
 
 def test_of_two_sums_that_are_added_the_first_is_stored_in_16_bits() -> None:
     """Where products are so quick that memory counts: with AMX."""
-    text = {}
-    program = session.program_of(SourceFile("m.dl", BRANCHES))
+    assert "rounded behind a product" in kernels_of(BRANCHES, tiles=True)
+    assert "rounded behind a product" not in kernels_of(BRANCHES, tiles=False)
+
+
+def kernels_of(text: str, tiles: bool) -> str:
+    """The list of kernels in bf16 for a CPU with dot products of it, or also registers."""
     plain = cpu_target("x86-64-v4", 1)
-    dots = replace(plain, features=tuple(sorted({*plain.features, "avx512_bf16"})))
-    tiles = replace(dots, features=tuple(sorted({*dots.features, "amx_bf16", "amx_tile"})))
-    for name, target in (("dots", dots), ("tiles", tiles)):
-        made = driver.optimise(program, target, precision="bf16")
-        text[name] = driver.run_job(driver.make_job(made, target, Path(), "kernels")).text
-    assert "rounded behind a product" in text["tiles"]
-    assert "rounded behind a product" not in text["dots"]
+    more = {"avx512_bf16", "amx_bf16", "amx_tile"} if tiles else {"avx512_bf16"}
+    target = replace(plain, features=tuple(sorted({*plain.features, *more})))
+    program = session.program_of(SourceFile("m.dl", text))
+    made = driver.optimise(program, target, precision="bf16")
+    return driver.run_job(driver.make_job(made, target, Path(), "kernels")).text
+
+
+STEMS = """
+model M(x: f32[N, 3, 37, 40], y: f32[N, 1, 9, 9]) -> (f32[N, 24, 19, 20], f32[N, 8, 7, 9]) {
+    return (
+        x |> a: conv2d[24, kernel=7, stride=2, padding=3],
+        y |> b: conv2d[8, kernel=(3, 1)],
+    )
+}
+"""
+
+
+def test_an_odd_number_of_channels_takes_registers_of_matrices() -> None:
+    """With zeros behind them, and without the stride."""
+    registers, pairs = kernels_of(STEMS, tiles=True), kernels_of(STEMS, tiles=False)
+    assert registers.count("dtype=bf16x2") == 2
+    assert "bf16x2" not in pairs
+    given = [draw_normal(2, 3, 37, 40), draw_normal(2, 1, 9, 9)]
+    exact, rounded = (
+        dslc.compile(STEMS, threads=1, precision=precision, seed=3)(*given)
+        for precision in ("f32", "bf16")
+    )
+    for one, other in zip(exact, rounded):
+        size = np.sqrt(np.square(one).mean())
+        np.testing.assert_allclose(other / size, one / size, atol=3e-2)
+
+
+def draw_normal(*dims: int) -> Any:
+    return np.random.default_rng(0).standard_normal(dims).astype(np.float32)

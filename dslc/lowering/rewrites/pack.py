@@ -5,6 +5,7 @@
     either, of 3x3 kernels        becomes   conv2d_winograd(.., transformed(pack(w))), where it pays
     either, of few pixels         becomes   a product of rows (im2col.py), where it pays
     conv2d(x, w), few channels    becomes   the same of phases (phases.py), where it pays
+    conv2d(x, w), bf16, odd ones  becomes   the same of more of them, by registers of matrices
     conv2d(x, w), of 1x1 kernels  becomes   conv2d_strassen(x, summed(pack(w))), where it pays
     matmul(x, w)                  becomes   matmul_strassen(x, summed(pack(w))), where all do by w
     matmul(h, w) in a loop        becomes   matmul_packed(h, pack(w)), if w is the same each time;
@@ -61,18 +62,22 @@ from dslc.ops.winograd import WinogradAttrs, conv2d_winograd
 
 Pair = tuple[int, int]
 COPIED = 64  # output channels from which a copy of the image takes little beside the product
+SHORT = 8  # pixels of a row that fill half of a register of rows
+WHOLE = 4  # channels of bf16 of which there is a multiple
 LONG = 8  # vectors in a column that is worth a sum over lanes
 
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
     """A CPU's vector registers, whether it has dot products of bf16, and whether sums have to be
-    `exact`: no Winograd, no Strassen; how fast it does what they are made of."""
+    `exact`: no Winograd, no Strassen; how fast it does what they are made of; whether registers
+    hold `matrices` of bf16."""
 
     bits: int
     dots: bool = False
     exact: bool = False
     rates: Rates = ONE
+    matrices: bool = False
 
     def takes(self, dtype: DType) -> bool:
         """Whether there are kernels for the dtype."""
@@ -222,12 +227,14 @@ def _packable(eqn: Eqn, cpu: Vectors) -> bool:
 
 def _forward(eqn: Eqn, b: Builder, cpu: Vectors, fixed: bool) -> Value | None:
     attrs, (x, w) = cast(ConvAttrs, eqn.attrs), eqn.inputs
-    if not _packable(eqn, cpu) or not cpu.sums(w.type.dtype, cast(int, w.type.dims[1])):
+    if not _packable(eqn, cpu):
         return None
     made = PackedConvAttrs(
         cast(int, w.type.dims[0]), attrs.stride, attrs.padding, attrs.dilation,
         groups=attrs.groups, depthwise=_is_depthwise(w, attrs.groups),
     )  # fmt: skip
+    if not cpu.sums(w.type.dtype, cast(int, w.type.dims[1])):
+        return _of_more_channels(b, x, w, made, cpu)
     return _convolved(b, x, w, made, cpu, fixed)
 
 
@@ -236,7 +243,7 @@ def _convolved(
 ) -> Value:
     """The convolution with its weights packed, by Winograd's way or Strassen's where that is
     quicker."""
-    if _skips_pixels(w, attrs, cpu):
+    if _skips_pixels(x, w, attrs, cpu):
         down, across = attrs.stride
         x = cast(
             Value, slice_(b, x, starts=(0,) * 4, stops=x.type.dims, steps=(1, down, across, 1))
@@ -266,12 +273,36 @@ def _convolved(
     return b.emit(conv2d_winograd, (x, transformed(b, pack(b, w, 1, cpu), tile, step)), made)[0]
 
 
-def _skips_pixels(w: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:
+def _of_more_channels(
+    b: Builder, x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors
+) -> Value | None:
+    """The convolution of bf16 of an odd number of channels, others of zeros behind them; with a
+    stride, without it, of phases. Registers of matrices are quick enough for that."""
+    if not cpu.matrices or attrs.groups != 1:
+        return None
+    missing = -cast(int, w.type.dims[1]) % WHOLE
+    w = cast(Value, pad(b, w, low=(0,) * 4, high=(0, missing, 0, 0)))
+    planes = transpose(b, x, perm=(0, 3, 1, 2))
+    planes = pad(b, planes, low=(0,) * 4, high=(0, missing, 0, 0))
+    x = cast(Value, transpose(b, planes, perm=(0, 2, 3, 1)))
+    square = _strided_square(x, w, attrs)
+    if square is not None:
+        (step, kernel), before, size = square
+        phases = Phases(kernel, step, before, size, 1)
+        x, w = phased_image(b, x, phases), phased_weights(b, w, phases)
+        attrs = PackedConvAttrs(attrs.channels)
+    return _summed(b, conv2d_packed, x, pack(b, w, 1, cpu), attrs)
+
+
+def _skips_pixels(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:
     """Whether it is a product once the pixels that count lie side by side, and that is worth a
     copy."""
     plain = PackedConvAttrs(attrs.channels, stride=attrs.stride)
     if not cpu.by_rows or attrs != plain or attrs.stride == (1, 1) or w.type.dims[2:] != (1, 1):
         return False
+    if w.type.dtype == "bf16" and cpu.matrices:  # pixels that lie apart fill their rows, too
+        width = x.type.dims[2]
+        return isinstance(width, int) and (width - 1) // attrs.stride[1] < SHORT
     return attrs.channels >= COPIED
 
 
@@ -301,22 +332,35 @@ def _aliases(x: Value, attrs: PackedConvAttrs, cpu: Vectors) -> bool:
 
 def _phases(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool) -> Phases | None:
     """The phases that the convolution is to be one of, by Winograd's way."""
+    if cpu.exact or x.type.dtype != "f32":
+        return None
+    square = _strided_square(x, w, attrs)
+    if square is None:
+        return None
+    (step, kernel), before, size = square
+    n, *_, channels = x.type.dims
+    given = Convolution(n, *size, cast(int, channels), attrs.channels, step, kernel)
+    return choose_phases(given, before, cpu.lanes("f32"), fixed, cpu.rates)
+
+
+def _strided_square(x: Value, w: Value, attrs: PackedConvAttrs) -> tuple[Pair, Pair, Pair] | None:
+    """Stride and kernel of a convolution of squares with a stride, of an image of known size; the
+    zeros above and on the left, and the size of the result."""
     step = attrs.stride[0]
     plain = PackedConvAttrs(attrs.channels, (step, step), attrs.padding)
-    n, *known = x.type.dims
+    _, *known = x.type.dims
     kernel = cast(tuple[int, ...], w.type.dims[2:])
-    if cpu.exact or x.type.dtype != "f32" or attrs != plain or kernel[0] != kernel[1] or step == 1:
+    if attrs != plain or kernel[0] != kernel[1] or step == 1:
         return None
     if not all(isinstance(d, int) for d in (*known, *attrs.padding)):
         return None
-    height, width, channels = cast(tuple[int, ...], tuple(known))
+    height, width, _ = cast(tuple[int, ...], tuple(known))
     top, bottom, left, right = cast(tuple[int, ...], attrs.padding)
     if min(top, left) < 0:
         return None
     down, across = height + top + bottom, width + left + right
     size = (down - kernel[0]) // step + 1, (across - kernel[0]) // step + 1
-    given = Convolution(n, *size, channels, attrs.channels, step, kernel[0])
-    return choose_phases(given, (top, left), cpu.lanes("f32"), fixed, cpu.rates)
+    return (step, kernel[0]), (top, left), size
 
 
 def _tile(x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool) -> int:
