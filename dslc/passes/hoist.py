@@ -1,25 +1,28 @@
-"""Moves what depends on weights alone out of the entries: it is computed once, when weights are
-loaded.
+"""Moves what depends on weights alone, or on nothing, out of the entries: it is computed once, when
+weights are loaded.
 
 Input: a Program. Output: the Program with an entry `prepare` that takes weights (and states that
 no entry changes) and returns variables of the kind `prepared`, which the other entries take
 instead. Only work is moved: what a fused kernel gets for free (reshapes, broadcasts, constants)
-stays where it is used.
+stays where it is used. So does what is made of constants, such as a mask, unless it is dearer to
+compute than to read, or a product reads it: tables of sines, windows, filters.
 A program with an entry that updates weights stays as it is: what was prepared would be stale.
-Non-goals: values that depend on no weight at all; values of dynamic dims.
+Non-goals: values of dynamic dims.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import field, replace
+from math import prod
+from typing import cast
 
 from dslc._frozen import dataclass
 from dslc.ir.builder import Builder
 from dslc.ir.core import PREPARED, Argument, Entry, Function, Program, Value, Variable
 from dslc.ir.op import Op
 from dslc.ir.rewrite import drop_dead, made_of
-from dslc.ops import broadcast, constants, shape
+from dslc.ops import broadcast, constants, shape, transcendental
 from dslc.passes.cse import cse
 
 PREPARE = "prepare"  # the entry that computes what the others take prepared
@@ -36,10 +39,22 @@ FREE: tuple[Op, ...] = (
 )
 
 
+# What costs more for an element than to read it.
+_DEAR: frozenset[str] = frozenset(
+    [
+        *("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "sigmoid", "pow", "matmul"),
+        *("scan", *(op.name for op in transcendental.OPS)),
+    ]
+)
+# What reads each element more than once, so that it is stored anyway.
+_PRODUCTS = ("matmul", "conv2d")
+_LEAST, _MOST = 64, 1 << 22  # elements of a table that is kept
+
+
 def hoist_weights(program: Program) -> Program:
-    fixed = fixed_variables(program)
-    if not fixed:
+    if _is_trained(program):
         return program
+    fixed = fixed_variables(program)
     prepare = Prepare(Builder())
     names = [prepare.add(entry, _hoistable(entry, fixed)) for entry in program.entries]
     if not prepare.results:
@@ -58,12 +73,18 @@ def hoist_weights(program: Program) -> Program:
 
 def fixed_variables(program: Program) -> frozenset[str]:
     """The weights and states that no entry changes; none when a weight is changed or trained."""
+    if _is_trained(program):
+        return frozenset()
     updated = {name for entry in program.entries for name in entry.updates}
     weights = {v.name for v in program.variables if v.kind == "weight"}
-    if updated & weights or program.training is not None:
-        return frozenset()
     states = {v.name for v in program.variables if v.kind == "state"}
     return frozenset((weights | states) - updated)
+
+
+def _is_trained(program: Program) -> bool:
+    updated = {name for entry in program.entries for name in entry.updates}
+    weights = {v.name for v in program.variables if v.kind == "weight"}
+    return bool(updated & weights) or program.training is not None
 
 
 def _variables(prepare: Entry) -> list[Variable]:
@@ -78,7 +99,8 @@ def _is_fixed_argument(argument: Argument, fixed: frozenset[str]) -> bool:
 
 
 def _hoistable(entry: Entry, fixed: frozenset[str]) -> list[Value]:
-    """The values to prepare: made by work on weights alone, read by something that isn't."""
+    """The values to prepare: made by work on weights alone, or dear work on constants, read by
+    something that isn't."""
     params = {
         param
         for param, argument in zip(entry.function.params, entry.arguments)
@@ -92,17 +114,36 @@ def _hoistable(entry: Entry, fixed: frozenset[str]) -> list[Value]:
         if not all(output in depends for output in eqn.outputs)
         for value in eqn.inputs
     ]
+    factors = {
+        value
+        for eqn in entry.function.eqns
+        if eqn.op.name.startswith(_PRODUCTS)
+        for value in eqn.inputs
+    }
     found: dict[Value, None] = {}
 
+    dear: dict[Value, int] = {}  # of constants: of how many elements the dearest work is
+    for eqn in entry.function.eqns:
+        for output in eqn.outputs:
+            if depends.get(output) is False:
+                own = _size(output) if eqn.op.name in _DEAR else 0
+                dear[output] = max([own, *(dear.get(v, 0) for v in eqn.inputs)])
+
+    def is_worth(value: Value, shown: Value) -> bool:
+        if depends[value]:
+            return True
+        enough = _size(value) <= dear.get(value, 0) or shown in factors
+        return enough and _LEAST <= _size(value) <= _MOST
+
     def visit(value: Value) -> None:
-        if not depends.get(value):
+        if value not in depends:
             return
         eqn = producers.get(value)
         shown = value  # prepared in the shape in which it is read
         while eqn is not None and eqn.op in RENAMES:
             (value,) = eqn.inputs
             eqn = producers.get(value)
-        if eqn is not None and eqn.op not in FREE:
+        if eqn is not None and eqn.op not in FREE and is_worth(value, shown):
             found[shown] = None
         elif eqn is not None:
             for source in eqn.inputs:
@@ -111,6 +152,10 @@ def _hoistable(entry: Entry, fixed: frozenset[str]) -> list[Value]:
     for value in (*read, *entry.function.results[: len(entry.outputs)]):
         visit(value)
     return list(found)
+
+
+def _size(value: Value) -> int:
+    return prod(cast("tuple[int, ...]", value.type.dims))
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from dslc.ir.types import TensorType
 from dslc.ir.verify import verify_program
 from dslc.ops.broadcast import broadcast
 from dslc.ops.constants import constant
-from dslc.ops.elementwise import add, mul, rsqrt
+from dslc.ops.elementwise import add, mul, rsqrt, sin
 from dslc.ops.linalg import matmul
 from dslc.ops.shape import iota, reshape, transpose
 from dslc.passes.absorb import absorb_transposes
@@ -100,6 +100,39 @@ def test_states_that_change_are_not_prepared() -> None:
     after = hoist_weights(program(forward(), counted))
     verify_program(after, "hoist")
     assert [a.name for a in after.entry("prepare").arguments] == ["w"]
+
+
+def test_tables_that_are_dear_are_made_once_also_without_weights() -> None:
+    """64 sines, and a matrix that a product reads; neither 63 sines nor a cheap sum."""
+    b = Builder()
+    x = b.param("x", f32(N, 64))
+    steps = iota(b, dims=(64,), axis=0, dtype="f32")
+    table = add(b, sin(b, steps), steps)
+    matrix = add(
+        b,
+        iota(b, dims=(64, 64), axis=0, dtype="f32"),
+        broadcast(b, table, dims=(64, 64), axes=(1,)),
+    )
+    few = sin(b, iota(b, dims=(63,), axis=0, dtype="f32"))
+    cheap = add(b, steps, steps)
+    y = matmul(b, add(b, x, broadcast(b, table, dims=(N, 64), axes=(1,))), matrix)
+    y = add(b, y, broadcast(b, cheap, dims=(N, 64), axes=(1,)))
+    results = [y, broadcast(b, few, dims=(N, 63), axes=(1,))]
+    made = Entry("forward", b.function("forward", results), (Argument("x", "input"),), ("y", "z"))
+    before = Program("P", (made,), (), (DimRange("N"),))
+    after = hoist_weights(before)
+    verify_program(after, "hoist")
+    prepare = after.entry("prepare")
+    assert prepare.arguments == ()
+    assert sorted(r.type.dims for r in prepare.function.results) == [(64,), (64, 64)]
+    names = [eqn.op.name for eqn in after.entry("forward").function.eqns]
+    assert names.count("sin") == 1
+    x_value = {"x": np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)}
+    prepared, _ = run_entry(after, "prepare", {}, {})
+    found, _ = run_entry(after, "forward", prepared, x_value)
+    wanted, _ = run_entry(before, "forward", {}, x_value)
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value)
 
 
 def test_nothing_to_hoist() -> None:
