@@ -109,6 +109,7 @@ SHAPES = [
     ConvShape(2, 6, 40, 8, 6, (2, 2), (1, 1), ((2, 2), (2, 2)), (2, 2)),
     ConvShape(1, 5, 17, 64, 96, (1, 1), (2, 2), groups=2),
     ConvShape(1, 3, 3, 4, 1, (3, 3)),
+    ConvShape(2, 6, 5, 16, 40, (3, 3), padding=((1, 2), (1, 1)), input_dilation=(2, 2)),
     ConvShape(5, 7, 7, 64, 84, (3, 3), padding=((1, 1), (1, 1))),
     ConvShape(5, 9, 9, 256, 168, (1, 1), (2, 2)),
 ]
@@ -165,7 +166,11 @@ def test_nothing_is_tuned() -> None:
 
 def convolved(shape: ConvShape, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     """The definition."""
-    x = np.pad(x, ((0, 0), *shape.padding, (0, 0)))
+    down, across = shape.input_dilation
+    spread = np.zeros((len(x), (shape.height - 1) * down + 1, (shape.width - 1) * across + 1,
+                       shape.channels), x.dtype)  # fmt: skip
+    spread[:, ::down, ::across] = x
+    x = np.pad(spread, ((0, 0), *shape.padding, (0, 0)))
     (oh, ow), (sh, sw), (dh, dw) = shape.out, shape.stride, shape.dilation
     result = np.zeros((shape.batch, oh, ow, shape.groups, shape.group_out_channels), "f8")
     kernels = w.reshape(shape.groups, shape.group_out_channels, *shape.kernel, -1)

@@ -379,7 +379,8 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
             deep.tasks,
             lambda e, s: emit_depthwise(deep, image, panels, e, s),
         )
-    if attrs.spread != (1, 1):
+    by_matrices = machine.matrices and dtype == PAIRS
+    if attrs.spread != (1, 1) and not by_matrices:
         wide = plan_spread(shape, dtype, lanes, machine)
         return _Planned(
             wide, wide.scratch_bytes, wide.tasks,
@@ -391,7 +392,7 @@ def _plan_packed(anchor: Eqn, machine: Machine, size: Sizes) -> _Planned:
         return _plan_panels(
             rows, panels, pixels, shape.out_channels, shape.channels, machine, size
         )  # fmt: skip
-    if machine.matrices and dtype == PAIRS:
+    if by_matrices:
         plan = plan_conv2d_matrices(shape, lanes, machine)
         return _Planned(
             plan, plan.scratch_bytes, plan.tasks,

@@ -62,6 +62,7 @@ from dslc.ops.winograd import WinogradAttrs, conv2d_winograd
 
 Pair = tuple[int, int]
 COPIED = 64  # output channels from which a copy of the image takes little beside the product
+MOST_SPREAD = 4  # pixels of a spread image for one of them that isn't 0
 SHORT = 8  # pixels of a row that fill half of a register of rows
 WHOLE = 4  # channels of bf16 of which there is a multiple
 LONG = 8  # vectors in a column that is worth a sum over lanes
@@ -387,6 +388,8 @@ def _to_input(eqn: Eqn, b: Builder, cpu: Vectors, fixed: bool) -> Value | None:
     out, per_group, kh, kw = cast(tuple[int, ...], w.type.dims)
     if not cpu.sums(w.type.dtype, out // attrs.groups):
         return None
+    if w.type.dtype == "bf16" and cpu.matrices and attrs.stride[0] * attrs.stride[1] > MOST_SPREAD:
+        return None  # f32 is quicker than to multiply so many zeros
     turned = turned_round(b, w, attrs.groups)
     top, left = attrs.padding[0], attrs.padding[2]
     padding: list[Dim] = []

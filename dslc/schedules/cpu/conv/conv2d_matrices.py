@@ -11,8 +11,9 @@ Weights that lie behind the L2 cache are read once for several images.
 Tiles of a row are as wide as each other but for a pixel, and the narrow ones come first: their sums
 of one more pixel are not used. So the registers are set up once.
 
-Non-goals: depthwise convolutions, images spread by a stride (`spread.py`), products of all pixels
-(`matmul/matrices.py`).
+An image spread by a stride (a gradient's) is multiplied with its zeros.
+
+Non-goals: depthwise convolutions, products of all pixels (`matmul/matrices.py`).
 """
 
 from __future__ import annotations
