@@ -11,8 +11,9 @@ from test_cpu_conv2d import arrays, close, dense, forward, shape, terms
 from tvm.tirx.script import builder as T
 
 from dslc.schedules.cpu.conv import plane_tile
+from dslc.schedules.cpu.conv.plane_plan import plan_planes
 from dslc.schedules.cpu.conv.plane_tile import takes_planes
-from dslc.schedules.cpu.conv.planes import emit_planes, plan_planes
+from dslc.schedules.cpu.conv.planes import emit_planes
 from dslc.schedules.cpu.tiles.contract import Machine, Operand
 
 NONE = ((0, 0), (0, 0))

@@ -22,8 +22,8 @@ from dslc.lowering.grouping.group import Group
 from dslc.lowering.grouping.moves import Strided, strided
 from dslc.lowering.kernels.attention import emit_attention as emit_loops
 from dslc.lowering.kernels.buffers import STORED
-from dslc.lowering.kernels.contract import Sizes
 from dslc.lowering.kernels.kernel import declare
+from dslc.lowering.kernels.planned import Sizes
 from dslc.lowering.kernels.scores import Scores, anchor_of
 from dslc.lowering.kernels.tasks import Task
 from dslc.ops.attention_formula import AttentionAttrs, by_name

@@ -86,7 +86,7 @@ class Vectors:
 
     @property
     def by_rows(self) -> bool:
-        """Whether 1x1 convolutions run as products of pixels (`kernels/contract.py`)."""
+        """Whether 1x1 convolutions run as products of pixels (`kernels/convolutions.py`)."""
         return self.bits < 512 or self.rates.rows > 0
 
     def sums(self, dtype: DType, channels: int) -> bool:

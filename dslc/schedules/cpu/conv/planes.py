@@ -40,25 +40,16 @@ from dslc.schedules.cpu.conv.plane_image import (
 )
 from dslc.schedules.cpu.conv.plane_stream import emit_strip, stream_tile
 from dslc.schedules.cpu.conv.plane_tile import (
-    PANEL,
-    SUMS,
     PlanesPlan,
-    choose_tile,
-    fit_flat,
-    takes_planes,
 )
-from dslc.schedules.cpu.conv.shape import ConvShape
 from dslc.schedules.cpu.tiles.contract import (
-    ITEMSIZE,
     Ahead,
     Epilogue,
     Expr,
-    Machine,
     Operand,
     Size,
     address,
     ceil_div,
-    choose_tasks,
     div,
     each_item,
     i64,
@@ -68,7 +59,6 @@ from dslc.schedules.cpu.tiles.contract import (
     prefetch,
     product,
     rem,
-    require,
     run_tasks,
     smaller,
     store_vector,
@@ -84,8 +74,6 @@ IN_FLIGHT = 4  # accumulators that hide the latency of a multiply-add
 SUMMED = 4  # terms that are worth a partial sum
 NEAR = 2  # a cache line is wanted in the L2 cache
 LINE = 16  # elements of a cache line
-FARTHER = 1.04  # as long takes what fills the L2 cache
-COPIED_ONCE = 8  # rows for each that is copied twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,69 +109,6 @@ class _Tile:
     column: Expr
     columns: Size  # of a row that exist
     tail: Size  # how many, where they are not all of its vectors'
-
-
-def plan_planes(shape: ConvShape, dtype: str, machine: Machine, flat: bool) -> PlanesPlan:
-    """The plan; for `flat` see `choose_tile`."""
-    require(takes_planes(shape, dtype), f"convolution of planes: {shape}")
-    plan = choose_tile(shape, dtype, machine.lanes(dtype), machine.registers, flat)
-    tasks = choose_tasks(machine, shape.work)
-    plan = replace(plan, remote=machine.matrices)
-    plan = replace(plan, strip=_strip_rows(plan, machine, tasks), tasks=tasks)
-    return fit_flat(plan, machine.registers) if plan.flat else plan
-
-
-def _strip_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
-    """As many rows as stay in the L2 cache; if what is copied is read only once, of the L1
-    cache, but not so few that most rows would be copied twice."""
-    shape, length = plan.shape, plan.length
-    if plan.streams:  # as long as their sums stay in the L1 cache
-        sums, unit = plan.pixels * shape.group_out_channels, plan.lanes if plan.flat else 1
-        units = -(-length // unit)
-        count = max(-(-sums // SUMS), _least_strips(shape, tasks))
-        return -(-units // min(count, units)) * unit
-    if plan.gathers and plan.is_narrow:
-        return _gathered_rows(plan, machine, tasks)
-    row = plan.pitch * plan.planes * shape.group_channels * ITEMSIZE[plan.dtype]
-    if plan.gathers:
-        row = shape.out[1] * plan.seen.group_channels * ITEMSIZE[plan.dtype]
-    rows = machine.near_bytes // row
-    if plan.copies and shape.group_out_channels == plan.channels:
-        twice = plan.strip_rows - plan.strip
-        rows = min(rows, max(machine.l1_bytes // 2 // row, COPIED_ONCE * twice))
-    count = max(-(-length // max(1, rows)), _least_strips(shape, tasks))
-    if plan.flat:  # equal strips have no tiles that are wider than what is left
-        even = (n for n in range(count, min(2 * count, length + 1)) if length % n == 0)
-        if (n := next(even, 0)) > 0 and (plan.copies or n == 1):
-            return length // n
-    unit = plan.vectors * plan.lanes if plan.flat and not plan.copies else plan.rows
-    blocks = -(-length // unit)
-    return -(-blocks // min(count, blocks)) * unit
-
-
-def _gathered_rows(plan: PlanesPlan, machine: Machine, tasks: int) -> int:
-    """As many rows as leave few lanes of a strip's last vectors empty, and no task more to do than
-    others; more than stay near if that takes clearly less."""
-    length, (_, width), shape = plan.length, plan.shape.plane, plan.shape
-    row = width * plan.seen.group_channels * ITEMSIZE[plan.dtype]
-    images = shape.batch * shape.groups if isinstance(shape.batch, int) else shape.groups
-
-    def cost(rows: int) -> float:
-        """Vectors of all strips."""
-        whole, left = divmod(length, rows)
-        vectors = whole * ceil_div(rows * width, plan.lanes) + ceil_div(left * width, plan.lanes)
-        items = max(1, images * ceil_div(length, rows))
-        busiest = ceil_div(items, tasks) * tasks / items
-        far = rows > 1 and rows * row > machine.near_bytes
-        return float(vectors * busiest * (FARTHER if far else 1.0))
-
-    return min(range(1, min(max(1, PANEL // row), length) + 1), key=lambda n: (cost(n), -n))
-
-
-def _least_strips(shape: ConvShape, tasks: int) -> int:
-    """Of each image's groups, for all tasks to have one."""
-    batch = shape.batch if isinstance(shape.batch, int) and shape.batch else 1
-    return -(-tasks // (batch * shape.groups))
 
 
 def emit_planes(
