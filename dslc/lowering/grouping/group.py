@@ -215,7 +215,8 @@ class _Grouper:
     def is_kept_rounded(self, eqn: Eqn, drafts: list[Draft]) -> bool:
         """Whether it rounds what is made of a product and widened again where another product is
         made: in between it is stored, as fewer bytes."""
-        (out,), users = eqn.outputs, self.uses.users[eqn.outputs[0]]
+        out, *_ = eqn.outputs
+        users = self.uses.users.get(out, ())
         if eqn.op.name != "cast" or out not in self.uses.contracted or len(users) != 1:
             return False
         size, wide = (ITEMSIZE[value.type.dtype] for value in (out, eqn.inputs[0]))
@@ -297,7 +298,7 @@ class _Grouper:
 
     def store(self, eqn: Eqn, drafts: list[Draft]) -> None:
         """Stores `eqn`'s results: as outputs of a user's group, or of a group of its own."""
-        host = self.host(eqn, drafts)
+        host = self.host(eqn, drafts) or self.beside(eqn, drafts)
         if host is None:
             host = self.new_draft(eqn)
         else:
@@ -329,6 +330,20 @@ class _Grouper:
             others = [other for other in drafts if other is not draft]
             if not any(other.reaches(draft) for other in others):
                 return draft
+        return None
+
+    def beside(self, eqn: Eqn, drafts: list[Draft]) -> Draft | None:
+        """A group that makes something else of what `eqn` rounds, and can store that as well: a
+        product is then read where it is made."""
+        if not self.is_kept_rounded(eqn, drafts):
+            return None
+        for user in self.uses.users[eqn.inputs[0]]:
+            for draft in self.inside.get(user, ()):
+                fits = user in draft.identity and draft.dims == eqn.outputs[0].type.dims
+                if not fits or draft.anchor is not None or len(draft.eqns) >= MOST_FUSED:
+                    continue
+                if draft not in drafts and not any(other.reaches(draft) for other in drafts):
+                    return draft
         return None
 
     def place_anchor(self, eqn: Eqn, drafts: list[Draft], is_result: bool) -> None:

@@ -26,6 +26,7 @@ from dslc.ir.builder import Builder
 from dslc.ir.core import Entry, Eqn, Function, Value
 from dslc.ir.op import Op
 from dslc.ir.rewrite import Context, Rule, drop_dead, map_bodies, rewrite, with_inputs
+from dslc.lowering.rewrites.activations import keep_in_16_bits
 from dslc.ops.attention import attention, attention_gradient
 from dslc.ops.attention_formula import AttentionAttrs, has_few_queries
 from dslc.ops.constants import cast as cast_op
@@ -48,7 +49,13 @@ def halves(entry: Entry, dots: bool, matrices: bool = False) -> Entry:
     rest = partial(_widened_but, _is_by_matrices) if matrices else widened
     rules: list[Rule] = [paired, rest] if dots else [widened]
     function = rewrite(entry.function, rules)
-    trains = any(a.role == "weight" and a.name in entry.updates for a in entry.arguments)
+    weights = [
+        value for value, argument in zip(function.params, entry.arguments)
+        if argument.role == "weight" and argument.name in entry.updates
+    ]  # fmt: skip
+    trains = bool(weights)
+    if trains and matrices:
+        function = keep_in_16_bits(function, weights)
     return replace(entry, function=unrounded(function, trains, matrices and not trains))
 
 
