@@ -59,6 +59,7 @@ RECURRENT = [
     ("gru[3](x).0", "GRU"),
     ("lstm[3, layers=2](x).0", "LSTM*2"),
     ("lstm[3, bias=false](x).1[0]", "LSTM"),
+    ("lstm[3, peephole=true](x).0", "Scan"),
     ('rnn[3, keep="checkpoints"](x).0', "If*3 Scan*4"),
 ]
 

@@ -54,7 +54,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "layernormalization": (),
     "loop": ("seq",),
     "lrn": (),
-    "lstm": ("peepholes",),
+    "lstm": (),
     "matmul": (),
     "mod": (),
     "maxpool": (),

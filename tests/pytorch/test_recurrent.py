@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from library.against_torch import check, numbers
 
 import dslc
 from dslc.autodiff.train_step import add_train_step
@@ -213,6 +214,77 @@ model M(x: f32[N, T, {WIDTH}], {", ".join(f"{c}0: f32[N, {H}]" for c in carries)
             after = module(torch.tensor(x[:, t]), tuple(state) if len(state) > 1 else state[0])
             state = list(after) if len(state) > 1 else [after]
             np.testing.assert_allclose(found[:, t], state[0].numpy(), rtol=1e-5, atol=1e-6)
+
+
+class Peephole(torch.nn.Module):  # type: ignore[misc,name-defined]
+    """An LSTM whose gates see its state, one layer of both directions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shapes = {"ih": (4 * H, WIDTH), "hh": (4 * H, H), "peephole": (3, H)}
+        for way in ("", "_reverse"):
+            for name, shape in shapes.items():
+                self.register_parameter(
+                    f"weight_{name}_l0{way}", torch.nn.Parameter(torch.randn(shape))
+                )
+            for name in ("ih", "hh"):
+                self.register_parameter(
+                    f"bias_{name}_l0{way}", torch.nn.Parameter(torch.randn(4 * H))
+                )
+
+    def steps(self, x: Any, way: str) -> Any:
+        own = {name: p for name, p in self.named_parameters() if name.endswith("_l0" + way)}
+        w_ih, w_hh, p, b_ih, b_hh = own.values()
+        h = c = torch.zeros(len(x), H)
+        hs = []
+        for x_t in x.unbind(1):
+            i, f, g, o = (x_t @ w_ih.T + b_ih + h @ w_hh.T + b_hh).chunk(4, -1)
+            i, f = torch.sigmoid(i + p[0] * c), torch.sigmoid(f + p[1] * c)
+            c = f * c + i * torch.tanh(g)
+            h = torch.sigmoid(o + p[2] * c) * torch.tanh(c)
+            hs.append(h)
+        return torch.stack(hs, 1)
+
+    def forward(self, x: Any) -> Any:
+        back = self.steps(x.flip(1), "_reverse").flip(1)
+        return torch.cat([self.steps(x, ""), back], -1)
+
+
+@pytest.mark.parametrize("keep", ["all", "checkpoints"])
+def test_peepholes_and_all_their_gradients(keep: str) -> None:
+    torch.manual_seed(0)
+    check(
+        "y",
+        {"x": numbers(N, T, WIDTH)},
+        Peephole(),
+        imports="from std.recurrent import lstm",
+        setup=f'y, _, _ = x |> l: lstm[{H}, bidirectional=true, peephole=true, keep="{keep}"]',
+    )
+
+
+def test_a_cell_with_peepholes_is_a_step_of_the_layer() -> None:
+    torch.manual_seed(0)
+    module = Peephole()
+    weights = {
+        f"cell.{name.removesuffix('_l0')}": p.detach().numpy()
+        for name, p in module.named_parameters()
+        if not name.endswith("_reverse")
+    }
+    text = f"""
+from std.recurrent import lstm_cell
+model M(x: f32[N, T, {WIDTH}]) -> f32[N, T, {H}] {{
+    cell = lstm_cell[{H}, peephole=true]
+    hs, _, _ = scan x_t in x along 1, h = zeros[N, {H}](), c = zeros[N, {H}]() {{
+        h, c = cell(x_t, h, c)
+        yield h
+    }}
+    return hs
+}}
+"""
+    x = numbers(N, T, WIDTH)
+    (found,) = outputs(text, weights, x=x)
+    wanted = module.steps(torch.tensor(x), "").detach().numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])

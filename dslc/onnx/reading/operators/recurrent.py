@@ -57,7 +57,8 @@ def _layer(kind: str) -> Callable[[Writer, Node], Sequence[Value]]:
 
 def _say(g: Writer, node: Node, kind: str) -> Sequence[Value]:
     w, r, b = node.need(1), node.need(2), node.input(3)
-    if not all(is_weight(v) for v in (w, r, *([b] if b else []))):
+    peephole = node.input(7) if kind == "LSTM" else None
+    if not all(is_weight(v) for v in (w, r, b, peephole) if v is not None):
         raise Refused("its weights are not in the file, or are another node's too")
     act = _check(node, kind)
     direction = node.attr("direction", "forward")
@@ -92,8 +93,10 @@ def _say(g: Writer, node: Node, kind: str) -> Sequence[Value]:
     else:
         name = g.instance(layer_hint(node, w, b), kind.lower())
         _weights(g, name, kind, w.known, r.known, None if b is None else b.known)
+        if peephole is not None:
+            _peepholes(g, name, peephole.known)
         option = str(hidden) + ", bidirectional=true" * (ways == 2) + act
-        option += ", bias=false" * (b is None)
+        option += ", bias=false" * (b is None) + ", peephole=true" * (peephole is not None)
         given = _given(g, states, lengths)
         layer = g.use("std.recurrent", kind.lower())
         text = g.stage(x, name, layer, option, hs.type).text
@@ -107,8 +110,6 @@ def _check(node: Node, kind: str) -> str:
         raise Refused("clip")
     if node.attr("input_forget", 0):
         raise Refused("input_forget")
-    if kind == "LSTM" and node.input(7) is not None:
-        raise Refused("peepholes")
     names = [str(name).lower() for name in node.attr("activations", [])]
     if kind == "RNN":
         if not set(names) <= {"tanh"} and not set(names) <= {"relu"}:
@@ -149,6 +150,13 @@ def _weights(g: Writer, name: str, kind: str, w: Any, r: Any, b: Any) -> None:
             first, second = np.split(b[way], 2)
             g.weight(name, f"bias_ih_l0{suffix}", gates(first))
             g.weight(name, f"bias_hh_l0{suffix}", gates(second))
+
+
+def _peepholes(g: Writer, name: str, p: Any) -> None:
+    """ONNX has the gates as i o f, side by side; the library i f o, one row each."""
+    for way, suffix in enumerate(("", "_reverse")[: p.shape[0]]):
+        rows = p[way].reshape(3, -1)[[0, 2, 1]]
+        g.weight(name, f"weight_peephole_l0{suffix}", np.ascontiguousarray(rows))
 
 
 def _reset_first(
