@@ -51,7 +51,14 @@ def plan_product(anchor: Eqn, machine: Machine, size: Sizes) -> Planned:
     )
     plan = chosen(planned, machine)
     scratch = plan.scratch_bytes(size(inner))
-    return Planned(plan, scratch, plan.tasks, lambda e, s: emit_matmul(plan, left, right, e, s))
+    # Where memory is far, a tile asks for what its results are joined with, as weights are.
+    asks = size.task is not None and machine.matrices and not batch
+    ask = ahead_of(cast(Task, size.task), BEHIND_L2) if asks else None
+    ahead = None if ask is None else lambda row, column: ask((row, column))
+    return Planned(
+        plan, scratch, plan.tasks,
+        lambda e, s: emit_matmul(plan, left, right, e, s, ahead=ahead),
+    )  # fmt: skip
 
 
 def _by_matrices(
