@@ -11,6 +11,7 @@ import pytest
 from library.against_torch import check, numbers, torch
 
 import dslc
+from dslc.diagnostics import CompileError
 
 pytestmark = pytest.mark.torch
 
@@ -127,3 +128,17 @@ model M(x: f32[T in 9..99999]) -> (f32[10], f32[9, F], f32[9, F]) {
         wanted = spectrum(torch.tensor(x), 16, 3, torch.hann_window).numpy()
         np.testing.assert_allclose(real, wanted.real, atol=1e-5)
         np.testing.assert_allclose(imaginary, wanted.imag, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "message"),
+    [
+        ("frames", "frames[16, hop=4](x)", "8 points are too few to be mirrored by 8"),
+        ("frames", "frames[9, hop=4, center=false](x)", "8 points are less than one frame of 9"),
+        ("irfft", "irfft[9](x, x)", "8 frequencies are not those of 9 points, 5"),
+    ],
+)
+def test_signals_of_a_wrong_length_are_refused(name: str, call: str, message: str) -> None:
+    text = IMPORTS.format(name) + f"model M(x: f32[N, 8]) -> f32 {{ return sum({call}) }}"
+    with pytest.raises(CompileError, match=message):
+        dslc.compile(text)
