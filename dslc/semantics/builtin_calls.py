@@ -25,6 +25,7 @@ from dslc.semantics.reading import adapted, viewed
 from dslc.semantics.values import (
     STILL,
     Builtin,
+    Code,
     Given,
     Instance,
     NumberFunction,
@@ -37,6 +38,7 @@ from dslc.semantics.values import (
     show_type,
 )
 from dslc.source import Span
+from dslc.syntax import ast
 
 _RANDOM_OFFSET = 1 << 16
 
@@ -58,6 +60,9 @@ def call(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) -> T
                 return viewed(instance, STILL)
             case NumberFunction("?") if ctx.choices is not None:
                 raise Undecidable
+            case thing if (help := _instance_help(thing)) is not None:
+                message = f"stop_gradient takes a tensor or an instance, not {describe(thing)}"
+                raise Mistake(errors.bad_operands(message, [Label(given[0].span)], help))
     bound = callee.statics
     help = habits.pair_help(surface.name, written(given)) or in_brackets(callee, given, span)
     if bound is None:
@@ -77,6 +82,14 @@ def call(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) -> T
     return _build(ctx, surface, bound, values, operands, span)
 
 
+def _instance_help(thing: Thing) -> str | None:
+    """How a layer that is only named becomes an instance."""
+    match thing:
+        case Code(decl=ast.LayerDecl(), statics=None) as code:
+            return f"[ ] makes an instance of the layer, even an empty one: net = {code.name}[]"
+    return None
+
+
 def _adapted(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) -> Thing:
     things = [g.thing for g in given]
     if ctx.choices is not None and NumberFunction("?") in things:
@@ -88,6 +101,7 @@ def _adapted(ctx: Context, callee: Builtin, given: Sequence[Given], span: Span) 
     shown = adapter.name if adapter is not None else "averaged"
     message = "adapted takes an adapter in [ ], and one instance of a layer"
     help = f"net = dense[4], then seen = adapted[{shown}](net), and it is called: seen(x)"
+    help = _instance_help(things[0]) or help if len(things) == 1 else help
     raise Mistake(errors.bad_operands(message, [Label(span)], help))
 
 
