@@ -330,8 +330,6 @@ class ScalarKernels:
                 if dtype in FLOATS and not isinstance(y, tirx.FloatImm):
                     return self._math(f"{name}imum", (x, y), COMPUTED[dtype])
                 return extremum(name, x, y)
-            case "pow" if not is_float(dtype):  # type: ignore[arg-type]
-                return self._integer_power(x, y, dtype)
             case "pow":
                 return self._math("pow", (x, y), COMPUTED[dtype])
             case "and" | "or" | "xor":
@@ -376,20 +374,6 @@ class ScalarKernels:
         half = tirx.GT(quotient - down, tirx.const(0.5, dtype))
         rounded = tirx.Select(half, down + one, down)
         return tirx.Select(tirx.EQ(y, zero), tirx.div(x, y), rounded)
-
-    def _integer_power(self, x: Expr, y: Expr, dtype: str) -> Expr:
-        """By repeated squaring; a negative exponent gives 0 (or the sign pattern of +-1)."""
-        kind = COMPUTED[dtype]
-        cells = local(3, kind)
-        one = tirx.const(1, kind)
-        for slot, value in enumerate((one, x, y)):
-            T.buffer_store(cells, value, [slot])
-        with T.While(tirx.GT(cells[2], tirx.const(0, kind))):
-            odd = tirx.EQ(tirx.bitwise_and(cells[2], one), one)
-            T.buffer_store(cells, tirx.Select(odd, cells[0] * cells[1], cells[0]), [0])
-            T.buffer_store(cells, cells[1] * cells[1], [1])
-            T.buffer_store(cells, tirx.shift_right(cells[2], one), [2])
-        return T.bind(cells[0])
 
     def compare(self, name: str, x: Expr, y: Expr, dtype: str) -> Expr:
         if dtype == "bool":
