@@ -27,6 +27,8 @@ from dslc_runtime.device import lacking
 MACHINE = Machine(vector_bits=512, dots=True, matrices=True)
 # Weights don't stay in the L2 cache, but some images.
 SEVERAL = replace(MACHINE, l2_bytes=128 << 10)
+# All panels of a product are packed, and don't fit with the results of more than a few rows.
+TIGHT = replace(MACHINE, l2_bytes=64 << 10)
 FAR = replace(MACHINE, l2_bytes=2048)  # weights come from memory, and are asked for
 CPU = "sapphirerapids"
 needs_matrices = pytest.mark.skipif(
@@ -57,14 +59,14 @@ def panels(b: np.ndarray, width: int) -> np.ndarray:
 # (m, n, k), k in pairs: one register and two of rows, whole and not, and parts of K.
 SIZES = [
     (1, 1, 1), (1, 40, 33), (16, 16, 16), (17, 32, 15), (32, 33, 48), (33, 70, 17), (65, 31, 40),
-    (100, 64, 100), (3, 5, 0),
+    (100, 64, 100), (3, 5, 0), (70, 1100, 20),
 ]  # fmt: skip
 
 
 @needs_matrices
 @pytest.mark.parametrize("kind", ["NP", "NN", "NT", "TN", "TP"])
 @pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("machine", [MACHINE, FAR], ids=["near", "far"])
+@pytest.mark.parametrize("machine", [MACHINE, TIGHT, FAR], ids=["near", "tight", "far"])
 def test_products(kind: str, dynamic: bool, machine: Machine) -> None:
     """`kind`: how a and b lie: N row-major, T transposed, P packed."""
     for m, n, k in SIZES:

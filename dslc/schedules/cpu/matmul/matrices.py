@@ -1,9 +1,10 @@
 """Matrix multiplication of pairs of bf16 by registers that hold matrices (`tiles/matrix_tile.py`).
 
 Rows come in blocks that fill at most two registers; K counts in pairs. `b` is read from `Panels`,
-or packed column by column into scratch, and `a` where it lies, or from scratch where it lies along
-M. Tasks share out matrices of the batch, or columns (with all rows of each: a panel stays in the L1
-cache for them), or blocks of rows where there are fewer columns than tasks.
+or packed panel by panel into scratch (all of it first where rows of results are long), and `a`
+where it lies, or from scratch where it lies along M. Tasks share out matrices of the batch, or
+columns (with all rows of each: a panel stays in the L1 cache for them), or blocks of rows where
+there are fewer columns than tasks.
 
 The blocks of a product are as high as each other, but for a row: the registers are set up once for
 all of them, and the low ones come first, whose sums of one more row are of the block below, and not
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import cast
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -58,6 +60,9 @@ from dslc.schedules.cpu.tiles.matrix_tile import (
 from dslc.schedules.cpu.tiles.pack import pack_panel
 from dslc.schedules.cpu.tiles.pack_ahead import Asks
 
+PACKED = 3  # times `near_bytes`: what is packed at once, for the L2 cache of CPUs with AMX
+WIDE = 1024  # columns: rows of results lie pages apart
+
 
 @dataclass(frozen=True, slots=True)
 class MatricesPlan:
@@ -93,9 +98,27 @@ class MatricesPlan:
     @property
     def together(self) -> int:
         """Blocks of rows that stay in the L2 cache while all panels meet them; 0: all."""
-        if self.packs or not isinstance(self.k, int) or self.k == 0:
+        if not isinstance(self.k, int) or self.k == 0 or (self.packs and not self.whole):
             return 0
-        return max(1, self.near_bytes // (self.k * BYTES * ROWS))
+        results = self.n if self.whole and isinstance(self.n, int) else 0
+        return max(1, self.near_bytes // ((self.k + results) * BYTES * ROWS))
+
+    @property
+    def whole(self) -> bool:
+        """Whether a task packs all its panels before it multiplies by any: then results are written
+        some rows after the other, where strips of a panel would touch a page for each."""
+        if not self.packs or self.turns or (isinstance(self.m, int) and self.m <= ROWS):
+            return False
+        if not isinstance(self.n, int) or not isinstance(self.k, int):
+            return False
+        return self.n >= WIDE and self.n * self.k * BYTES <= PACKED * self.near_bytes
+
+    @property
+    def packed(self) -> Size:
+        """Panels that a task has at once."""
+        if not self.whole:
+            return 1
+        return ceil_div(self.panels, self.tasks) if self.split == "columns" else self.panels
 
     @property
     def asks(self) -> Asks | None:
@@ -109,7 +132,7 @@ class MatricesPlan:
     def part(self, k: Size) -> Size:
         """At least the pairs of each task's scratch: a panel, behind it a."""
         turned = (k + (LANES - 1)) * self.m if self.turns else 0
-        return (k * self.width if self.packs else 0) + turned
+        return (k * self.width * self.packed if self.packs else 0) + turned
 
     def scratch_bytes(self, k: Size) -> Size:
         """Bytes of scratch, given K (in whatever form the caller counts sizes)."""
@@ -238,17 +261,26 @@ def _product(run: _Run, where: Index) -> None:
     left = _turned(run, where) if plan.turns else run.a
     with (
         dealt(plan, "rows", plan.blocks, run.task, run.tasks) as (down, several),
-        _stretches(run, *share(plan.blocks, down, several)) as (first, last),
         dealt(plan, "columns", plan.panels, run.task, run.tasks) as (across, parts),
-        loop(*share(plan.panels, across, parts)) as panel,
     ):
-        right = _panel(run, where, panel)
-        with loop(first, last) as block:
-            asked = None
-            if plan.asks is not None:
-                next_ = T.bind(right.place(0, i64(0)) + plan.k * plan.width)
-                asked = plan.asks.during(i64(block) - first, right.buffer, next_)
-            _tile(run, where, left, right, block, panel, asked)
+        start, stop = share(plan.panels, across, parts)
+        if plan.whole:
+            with loop(start, stop) as panel:
+                _pack(run, where, panel, i64(panel) - start)
+        with (
+            _stretches(run, *share(plan.blocks, down, several)) as (first, last),
+            loop(start, stop) as panel,
+        ):
+            number = i64(panel) - start if plan.whole else i64(0)
+            if plan.packs and not plan.whole:
+                _pack(run, where, panel, number)
+            right = _panel(run, where, panel, number)
+            with loop(first, last) as block:
+                asked = None
+                if plan.asks is not None:
+                    next_ = T.bind(right.place(0, i64(0)) + plan.k * plan.width)
+                    asked = plan.asks.during(i64(block) - first, right.buffer, next_)
+                _tile(run, where, left, right, block, panel, asked)
 
 
 @contextmanager
@@ -274,18 +306,25 @@ def _turned(run: _Run, where: Index) -> Operand:
     return Operand(target.buffer, PAIRS, (*[0] * len(where), pitch, 1), start)
 
 
-def _panel(run: _Run, where: Index, panel: Expr) -> Side:
-    """A panel of b, where it lies or packed into this task's scratch."""
+def _pack(run: _Run, where: Index, panel: Expr, number: Expr) -> None:
+    """Packs a panel of b into this task's scratch, as the one with a number."""
+    plan, b = run.plan, cast(Operand, run.b)
+    first = T.bind(panel * plan.width)
+    source = Operand(b.buffer, PAIRS, b.strides[-2:], T.bind(b.at(*where, i64(0), first)))
+    start = T.bind(address(run.base, (number, plan.k * plan.width)))
+    target = Operand(_scratch(run).buffer, PAIRS, (plan.width, 1), start)
+    pack_panel(source, target, plan.k, _columns(plan, panel), plan.width, LANES)
+
+
+def _panel(run: _Run, where: Index, panel: Expr, number: Expr) -> Side:
+    """A panel of b, where it lies, or as it was packed."""
     plan, b = run.plan, run.b
     if isinstance(b, Panels):
         start = T.bind(address(b.offset, *zip(where, b.strides), (panel, plan.k * b.width)))
         buffer = b.buffer
     else:
-        first = T.bind(panel * plan.width)
-        source = Operand(b.buffer, PAIRS, b.strides[-2:], T.bind(b.at(*where, i64(0), first)))
-        start, buffer = T.bind(i64(run.base)), _scratch(run).buffer
-        target = Operand(buffer, PAIRS, (plan.width, 1), start)
-        pack_panel(source, target, plan.k, _columns(plan, panel), plan.width, LANES)
+        start = T.bind(address(run.base, (number, plan.k * plan.width)))
+        buffer = _scratch(run).buffer
     return Side(buffer, lambda j, k: start + k * plan.width + j * LANES, plan.width)
 
 
