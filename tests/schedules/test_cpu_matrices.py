@@ -203,3 +203,11 @@ def test_they_are_used_where_the_cpu_has_them() -> None:
     assert "vcvtne2ps2bf16" in code
     assert "vdpbf16ps" not in code
     assert code.count("ldtilecfg") == code.count("tilerelease") > 0
+
+
+@pytest.mark.parametrize(("m", "n", "split"), [(25088, 256, "rows"), (128, 1536, "columns")])
+def test_tasks_share_out_what_is_longer(m, n, split):
+    """All of them read all of the other side."""
+    stored, panels = Operand(None, PAIRS, (32, 1)), Panels(None, PAIRS, 32)
+    machine = Machine(512, tasks=2, dots=True, matrices=True)
+    assert plan_matrices(stored, panels, m, n, 32, machine).split == split

@@ -155,7 +155,8 @@ def plan_matrices(
 
 
 def _split(plan: MatricesPlan, tasks: int) -> str:
-    """The axis of which the busiest task has the least to do."""
+    """The axis of which the busiest task has the least to do; of several, the one along which less
+    is read by all tasks."""
     if any(not isinstance(extent, int) for extent in plan.batch):
         return "batch"
     if not isinstance(plan.n, int):
@@ -167,7 +168,8 @@ def _split(plan: MatricesPlan, tasks: int) -> str:
     }
     if isinstance(plan.m, int):
         shares["rows"] = largest_share(plan.m, tasks) * (1 - again) + again
-    return min(shares, key=lambda axis: shares[axis])
+    read = {"columns": plan.m if isinstance(plan.m, int) else 0, "batch": 0, "rows": plan.n}
+    return min(shares, key=lambda axis: (round(shares[axis], 2), read[axis]))
 
 
 @dataclass(frozen=True, slots=True)
