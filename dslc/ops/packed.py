@@ -87,7 +87,8 @@ def packed_dims(
     return (groups * -(-(out // groups) // width), *kernel, per_group, width)
 
 
-def _out_size(attrs: PackedConvAttrs, axis: int, size: Dim, kernel: int) -> Dim:
+def out_size(attrs: PackedConvAttrs, axis: int, size: Dim, kernel: int) -> Dim:
+    """Pixels of the result along an axis, 0 or 1, of an image of `size` pixels."""
     low, high = attrs.padding[2 * axis : 2 * axis + 2]
     extent = (kernel - 1) * attrs.dilation[axis] + 1
     room = (size - 1) * attrs.spread[axis] + 1 + low + high - extent
@@ -109,7 +110,7 @@ def _type(attrs: PackedConvAttrs, x: TensorType, w: TensorType) -> TensorType:
     )  # fmt: skip
     if w.dims[:5] != expected:
         raise TypeRuleError(f"packed weights {w} should have dims {expected}")
-    out = (_out_size(attrs, 0, height, kernel[0]), _out_size(attrs, 1, width, kernel[1]))
+    out = (out_size(attrs, 0, height, kernel[0]), out_size(attrs, 1, width, kernel[1]))
     return TensorType("f32" if paired else x.dtype, (n, *out, attrs.channels))
 
 
@@ -150,7 +151,7 @@ def _reference(attrs: PackedConvAttrs, x: Any, w: Any) -> Any:
     wide = np.float32 if x.dtype.itemsize == 2 else x.dtype  # what halves are summed in
     weight, image = _unpacked(attrs, w.astype(wide)), _spread_and_padded(attrs, x.astype(wide))
     groups, out, per_group, kh, kw = weight.shape
-    sizes = [_out_size(attrs, i, x.shape[1 + i], (kh, kw)[i]) for i in (0, 1)]
+    sizes = [out_size(attrs, i, x.shape[1 + i], (kh, kw)[i]) for i in (0, 1)]
     oh, ow = (cast(int, size) for size in sizes)
     image = image.reshape(*image.shape[:3], groups, per_group)
     result = np.zeros((x.shape[0], oh, ow, groups, out), wide)

@@ -9,7 +9,7 @@ import pytest
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
-from dslc.ir.dims import sym
+from dslc.ir.dims import Dim, sym
 from dslc.ir.evaluate import evaluate
 from dslc.ir.types import TensorType
 from dslc.lowering.rewrites.im2col import is_product_of_rows, panels_of_rows, rows
@@ -46,9 +46,9 @@ def test_the_sums_are_the_same(
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
-def sides(batch: object = 1, size: int = 7, channels: int = 512) -> tuple[Value, Value]:
+def sides(batch: Dim = 1, size: int = 7, channels: int = 512) -> tuple[Value, Value]:
     b = Builder()
-    x = b.param("x", TensorType("f32", (batch, size, size, channels)))  # type: ignore[arg-type]
+    x = b.param("x", TensorType("f32", (batch, size, size, channels)))
     return x, b.param("w", TensorType("f32", (512, channels, 3, 3)))
 
 

@@ -18,7 +18,7 @@ from typing import cast
 from dslc.ir.builder import Builder
 from dslc.ir.core import Value
 from dslc.lowering.rewrites.rates import Rates
-from dslc.ops.packed import PackedConvAttrs
+from dslc.ops.packed import PackedConvAttrs, out_size
 from dslc.ops.shape import concat, reshape
 from dslc.ops.slicing import pad, slice_
 
@@ -37,22 +37,18 @@ def is_product_of_rows(x: Value, w: Value, attrs: PackedConvAttrs, rates: Rates)
     known = all(isinstance(d, int) for d in (n, height, width, *attrs.padding))
     if x.type.dtype != "f32" or not plain or not known or min(cast(Ints, attrs.padding)) < 0:
         return False
-    down, across = out_size(x, w, attrs)
+    down, across = _out_size(x, w, attrs)
     size = 4 * cast(int, w.type.size)
     few = 0 < cast(int, n) * down * across <= rates.rows
     return few and size > FAR and attrs.channels >= COLUMNS
 
 
-def out_size(x: Value, w: Value, attrs: PackedConvAttrs) -> tuple[int, int]:
+def _out_size(x: Value, w: Value, attrs: PackedConvAttrs) -> tuple[int, int]:
     """Pixels of the result, down and across."""
-    _, height, width, _ = cast(Ints, x.type.dims)
-    top, bottom, left, right = cast(Ints, attrs.padding)
-    kh, kw = cast(Ints, w.type.dims[2:])
-    (sh, sw), (dh, dw) = attrs.stride, attrs.dilation
-    return (
-        (height + top + bottom - (kh - 1) * dh - 1) // sh + 1,
-        (width + left + right - (kw - 1) * dw - 1) // sw + 1,
-    )
+    _, *size, _ = x.type.dims
+    kernel = cast(Ints, w.type.dims[2:])
+    down, across = (out_size(attrs, axis, size[axis], kernel[axis]) for axis in (0, 1))
+    return cast(int, down), cast(int, across)
 
 
 def rows(b: Builder, x: Value, w: Value, attrs: PackedConvAttrs) -> Value:
@@ -61,7 +57,7 @@ def rows(b: Builder, x: Value, w: Value, attrs: PackedConvAttrs) -> Value:
     top, bottom, left, right = cast(Ints, attrs.padding)
     kh, kw = cast(Ints, w.type.dims[2:])
     (sh, sw), (dh, dw) = attrs.stride, attrs.dilation
-    down, across = out_size(x, w, attrs)
+    down, across = _out_size(x, w, attrs)
     padded = pad(b, x, low=(0, top, left, 0), high=(0, bottom, right, 0))
     pieces = [
         slice_(
