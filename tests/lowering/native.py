@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 import tvm
 import tvm_ffi
 
@@ -24,7 +25,12 @@ from dslc.lowering.program import Lowered, lower_entry
 from dslc.lowering.shared import Shared
 from dslc.schedules.cpu.tiles.contract import Choice, Machine
 from dslc_runtime.arrays import tensor
+from dslc_runtime.device import lacking
 from tests.lowering.guarded import PAGE, Apart, forbid, guarded, guarded_empty
+
+needs_matrices = pytest.mark.skipif(
+    bool(lacking(["amx_tile", "amx_bf16", "avx512_bf16"])), reason="this CPU has no AMX"
+)
 
 TARGET = {
     "kind": "llvm", "mcpu": "x86-64-v3", "opt-level": 1, "cl-opt": list(LLVM_OPTIONS),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lowering.native import compile_all, entry_of
+from lowering.native import compile_all, entry_of, needs_matrices
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Entry
@@ -17,11 +17,7 @@ from dslc.lowering.program import lower_entry
 from dslc.ops import BY_NAME
 from dslc.ops.attention_formula import AttentionAttrs
 from dslc.schedules.cpu.tiles.contract import Machine
-from dslc_runtime.device import lacking
 
-needs_matrices = pytest.mark.skipif(
-    bool(lacking(["amx_tile", "amx_bf16", "avx512_bf16"])), reason="this CPU has no AMX"
-)
 T, S = sym("T"), sym("S")
 SCORES = (2, 4, T, S)
 DTYPES: dict[str, Any] = {"mask": "bool", "past": "i64"}

@@ -25,13 +25,10 @@ from dslc.schedules.cpu.attention.shape import AttentionShape
 from dslc.schedules.cpu.tiles.contract import Machine, Operand
 from dslc.schedules.cpu.tiles.dots import PAIRS, imported
 from dslc.schedules.cpu.tiles.matrix_tile import LLVM_IR, ROUNDING_IR
-from dslc_runtime.device import lacking
+from tests.lowering.native import needs_matrices
 
 MACHINE = Machine(vector_bits=512, dots=True, matrices=True)
 CPU = "sapphirerapids"
-needs_matrices = pytest.mark.skipif(
-    bool(lacking(["amx_tile", "amx_bf16", "avx512_bf16"])), reason="this CPU has no AMX"
-)
 
 
 def nearest(x):

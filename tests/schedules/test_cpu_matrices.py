@@ -22,7 +22,7 @@ from dslc.schedules.cpu.matmul.matrices import emit_matrices, plan_matrices
 from dslc.schedules.cpu.tiles.contract import Machine, Operand, Panels
 from dslc.schedules.cpu.tiles.dots import PAIRS, imported
 from dslc.schedules.cpu.tiles.matrix_tile import LLVM_IR
-from dslc_runtime.device import lacking
+from tests.lowering.native import needs_matrices
 
 MACHINE = Machine(vector_bits=512, dots=True, matrices=True)
 # Weights don't stay in the L2 cache, but some images.
@@ -31,9 +31,6 @@ SEVERAL = replace(MACHINE, l2_bytes=128 << 10)
 TIGHT = replace(MACHINE, l2_bytes=64 << 10)
 FAR = replace(MACHINE, l2_bytes=2048)  # weights come from memory, and are asked for
 CPU = "sapphirerapids"
-needs_matrices = pytest.mark.skipif(
-    bool(lacking(["amx_tile", "amx_bf16", "avx512_bf16"])), reason="this CPU has no AMX"
-)
 
 
 def draw(rng: np.random.Generator, *dims: int) -> np.ndarray:
