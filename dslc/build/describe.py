@@ -107,11 +107,19 @@ def _dims(type: TensorType) -> tuple[DimExpr, ...]:
 
 
 def _check(check: DimCheck) -> Check:
-    return Check(dim_expr(check.left), check.op, dim_expr(check.right), check.message)
+    texts, shown = [""], list[DimExpr]()
+    for part in check.message:
+        if isinstance(part, str):
+            texts[-1] += part
+        else:
+            texts.append("")
+            shown.append(dim_expr(part))
+    return Check(dim_expr(check.left), check.op, dim_expr(check.right), tuple(texts), tuple(shown))
 
 
 def _symbols(check: DimCheck) -> frozenset[str]:
-    return free_symbols(check.left) | free_symbols(check.right)
+    shown = [part for part in check.message if not isinstance(part, str)]
+    return frozenset().union(*map(free_symbols, (check.left, check.right, *shown)))
 
 
 def variable_infos(variables: Sequence[Variable]) -> tuple[VariableInfo, ...]:

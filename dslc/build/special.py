@@ -7,14 +7,13 @@ ArgumentError when a size can't be. Non-goals: the choice at a call (`dslc_runti
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from math import prod
 
 from dslc.diagnostics import nearest_name
-from dslc.ir.core import DimCheck, Entry, Program
+from dslc.ir.core import DimCheck, Entry, Program, message_text
 from dslc.ir.dims import substitute
 from dslc_runtime import ArgumentError
 
@@ -82,7 +81,7 @@ def _check(check: DimCheck, sizes: Mapping[str, int]) -> None:
         "<=": left <= right, ">": left > right, ">=": left >= right,
     }[check.op]  # fmt: skip
     if not held:
-        why = re.sub(r"\{(\w+)\}", lambda m: str(sizes.get(m[1], m[1])), check.message)
+        why = message_text(check.message, sizes)
         raise ArgumentError(f"{_told(sizes)} can't be: {why}")
 
 

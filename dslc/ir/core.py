@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from dslc._frozen import dataclass
 from dslc.ir.dims import Dim, free_symbols, substitute
@@ -191,6 +191,22 @@ class DimRange:
     high: int | None = None
 
 
+# Text with dims in it, which a call gives numbers.
+Message: TypeAlias = tuple[str | Dim, ...]
+
+
+def message_text(message: Message, sizes: Mapping[str, int] | None = None) -> str:
+    """The text of a message, its dims as they are or by the sizes given."""
+
+    def shown(part: str | Dim) -> str:
+        try:
+            return part if isinstance(part, str) else str(substitute(part, sizes or {}))
+        except ZeroDivisionError:
+            return str(part)
+
+    return "".join(map(shown, message))
+
+
 @dataclass(frozen=True, slots=True)
 class DimCheck:
     """A condition over dynamic dims, checked at each call of an entry (of all, without a name):
@@ -199,7 +215,7 @@ class DimCheck:
     left: Dim
     op: Literal["==", "!=", "<", "<=", ">", ">="]
     right: Dim
-    message: str
+    message: Message
     entry: str | None = None
 
 

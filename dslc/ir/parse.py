@@ -25,6 +25,7 @@ from dslc.ir.core import (
     Variable,
     VariableKind,
 )
+from dslc.ir.dims import Dim
 from dslc.ir.op import Attrs, Op, TypeRuleError
 from dslc.ir.tokens import Cursor
 from dslc.ir.tokens import TextError as TextError
@@ -189,15 +190,16 @@ def _dim(cursor: Cursor) -> DimRange:
 
 
 def _check(cursor: Cursor) -> DimCheck:
-    """`check N % 2 == 0, "message" in forward`."""
+    """`check N % 2 == 0, "of ", N + 1, " words" in forward`."""
     left = cursor.dim()
     if not cursor.at(*get_args(Comparison)):
         cursor.fail("a comparison expected")
     op = cast(Comparison, cursor.next().text)
     right = cursor.dim()
-    cursor.expect(",")
-    message = cursor.string()
-    return DimCheck(left, op, right, message, cursor.name() if cursor.accept("in") else None)
+    message: list[str | Dim] = []
+    while cursor.accept(","):
+        message.append(cursor.string() if cursor.token.kind == "string" else cursor.dim())
+    return DimCheck(left, op, right, tuple(message), cursor.name() if cursor.accept("in") else None)
 
 
 def _variable(cursor: Cursor, ops: Ops) -> Variable:

@@ -55,7 +55,8 @@ def print_program(program: Program, origins: bool = False) -> str:
     lines += [f"  {_dim_text(dim)}" for dim in program.dims]
     for check in program.checks:
         where = "" if check.entry is None else f" in {name_text(check.entry)}"
-        said = f"{check.left} {check.op} {check.right}, {_quoted(check.message)}"
+        parts = (_quoted(part) if isinstance(part, str) else str(part) for part in check.message)
+        said = ", ".join([f"{check.left} {check.op} {check.right}", *parts])
         lines.append(f"  check {said}{where}")
     lines += [f"  ignore {_quoted(pattern)}" for pattern in program.ignored]
     for variable in program.variables:

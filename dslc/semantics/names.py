@@ -8,16 +8,13 @@ of the library, built in. Non-goals: errors; a name that refers to nothing is le
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from dslc.semantics.references import References, Things
 from dslc.semantics.scope import Module, is_missing
 from dslc.semantics.symbols import Kind, Names, Scope, Symbol
-from dslc.source import Span
 from dslc.syntax import ast
 
-_SHOWN = re.compile(r"\{\s*([A-Za-z_]\w*)\s*\}")
 _REDUCTIONS = frozenset({"sum", "max", "min", "mean", "prod", "any", "all"})
 
 
@@ -248,18 +245,8 @@ class _Walker:
                 self.expression(stmt.stop, scope)
                 self.bind(stmt.variable, "local", stmt, scope, stmt.variable.span.start)
                 self.block(stmt.body, scope)
-            case ast.Assert():
-                self.expression(stmt.condition, scope)
-                if stmt.message is not None:
-                    self.shown(stmt.message.span, scope)
             case _:
                 self.parts(stmt, scope)
-
-    def shown(self, message: Span, scope: Scope) -> None:
-        """The names in `"{width} is odd"`."""
-        for match in _SHOWN.finditer(message.text):
-            begin, end = message.start + match.start(1), message.start + match.end(1)
-            self.references.use(match[1], Span(message.file, begin, end), scope)
 
     def parts(self, node: ast.Node, scope: Scope) -> None:
         """The types and expressions directly under a node."""

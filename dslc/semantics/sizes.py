@@ -30,7 +30,7 @@ def demand(ctx: Context, eqns: Sequence[Eqn]) -> None:
         elif held is None:
             name = eqn.op.name if span is None else f"`{call_text(span)}`, {span},"
             message = f"{name} would {_what(eqn, dim)}"
-            ctx.checks.append(DimCheck(dim, ">=", 0, message, ctx.entry))
+            ctx.checks.append(DimCheck(dim, ">=", 0, (message,), ctx.entry))
 
 
 def _what(eqn: Eqn, dim: Dim) -> str:

@@ -6,11 +6,10 @@ frame's names and result. Non-goals: `scan` (`scans.py`), index notation (`formu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from dslc.diagnostics import Diagnostic, Label, unreachable
-from dslc.ir.core import DimCheck
+from dslc.ir.core import DimCheck, Message, message_text
 from dslc.ir.dims import Dim, Poly
 from dslc.semantics import errors, habits, instances, scans
 from dslc.semantics.context import Context, Mistake, Silent, Undecidable
@@ -20,9 +19,7 @@ from dslc.semantics.signature import Matcher
 from dslc.semantics.values import (
     BAD,
     Bad,
-    Code,
     Given,
-    Instance,
     Tensor,
     Thing,
     TupleOf,
@@ -30,10 +27,10 @@ from dslc.semantics.values import (
     describe,
 )
 from dslc.semantics.written import as_declared
+from dslc.source import Span
 from dslc.syntax import ast
 
 MOST_TURNS = 10_000
-_SHOWN = re.compile(r"\{([^{}]*)\}")
 
 
 def execute(ctx: Context, body: Sequence[ast.Stmt]) -> None:
@@ -276,7 +273,7 @@ def _about_dims(ctx: Context, stmt: ast.Assert, condition: ast.Compare) -> bool:
         raise Mistake(_failed(ctx, stmt, condition))
     if answer is None:
         ctx.assume(a, condition.op, b)
-        message = _message(ctx, stmt, condition, at_calls=True)
+        message = _message(ctx, stmt, condition)
         if ctx.choices is None:
             ctx.checks.append(DimCheck(a, condition.op, b, message, ctx.entry))
     return True
@@ -297,7 +294,9 @@ def _failed(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> Diagnostic:
         low, high = ctx.prover.bounds.get(name, (0, None))
         if high is not None and name in ctx.frame.env and str(ctx.frame.env[name]) == name:
             shown.append(f"{name} is in {low}..{high}")
-    diagnostic = errors.assertion(_message(ctx, stmt, condition), condition.span, shown)
+    diagnostic = errors.assertion(
+        message_text(_message(ctx, stmt, condition)), condition.span, shown
+    )
     call, code = ctx.frame.call, ctx.frame.code
     alone = code is not None and call is code.decl.name.span
     if call is not None and not alone and not ctx.frame.module.library:
@@ -305,16 +304,25 @@ def _failed(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> Diagnostic:
     return diagnostic
 
 
-def _message(ctx: Context, stmt: ast.Assert, condition: ast.Expr, *, at_calls: bool = False) -> str:
-    """The message with the values of `{name}` in it; `at_calls` leaves dynamic dims to the call."""
+def _message(ctx: Context, stmt: ast.Assert, condition: ast.Expr) -> Message:
+    """The message with the values of `{expression}` in it; dims known at a call stay dims."""
     if stmt.message is None:
-        return " ".join(condition.span.text.split())
+        return (" ".join(condition.span.text.split()),)
+    return tuple(
+        part if isinstance(part, str) else _shown(evaluate(ctx, part), part.span)
+        for part in stmt.message.parts
+    )
 
-    def value(match: re.Match[str]) -> str:
-        found = ctx.frame.env.get(match[1].strip())
-        if found is None or isinstance(found, Tensor | Code | Instance | Bad):
-            return match[0]
-        dynamic = at_calls and isinstance(found, Poly) and str(found).isidentifier()
-        return f"{{{found}}}" if dynamic else str(found)
 
-    return _SHOWN.sub(value, stmt.message.value)
+def _shown(value: Thing, span: Span) -> str | Poly:
+    match value:
+        case Poly():
+            return value
+        case bool() | Tensor():
+            return describe(value)
+        case TupleOf(elements):
+            return f"({', '.join(str(_shown(element, span)) for element in elements)})"
+        case Bad():  # reported where it is written
+            return f"{{{span.text}}}"
+        case _:
+            return str(value)

@@ -10,7 +10,6 @@ overwritten before it is read is passed over.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -20,7 +19,6 @@ from dslc.semantics import errors
 from dslc.semantics.scope import Module
 from dslc.syntax import ast
 
-_SHOWN = re.compile(r"\{\s*([A-Za-z_]\w*)\s*\}")
 _Body = ast.FnDecl | ast.LayerDecl | ast.ModelDecl
 
 
@@ -60,8 +58,6 @@ def _uses(decl: ast.Decl, attributes: set[str]) -> Iterator[str]:
                 yield node.name.name
             case ast.TensorTypeExpr():
                 yield node.dtype.name
-            case ast.Assert() if node.message is not None:
-                yield from _SHOWN.findall(node.message.value)
             case _:
                 pass
 

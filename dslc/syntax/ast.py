@@ -389,11 +389,18 @@ class For(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Message(Node):
+    """`"text with {values}"`: what stands in braces and is no expression is text."""
+
+    parts: tuple[str | Expr, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Assert(Node):
     """`assert condition, "message with {values}"`."""
 
     condition: Expr
-    message: String | None
+    message: Message | None
 
 
 Stmt: TypeAlias = (

@@ -7,7 +7,8 @@ Non-goals: running the rules (parser.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from dslc.syntax.hints_statements import train_word_assigned
 from dslc.syntax.lexer import MAX_NESTING, Lexed, Token, string_value
 from dslc.syntax.lexical_errors import too_deep
 from dslc.syntax.situation import TRAIN_WORDS
+
+_HOLE = re.compile(r"\{([^{}\\]*)\}")
 
 # What stands on the parser's stack; `Any` because a rule's method knows what its children are.
 Children = Sequence[Any]
@@ -44,10 +47,16 @@ class _Callable(NamedTuple):
 
 
 class Builder:
-    """Makes the nodes of one file."""
+    """Makes the nodes of one file; `expression` reads a part of it, if that is an expression."""
 
-    def __init__(self, source: SourceFile, lexed: Lexed) -> None:
+    def __init__(
+        self,
+        source: SourceFile,
+        lexed: Lexed,
+        expression: Callable[[SourceFile, int, int], ast.Expr | None],
+    ) -> None:
         self.source = source
+        self._expression = expression
         self.docs = lexed.docs
         self.comments = lexed.comments
         self.diagnostics: list[Diagnostic] = []
@@ -298,7 +307,20 @@ class Builder:
         return ast.For(self._span(c), self._ident(c[1]), c[3], c[5], c[6].items)
 
     def assert_(self, c: Children) -> ast.Assert:
-        return ast.Assert(self._span(c), c[1], self.string(c[3:]) if c[3] else None)
+        return ast.Assert(self._span(c), c[1], self._message(c[3]) if c[3] else None)
+
+    def _message(self, string: Token) -> ast.Message:
+        parts: list[str | ast.Expr] = []
+        begin = 1
+        for hole in _HOLE.finditer(string.text):
+            value = self._expression(
+                self.source, string.start + hole.start(1), string.start + hole.end(1)
+            )
+            if value is not None:
+                parts += [string_value(f'"{string.text[begin : hole.start()]}"'), value]
+                begin = hole.end()
+        parts.append(string_value(f'"{string.text[begin:]}'))
+        return ast.Message(self._at(string), tuple(part for part in parts if part != ""))
 
     # --- expressions --------------------------------------------------------------------------
 

@@ -101,7 +101,8 @@ def _run(source: SourceFile, tokens: Sequence[Token]) -> Tree:
     table = tables()
     rows, recipes = table.rows, _recipes()
     words = {word: name for word, name in table.words.items() if word not in table.reserved}
-    states, values = [table.start], list[list[Node]]()
+    start, end = table.starts["file"]
+    states, values = [start], list[list[Node]]()
     for index, token in enumerate(tokens):
         kind = token.type
         if kind == "NAME" and token.text in words:
@@ -127,7 +128,7 @@ def _run(source: SourceFile, tokens: Sequence[Token]) -> Tree:
                 children = [Tree(tree_kind, children)]
             values.append(children)
             states.append(rows[states[-1]][symbol])
-            if states[-1] == table.end and kind == "$END":
+            if states[-1] == end and kind == "$END":
                 root = values[-1][0]
                 assert isinstance(root, Tree)
                 return root

@@ -31,7 +31,10 @@ else:
 # In an installed package the grammar is the data package dslc.grammar, in a checkout a sibling.
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PLACES = (os.path.join(_PACKAGE, "grammar"), os.path.join(os.path.dirname(_PACKAGE), "grammar"))
-_FORMAT = 1
+_FORMAT = 2
+
+# What a text may be: a whole file, or an expression of its own, as in the text of a message.
+STARTS = ("file", "expr")
 
 SAME, LIST = "=", "[]"
 
@@ -55,14 +58,14 @@ class Tables(NamedTuple):
     """What the grammar comes to.
 
     `rows` gives for a state and a symbol what to do: `n >= 0` shifts to state `n`, `~n` reduces by
-    rule `n`. `terminals` maps a terminal's name to its regular expression, `signs` and `words` the
-    text of operators and keywords to their terminals. `reserved` are the words that are no names.
+    rule `n`. `starts` gives for each of `STARTS` the states to begin and to end in. `terminals`
+    maps a terminal's name to its regular expression, `signs` and `words` the text of operators and
+    keywords to their terminals. `reserved` are the words that are no names.
     """
 
     rows: Sequence[Mapping[str, int]]
     rules: Sequence[Rule]
-    start: int
-    end: int
+    starts: Mapping[str, Sequence[int]]
     terminals: Mapping[str, str]
     signs: Mapping[str, str]
     words: Mapping[str, str]
@@ -101,11 +104,12 @@ def build(text: str) -> Tables:
         text,
         parser="lalr",
         lexer="basic",
-        start="file",
+        start=list(STARTS),
         keep_all_tokens=True,
         maybe_placeholders=True,
     )
-    conf = parser.parse_interactive().parser_state.parse_conf
+    confs = {s: parser.parse_interactive(start=s).parser_state.parse_conf for s in STARTS}
+    conf = confs["file"]
     numbers = {id(rule): number for number, rule in enumerate(parser.rules)}
     rows: list[dict[str, int]] = [{} for _ in range(max(conf.states) + 1)]
     for state, row in conf.states.items():
@@ -117,8 +121,7 @@ def build(text: str) -> Tables:
     return Tables(
         rows=rows,
         rules=[_rule(rule) for rule in parser.rules],
-        start=conf.start_state,
-        end=conf.end_state,
+        starts={name: [conf.start_state, conf.end_state] for name, conf in confs.items()},
         terminals=terminals,
         signs={sign: name for sign, name in fixed.items() if sign not in words},
         words=words,

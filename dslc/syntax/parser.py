@@ -43,7 +43,7 @@ def parse(
     empty = ast.File(source.span(), source, (), lexed.comments)
     if lexed.fatal:
         return empty, lexed.diagnostics[:MAX_DIAGNOSTICS]
-    builder = Builder(source, lexed)
+    builder = Builder(source, lexed, _expression)
     parser = _Parser(source, lexed, builder)
     tree = parser.run() or empty
     reporter = Reporter()
@@ -71,11 +71,24 @@ def _without_partners(
     return kept
 
 
+def _expression(source: SourceFile, start: int, end: int) -> ast.Expr | None:
+    """The expression that a part of a file is, or nothing if it is none."""
+    lexed = lex(source, start, end)
+    parser = _Parser(source, lexed, Builder(source, lexed, _expression), "expr")
+    tokens = [token for token in lexed.tokens if token.type != "NEWLINE"]
+    if lexed.diagnostics or len(tokens) > MAX_DEPTH:
+        return None
+    if not all(parser.feed(token.type, token) for token in tokens):
+        return None
+    found: ast.Expr = parser.values[-1]
+    return found
+
+
 def expected_at(source: SourceFile, offset: int) -> tuple[frozenset[str], Place, list[Token]]:
     """The terminals that could stand at an offset, the kind of block it is in, and the tokens
     before it; what is wrong before it is passed over."""
     lexed = lex(source, 0, offset, leave_open=True)
-    parser = _Parser(source, lexed, Builder(source, lexed))
+    parser = _Parser(source, lexed, Builder(source, lexed, _expression))
     if lexed.fatal:
         return frozenset(), "file", lexed.tokens
     return *parser.expected_at_end(), lexed.tokens[:-1]
@@ -144,9 +157,11 @@ def _follow(recipe: Sequence[int | None], values: list[Any]) -> list[Any]:
 
 
 class _Parser:
-    """One run over the tokens of a file."""
+    """One run over the tokens of a file, or of an expression."""
 
-    def __init__(self, source: SourceFile, lexed: Lexed, builder: Builder) -> None:
+    def __init__(
+        self, source: SourceFile, lexed: Lexed, builder: Builder, what: str = "file"
+    ) -> None:
         table = tables()
         self.source = source
         self.tokens = lexed.tokens
@@ -154,8 +169,8 @@ class _Parser:
         self.builder = builder
         self.rules = _actions()
         self.words = {w: name for w, name in table.words.items() if w not in table.reserved}
-        self.end = table.end
-        self.states = [table.start]
+        start, self.end = table.starts[what]
+        self.states = [start]
         self.values: list[Any] = []
         self.diagnostics: list[Diagnostic] = []
         self.unclosed = sorted(lexed.unclosed)
@@ -177,7 +192,7 @@ class _Parser:
                 kind = self._word(index)
             if until_end and kind == "$END":
                 return None
-            if self._feed(kind, token):
+            if self.feed(kind, token):
                 if kind == "$END":
                     return self._result()
                 index += 1
@@ -206,7 +221,7 @@ class _Parser:
             return "NAME"
         return keyword
 
-    def _feed(self, kind: str, token: Token) -> bool:
+    def feed(self, kind: str, token: Token) -> bool:
         """Shift a token after the reductions it asks for; false if it cannot stand here."""
         states, values, rows, rules = self.states, self.values, self.rows, self.rules
         builder = self.builder
@@ -302,7 +317,7 @@ class _Parser:
         del self.states[depth + 1 :]
         del self.values[depth:]
         place = _place(self.rows[self.states[-1]])
-        self._feed("ERROR", Token("ERROR", "", first.start, first.start))
+        self.feed("ERROR", Token("ERROR", "", first.start, first.start))
         if place == "file":
             return self._skip_declaration(first.text in ("fn", "layer"), index)
         return self._skip_statement(first.text in ("if", "for", "entry", "fn", "layer"), index)
@@ -362,7 +377,7 @@ class _Parser:
         depth = max(d for d, state in enumerate(self.states) if "LAYER" in self.rows[state])
         del self.states[depth + 1 :]
         del self.values[depth:]
-        self._feed("ERROR", self.tokens[index])
+        self.feed("ERROR", self.tokens[index])
         return index
 
 

@@ -16,7 +16,7 @@ from dslc_runtime import dims
 from dslc_runtime.dims import DimExpr
 from dslc_runtime.records import Misfit, reader
 
-FORMAT = 7
+FORMAT = 8
 
 DTypeName = Literal["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool"]
 FLOATS: tuple[DTypeName, ...] = ("f64", "f32", "f16", "bf16")
@@ -67,12 +67,14 @@ class DimInfo:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`left op right` must hold at each call, or `message` is the error."""
+    """`left op right` must hold at each call, or the error is `texts` with the sizes `shown`
+    between them."""
 
     left: DimExpr
     op: Literal["==", "!=", "<", "<=", ">", ">="]
     right: DimExpr
-    message: str
+    texts: tuple[str, ...]
+    shown: tuple[DimExpr, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +255,7 @@ def _entry_problems(entry: EntryInfo, known: set[str]) -> Iterator[str]:
     if not named <= bound:
         yield f"{where} has dims that no input binds: {', '.join(sorted(named - bound))}"
     used = [d for tensor in (*entry.inputs, *entry.outputs) for d in tensor.dims]
-    used += [side for check in entry.checks for side in (check.left, check.right)]
+    used += [size for c in entry.checks for size in (c.left, c.right, *c.shown)]
     used += [side for limit in entry.limits for side in (limit.low, limit.high)]
     free = frozenset().union(*map(dims.variables, used)) - named
     if free:
@@ -264,6 +266,8 @@ def _entry_problems(entry: EntryInfo, known: set[str]) -> Iterator[str]:
     integers = {t.name for t in entry.inputs if t.dtype in INTEGERS}
     if not {limit.input for limit in entry.limits} <= integers:
         yield f"{where} limits what is no input of integers"
+    if not all(len(check.texts) == len(check.shown) + 1 for check in entry.checks):
+        yield f"{where} has a check whose message does not fit its sizes"
     if not set(entry.updates) <= known:
         yield f"{where} updates unknown variables"
 

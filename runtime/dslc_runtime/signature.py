@@ -7,7 +7,6 @@ ArgumentError when a dim is out of bounds, or a condition of the program does no
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -69,6 +68,15 @@ def check_condition(check: Check, values: Mapping[str, int]) -> None:
     except DimError as error:
         raise ArgumentError(str(error)) from None
     if not _COMPARE[check.op](left, right):
-        names = re.sub(r"\{(\w+)\}", lambda m: str(values.get(m[1], m[0])), check.message)
         given = ", ".join(f"{name} = {value}" for name, value in sorted(values.items()))
-        raise ArgumentError(f"{names} (with {given})")
+        raise ArgumentError(f"{_message(check, values)} (with {given})")
+
+
+def _message(check: Check, values: Mapping[str, int]) -> str:
+    shown = [check.texts[0]]
+    for size, text in zip(check.shown, check.texts[1:]):
+        try:
+            shown += [str(dims.evaluate(size, values)), text]
+        except DimError:
+            shown += [dims.text(size), text]
+    return "".join(shown)

@@ -176,7 +176,7 @@ def test_a_program_round_trips() -> None:
             Variable("packed", f32(2), "prepared"),
         ),
         (DimRange("N", 1, 512), DimRange("M")),
-        (DimCheck(mod(N, 4), "==", 0, 'N must be "even"'),),
+        (DimCheck(mod(N, 4), "==", 0, ('N must be "even", not ', 2 * N + 1, "!"), "forward"),),
         plan,
     )
     text = print_program(program)

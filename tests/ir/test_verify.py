@@ -144,7 +144,7 @@ def plan_with(**changes: object) -> Program:
         (lambda: replace(program(), dims=program().dims * 2), "the dim N is there twice"),
         (lambda: replace(program(), entries=program().entries * 2), "the entry forward is"),
         (
-            lambda: replace(program(), checks=(DimCheck(sym("K"), "==", 1, ""),)),
+            lambda: replace(program(), checks=(DimCheck(sym("K"), "==", 1, ()),)),
             "unknown dim K",
         ),
         (

@@ -231,7 +231,7 @@ def test_the_guilty_pass_is_named() -> None:
     [
         ({"entries": ()}, "dropped the entry forward"),
         ({"dims": (DimRange("N", 3, 3),)}, "changed the declared dims"),
-        ({"checks": (DimCheck(N, "==", 3, ""),)}, "changed the declared dims"),
+        ({"checks": (DimCheck(N, "==", 3, ()),)}, "changed the declared dims"),
     ],
 )
 def test_declared_dims_and_entries_survive(changes: dict[str, Any], message: str) -> None:

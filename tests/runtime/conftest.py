@@ -183,7 +183,7 @@ def toy_manifest() -> Manifest:
         ),
         outputs=(TensorInfo("y", "f32", ("N",)), TensorInfo("z", "i32", (("+", "N", "K"),))),
         dims=(DimInfo("N"), DimInfo("K", 0)),
-        checks=(Check(("%", "K", 2), "==", 0, "{K} is not even"),),
+        checks=(Check(("%", "K", 2), "==", 0, ("", " is not even"), ("K",)),),
     )
     count = EntryInfo(
         "count",

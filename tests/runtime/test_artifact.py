@@ -118,7 +118,7 @@ def test_random_blocks_are_noticed(toy_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda m: m.update(format=99), "format 99.*this runtime reads format 7"),
+        (lambda m: m.update(format=99), "format 99.*this runtime reads format 8"),
         (lambda m: m.pop("format"), "no format number"),
         (lambda m: m.pop("model"), "model"),
         (lambda m: m.update(extra=1), "extra"),

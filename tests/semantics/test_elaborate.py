@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dslc.diagnostics import Diagnostic
 from dslc.ir.core import Function, Program
+from dslc.ir.dims import sym
 from dslc.ir.evaluate import evaluate, initial_variables, run_entry
 from dslc.ir.verify import verify_program
 from dslc.semantics.check import check
@@ -25,8 +27,12 @@ def program(text: str, training: bool = False, **statics: Setting) -> Program:
     return built
 
 
+def reported(text: str) -> list[Diagnostic]:
+    return check(SourceFile("test.dl", text))
+
+
 def codes(text: str) -> list[str]:
-    return [d.code for d in check(SourceFile("test.dl", text))]
+    return [d.code for d in reported(text)]
 
 
 def weights(text: str) -> dict[str, str]:
@@ -196,13 +202,13 @@ model M(x: f32[N, T], y: f32[N, U]) -> f32[N, T] {
 """)
     (only,) = built.checks
     assert (str(only.left), only.op, str(only.right)) == ("T", "==", "U")
-    assert only.message == "{T} is not {U}"  # the call's values, put in by the runtime
+    assert only.message == (sym("T"), " is not ", sym("U"))  # the runtime puts in a call's values
 
 
 def test_a_message_about_a_layers_dims_names_those_of_the_model() -> None:
     built = program("""
 layer longer(x: f32[K]) -> f32[K] {
-    assert K > 2, "{K} is not {K // 1} or more"
+    assert K > 2, "{K} is {3 - K} too few, {of x}"
     return x
 }
 model M[least=3](x: f32[N]) -> f32[N] {
@@ -210,7 +216,32 @@ model M[least=3](x: f32[N]) -> f32[N] {
     return longer(x)
 }
 """)
-    assert [check.message for check in built.checks] == ["{N} is 3", "{N} is not {K // 1} or more"]
+    n = sym("N")
+    assert [check.message for check in built.checks] == [
+        (n, " is ", "3"),
+        (n, " is ", 3 - n, " too few, {of x}"),
+    ]
+
+
+def test_a_message_shows_the_values_of_expressions() -> None:
+    found = reported("""
+layer heads[count, at: ints](x: float[*S, D]) -> float[*S, D] {
+    assert D % count == 0, "{D % count} of {at} in {x} \\"{{}}\\", {D > 3}"
+    return x
+}
+model M(x: f32[N, 30]) -> f32[N, 30] { return heads[4, (1, 2)](x) }
+""")
+    assert found[0].title == ('assertion failed: 2 of (1, 2) in a tensor f32[N, 30] "{{}}", true')
+
+
+def test_an_unknown_name_in_a_message_is_reported_where_it_is() -> None:
+    found = reported("""
+layer heads[count](x: float[D]) -> float[D] {
+    assert D % count == 0, "{widht} is odd"
+    return x
+}
+""")
+    assert [(d.code, d.span.text if d.span else "") for d in found] == [("E0101", "widht")]
 
 
 def test_what_bounds_prove_is_not_checked() -> None:

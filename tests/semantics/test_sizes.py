@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dslc.ir.core import message_text
 from dslc.ir.text import parse_program, print_program
 from dslc.ops import BY_NAME
 from dslc.semantics.elaborate import elaborate
@@ -25,7 +26,9 @@ model Two {
 def test_each_entry_has_the_checks_that_it_needs() -> None:
     program, found = elaborate(SourceFile("two.dl", SOURCE))
     assert program is not None, found
-    told = [(c.entry, f"{c.left} {c.op} {c.right}", c.message) for c in program.checks]
+    told = [
+        (c.entry, f"{c.left} {c.op} {c.right}", message_text(c.message)) for c in program.checks
+    ]
     conv = "`conv2d[3, kernel=5](x)`, two.dl:5:13, would have a dim of H - 4, which can't be "
     zeros = "`zeros[K - N]()`, two.dl:10:20, would have a dim of K - N, which can't be "
     assert told == [

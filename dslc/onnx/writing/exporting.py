@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dslc._frozen import dataclass
 from dslc._lazy import lazy
 from dslc.diagnostics import nearest_name
-from dslc.ir.core import Entry, Function, Program
+from dslc.ir.core import Entry, Function, Program, message_text
 from dslc.ir.dims import Dim
 from dslc.ir.evaluate import concrete, numpy_dtype
 from dslc.ir.types import TensorType
@@ -137,7 +137,7 @@ def _told(program: Program, entry: Entry) -> str:
             lines.append(f"{dim.name} is {dim.low}{most}.")
     for check in program.checks:
         if check.entry in (None, entry.name):
-            lines.append(f"{check.left} {check.op} {check.right}: {check.message}.")
+            lines.append(f"{check.left} {check.op} {check.right}: {message_text(check.message)}.")
     return "\n".join(lines)
 
 
