@@ -137,7 +137,7 @@ def _weight_gradient_type(
     _, out, _, _ = image_dims(g, attrs.layout)
     result = x.with_dims((out, c // attrs.groups, *attrs.kernel))
     _agree(attrs, x, result, g)
-    return result
+    return TensorType("f32", result.dims) if attrs.wide else result
 
 
 def _agree(attrs: ConvAttrs, x: TensorType, w: TensorType, g: TensorType) -> None:
@@ -214,7 +214,8 @@ def _weight_gradient_reference(attrs: ConvWeightGradientAttrs, x: Any, g: Any) -
         for j in range(kw):
             seen = _grouped(_window(attrs, image, i, j, oh, ow), groups)
             result[..., i, j] = np.einsum("ngohw,ngchw->goc", _grouped(cotangent, groups), seen)
-    return result.reshape(out, per_group, kh, kw).astype(x.dtype)
+    result = result.reshape(out, per_group, kh, kw)
+    return result.astype(np.float32 if attrs.wide else x.dtype)
 
 
 def _base(attrs: ConvAttrs) -> dict[str, Any]:

@@ -160,6 +160,7 @@ def weight_gradient_compute(
             seen = g(image_index(attrs.layout, n, o, oh, ow))
             return k.binary("mul", value, k.cast(seen, dtype, wide), wide)
 
-        return k.cast(k.reduce("sum", (count, out_h, out_w), product, wide), wide, dtype)
+        total = k.reduce("sum", (count, out_h, out_w), product, wide)
+        return k.cast(total, wide, outputs[0].dtype)
 
     return read

@@ -46,9 +46,10 @@ class ConvInputGradientAttrs(ConvAttrs):
 
 @dataclass(frozen=True, slots=True)
 class ConvWeightGradientAttrs(ConvAttrs):
-    """`kernel` is the weight's (height, width)."""
+    """`kernel` is the weight's (height, width); `wide`: the sums of 16 bits stay in f32."""
 
     kernel: tuple[int, int] = (1, 1)
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)

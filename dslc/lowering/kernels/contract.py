@@ -35,6 +35,7 @@ from dslc.lowering.kernels.products import (
     plan_product,
 )
 from dslc.lowering.kernels.tasks import Task
+from dslc.ops.windows import ConvWeightGradientAttrs
 from dslc.schedules.cpu.tiles.contract import ITEMSIZE, Epilogue, Machine, Operand
 from dslc.schedules.cpu.tiles.dots import PAIRS, imported, stored
 from dslc.schedules.cpu.tiles.matrix_tile import LLVM_IR
@@ -60,14 +61,20 @@ def emit_contraction(task: Task, machine: Machine, scratch: Any) -> str | None:
         emit_loops(task)
         return f"{anchor.op.name} of {anchor.inputs[0].type.dtype} runs by plain loops"
     task.parallel = planned.tasks > 1
-    memory = None
+    memory, dtype = None, _multiplied(anchor)
     if scratch is not None:
-        dtype = dtype_of(anchor.inputs[0])
         elements = scratch_of(task.group, machine) // ITEMSIZE[dtype]
         memory = Operand(declare(task.k, scratch, elements, stored(dtype)), dtype, (1,))
-    with imported(dtype_of(anchor.inputs[0]), LLVM_IR if machine.matrices else ""):
+    with imported(dtype, LLVM_IR if machine.matrices else ""):
         planned.emit(_epilogue(task, anchor), memory)
     return None
+
+
+def _multiplied(anchor: Eqn) -> str:
+    """What the template works on. A gradient of weights makes pairs of bf16 itself."""
+    attrs = anchor.attrs
+    makes_pairs = isinstance(attrs, ConvWeightGradientAttrs) and attrs.wide
+    return PAIRS if makes_pairs else dtype_of(anchor.inputs[0])
 
 
 def _anchor(group: Group) -> Eqn:
@@ -92,7 +99,7 @@ def _epilogue(task: Task, anchor: Eqn) -> Epilogue:
 def _plan(group: Group, machine: Machine, size: Sizes) -> Planned | None:
     """The template for a group's contraction, if there is one."""
     anchor = _anchor(group)
-    dtype = dtype_of(anchor.inputs[0])
+    dtype = _multiplied(anchor)
     if dtype not in ITEMSIZE or (dtype == PAIRS and not machine.dots):
         return None
     match anchor.op.name:

@@ -29,6 +29,10 @@ from dslc.schedules.cpu.conv.conv2d_weight import (
     emit_conv2d_backward_weight,
     plan_conv2d_backward_weight,
 )
+from dslc.schedules.cpu.conv.conv2d_weight_matrices import (
+    emit_weight_matrices,
+    plan_weight_matrices,
+)
 from dslc.schedules.cpu.conv.depthwise import (
     emit_depthwise,
     emit_depthwise_backward_weight,
@@ -196,6 +200,12 @@ def plan_weights_gradient(anchor: Eqn, machine: Machine, size: Sizes) -> Planned
             raise InternalError("the gradient of a convolution's weights needs scratch memory")
         return scratch
 
+    if attrs.wide:
+        halves = plan_weight_matrices(shape, machine)
+        return Planned(
+            halves, halves.scratch_bytes, halves.tasks,
+            lambda e, s: emit_weight_matrices(halves, image, cotangent, e, given(s), flat),
+        )  # fmt: skip
     if is_depthwise(shape):
         deep = plan_depthwise_backward_weight(shape, dtype, machine)
         return Planned(

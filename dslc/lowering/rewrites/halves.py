@@ -2,8 +2,10 @@
 
     matmul(x, w) of f16    becomes   cast[f16](matmul(cast[f32](x), cast[f32](w)))
     matmul(x, w) of bf16   becomes   cast[bf16](matmul_pairs(pairs of x, pairs of w))
+    conv2d_weight_gradient(x, g)     cast[bf16](conv2d_weight_gradient[wide](x, g))
 
-The second is for CPUs with dot products of bf16, twice as fast as f32. Elsewhere the f32 kernels do
+The second is for CPUs with dot products of bf16, twice as fast as f32, the third for those with
+registers that hold matrices of it. Elsewhere the f32 kernels do
 the work: products are exact in f32, sums are kept in it, and casts are fused into what stands
 around. Attention of bf16 stays where registers hold matrices. In an inference entry the weights are
 converted once, at load. A sum that is widened again is not rounded on the way, except in a training
@@ -36,6 +38,7 @@ from dslc.ops.packed import conv2d_packed, matmul_packed
 from dslc.ops.pairs import matmul_pairs
 from dslc.ops.shape import reshape, transpose
 from dslc.ops.slicing import pad
+from dslc.ops.windows import ConvWeightGradientAttrs
 
 CONTRACTIONS: tuple[Op, ...] = (
     matmul, conv2d, conv2d_input_gradient, conv2d_weight_gradient, attention, attention_gradient,
@@ -46,8 +49,9 @@ SUMS: tuple[Op, ...] = (*CONTRACTIONS, matmul_pairs, matmul_packed, conv2d_packe
 def halves(entry: Entry, dots: bool, matrices: bool = False) -> Entry:
     """The entry without contractions of 16 bits but those that have kernels; `dots`: whether the
     CPU has dot products of bf16, `matrices`: whether also registers that hold matrices of it."""
-    rest = partial(_widened_but, _is_by_matrices) if matrices else widened
-    rules: list[Rule] = [paired, rest] if dots else [widened]
+    rules: list[Rule] = [paired, widened] if dots else [widened]
+    if matrices:
+        rules = [paired, summed, partial(_widened_but, _is_by_matrices)]
     function = rewrite(entry.function, rules)
     weights = [
         value for value, argument in zip(function.params, entry.arguments)
@@ -67,6 +71,18 @@ def paired(eqn: Eqn, b: Builder, context: Context) -> Value | None:
     left = pairs_along(b, x, last=not attrs.transpose_a)
     right = pairs_along(b, y, last=attrs.transpose_b)
     made = b.emit(matmul_pairs, (left, right), attrs)[0]
+    return cast(Value, cast_op(b, made, dtype="bf16"))
+
+
+def summed(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """The gradient of a convolution's weights, which makes pairs of pixels itself."""
+    if eqn.op is not conv2d_weight_gradient or eqn.outputs[0].type.dtype != "bf16":
+        return None
+    attrs = cast(ConvWeightGradientAttrs, eqn.attrs)
+    known = all(isinstance(d, int) for d in eqn.inputs[0].type.dims[1:])
+    if not known or attrs.groups != 1 or attrs.layout != "NHWC":
+        return None
+    made = b.emit(eqn.op, eqn.inputs, replace(attrs, wide=True))[0]
     return cast(Value, cast_op(b, made, dtype="bf16"))
 
 

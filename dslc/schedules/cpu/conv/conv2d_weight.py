@@ -13,7 +13,7 @@ Non-goals: as in `conv2d.py`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -84,9 +84,13 @@ class ConvWeightPlan:
         return self.shape.kernel[0] * self.shape.kernel[1]
 
     @property
+    def padded_channels(self) -> int:
+        return self.shape.group_channels
+
+    @property
     def kernel_rows(self) -> int:
         """Rows of one group's sums: KH * KW * C / groups."""
-        return self.positions * self.shape.group_channels
+        return self.positions * self.padded_channels
 
     @property
     def sums(self) -> int:
@@ -150,7 +154,7 @@ def emit_conv2d_backward_weight(
             _strip(_Strip(plan, view, dy, scratch, sums, registers, image, strip))
 
     run_tasks(plan.tasks, shape.work, body)
-    _add_up(plan, epilogue, scratch, flat)
+    add_up(plan, epilogue, scratch, flat)
 
 
 def clear_sums(
@@ -243,23 +247,43 @@ def _tile(
     save(tile, run.registers, run.scratch.buffer, sums, plan.width)
 
 
-def _add_up(plan: ConvWeightPlan, epilogue: Epilogue, scratch: Operand, flat: bool) -> None:
+class Summed(Protocol):
+    """What the plan of a gradient tells of its sums, which start each task's part of the scratch
+    memory: [group, panel][KH][KW][channel][width]."""
+
+    @property
+    def shape(self) -> ConvShape: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def panels(self) -> int: ...  # of one group
+    @property
+    def positions(self) -> int: ...
+    @property
+    def padded_channels(self) -> int: ...  # of one group
+    @property
+    def tasks(self) -> int: ...
+    @property
+    def task_elements(self) -> Size: ...
+
+
+def add_up(plan: Summed, epilogue: Epilogue, scratch: Operand, flat: bool) -> None:
     """Hands every weight, the tasks' sums added up in order, to the epilogue."""
-    shape, width = plan.shape, plan.width
+    shape, width, apart = plan.shape, plan.width, plan.padded_channels
     outputs, channels, positions = shape.group_out_channels, shape.group_channels, plan.positions
     most = channels_of_run(channels, positions)
     extents = (shape.groups, plan.panels, -(-channels // most))
 
     def body(task: Expr, tasks: int) -> None:
-        turned = local(width * most * positions, plan.dtype)
+        turned = local(width * most * positions, scratch.dtype)
         with loop(*share(shape.groups * plan.panels * extents[2], task, tasks)) as item:
             group, panel, block = unflatten(item, extents)
             channel = T.bind(i64(block * most))
-            row = T.bind((group * plan.panels + panel) * plan.kernel_rows + channel)
+            row = T.bind((group * plan.panels + panel) * (positions * apart) + channel)
             base = T.bind(i64(scratch.offset) + row * width)
 
             def total(c: Expr, position: Expr, j: Expr) -> Expr:
-                at = base + (position * channels + c) * width + j
+                at = base + (position * apart + c) * width + j
                 return add_sums(scratch, at, plan.tasks, plan.task_elements)
 
             run = Run(
