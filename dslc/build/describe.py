@@ -59,7 +59,7 @@ def entry_info(entry: Entry, program: Program, dims: Sequence[str]) -> EntryInfo
         dims=tuple(ranges.get(name, DimInfo(name)) for name in dims),
         updates=entry.updates,
         checks=tuple(
-            _check(c)
+            _check(c, known)
             for c in program.checks
             if c.entry in (None, entry.name) and _symbols(c) <= known
         ),
@@ -106,11 +106,12 @@ def _dims(type: TensorType) -> tuple[DimExpr, ...]:
     return tuple(dim_expr(dim) for dim in type.dims)
 
 
-def _check(check: DimCheck) -> Check:
+def _check(check: DimCheck, known: AbstractSet[str]) -> Check:
+    """Of sizes in its message that the entry doesn't know, the record has their text."""
     texts, shown = [""], list[DimExpr]()
     for part in check.message:
-        if isinstance(part, str):
-            texts[-1] += part
+        if isinstance(part, str) or not free_symbols(part) <= known:
+            texts[-1] += str(part)
         else:
             texts.append("")
             shown.append(dim_expr(part))
@@ -118,8 +119,7 @@ def _check(check: DimCheck) -> Check:
 
 
 def _symbols(check: DimCheck) -> frozenset[str]:
-    shown = [part for part in check.message if not isinstance(part, str)]
-    return frozenset().union(*map(free_symbols, (check.left, check.right, *shown)))
+    return free_symbols(check.left) | free_symbols(check.right)
 
 
 def variable_infos(variables: Sequence[Variable]) -> tuple[VariableInfo, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 from harness import compile_body, guarded
 from tvm.tirx.script import builder as T
 
+from dslc import api
+from dslc.build import driver
+from dslc.build.target import cpu_target
 from dslc.schedules.cpu.conv.conv2d_weight_matrices import (
     emit_weight_matrices,
     plan_weight_matrices,
@@ -112,3 +116,22 @@ def test_strips_are_what_the_cache_holds() -> None:
     plan = plan_weight_matrices(shape, STRIPS)
     assert plan.strips > 1
     assert 4 * (plan.image + plan.cotangent // plan.panels) <= STRIPS.l2_bytes
+
+
+def test_they_are_used_where_the_cpu_has_them() -> None:
+    """On whatever machine the code is made."""
+    target = cpu_target("x86-64-v4", 1)
+    features = {*target.features, "amx_bf16", "amx_tile", "avx512_bf16"}
+    target = replace(target, features=tuple(sorted(features)))
+    source = """
+    model M(x: f32[N, 32, 9, 9]) -> f32[N, 32, 7, 7] { return x |> conv: conv2d[32, kernel=3] }
+    train M {
+        loss mean(output)
+        optimizer sgd[lr=0.1]
+    }
+    """
+    program = driver.optimise(api.lower(source, train=True), target, precision="bf16")
+    text = driver.run_job(driver.make_job(program, target, Path(), "tir")).text
+    (kernel,) = [part for part in text.split("def ") if "weight_gradient" in part.split("(")[0]]
+    assert kernel.count("dslc_matrix_multiply") >= 4
+    driver.run_job(driver.make_job(program, target, Path(), "asm"))

@@ -5,12 +5,11 @@
     conv2d_weight_gradient(x, g)     cast[bf16](conv2d_weight_gradient[wide](x, g))
 
 The second is for CPUs with dot products of bf16, twice as fast as f32, the third for those with
-registers that hold matrices of it. Elsewhere the f32 kernels do
-the work: products are exact in f32, sums are kept in it, and casts are fused into what stands
-around. Attention of bf16 stays where registers hold matrices. In an inference entry the weights are
-converted once, at load. A sum that is widened again is not rounded on the way, except in a training
-step where it would be kept for the backward pass in 32 bits then. Input and output: an Entry, loops
-included.
+registers that hold matrices of it. Elsewhere the f32 kernels do the work: products are exact in
+f32, sums are kept in it, and casts are fused into what stands around. Attention of bf16 stays where
+registers hold matrices. In an inference entry the weights are converted once, at load. A sum that
+is widened again is not rounded on the way, except in a training step where it would be kept for the
+backward pass in 32 bits then. Input and output: an Entry, loops included.
 
 Non-goals: TVM (this runs in the user's process); packing weights (`pack.py` does, before: by pairs;
 after: what was widened).
@@ -75,12 +74,15 @@ def paired(eqn: Eqn, b: Builder, context: Context) -> Value | None:
 
 
 def summed(eqn: Eqn, b: Builder, context: Context) -> Value | None:
-    """The gradient of a convolution's weights, which makes pairs of pixels itself."""
+    """The gradient of a convolution's weights, whose kernel makes pairs of pixels itself, from
+    images of known size."""
     if eqn.op is not conv2d_weight_gradient or eqn.outputs[0].type.dtype != "bf16":
         return None
     attrs = cast(ConvWeightGradientAttrs, eqn.attrs)
-    known = all(isinstance(d, int) for d in eqn.inputs[0].type.dims[1:])
-    if not known or attrs.groups != 1 or attrs.layout != "NHWC":
+    sizes = [size for value in eqn.inputs for size in value.type.dims[1:]]
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        return None
+    if attrs.groups != 1 or attrs.layout != "NHWC":
         return None
     made = b.emit(eqn.op, eqn.inputs, replace(attrs, wide=True))[0]
     return cast(Value, cast_op(b, made, dtype="bf16"))

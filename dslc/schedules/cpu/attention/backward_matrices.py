@@ -38,8 +38,6 @@ from dslc.schedules.cpu.attention.blocks import (
     rows_from,
 )
 from dslc.schedules.cpu.attention.matrix_rows import (
-    PAIR,
-    STEP,
     copy_pairs,
     pack_joined,
     pack_joined_turned,
@@ -69,7 +67,7 @@ from dslc.schedules.cpu.tiles.contract import (
     store_vector,
     vector_at,
 )
-from dslc.schedules.cpu.tiles.matrix_tile import FASTER, LANES, ROWS, MatrixTile, Side
+from dslc.schedules.cpu.tiles.matrix_tile import FASTER, LANES, PAIR, ROWS, STEP, MatrixTile, Side
 from dslc.schedules.cpu.tiles.pack import transpose
 
 BLOCK = 128  # queries or keys

@@ -42,8 +42,6 @@ from dslc.schedules.cpu.attention.blocks import (
     store_row,
 )
 from dslc.schedules.cpu.attention.matrix_rows import (
-    PAIR,
-    STEP,
     copy_pairs,
     pack_joined,
     pack_turned,
@@ -71,7 +69,17 @@ from dslc.schedules.cpu.tiles.contract import (
     unflatten,
     vector_at,
 )
-from dslc.schedules.cpu.tiles.matrix_tile import FASTER, FEW, LANES, ROWS, Heights, MatrixTile, Side
+from dslc.schedules.cpu.tiles.matrix_tile import (
+    FASTER,
+    FEW,
+    LANES,
+    PAIR,
+    ROWS,
+    STEP,
+    Heights,
+    MatrixTile,
+    Side,
+)
 from dslc.schedules.cpu.tiles.register_tile import Tile
 from dslc.schedules.cpu.tiles.vector import LOG2E, constant, exp2_below, lane_sum
 

@@ -32,13 +32,10 @@ from dslc.schedules.cpu.tiles.contract import (
     vector_at,
 )
 from dslc.schedules.cpu.tiles.dots import HALF
-from dslc.schedules.cpu.tiles.matrix_tile import LANES
+from dslc.schedules.cpu.tiles.matrix_tile import BITS, LANES, PAIR, STEP, joined
 from dslc.schedules.cpu.tiles.pack import transpose
 
-PAIR = 2  # elements
-STEP = PAIR * LANES  # elements of a row of a register
 MOST_STEPS = 8  # of a row that are written out
-BITS = f"float32x{LANES}"
 
 
 def pitch(columns: Size) -> Size:
@@ -127,9 +124,7 @@ def _joined(
         else:
             value = vector_at(source.buffer, at, LANES)
         words.append(T.bind(tirx.Cast(f"uint32x{LANES}", value)))
-    sixteen = tirx.Broadcast(tirx.const(16, "uint32"), LANES)
-    both = tirx.bitwise_or(words[0], tirx.shift_left(words[1], sixteen))
-    return T.bind(tirx.reinterpret(BITS, both))
+    return joined(*words)
 
 
 def _steps(apart: Size, body: Callable[[Size], None]) -> None:

@@ -46,16 +46,18 @@ from dslc.schedules.cpu.tiles.contract import (
     vector_at,
 )
 from dslc.schedules.cpu.tiles.dots import HALF
-from dslc.schedules.cpu.tiles.matrix_tile import BYTES, FASTER, FEW, LANES, MatrixTile, Side
+from dslc.schedules.cpu.tiles.matrix_tile import (
+    BYTES,
+    FASTER,
+    FEW,
+    LANES,
+    PAIR,
+    STEP,
+    MatrixTile,
+    Side,
+    joined,
+)
 from dslc.schedules.cpu.tiles.pack import transpose
-
-PAIR = 2  # elements
-STEP = PAIR * LANES  # pixels that are multiplied at once
-BITS = f"float32x{LANES}"
-
-
-def _parts(size: int, part: int) -> int:
-    return -(-size // part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class WeightMatricesPlan:
 
     @property
     def panels(self) -> int:
-        return _parts(self.shape.out_channels, self.width)
+        return ceil_div(self.shape.out_channels, self.width)
 
     @property
     def positions(self) -> int:
@@ -96,7 +98,7 @@ class WeightMatricesPlan:
     def padded_channels(self) -> int:
         """Input channels in whole tiles."""
         rows = self.tile.down * LANES
-        return _parts(self.shape.channels, rows) * rows
+        return ceil_div(self.shape.channels, rows) * rows
 
     @property
     def sums(self) -> int:
@@ -119,21 +121,21 @@ class WeightMatricesPlan:
     @property
     def steps(self) -> int:
         """Of an image's or a strip's sum."""
-        return _parts((self.rows - 1) * self.columns + self.shape.plane[1], STEP)
+        return ceil_div((self.rows - 1) * self.columns + self.shape.plane[1], STEP)
 
     @property
     def image_rows(self) -> int:
         """Rows that hold all pixels which the sum reads, and those which its last step does."""
         (kh, kw), (sh, sw) = self.shape.extent, self.shape.stride
         last = self.steps * STEP + (kh - 1) // sh * self.columns + (kw - 1) // sw
-        return _parts(last, self.columns)
+        return ceil_div(last, self.columns)
 
     @property
     def pitch(self) -> int:
         """Pixels from channel to channel, with what the last row's block writes behind its end. Of
         a multiple of 512 bytes all rows of a register would fall into few sets of the cache."""
-        behind = _parts(self.columns, STEP) * STEP - self.columns
-        pixels = _parts(self.image_rows * self.columns + behind, LANES) * LANES
+        behind = ceil_div(self.columns, STEP) * STEP - self.columns
+        pixels = ceil_div(self.image_rows * self.columns + behind, LANES) * LANES
         return pixels + (LANES if pixels % 256 == 0 else 0)
 
     @property
@@ -158,7 +160,7 @@ class WeightMatricesPlan:
     @property
     def strips(self) -> int:
         """Of an image."""
-        return _parts(self.shape.plane[0], self.rows)
+        return ceil_div(self.shape.plane[0], self.rows)
 
     @property
     def items(self) -> Size:
@@ -175,19 +177,19 @@ def plan_weight_matrices(shape: ConvShape, machine: Machine) -> WeightMatricesPl
     room = machine.l2_bytes  # these CPUs have twice of it
     # A batch that is known only at each call may be one image.
     batch = max(1, shape.batch) if isinstance(shape.batch, int) else 1
-    strips = min(height, _parts(tasks, batch))
+    strips = min(height, ceil_div(tasks, batch))
     while True:
-        plan = WeightMatricesPlan(shape, _parts(height, max(1, strips)), 1, tasks)
+        plan = WeightMatricesPlan(shape, ceil_div(height, max(1, strips)), 1, tasks)
         size = (plan.image + plan.cotangent // plan.panels) * BYTES
         if size <= room or plan.rows <= 1:
             break
-        strips = max(strips + 1, _parts(height, plan.rows - 1))
+        strips = max(strips + 1, ceil_div(height, plan.rows - 1))
     if plan.strips > 1:
         return plan
     images = max(1, room // size)
     if isinstance(shape.batch, int):
-        each = _parts(batch, tasks)
-        images = _parts(each, _parts(each, images))
+        each = ceil_div(batch, tasks)
+        images = ceil_div(each, ceil_div(each, images))
     return replace(plan, images=images)
 
 
@@ -276,7 +278,7 @@ def _add(run: _Run, count: Size, first: Expr) -> None:
     """Adds the products of an item of `count` images to all sums; the first item sets them."""
     plan, shape, tile = run.plan, run.plan.shape, run.plan.tile
     (kh, kw), (sh, sw), (dh, dw) = shape.kernel, shape.stride, shape.dilation
-    rows, across = tile.down * LANES, plan.phases[1]
+    rows, across, apart = tile.down * LANES, plan.phases[1], LANES * plan.pitch
     images, cotangents = run.image(i64(0)), run.cotangent(i64(0))
     with loop(0, plan.panels) as panel, loop(0, plan.padded_channels // rows) as block:
         right = T.bind(cotangents + panel * (plan.steps * LANES * plan.width))
@@ -297,18 +299,10 @@ def _add(run: _Run, count: Size, first: Expr) -> None:
                 b = T.bind(right + number * plan.cotangent)
                 matrix_tile.multiply(
                     tile, plan.steps,
-                    Side(run.halves, _rows_of(a, plan.pitch), plan.pitch // PAIR),
-                    Side(run.memory, _columns_of(b, plan.width), plan.width),
+                    Side(run.halves, lambda i, k: a + k * PAIR + i * apart, plan.pitch // PAIR),
+                    Side(run.memory, lambda j, k: b + k * plan.width + j * LANES, plan.width),
                 )  # fmt: skip
             matrix_tile.save(tile, plan.heights, run.memory, sums, plan.width)
-
-
-def _rows_of(start: Expr, pitch: int) -> matrix_tile.Place:
-    return lambda i, k: start + k * PAIR + i * (LANES * pitch)
-
-
-def _columns_of(start: Expr, width: int) -> matrix_tile.Place:
-    return lambda j, k: start + k * width + j * LANES
 
 
 def _turn_image(run: _Run, image: Expr, strip: Expr, number: Expr) -> None:
@@ -345,7 +339,7 @@ def _turn_row(run: _Run, source: Expr, target: Expr, phase: int) -> None:
     def column(pixel: int) -> int:
         return pixel * step + phase - left
 
-    blocks = _parts(plan.columns, STEP)
+    blocks = ceil_div(plan.columns, STEP)
     whole = [
         block for block in range(blocks)
         if column(block * STEP) >= 0 and column(block * STEP + STEP - 1) < shape.width
@@ -379,7 +373,7 @@ def _turn_block(run: _Run, source: Expr, target: Expr, there: list[bool]) -> Non
                     if there[i + n] else nothing
                     for n in range(PAIR)
                 ]  # fmt: skip
-                lines.append(_joined(*halves))
+                lines.append(joined(*halves))
             for c, line in enumerate(transpose(lines)):
                 at = T.bind(target + (vector * LANES + c) * plan.pitch)
                 pixels = tirx.reinterpret(f"{HALF}x{STEP}", line)
@@ -400,11 +394,6 @@ def _half(operand: Operand, at: Expr, count: Size) -> Expr:
         mask = lanes < tirx.Broadcast(tirx.Cast("int32", i64(count)), LANES)
         value = masked_vector(operand.buffer, HALF, at, LANES, mask)
     return T.bind(tirx.Cast(f"uint32x{LANES}", value))
-
-
-def _joined(low: Expr, high: Expr) -> Expr:
-    sixteen = tirx.Broadcast(tirx.const(16, "uint32"), LANES)
-    return T.bind(tirx.reinterpret(BITS, tirx.bitwise_or(low, tirx.shift_left(high, sixteen))))
 
 
 def _join_cotangent(run: _Run, image: Expr, strip: Expr, number: Expr) -> None:
@@ -431,4 +420,4 @@ def _join_cotangent(run: _Run, image: Expr, strip: Expr, number: Expr) -> None:
                 _half(run.dy, at + channel, T.bind(smaller(count, left))) for at, count in places
             ]
             to = base + div(channel, plan.width) * panel + pair * plan.width
-            store_vector(run.memory, _joined(*halves), T.bind(to + rem(channel, plan.width)), LANES)
+            store_vector(run.memory, joined(*halves), T.bind(to + rem(channel, plan.width)), LANES)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field
-from typing import Any
+from typing import Any, overload
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -181,6 +181,10 @@ def is_zero(value: Size) -> bool:
     return is_int(value, 0)
 
 
+@overload
+def ceil_div(value: int, divisor: int) -> int: ...
+@overload
+def ceil_div(value: Expr, divisor: int) -> Size: ...
 def ceil_div(value: Size, divisor: int) -> Size:
     """`value / divisor`, rounded up; `value >= 0`."""
     if isinstance(value, int):

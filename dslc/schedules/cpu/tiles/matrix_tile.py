@@ -44,6 +44,9 @@ from dslc.schedules.cpu.tiles.dots import HALF, PAIRS, zero
 
 LANES = 16  # rows and columns of sums in a register, and pairs of K that are multiplied at once
 ROWS = 2 * LANES  # of a tile
+PAIR = 2  # elements
+STEP = PAIR * LANES  # elements of a row of a register
+BITS = f"float32x{LANES}"  # of pairs in memory that holds float32, too
 FEW = 4  # registers of columns beside one of rows
 BYTES = 4  # of a pair, and of a sum
 FASTER = 4  # than multiply-adds of vectors, with what happens around
@@ -206,6 +209,12 @@ def finish(
             handed(width)
         with T.Else():
             handed(columns)
+
+
+def joined(low: Expr, high: Expr) -> Expr:
+    """16 bf16, a word each, and as many others as pairs."""
+    sixteen = tirx.Broadcast(tirx.const(16, "uint32"), LANES)
+    return T.bind(tirx.reinterpret(BITS, tirx.bitwise_or(low, tirx.shift_left(high, sixteen))))
 
 
 def rounded(vector: Expr) -> Expr:
