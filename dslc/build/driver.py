@@ -143,7 +143,7 @@ def optimise(
         )
         program = pipeline.run(program, kernels, dump)
     else:
-        program = pipeline.run(program, pipeline.before_lowering(), dump)
+        program = pipeline.run(program, pipeline.before_lowering(groups=False), dump)
         program = pipeline.run(program, (("pack", pipeline.each_entry(pack_for_cuda)),), dump)
     return pipeline.run(program, pipeline.AFTER_PACKING, dump)
 

@@ -30,6 +30,7 @@ from dslc.passes.scans import scans
 from dslc.passes.stages import stages
 from dslc.passes.sums import sums
 from dslc.passes.totals import totals
+from dslc.passes.views import views
 from dslc.passes.yields import yields
 
 FunctionPass = Callable[[Function], Function]
@@ -51,6 +52,7 @@ FUNCTION_PASSES: Mapping[str, FunctionPass] = {
     "stages": stages,
     "sums": sums,
     "totals": totals,
+    "views": views,
     "bf16": partial(narrowed, dtype="bf16"),
     "f16": partial(narrowed, dtype="f16"),
     "yields": yields,
@@ -94,12 +96,15 @@ BEFORE_GRADIENTS: Pipeline = (("attention", on_all(attention)),)
 SIMPLIFY: Pipeline = each("canonicalize", "fold", "canonicalize", "cse", "dce")
 
 
-def before_lowering(prefers_planes: Callable[[Function, Function], bool] | None = None) -> Pipeline:
+def before_lowering(
+    prefers_planes: Callable[[Function, Function], bool] | None = None, groups: bool = True
+) -> Pipeline:
     """Before the lowering replaces ops by those that its kernels offer. `prefers_planes`: whether a
-    function is better as it is than what `layout` makes of it; None: never."""
+    function is better as it is than what `layout` makes of it; None: never. `groups`: whether
+    groups of channels follow images; their statistics are several small kernels then."""
 
     def laid_out(function: Function) -> Function:
-        pixels = layout(function)
+        pixels = layout(canonicalize(views(function, groups)))
         keeps = prefers_planes is not None and prefers_planes(function, pixels)
         return function if keeps else pixels
 

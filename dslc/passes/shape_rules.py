@@ -9,7 +9,7 @@ from typing import Any
 
 from dslc.ir.builder import Builder
 from dslc.ir.core import Eqn, Value
-from dslc.ir.dims import Dim
+from dslc.ir.dims import Dim, product
 from dslc.ir.rewrite import Context, Rule
 from dslc.ops.broadcast import broadcast, reduce_sum
 from dslc.ops.constants import relabel
@@ -77,6 +77,72 @@ def transpose_of_ones(eqn: Eqn, b: Builder, context: Context) -> Value | None:
     if wide != sorted(wide):
         return None
     return _made(reshape(b, eqn.inputs[0], dims=eqn.outputs[0].type.dims))
+
+
+def transposed_back(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A transpose of a reshape of a transpose that puts what it moves back: (N, L, C) as an image
+    (N, C, 1, L) and as (N, L, 1, C) is a reshape."""
+    if eqn.op is not transpose:
+        return None
+    between = producer_of(eqn.inputs[0], reshape, context)
+    inner = between and producer_of(between.inputs[0], transpose, context)
+    if between is None or inner is None:
+        return None
+    y, z = between.inputs[0].type.dims, between.outputs[0].type.dims
+    blocks = same_elements(y, z)
+    if blocks is None:
+        return None
+    perm: tuple[int, ...] = _attrs(inner).perm
+    source = [perm.index(axis) for axis in range(len(perm))]
+    before = _order([run for run, _ in blocks], [axis for axis in source if y[axis] != 1])
+    after = _order([run for _, run in blocks], [axis for axis in _attrs(eqn).perm if z[axis] != 1])
+    if before is None or before != after:
+        return None
+    return _made(reshape(b, inner.inputs[0], dims=eqn.outputs[0].type.dims))
+
+
+def same_elements(
+    before: Sequence[Dim], after: Sequence[Dim]
+) -> list[tuple[list[int], list[int]]] | None:
+    """Which axes of a reshape's result are made of which of its operand, one of several or several
+    of one; those of size 1 don't count. None when a dim has parts of two others."""
+    old = [axis for axis, dim in enumerate(before) if dim != 1]
+    new = [axis for axis, dim in enumerate(after) if dim != 1]
+    blocks: list[tuple[list[int], list[int]]] = []
+    while old and new:
+        one = before[old[0]]
+        found = _run(one, [after[axis] for axis in new])
+        if found:
+            blocks.append(([old.pop(0)], new[:found]))
+            del new[:found]
+            continue
+        found = _run(after[new[0]], [before[axis] for axis in old])
+        if not found:
+            return None
+        blocks.append((old[:found], [new.pop(0)]))
+        del old[:found]
+    return None if old or new else blocks
+
+
+def _run(whole: Dim, parts: Sequence[Dim]) -> int:
+    """How many of the first parts have the product `whole`; 0 if none."""
+    for count in range(1, len(parts) + 1):
+        if product(parts[:count]) == whole:
+            return count
+    return 0
+
+
+def _order(blocks: Sequence[Sequence[int]], axes: Sequence[int]) -> list[int] | None:
+    """The order in which the axes go through the blocks, if each stays together."""
+    found: list[int] = []
+    at = 0
+    while at < len(axes):
+        block = next((i for i, block in enumerate(blocks) if block[0] == axes[at]), None)
+        if block is None or list(axes[at : at + len(blocks[block])]) != list(blocks[block]):
+            return None
+        found.append(block)
+        at += len(blocks[block])
+    return found
 
 
 def transpose_of_broadcast(eqn: Eqn, b: Builder, context: Context) -> Value | None:
@@ -202,6 +268,7 @@ RULES: tuple[Rule, ...] = (
     reshape_chain,
     transpose_chain,
     transpose_of_ones,
+    transposed_back,
     transpose_of_broadcast,
     broadcast_chain,
     broadcast_of_ones,
