@@ -12,7 +12,6 @@ Non-goals: as in `conv2d.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from tvm import tirx
@@ -29,6 +28,7 @@ from dslc.schedules.cpu.tiles.contract import (
     Operand,
     Size,
     address,
+    ceil_div,
     choose_tasks,
     div,
     edge_vector,
@@ -41,8 +41,11 @@ from dslc.schedules.cpu.tiles.contract import (
     run_tasks,
     share,
     smaller,
+    store_vector,
     unflatten,
+    vector_at,
 )
+from dslc.schedules.cpu.tiles.pack import transpose
 from dslc.schedules.cpu.tiles.register_tile import (
     Registers,
     Tile,
@@ -256,6 +259,8 @@ class Summed(Protocol):
     @property
     def width(self) -> int: ...
     @property
+    def lanes(self) -> int: ...
+    @property
     def panels(self) -> int: ...  # of one group
     @property
     def positions(self) -> int: ...
@@ -271,31 +276,33 @@ def add_up(plan: Summed, epilogue: Epilogue, scratch: Operand, flat: bool) -> No
     """Hands every weight, the tasks' sums added up in order, to the epilogue."""
     shape, width, apart = plan.shape, plan.width, plan.padded_channels
     outputs, channels, positions = shape.group_out_channels, shape.group_channels, plan.positions
-    most = channels_of_run(channels, positions)
+    most, lanes = channels_of_run(channels, positions), plan.lanes
     extents = (shape.groups, plan.panels, -(-channels // most))
 
     def body(task: Expr, tasks: int) -> None:
-        turned = local(width * most * positions, scratch.dtype)
+        memory = RunMemory.of(most * positions, width, lanes, scratch.dtype)
         with loop(*share(shape.groups * plan.panels * extents[2], task, tasks)) as item:
             group, panel, block = unflatten(item, extents)
             channel = T.bind(i64(block * most))
             row = T.bind((group * plan.panels + panel) * (positions * apart) + channel)
             base = T.bind(i64(scratch.offset) + row * width)
-
-            def total(c: Expr, position: Expr, j: Expr) -> Expr:
-                at = base + (position * apart + c) * width + j
-                return add_sums(scratch, at, plan.tasks, plan.task_elements)
-
             run = Run(
                 T.bind(group * outputs + panel * width), smaller(outputs - panel * width, width),
                 width, channel, T.bind(i64(smaller(channels - channel, most))), shape.kernel,
             )  # fmt: skip
-            hand_over(run, total, turned, epilogue, flat)
+            with loop(0, run.count) as c, loop(0, positions) as position:
+                source = T.bind(base + (position * apart + c) * width)
+                target = T.bind((c * positions + position) * width)
+                with loop(0, width // lanes) as j:
+                    at = T.bind(source + j * lanes)
+                    total = add_sums(scratch, at, plan.tasks, plan.task_elements, lanes)
+                    store_vector(memory.rows, total, target + j * lanes, lanes)
+            hand_over(run, memory, epilogue, flat)
 
     run_tasks(plan.tasks, shape.work, body)
 
 
-RUN = 144  # weights of an output channel that are handed over together
+RUN = 288  # weights of an output channel that are handed over together: 1 KB of memory
 
 
 def channels_of_run(channels: int, positions: int) -> int:
@@ -316,29 +323,56 @@ class Run:
     kernel: tuple[int, int]
 
 
-def hand_over(
-    run: Run, total: Callable[[Expr, Expr, Expr], Expr], turned: Any, epilogue: Epilogue,
-    flat: bool,
-) -> None:  # fmt: skip
-    """Hands weights to the epilogue; total(c, position, j) is one. Where that is `flat` (it treats
+@dataclass(frozen=True, slots=True)
+class RunMemory:
+    """Where a run waits: its weights in `rows` of a panel's output channels, row after row as they
+    lie in an output channel's memory, [input channel, position]; those of `lanes` output channels
+    turned round, in `columns` of `height`, a multiple of `lanes`."""
+
+    rows: Any
+    columns: Any
+    height: int
+    lanes: int
+
+    @staticmethod
+    def of(count: int, width: int, lanes: int, dtype: str) -> RunMemory:
+        """Of a run of `count` weights of each output channel."""
+        height = -(-count // lanes) * lanes
+        return RunMemory(local(height * width, dtype), local(lanes * height, dtype), height, lanes)
+
+
+def hand_over(run: Run, memory: RunMemory, epilogue: Epilogue, flat: bool) -> None:
+    """Hands the weights that wait in `memory.rows` to the epilogue. Where that is `flat` (it treats
     all elements alike), input channels and positions come as one last index, in the order in which
-    they lie in memory, so that vectors can follow."""
-    (kh, kw), width = run.kernel, run.width
+    they lie in memory, so that vectors can follow: squares are turned in registers."""
+    (kh, kw), width, lanes, height = run.kernel, run.width, memory.lanes, memory.height
     if not flat:
         with loop(0, run.count) as c, loop(0, kh) as y, loop(0, kw) as z, loop(0, run.exist) as j:
-            epilogue((run.first + j, run.channel + c, y, z), total(c, y * kw + z, j))
+            value = memory.rows[((c * kh + y) * kw + z) * width + j]
+            epilogue((run.first + j, run.channel + c, y, z), value)
         return
-    length = int(turned.shape[0]) // width
-    with loop(0, run.count) as c, loop(0, kh * kw) as position, loop(0, width) as j:
-        at = j * length + c * (kh * kw) + position
-        T.buffer_store(turned, total(c, position, j), [at])
-    with loop(0, run.exist) as j, loop(0, run.count * (kh * kw)) as r:
-        epilogue((run.first + j, run.channel, i64(0), r), turned[j * length + r])
+    count = T.bind(i64(run.count * (kh * kw)))
+    # Of the last square some rows may be of no weight, which nobody reads turned.
+    with loop(0, width // lanes) as vector:
+        first = T.bind(vector * lanes)
+        with loop(0, ceil_div(count, lanes)) as square:
+            row = T.bind(square * lanes)
+            vectors = [
+                T.bind(vector_at(memory.rows, (row + i) * width + first, lanes))
+                for i in range(lanes)
+            ]
+            for j, column in enumerate(transpose(vectors)):
+                store_vector(memory.columns, column, row + j * height, lanes)
+        with loop(0, smaller(lanes, run.exist - first)) as j, loop(0, count) as r:
+            value = memory.columns[j * height + r]
+            epilogue((run.first + (first + j), run.channel, i64(0), r), value)
 
 
-def add_sums(scratch: Operand, at: Expr, tasks: int, part: Size) -> Expr:
-    """An element of all tasks' sums, added up; `at` is that of the first."""
-    total = scratch.buffer[at]
-    for other in range(1, tasks):
-        total = total + scratch.buffer[address(at, (other, part))]
+def add_sums(scratch: Operand, at: Expr, tasks: int, part: Size, lanes: int = 1) -> Expr:
+    """An element, or a vector of them, of all tasks' sums, added up; `at` is that of the first."""
+    places = [address(at, (other, part)) for other in range(tasks)]
+    total = None
+    for place in places:
+        sums = scratch.buffer[place] if lanes == 1 else vector_at(scratch.buffer, place, lanes)
+        total = sums if total is None else total + sums
     return total

@@ -119,6 +119,11 @@ class WeightMatricesPlan:
         return self.shape.plane[1] + (self.shape.extent[1] - 1) // self.shape.stride[1]
 
     @property
+    def lanes(self) -> int:
+        """Of a vector of sums."""
+        return LANES
+
+    @property
     def steps(self) -> int:
         """Of an image's or a strip's sum."""
         return ceil_div((self.rows - 1) * self.columns + self.shape.plane[1], STEP)

@@ -25,7 +25,14 @@ from tvm.tirx.script import builder as T
 from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ops import winograd
-from dslc.schedules.cpu.conv.conv2d_weight import Run, channels_of_run, clear_sums, hand_over
+from dslc.schedules.cpu.conv.conv2d_weight import (
+    Run,
+    RunMemory,
+    add_sums,
+    channels_of_run,
+    clear_sums,
+    hand_over,
+)
 from dslc.schedules.cpu.conv.shape import ConvShape
 from dslc.schedules.cpu.tiles.contract import (
     ITEMSIZE,
@@ -395,8 +402,7 @@ def _finish(plan: WinogradWeightPlan, epilogue: Epilogue, scratch: Operand, flat
 
     def body(task: Expr, tasks: int) -> None:
         cells = local(3 * SEEN * lanes, plan.dtype)
-        results = local(9 * most * width, plan.dtype)
-        turned = local(9 * most * width, plan.dtype)
+        memory = RunMemory.of(9 * most, width, lanes, plan.dtype)
         with loop(*share(product(extents), task, tasks)) as item:
             panel, block = unflatten(item, extents)
             channel = T.bind(i64(block * most))
@@ -409,8 +415,8 @@ def _finish(plan: WinogradWeightPlan, epilogue: Epilogue, scratch: Operand, flat
             with loop(0, run.count) as c, loop(0, plan.vectors) as j:
                 at = T.bind(i64(scratch.offset) + (row + c) * (POINTS * width) + j * lanes)
                 target = T.bind(c * (9 * width) + j * lanes)
-                _kernel(plan, scratch, at, parts, cells, results, target)
-            hand_over(run, lambda c, p, j: results[(c * 9 + p) * width + j], turned, epilogue, flat)
+                _kernel(plan, scratch, at, parts, cells, memory.rows, target)
+            hand_over(run, memory, epilogue, flat)
 
     run_tasks(plan.tasks, shape.work, body)
 
@@ -423,11 +429,9 @@ def _kernel(
     lanes, dtype, width = plan.lanes, plan.dtype, plan.width
 
     def summed(point: Size) -> Expr:
-        places = [address(at, (point, width), (p, plan.task_elements)) for p in range(parts)]
-        total = vector_at(scratch.buffer, places[0], lanes)
-        for place in places[1:]:
-            total = total + vector_at(scratch.buffer, place, lanes)
-        return total
+        return add_sums(
+            scratch, address(at, (point, width)), parts, plan.task_elements, lanes
+        )  # fmt: skip
 
     with loop(0, SEEN) as column:
         values = [summed(i * SEEN + column) for i in range(SEEN)]
