@@ -26,11 +26,8 @@ from dslc.schedules.cpu.conv.depthwise import (
 )
 from dslc.schedules.cpu.conv.shape import ConvShape, backward_input_shape
 from dslc.schedules.cpu.conv.spread import emit_spread, plan_spread
-from dslc.schedules.cpu.conv.winograd_weight import (
-    emit_winograd_weight,
-    plan_winograd_weight,
-    suits_winograd,
-)
+from dslc.schedules.cpu.conv.winograd_weight import emit_winograd_weight
+from dslc.schedules.cpu.conv.winograd_weight_plan import plan_winograd_weight, suits_winograd
 from dslc.schedules.cpu.tiles.contract import Machine, Operand, Panels, panel_width
 
 
@@ -463,6 +460,22 @@ def test_winograd_tasks_share_tiles_or_products(whole):
     assert (plan.tasks, plan.whole) == (2, whole)
     x, _, dy = arrays(conv)
     close_to_direct(run_winograd_weight(conv, x, dy, machine), x, dy, conv)
+
+
+@pytest.mark.parametrize(("tasks", "channels"), [(1, 136), (3, 136), (1, 144), (1, 64)])
+@pytest.mark.parametrize("flat", [False, True], ids=["elements", "rows"])
+def test_winograd_weights_are_done_run_by_run(tasks, channels, flat):
+    """Where all sums are more than the cache holds: the last run is no whole one, nor the last
+    chunk of runs."""
+    conv = shape(batch=2, height=7, width=7, channels=channels, out_channels=200)
+    machine = replace(MACHINE, l2_bytes=400 << 10, tasks=tasks)
+    plan = plan_winograd_weight(conv, "float32", machine)
+    assert (plan.chunk > 0, plan.tasks) == (True, tasks)
+    assert channels == 64 or plan.runs > plan.chunk > 1
+    x, _, dy = arrays(conv)
+    emit = emit_winograd_rows if flat else emit_winograd_weights
+    actual = execute(plan_winograd, emit, conv, x, dy, weight_dims, machine, False)
+    close_to_direct(actual, x, dy, conv)
 
 
 def test_winograd_is_for_3x3_in_single_precision():

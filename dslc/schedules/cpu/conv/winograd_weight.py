@@ -9,7 +9,9 @@ made of both tiles' values at six points along each axis they cost 36. Three ste
 
 Tiles are taken in blocks that lie in the L2 cache together with the sums; every task has sums of
 its own then. Where the sums are the bigger part (many channels, few pixels), all tiles are one
-block, and the tasks share out the products instead. Sums are always added in the same order.
+block, and the tasks share out the products instead; where the sums are more bytes than to read V
+and Y several times, those of some weights are made at all points, and dw of them, before the next.
+Sums are always added in the same order.
 
 Errors are about four times those of the direct sum (`conv2d_weight.py`), which runs everything
 else. Reference: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
@@ -33,22 +35,19 @@ from dslc.schedules.cpu.conv.conv2d_weight import (
     clear_sums,
     hand_over,
 )
-from dslc.schedules.cpu.conv.shape import ConvShape
+from dslc.schedules.cpu.conv.winograd_weight_plan import PIXELS, POINTS, SEEN, WinogradWeightPlan
 from dslc.schedules.cpu.tiles.contract import (
-    ITEMSIZE,
     Epilogue,
     Expr,
-    Machine,
     Operand,
     Size,
     address,
     ceil_div,
-    choose_tasks,
     edge_vector,
     i64,
+    larger,
     local,
     loop,
-    panel_width,
     product,
     require,
     run_tasks,
@@ -71,12 +70,6 @@ from dslc.schedules.cpu.tiles.register_tile import (
 from dslc.schedules.cpu.tiles.split import split
 from dslc.schedules.cpu.tiles.transform import Matrix, transform
 
-PIXELS = 4  # of dy along each axis of a tile
-SEEN = 6  # of x
-POINTS = SEEN * SEEN
-LEAST_BLOCK = 24  # tiles: a shorter reduction would mostly load and save sums
-WHOLE_BYTES = 12 << 20  # most of all tiles' values that may wait in the last-level cache
-
 # Values at 0, 1, -1, 2, -2 and infinity: of dy, of x, and back to the kernel's three positions.
 TO_POINTS: Matrix = (
     (1, 0, 0, 0), (1, 1, 1, 1), (1, -1, 1, -1), (1, 2, 4, 8), (1, -2, 4, -8), (0, 0, 0, 1),
@@ -87,113 +80,6 @@ FROM_POINTS: Matrix = (
     (0, -1 / 6, 1 / 6, 1 / 12, -1 / 12, 0),
     (0, -1 / 6, -1 / 6, 1 / 6, 1 / 6, 1),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class WinogradWeightPlan:
-    """How the gradient is run: tiles in blocks of `block`, which are shared out to the tasks; or
-    `whole`: all tiles are one block, and the tasks share out its transforms and products."""
-
-    shape: ConvShape
-    dtype: str
-    vectors: int
-    lanes: int
-    rows: int
-    block: Size
-    whole: bool
-    tasks: int
-
-    @property
-    def width(self) -> int:
-        """Columns of a panel."""
-        return self.vectors * self.lanes
-
-    @property
-    def panels(self) -> int:
-        return -(-self.shape.out_channels // self.width)
-
-    @property
-    def channel_blocks(self) -> int:
-        """Vectors of input channels."""
-        return -(-self.shape.channels // self.lanes)
-
-    @property
-    def grid(self) -> tuple[Size, Size, Size]:
-        """Images, and tiles down and across each."""
-        height, width = self.shape.out
-        return self.shape.batch, ceil_div(height, PIXELS), ceil_div(width, PIXELS)
-
-    @property
-    def sums(self) -> int:
-        """Elements of all sums: [panel][channel][point][width]."""
-        return self.panels * self.shape.channels * POINTS * self.width
-
-    @property
-    def seen(self) -> Size:
-        """Elements of V at one point: [channel block][tile][lanes], and a vector that keeps points
-        from lying a power of two apart."""
-        return self.channel_blocks * self.lanes * self.block + self.lanes
-
-    @property
-    def gradients(self) -> Size:
-        """Elements of Y at one point: [panel][tile][width]."""
-        return self.panels * self.width * self.block + self.lanes
-
-    @property
-    def task_elements(self) -> Size:
-        """Scratch elements of one task: sums, V, Y."""
-        return self.sums + (self.seen + self.gradients) * POINTS
-
-    @property
-    def scratch_bytes(self) -> Size:
-        """Bytes of scratch."""
-        return self.task_elements * (ITEMSIZE[self.dtype] * (1 if self.whole else self.tasks))
-
-
-def suits_winograd(shape: ConvShape, dtype: str, machine: Machine) -> bool:
-    """Whether this template is the faster one for the weights' gradient."""
-    plain = (shape.kernel, shape.stride, shape.dilation) == ((3, 3), (1, 1), (1, 1))
-    if not plain or shape.groups != 1 or dtype != "float32":
-        return False
-    lanes = machine.lanes(dtype)
-    channels, outputs = shape.channels, shape.out_channels
-    if channels < lanes // 2 or outputs < lanes // 2:
-        return False
-    height, width = shape.out
-    if not isinstance(height, int) or not isinstance(width, int):
-        return True
-    tiles = ceil_div(height, PIXELS) * ceil_div(width, PIXELS)
-    # Per tile, in multiply-adds of a vector: products, and transforms at 5 for each value.
-    products = POINTS * channels * outputs // lanes
-    transforms = POINTS * 5 * (channels + outputs) // lanes
-    direct = height * width * 9 * channels * outputs // lanes
-    return bool(tiles * (products + transforms) < direct)
-
-
-def plan_winograd_weight(shape: ConvShape, dtype: str, machine: Machine) -> WinogradWeightPlan:
-    """The plan for a convolution that `suits_winograd`."""
-    lanes = machine.lanes(dtype)
-    vectors = panel_width(shape.out_channels, dtype, machine) // lanes
-    tasks = choose_tasks(machine, shape.work)
-    sizes = [size for size in (shape.batch, *shape.out) if isinstance(size, int)]
-    tile_bytes = POINTS * (shape.channels + shape.out_channels) * ITEMSIZE[dtype]
-    block: Size = max(LEAST_BLOCK, machine.l2_bytes * 3 // 8 // tile_bytes)
-    whole = False
-    if len(sizes) == 3:
-        batch, height, width = sizes
-        tiles = batch * ceil_div(height, PIXELS) * ceil_div(width, PIXELS)
-        # Sums are read and written once for each block, and those of all tasks added up; V and Y of
-        # all tiles wait elsewhere.
-        sums = 2 * POINTS * shape.channels * shape.out_channels * ITEMSIZE[dtype]
-        blocks = max(1, -(-tiles // block))
-        fits = tiles * tile_bytes <= WHOLE_BYTES
-        moved = (blocks + tasks - 1) * sums
-        whole = blocks == 1 or (fits and moved > 2 * tiles * tile_bytes + sums)
-        blocks = 1 if whole else -(-blocks // tasks) * tasks
-        block = max(1, -(-tiles // blocks))
-    return WinogradWeightPlan(
-        shape, dtype, vectors, lanes, min(8, max(4, lanes // 2)), block, whole, tasks
-    )
 
 
 def emit_winograd_weight(
@@ -210,17 +96,23 @@ def emit_winograd_weight(
     start = i64(scratch.offset)
 
     def transforms(task: Expr, tasks: int) -> None:
-        run = _Run(plan, x, dy, scratch, start, None)
+        values = start if plan.chunk else T.bind(start + plan.sums)
+        run = _Run(plan, x, dy, scratch, start, values, None)
         _transform(run, i64(0), *share(tiles, task, tasks))
 
     def products(task: Expr, tasks: int) -> None:
-        run = _Run(plan, x, dy, scratch, start, allocate(_tiles(plan)))
+        run = _Run(plan, x, dy, scratch, start, T.bind(start + plan.sums), allocate(_tiles(plan)))
         _products(run, *share(POINTS * plan.panels, task, tasks), tiles, fresh=True)
+
+    def runs(task: Expr, tasks: int) -> None:
+        sums = T.bind(start + plan.values + (task if tasks > 1 else 0) * plan.sums)
+        run = _Run(plan, x, dy, scratch, sums, start, allocate(_tiles(plan)))
+        _products_of_runs(run, task, tasks, tiles, epilogue, flat)
 
     def blocks(task: Expr, tasks: int) -> None:
         part = plan.task_elements
         sums = clear_sums(scratch, task, tasks, plan.tasks, plan.sums, part)
-        run = _Run(plan, x, dy, scratch, sums, allocate(_tiles(plan)))
+        run = _Run(plan, x, dy, scratch, sums, T.bind(sums + plan.sums), allocate(_tiles(plan)))
         with loop(*share(ceil_div(tiles, plan.block), task, tasks)) as block:
             first = T.bind(block * plan.block)
             count = T.bind(i64(smaller(tiles - first, plan.block)))
@@ -229,7 +121,9 @@ def emit_winograd_weight(
 
     if plan.whole:
         run_tasks(plan.tasks, plan.shape.work, transforms)
-        run_tasks(plan.tasks, plan.shape.work, products)
+        run_tasks(plan.tasks, plan.shape.work, runs if plan.chunk else products)
+        if plan.chunk:
+            return
     else:
         run_tasks(plan.tasks, plan.shape.work, blocks)
     _finish(plan, epilogue, scratch, flat)
@@ -237,22 +131,23 @@ def emit_winograd_weight(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A task at work: its sums start at `sums` in the scratch memory, V and Y lie behind."""
+    """A task at work: its sums start at `sums` in the scratch memory, V and Y at `values`."""
 
     plan: WinogradWeightPlan
     x: Operand
     dy: Operand
     scratch: Operand
     sums: Expr
+    values: Expr
     registers: Registers | None
 
     @property
     def seen(self) -> Expr:
-        return self.sums + self.plan.sums
+        return self.values
 
     @property
     def gradients(self) -> Expr:
-        return self.seen + self.plan.seen * POINTS
+        return self.values + self.plan.seen * POINTS
 
 
 # --- transforms -----------------------------------------------------------------------------------
@@ -358,24 +253,62 @@ def _products(run: _Run, start: Size, stop: Size, count: Size, fresh: bool) -> N
     plan = run.plan
     with loop(start, stop) as item:
         point, panel = unflatten(item, (POINTS, plan.panels))
+        sums = T.bind(run.sums + panel * (plan.shape.channels * POINTS * plan.width))
         for (first, last), rows in _row_blocks(plan):
             with loop(first, last) as block:
-                for group in split(rows, plan.rows):
-                    with loop(0, group.count) as t:
-                        row = T.bind(i64(t * group.height + group.start))
-                        _product(run, point, panel, block, row, group.height, count, fresh)
+                at = T.bind(sums + block * (plan.lanes * POINTS * plan.width))
+                _products_of_block(run, at, point, panel, block, rows, count, fresh)
+
+
+def _products_of_runs(
+    run: _Run, task: Expr, tasks: int, count: Size, epilogue: Epilogue, flat: bool
+) -> None:
+    """U of a run of channels and a panel at all points, and what it gives, before the next."""
+    plan, runs = run.plan, run.plan.runs
+    finishing = _Finishing.of(plan, run.scratch)
+    extents = (-(-runs // plan.chunk), plan.panels, plan.chunk)
+
+    def done(number: Expr, panel: Expr) -> None:
+        first = T.bind(number * plan.run_blocks)
+        for (start, stop), rows in _row_blocks(plan):
+            stop = T.bind(i64(smaller(first + plan.run_blocks, stop)))
+            with loop(0, POINTS) as point, loop(larger(first, start), stop) as block:
+                at = T.bind(run.sums + (block - first) * (plan.lanes * POINTS * plan.width))
+                _products_of_block(run, at, point, panel, block, rows, count, fresh=True)
+        channel = T.bind(first * plan.lanes)
+        left = T.bind(i64(smaller(plan.shape.channels - channel, plan.run_blocks * plan.lanes)))
+        finishing.run(run.sums, 1, panel, channel, left, epilogue, flat)
+
+    with loop(*share(product(extents), task, tasks)) as item:
+        chunk, panel, within = unflatten(item, extents)
+        number, panel = T.bind(i64(chunk * plan.chunk + within)), T.bind(i64(panel))
+        if runs % plan.chunk == 0:
+            done(number, panel)
+        else:
+            with T.If(number < i64(runs)), T.Then():
+                done(number, panel)
+
+
+def _products_of_block(
+    run: _Run, sums: Expr, point: Expr, panel: Expr, block: Expr, rows: int, count: Size,
+    fresh: bool,
+) -> None:  # fmt: skip
+    """Of `rows` channels of a block by a panel, at a point, to where the block's sums are."""
+    for group in split(rows, run.plan.rows):
+        with loop(0, group.count) as t:
+            row = T.bind(i64(t * group.height + group.start))
+            _product(run, sums, point, panel, block, row, group.height, count, fresh)
 
 
 def _product(
-    run: _Run, point: Expr, panel: Expr, block: Expr, row: Expr, height: int, count: Size,
-    fresh: bool,
+    run: _Run, sums: Expr, point: Expr, panel: Expr, block: Expr, row: Expr, height: int,
+    count: Size, fresh: bool,
 ) -> None:  # fmt: skip
     plan, buffer, lanes, registers = run.plan, run.scratch.buffer, run.plan.lanes, run.registers
     if registers is None:
         raise InternalError("a task without registers multiplies")
     tile = Tile(height, plan.vectors, lanes, plan.dtype)
-    channel = block * lanes + row
-    at = T.bind(run.sums + ((panel * plan.shape.channels + channel) * POINTS + point) * plan.width)
+    at = T.bind(sums + (row * POINTS + point) * plan.width)
     seen = T.bind(run.seen + point * plan.seen + block * (plan.block * lanes) + row)
     given = T.bind(run.gradients + point * plan.gradients + panel * (plan.block * plan.width))
     if fresh:
@@ -395,30 +328,54 @@ def _product(
 
 def _finish(plan: WinogradWeightPlan, epilogue: Epilogue, scratch: Operand, flat: bool) -> None:
     """Hands every weight, the tasks' sums added up in order, to the epilogue."""
-    shape, lanes, width = plan.shape, plan.lanes, plan.width
-    parts = 1 if plan.whole else plan.tasks
+    shape, parts = plan.shape, 1 if plan.whole else plan.tasks
     most = channels_of_run(shape.channels, 9)
     extents = (plan.panels, -(-shape.channels // most))
 
     def body(task: Expr, tasks: int) -> None:
-        cells = local(3 * SEEN * lanes, plan.dtype)
-        memory = RunMemory.of(9 * most, width, lanes, plan.dtype)
+        finishing = _Finishing.of(plan, scratch)
         with loop(*share(product(extents), task, tasks)) as item:
             panel, block = unflatten(item, extents)
             channel = T.bind(i64(block * most))
-            first = T.bind(panel * width)
-            run = Run(
-                first, smaller(shape.out_channels - first, width), width,
-                channel, T.bind(i64(smaller(shape.channels - channel, most))), (3, 3),
-            )  # fmt: skip
             row = T.bind(panel * shape.channels + channel)
-            with loop(0, run.count) as c, loop(0, plan.vectors) as j:
-                at = T.bind(i64(scratch.offset) + (row + c) * (POINTS * width) + j * lanes)
-                target = T.bind(c * (9 * width) + j * lanes)
-                _kernel(plan, scratch, at, parts, cells, memory.rows, target)
-            hand_over(run, memory, epilogue, flat)
+            sums = T.bind(i64(scratch.offset) + row * (POINTS * plan.width))
+            count = T.bind(i64(smaller(shape.channels - channel, most)))
+            finishing.run(sums, parts, panel, channel, count, epilogue, flat)
 
     run_tasks(plan.tasks, shape.work, body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Finishing:
+    """A task that makes weights of sums: what it needs on its stack."""
+
+    plan: WinogradWeightPlan
+    scratch: Operand
+    cells: Any
+    memory: RunMemory
+
+    @staticmethod
+    def of(plan: WinogradWeightPlan, scratch: Operand) -> _Finishing:
+        most = channels_of_run(plan.shape.channels, 9)
+        if plan.chunk:
+            most = plan.run_blocks * plan.lanes
+        memory = RunMemory.of(9 * most, plan.width, plan.lanes, plan.dtype)
+        return _Finishing(plan, scratch, local(3 * SEEN * plan.lanes, plan.dtype), memory)
+
+    def run(
+        self, sums: Expr, parts: int, panel: Expr, channel: Expr, count: Expr, epilogue: Epilogue,
+        flat: bool,
+    ) -> None:  # fmt: skip
+        """Hands over the weights of `count` channels from `channel` on, whose sums start there, in
+        so many parts, each a task's."""
+        plan, lanes, width = self.plan, self.plan.lanes, self.plan.width
+        first = T.bind(panel * width)
+        exist = smaller(plan.shape.out_channels - first, width)
+        with loop(0, count) as c, loop(0, plan.vectors) as j:
+            at = T.bind(sums + c * (POINTS * width) + j * lanes)
+            target = T.bind(c * (9 * width) + j * lanes)
+            _kernel(plan, self.scratch, at, parts, self.cells, self.memory.rows, target)
+        hand_over(Run(first, exist, width, channel, count, (3, 3)), self.memory, epilogue, flat)
 
 
 def _kernel(
