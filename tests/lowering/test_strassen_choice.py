@@ -61,16 +61,8 @@ def test_the_quicker_way_is_chosen(product: Product, chosen: bool) -> None:
     assert not pays(product, lanes=8, width=16)
 
 
-@pytest.mark.parametrize(
-    ("product", "chosen"),
-    [
-        (Product(196, 512, 1024), True),
-        (Product(784, 128, 512), False),  # sums cost what is saved
-        (Product(49, 512, 2048), False),  # weights come from memory
-    ],
-)
-def test_with_two_vectors_in_a_cycle_less_is_saved(product: Product, chosen: bool) -> None:
-    assert pays(product, 16, 32, TWO) == chosen
+def test_with_two_vectors_in_a_cycle_sums_cost_more_than_is_saved() -> None:
+    assert not pays(Product(196, 512, 1024), 16, 32, TWO)
 
 
 def test_seven_products_make_the_whole() -> None:

@@ -59,6 +59,9 @@ def test_the_quickest_way_is_chosen(conv: Convolution, tile: int) -> None:
     [
         (Convolution(1, 28, 28, 128, 128), 4),
         (Convolution(1, 14, 14, 256, 256), 2),  # 4x4 tiles wait for their weights
+        (Convolution(8, 14, 14, 256, 256), 4),
+        (Convolution(1, 28, 28, 128, 128, 2), 2),  # several blocks would read those of 4x4 tiles
+        (Convolution(8, 7, 7, 512, 512, 2), 2),
         (Convolution(1, 7, 7, 512, 512, 2), 0),
     ],
 )

@@ -116,11 +116,20 @@ def test_tasks_share_tiles(dynamic):
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-def test_all_panels_of_a_product_before_the_next_one(dynamic):
-    conv, machine = shape(1, 20, 20, 64, 60), Machine(256, l2_bytes=64 << 10)
-    products = plan_winograd(conv, 4, 16, machine).products
-    assert (products.panels, products.units) == (4, 2)
-    check(conv, 4, machine, dynamic)
+@pytest.mark.parametrize(
+    ("machine", "conv", "m", "width", "panels", "units"),
+    [
+        (Machine(256, l2_bytes=64 << 10), shape(1, 20, 20, 64, 60), 4, 16, 4, 2),
+        (Machine(512, l2_bytes=256 << 10, matrices=True), shape(1, 12, 12, 128, 60), 2, 32, 2, 3),
+    ],
+    ids=["narrow vectors", "far memory"],
+)
+def test_all_panels_of_a_product_before_the_next_one(
+    machine, conv, m, width, panels, units, dynamic
+):
+    products = plan_winograd(conv, m, width, machine).products
+    assert (products.panels, products.units) == (panels, units)
+    check(conv, m, machine, dynamic)
 
 
 def test_other_kernels_are_refused():

@@ -20,9 +20,13 @@ from dslc.ir.dims import Dim
 from dslc.lowering.rewrites.rates import ONE, Rates
 from dslc.ops.constants import fill
 from dslc.ops.elementwise import add, mul, neg
+from dslc.ops.packed import panel_width
 from dslc.ops.shape import concat, reshape
 from dslc.ops.slicing import slice_axis
 from dslc.ops.winograd import WAYS, Matrix, tiles
+from dslc.schedules.cpu.conv.shape import ConvShape
+from dslc.schedules.cpu.conv.winograd import plan_winograd
+from dslc.schedules.cpu.tiles.contract import Machine
 
 FEWEST_CHANNELS = 16  # below, transforms cost more than products
 # Cycles of clearing and storing a sum, and what a vector of one tile's frequencies costs each way,
@@ -66,24 +70,38 @@ def costs(conv: Convolution, lanes: int, fixed: bool, rates: Rates = ONE) -> dic
         return {}
     inputs, outputs = (-(-c // lanes) for c in (conv.channels, conv.out_channels))
     products, positions = rates.product * conv.channels * outputs, conv.kernel**2
-    found: dict[int, float] = {
-        0: batch * height * width * positions * products + _memory(conv, positions, lanes, rates)
-    }
+    plain = batch * height * width * positions * products
+    found: dict[int, float] = {0: plain + _memory(conv, positions, lanes, rates, plain)}
     for m in tiles(conv.kernel, conv.stride):
         kind = conv.kernel, conv.stride, m
         way, count = WAYS[kind], batch * -(-height // m) * -(-width // m)
         each = products + SAVED * outputs
         moved = count * (inputs * INTO[kind] + outputs * BACK[kind])
         weights = 0 if fixed else conv.channels * outputs * TRANSFORMED
-        found[m] = max(count, FEWEST_TILES) * way.frequencies**2 * each + moved + weights
-        found[m] += _memory(conv, len(way.g) ** 2, lanes, rates)
+        summed = max(count, FEWEST_TILES) * way.frequencies**2 * each
+        reads = _reads(conv, batch, m, lanes) if rates.hidden else 1
+        memory = _memory(conv, len(way.g) ** 2 * reads, lanes, rates, summed)
+        found[m] = summed + moved + weights + memory
     return found
 
 
-def _memory(conv: Convolution, positions: int, lanes: int, rates: Rates) -> float:
-    """Cycles that weights, in whole vectors, take to come from memory."""
+def _reads(conv: Convolution, batch: int, m: int, lanes: int) -> int:
+    """How often all transformed weights are read, on one thread: by each block of tiles."""
+    machine = Machine(32 * lanes, matrices=True)
+    height, width = ((size - 1) * conv.stride + conv.kernel for size in (conv.height, conv.width))
+    shape = ConvShape(
+        batch, height, width, conv.channels, conv.out_channels, (conv.kernel, conv.kernel),
+        (conv.stride, conv.stride),
+    )  # fmt: skip
+    plan = plan_winograd(shape, m, panel_width(conv.out_channels, lanes), machine)
+    return int(-(-plan.total // plan.products.block))
+
+
+def _memory(conv: Convolution, positions: int, lanes: int, rates: Rates, meanwhile: float) -> float:
+    """Cycles that weights, in whole vectors, take to come from memory, beside products that take
+    so many."""
     size = 4 * positions * conv.channels * -(-conv.out_channels // lanes) * lanes
-    return max(0, size - CACHED) / rates.weights
+    return max(0.0, max(0, size - CACHED) / rates.weights - rates.hidden * meanwhile)
 
 
 def transformed(b: Builder, packed: Value, tile: int, stride: int = 1) -> Value:
