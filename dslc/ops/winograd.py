@@ -18,6 +18,10 @@ with a stride of 2, too:
 
     [panels, m + r - 1, m + r - 1, C, width],    zeros beyond the last channel.
 
+Where they change with each call, they are given as they lie, [O, C, r, r], or `turned`: those of
+the convolution that this is the adjoint of, [C, O, r, r], and each kernel the other way round. The
+kernel transforms them, then.
+
 Non-goals: when it pays (`lowering/rewrites/winograd.py`), how it runs
 (`schedules/cpu/conv/winograd.py`).
 """
@@ -157,13 +161,14 @@ def tiles(kernel: int, stride: int) -> tuple[int, ...]:
 @dataclass(frozen=True, slots=True)
 class WinogradAttrs(Attrs):
     """`channels` of the result, `tile` is m, `padding` is (top, bottom, left, right), `stride` and
-    `kernel` those of both axes."""
+    `kernel` those of both axes; `turned` are weights as they lie, if they are."""
 
     channels: int
     tile: int
     padding: tuple[Dim, Dim, Dim, Dim] = (0, 0, 0, 0)
     stride: int = 1
     kernel: int = 3
+    turned: bool = False
 
     @property
     def way(self) -> Way:
@@ -172,17 +177,21 @@ class WinogradAttrs(Attrs):
 
 def _type(attrs: WinogradAttrs, x: TensorType, w: TensorType) -> TensorType:
     if (
-        (x.rank, w.rank) != (4, 5)
+        x.rank != 4
+        or w.rank not in (4, 5)
         or {x.dtype, w.dtype} != {"f32"}
         or ((attrs.kernel, attrs.stride, attrs.tile) not in WAYS)
     ):
         raise TypeRuleError(f"cannot convolve {x} with transformed weights {w}")
     n, height, width, channels = x.dims
     top, bottom, left, right = attrs.padding
-    a, lanes = len(attrs.way.g), w.dims[4]
+    a, lanes, taps = len(attrs.way.g), w.dims[-1], attrs.kernel
     if not isinstance(lanes, int):
         raise TypeRuleError(f"transformed weights need known dims: {w}")
-    expected = (-(-attrs.channels // lanes), a, a, channels, lanes)
+    expected: tuple[Dim, ...] = (-(-attrs.channels // lanes), a, a, channels, lanes)
+    if w.rank == 4:
+        sides = (channels, attrs.channels) if attrs.turned else (attrs.channels, channels)
+        expected = (*sides, taps, taps)
     if w.dims != expected:
         raise TypeRuleError(f"transformed weights {w} should have dims {expected}")
     down, across = (
@@ -199,8 +208,13 @@ def _reference(attrs: WinogradAttrs, x: Any, w: Any) -> Any:
     oh, ow = (
         (size - attrs.kernel) // step + 1 for size in (height + top + bottom, width + left + right)
     )
-    panels, a, _, _, lanes = w.shape
-    weight = w.transpose(1, 2, 3, 0, 4).reshape(a, a, channels, panels * lanes)
+    if w.ndim == 4:
+        g = np.array(way.g, x.dtype)
+        plain = w.swapaxes(0, 1)[:, :, ::-1, ::-1] if attrs.turned else w
+        weight = np.einsum("pi,qj,ocij->pqco", g, g, plain)
+    else:
+        panels, a, _, _, lanes = w.shape
+        weight = w.transpose(1, 2, 3, 0, 4).reshape(a, a, channels, panels * lanes)
     weight = weight[list(way.weights)][:, list(way.weights)]
     back, into = np.array(way.a, x.dtype), np.array(way.b, x.dtype)
     # Cropped or padded, and by whole tiles.
@@ -208,7 +222,7 @@ def _reference(attrs: WinogradAttrs, x: Any, w: Any) -> Any:
     sides = ((0, 0), (top, bottom + step * spare[0]), (left, right + step * spare[1]), (0, 0))
     image = np.pad(x, [(max(0, low), max(0, high)) for low, high in sides])
     image = image[:, max(0, -top) :, max(0, -left) :]
-    result = np.zeros((n, oh + spare[0], ow + spare[1], panels * lanes), x.dtype)
+    result = np.zeros((n, oh + spare[0], ow + spare[1], weight.shape[3]), x.dtype)
     for i in range(0, oh, m):
         for j in range(0, ow, m):
             rows = slice(i * step, i * step + way.pixels)
@@ -225,8 +239,8 @@ def _compute(
 ) -> Reader:
     """The whole sum over frequencies, pixels and channels; its template has a better way."""
     (x, w), m, way = operands, attrs.tile, attrs.way
-    *_, channels, width = w.type.dims
-    dtype = x.type.dtype
+    channels, width, taps = x.type.dims[3], w.type.dims[-1], attrs.kernel
+    dtype, plain = x.type.dtype, w.type.rank == 4
 
     def entry(matrix: Matrix, row: Expr, column: Expr) -> Expr:
         """An element of a matrix of numbers."""
@@ -257,36 +271,49 @@ def _compute(
         factors = entry(way.a, within, frequency), entry(way.b, frequency, step)
         return k.binary("mul", *factors, dtype), pixel, k.binary("and", above, below, "bool")
 
+    def weight_at(p: Expr, q: Expr, c: Expr, o: Expr, tap: Index) -> Expr:
+        """Of frequency (p, q); of weights as they lie what one of them adds to it."""
+        if not plain:
+            panel = k.binary("floordiv", o, k.dim(width), "index")
+            return w((panel, p, q, c, k.binary("mod", o, k.dim(width), "index")))
+        places = tap
+        if attrs.turned:
+            places = tuple(k.binary("sub", k.dim(taps - 1), at, "index") for at in tap)
+        value = w((c, o, *places) if attrs.turned else (o, c, *places))
+        factor = k.binary("mul", entry(way.g, p, tap[0]), entry(way.g, q, tap[1]), dtype)
+        return k.binary("mul", factor, value, dtype)
+
     def read(index: Index) -> Expr:
         n, row, column, o = index
-        panel = k.binary("floordiv", o, k.dim(width), "index")
-        lane = k.binary("mod", o, k.dim(width), "index")
 
         def product(r: Index) -> Expr:
-            p, q, i, j, c = r
+            p, q, i, j, c, *tap = r
             (down, h, inside_h), (across, v, inside_v) = side(row, p, i, 0), side(column, q, j, 1)
             inside = k.binary("and", inside_h, inside_v, "bool")
             seen = k.guarded(inside, lambda: x((n, h, v, c)), k.const(0, dtype))
             of_p, of_q = number(p), number(q)
-            weight = k.binary("mul", w((panel, of_p, of_q, c, lane)), seen, dtype)
+            weight = k.binary("mul", weight_at(of_p, of_q, c, o, tuple(tap)), seen, dtype)
             return k.binary("mul", k.binary("mul", down, across, dtype), weight, dtype)
 
         sizes = (way.frequencies, way.frequencies, way.pixels, way.pixels, channels)
-        return k.reduce("sum", sizes, product, dtype)
+        return k.reduce("sum", (*sizes, taps, taps) if plain else sizes, product, dtype)
 
     return read
 
 
 def _sample(
     image: tuple[Dim, ...], panels: int, channels: int, tile: int, *padding: int, width: int = 8,
-    stride: int = 1, kernel: int = 3,
+    stride: int = 1, kernel: int = 3, plain: bool = False, turned: bool = False,
 ) -> Sample:  # fmt: skip
     a = len(WAYS[kernel, stride, tile].g)
     weight = TensorType("f32", (panels, a, a, image[3], width))
+    if plain:
+        sides = (image[3], channels) if turned else (channels, image[3])
+        weight = TensorType("f32", (*sides, kernel, kernel))
     top, bottom, left, right = padding or (1, 1, 1, 1)
     return Sample(
         (TensorType("f32", image), weight),
-        WinogradAttrs(channels, tile, (top, bottom, left, right), stride, kernel),
+        WinogradAttrs(channels, tile, (top, bottom, left, right), stride, kernel, turned),
         rtol=2e-5 if tile == 2 else 2e-4,
         why="sums of numbers that grow on the way",
     )
@@ -309,6 +336,9 @@ conv2d_winograd = Op(
         _sample((1, 4, 3, 1), 1, 1, 2, 0, 1, 1, 2, stride=2),
         _sample((1, 2, 1, 1), 1, 1, 4, width=16, stride=2),
         _sample((1, 4, 1, 1), 1, 2, 3, 2, 1, 1, 2, kernel=4),
+        _sample((1, 2, 3, 2), 1, 3, 2, plain=True),
+        _sample((1, 3, 2, 2), 1, 3, 2, plain=True, turned=True),
+        _sample((sym("N"), 1, 2, 1), 1, 2, 2, stride=2, plain=True, turned=True),
     ),
 )
 

@@ -15,6 +15,7 @@ from tvm.tirx.script import builder as T
 from dslc.diagnostics import InternalError
 from dslc.ops.winograd import WAYS, tiles
 from dslc.schedules.cpu.conv.winograd import emit_winograd, plan_winograd
+from dslc.schedules.cpu.conv.winograd_transform import PlainWeights
 from dslc.schedules.cpu.tiles.contract import Machine, Operand, Panels, panel_width
 
 # Times 2**-24, of the norms of what a result is summed from: pixels by weights.
@@ -41,40 +42,49 @@ LARGER = {
 }
 
 
-def run(conv, m, x, w, machine=MACHINE, dynamic=False):
-    """`dynamic`: the batch is not known."""
+def run(conv, m, x, w, machine=MACHINE, dynamic=False, plain=None):
+    """`dynamic`: the batch is not known. `plain`: how the kernel is given the weights that it
+    transforms itself, "as they lie" or "turned"."""
     width = panel_width(conv.out_channels, "float32", machine)
     dims = (conv.batch, *conv.out, conv.out_channels)
 
     def body(x_buffer, w_buffer, out, scratch, *sizes):
         live = replace(conv, batch=sizes[0]) if dynamic else conv
         target = dense(out, "float32", *dims)
+        weights = Panels(w_buffer, "float32", width)
+        if plain is not None:
+            sides = conv.channels, conv.out_channels, conv.kernel[0]
+            weights = PlainWeights(w_buffer, *sides, turned=plain == "turned")
         emit_winograd(
-            plan_winograd(live, m, width, machine), image(x_buffer, "float32", live),
-            Panels(w_buffer, "float32", width),
+            plan_winograd(live, m, width, machine, plain is not None),
+            image(x_buffer, "float32", live), weights,
             lambda index, value: T.buffer_store(out, value, [target.at(*index)]),
             Operand(scratch, "float32", (1,)),
         )  # fmt: skip
 
     kernel = compile_body(body, ["float32"] * 4, 1 * dynamic, machine.vector_bits)
     unknown = replace(conv, batch=tvm.tirx.Var("n", "int64"))
-    plan = plan_winograd(unknown if dynamic else conv, m, width, machine)
+    plan = plan_winograd(unknown if dynamic else conv, m, width, machine, plain is not None)
     out, whole = guarded(int(np.prod(dims)), "float32")
     scratch, spare = guarded(plan.scratch_bytes // 4, "float32")
     g = np.array(WAYS[conv.kernel[0], conv.stride[0], m].g)
     transformed = np.einsum("pi,qj,ocij->ocpq", g, g, w.astype("f8")).astype("float32")
-    kernel(x.reshape(-1), pack(transformed, width, 1), whole, spare, *[conv.batch] * dynamic)
+    given = pack(transformed, width, 1)
+    if plain is not None:
+        given = w if plain == "as they lie" else w.swapaxes(0, 1)[:, :, ::-1, ::-1]
+        given = np.ascontiguousarray(given).reshape(-1)
+    kernel(x.reshape(-1), given, whole, spare, *[conv.batch] * dynamic)
     assert np.isnan(whole[out.size :]).all()
     assert np.isnan(spare[scratch.size :]).all()
     return out.reshape(dims)
 
 
-def check(conv, m, machine=MACHINE, dynamic=False):
+def check(conv, m, machine=MACHINE, dynamic=False, plain=None):
     x, w, _ = arrays(conv)
     wanted = forward(x.astype("f8"), w.astype("f8"), conv)
     pixels = forward(x.astype("f8") ** 2, np.ones_like(w, "f8"), conv) ** 0.5
     weights = (w.astype("f8") ** 2).sum((1, 2, 3)) ** 0.5
-    error = np.abs(run(conv, m, x, w, machine, dynamic) - wanted)
+    error = np.abs(run(conv, m, x, w, machine, dynamic, plain) - wanted)
     # Beside what a tile sees of other pixels than the result's own: twice as many.
     bound = BOUND[conv.kernel[0], conv.stride[0], m] * 2**-24
     assert (error <= bound * (2 * pixels.max(initial=0)) * weights).all()
@@ -130,6 +140,34 @@ def test_all_panels_of_a_product_before_the_next_one(
     products = plan_winograd(conv, m, width, machine).products
     assert (products.panels, products.units) == (panels, units)
     check(conv, m, machine, dynamic)
+
+
+PLAIN = {
+    "ragged": (shape(batch=2, height=13, width=9, channels=37, out_channels=45), MACHINE),
+    "few columns": (shape(batch=1, height=9, width=9, channels=16, out_channels=7), MACHINE),
+    "tasks": (shape(3, 20, 20, 40, 64), replace(MACHINE, tasks=3)),
+    "strided": (shape(height=17, width=15, channels=32, out_channels=40, stride=(2, 2)), MACHINE),
+    "chunks": (shape(1, 12, 12, 48, 72), replace(MACHINE, l2_bytes=320 << 10)),
+    "chunks of tasks": (shape(2, 20, 20, 48, 72), replace(MACHINE, l2_bytes=320 << 10, tasks=2)),
+    "256 bits": (shape(1, 12, 12, 24, 40), replace(MACHINE, vector_bits=256)),
+    "256 bits, chunks": (shape(1, 12, 12, 24, 40), Machine(256, l2_bytes=96 << 10)),
+    "128 bits": (shape(1, 12, 12, 18, 22), replace(MACHINE, vector_bits=128)),
+}
+
+
+@pytest.mark.parametrize("plain", ["as they lie", "turned"])
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_kernel_transforms_weights(name, m, plain):
+    conv, machine = PLAIN[name]
+    width = panel_width(conv.out_channels, "float32", machine)
+    plan = plan_winograd(conv, m, width, machine, plain=True)
+    assert m == 2 or (plan.chunk > 0) == ("chunks" in name)
+    check(conv, m, machine, plain=plain)
+
+
+def test_the_kernel_transforms_weights_for_any_batch():
+    check(PLAIN["ragged"][0], 4, dynamic=True, plain="turned")
 
 
 def test_other_kernels_are_refused():

@@ -49,9 +49,10 @@ from dslc.schedules.cpu.conv.shape import ConvShape
 from dslc.schedules.cpu.conv.spread import emit_spread, plan_spread
 from dslc.schedules.cpu.conv.turned import emit_turned, plan_turned
 from dslc.schedules.cpu.conv.winograd import emit_winograd, plan_winograd
+from dslc.schedules.cpu.conv.winograd_transform import PlainWeights
 from dslc.schedules.cpu.conv.winograd_weight import emit_winograd_weight
 from dslc.schedules.cpu.conv.winograd_weight_plan import plan_winograd_weight, suits_winograd
-from dslc.schedules.cpu.tiles.contract import Machine, Operand, Panels
+from dslc.schedules.cpu.tiles.contract import Machine, Operand, Panels, panel_width
 from dslc.schedules.cpu.tiles.dots import PAIRS
 
 
@@ -160,17 +161,25 @@ def plan_by_winograd(anchor: Eqn, machine: Machine, size: Sizes) -> Planned | No
         (attrs.stride, attrs.stride),
         padding=((top, bottom), (left, right)),
     )  # fmt: skip
-    lanes = cast(int, w.type.dims[4])
-    if lanes % machine.lanes("float32"):
+    plain = w.type.rank == 4
+    lanes = cast(int, w.type.dims[-1])
+    if plain:
+        lanes = panel_width(attrs.channels, "float32", machine)
+    if lanes % machine.lanes("float32") or (plain and channels < machine.lanes("float32")):
         return None
-    image, panels = size.operand(x), Panels(size.buffer(w), "float32", lanes)
-    plan = chosen(plan_winograd(shape, attrs.tile, lanes, machine), machine)
+    image, buffer = size.operand(x), size.buffer(w)
+    weights = (
+        PlainWeights(buffer, channels, attrs.channels, attrs.kernel, attrs.turned)
+        if plain
+        else Panels(buffer, "float32", lanes)
+    )
+    plan = chosen(plan_winograd(shape, attrs.tile, lanes, machine, plain), machine)
     ahead = None if size.task is None else ahead_of(size.task)
     return Planned(
         plan,
         plan.scratch_bytes,
         plan.tasks,
-        lambda e, s: emit_winograd(plan, image, panels, e, s, ahead),
+        lambda e, s: emit_winograd(plan, image, weights, e, s, ahead),
     )
 
 

@@ -236,14 +236,14 @@ def _forward(eqn: Eqn, b: Builder, cpu: Vectors, fixed: bool) -> Value | None:
     )  # fmt: skip
     if not cpu.sums(w.type.dtype, cast(int, w.type.dims[1])):
         return _of_more_channels(b, x, w, made, cpu)
-    return _convolved(b, x, w, made, cpu, fixed)
+    return _convolved(b, x, w, made, cpu, fixed, w)
 
 
 def _convolved(
-    b: Builder, x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool
+    b: Builder, x: Value, w: Value, attrs: PackedConvAttrs, cpu: Vectors, fixed: bool, stored: Value
 ) -> Value:
     """The convolution with its weights packed, by Winograd's way or Strassen's where that is
-    quicker."""
+    quicker. `stored` are the weights, or what they are of turned round."""
     if _skips_pixels(x, w, attrs, cpu):
         down, across = attrs.stride
         x = cast(
@@ -270,6 +270,11 @@ def _convolved(
         packed = pack(b, w, attrs.groups, cpu, aliases=_aliases(x, attrs, cpu))
         return _summed(b, conv2d_packed, x, packed, attrs)
     step = attrs.stride[0]
+    if not fixed:  # the kernel does it, since what is transformed takes up to four times the room
+        as_stored = WinogradAttrs(
+            attrs.channels, tile, attrs.padding, step, turned=stored is not w
+        )  # fmt: skip
+        return b.emit(conv2d_winograd, (x, stored), as_stored)[0]
     made = WinogradAttrs(attrs.channels, tile, attrs.padding, step)
     return b.emit(conv2d_winograd, (x, transformed(b, pack(b, w, 1, cpu), tile, step)), made)[0]
 
@@ -403,7 +408,7 @@ def _to_input(eqn: Eqn, b: Builder, cpu: Vectors, fixed: bool) -> Value | None:
         dilation=attrs.dilation, spread=attrs.stride, groups=attrs.groups,
         depthwise=_is_depthwise(turned, attrs.groups),
     )  # fmt: skip
-    return _convolved(b, g, turned, made, cpu, fixed)
+    return _convolved(b, g, turned, made, cpu, fixed, w)
 
 
 def turned_round(b: Builder, w: Value, groups: int) -> Value:

@@ -4,7 +4,8 @@ Input: the sizes of a convolution; packed weights. Output: the size of its tile,
 the plain sum; the panels of transformed weights, by ordinary equations.
 
 The decision counts cycles: multiply-adds, the transforms of images and results, weights that come
-from memory (16/9 or 4 times as many), and where weights change with each call, their transform.
+from memory (16/9 or 4 times as many), and where weights change with each call, their transform by
+the kernel, or what it takes to pack them for the plain sum.
 
 Non-goals: packing (`pack.py`), how it runs (`schedules/cpu/conv/winograd.py`).
 """
@@ -37,7 +38,10 @@ INTO = {(3, 1, 2): 100, (3, 1, 4): 300, (3, 2, 2): 120, (3, 2, 4): 500, (4, 1, 3
 BACK = {(3, 1, 2): 80, (3, 1, 4): 240, (3, 2, 2): 100, (3, 2, 4): 400, (4, 1, 3): 200}
 FEWEST_TILES = 8  # the products of fewer take as long
 CACHED = 1 << 20  # bytes of weights, of which no more come from memory
-TRANSFORMED = 40  # cycles for the weights of a vector, from one input to one output channel
+# Cycles for weights from one input channel to a vector of output channels, which change with each
+# call: to transform them, and to pack one of them for the plain sum.
+TRANSFORMED = 300
+PACKED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +74,22 @@ def costs(conv: Convolution, lanes: int, fixed: bool, rates: Rates = ONE) -> dic
         return {}
     inputs, outputs = (-(-c // lanes) for c in (conv.channels, conv.out_channels))
     products, positions = rates.product * conv.channels * outputs, conv.kernel**2
+    changing = 0 if fixed else conv.channels * outputs
     plain = batch * height * width * positions * products
-    found: dict[int, float] = {0: plain + _memory(conv, positions, lanes, rates, plain)}
+    memory = _memory(conv, positions, lanes, rates, plain)
+    found: dict[int, float] = {0: plain + changing * positions * PACKED + memory}
     for m in tiles(conv.kernel, conv.stride):
         kind = conv.kernel, conv.stride, m
         way, count = WAYS[kind], batch * -(-height // m) * -(-width // m)
         each = products + SAVED * outputs
         moved = count * (inputs * INTO[kind] + outputs * BACK[kind])
-        weights = 0 if fixed else conv.channels * outputs * TRANSFORMED
         summed = max(count, FEWEST_TILES) * way.frequencies**2 * each
-        reads = _reads(conv, batch, m, lanes) if rates.hidden else 1
-        memory = _memory(conv, len(way.g) ** 2 * reads, lanes, rates, summed)
-        found[m] = summed + moved + weights + memory
+        seen = positions  # what changes is read as it lies
+        if fixed:
+            reads = _reads(conv, batch, m, lanes) if rates.hidden else 1
+            seen = len(way.g) ** 2 * reads
+        memory = _memory(conv, seen, lanes, rates, summed)
+        found[m] = summed + moved + changing * TRANSFORMED + memory
     return found
 
 

@@ -17,12 +17,18 @@ Tiles that see nothing but the image are read in place; those at its edges are c
 first, where what is missing is zero. Of channels that are no whole vectors the last vector holds
 some of the next pixel, which no product sees: what has no next pixel is copied, too.
 
-Non-goals: weights (`lowering/rewrites/winograd.py` transforms and packs them), other kernels.
+Weights that never change are transformed beforehand (`lowering/rewrites/winograd.py`). Others are
+by the kernel (`winograd_transform.py`): all of them first, if the L2 cache holds what that makes;
+if not, for some channels of a panel at a time, whose products are added to M before the next. Then
+what is read from memory is the weights as they lie, a quarter or less.
+
+Non-goals: other kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
@@ -32,6 +38,7 @@ from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ops.winograd import WAYS, Way
 from dslc.schedules.cpu.conv.shape import ConvShape
+from dslc.schedules.cpu.conv.winograd_transform import PlainWeights, Target, emit_transform
 from dslc.schedules.cpu.tiles.contract import (
     Ahead,
     Epilogue,
@@ -51,31 +58,41 @@ from dslc.schedules.cpu.tiles.contract import (
     rem,
     require,
     run_tasks,
+    share,
     smaller,
     store_vector,
+    unflatten,
     vector_at,
 )
 from dslc.schedules.cpu.tiles.products import (
     DTYPE,
     Products,
     Shared,
+    add_products,
+    clear_products,
     emit_by_product,
     emit_products,
     loop_over_blocks,
     plan_products,
 )
-from dslc.schedules.cpu.tiles.register_tile import allocate
+from dslc.schedules.cpu.tiles.register_tile import Registers, allocate
 from dslc.schedules.cpu.tiles.transform import transform
+
+MOST_TIMES = 3  # that weights are transformed, if not once: a time takes a third of writing them
 
 
 @dataclass(frozen=True, slots=True)
 class WinogradPlan:
-    """How it is run: tiles of m x m results; those of a block are the rows of `products`."""
+    """How it is run: tiles of m x m results; those of a block are the rows of `products`. Weights
+    are `plain` if they are not transformed yet: the kernel does that for all first, or for `chunk`
+    channels of a panel at a time."""
 
     shape: ConvShape
     m: int
     products: Products
     tasks: int
+    plain: bool = False
+    chunk: int = 0
 
     @property
     def way(self) -> Way:
@@ -113,47 +130,96 @@ class WinogradPlan:
         return self.m * self.m * (self.products.width // self.products.lanes)
 
     @property
+    def places(self) -> int:
+        """Frequencies of weights."""
+        return len(self.way.g) ** 2
+
+    @property
+    def place_stride(self) -> int:
+        """Elements from one frequency of weights that are transformed here to the next: no power of
+        two, since a row of all is written at once."""
+        return (self.chunk or self.shape.channels) * self.products.width + self.products.lanes
+
+    @property
+    def before(self) -> int:
+        """Scratch elements before those of tasks: all weights, if they are transformed first."""
+        first = self.plain and not self.chunk
+        return self.panels * self.places * self.place_stride if first else 0
+
+    @property
     def task_elements(self) -> int:
-        """Scratch elements of a task: V, M, then a patch."""
-        return self.products.elements + self.side * self.side * self.products.pitch
+        """Scratch elements of a task: V, M, a patch, then weights."""
+        patch = self.side * self.side * self.products.pitch
+        return self.products.elements + patch + self.places * self.place_stride * (self.chunk > 0)
 
     @property
     def scratch_bytes(self) -> int:
-        return 4 * self.task_elements * self.tasks
+        return 4 * (self.before + self.task_elements * self.tasks)
 
 
-def plan_winograd(shape: ConvShape, m: int, width: int, machine: Machine) -> WinogradPlan:
-    """The plan for transformed weights in panels of `width`; only the batch may be unknown."""
+def plan_winograd(
+    shape: ConvShape, m: int, width: int, machine: Machine, plain: bool = False
+) -> WinogradPlan:
+    """The plan for transformed weights in panels of `width`, or for `plain` ones; only the batch
+    may be unknown."""
     lanes, stride = machine.lanes(DTYPE), shape.stride
     taps = shape.kernel[0]
-    plain = (taps, (1, 1), 1, (1, 1), stride[0])
+    wanted = (taps, (1, 1), 1, (1, 1), stride[0])
     given = (shape.kernel[1], shape.dilation, shape.groups, shape.input_dilation, stride[1])
-    known = given == plain and (taps, stride[0], m) in WAYS
+    known = given == wanted and (taps, stride[0], m) in WAYS
     require(known and width % lanes == 0, f"not by Winograd: {shape}")
     count = WAYS[taps, stride[0], m].frequencies ** 2
     height, across = shape.out
     each = -(-height // m) * -(-across // m)
     tasks = choose_tasks(machine, shape.work)
     tiles = shape.batch * each if isinstance(shape.batch, int) else None
-    products = plan_products(
-        count, shape.channels, width, tiles, tasks, machine.l2_bytes * 3 // 4, machine, each,
-        panels=-(-shape.out_channels // width),
-    )  # fmt: skip
-    return WinogradPlan(shape, m, products, tasks)
+    kept, panels = machine.l2_bytes * 3 // 4, -(-shape.out_channels // width)
+
+    def planned(side_by_side: int) -> WinogradPlan:
+        products = plan_products(
+            count, shape.channels, width, tiles, tasks, kept, machine, each, panels=side_by_side
+        )
+        return WinogradPlan(shape, m, products, tasks, plain)
+
+    by_panel = planned(1)
+    if plain and (chunk := _choose_chunk(by_panel, machine)):
+        return replace(by_panel, chunk=chunk)
+    return planned(panels)
+
+
+def _choose_chunk(plan: WinogradPlan, machine: Machine) -> int:
+    """Channels of which the weights for a panel take a quarter of the L2 cache; 0 if that cache
+    holds all weights or blocks of tiles would transform them so often that to write and read all
+    takes less, or if the channels are no multiple of such a number."""
+    lanes, channels = plan.products.lanes, plan.shape.channels
+    if 4 * plan.before <= machine.l2_bytes or not isinstance(plan.total, int):
+        return 0
+    if plan.total > MOST_TIMES * plan.products.block * plan.tasks:
+        return 0
+    most = machine.l2_bytes // 4 // (4 * plan.places * plan.products.width)
+    sizes = range(lanes, min(most, channels) + 1, lanes)
+    return max((size for size in sizes if channels % size == 0), default=0)
 
 
 def emit_winograd(
-    plan: WinogradPlan, x: Operand, weights: Panels, epilogue: Epilogue,
+    plan: WinogradPlan, x: Operand, weights: Panels | PlainWeights, epilogue: Epilogue,
     scratch: Operand | None = None, ahead: Ahead | None = None,
 ) -> None:  # fmt: skip
     """Emits the kernel's body; x is [batch, height, width, channels]. The epilogue's index is
     (image, row, column, output channel). `scratch` (rank 1) holds `plan.scratch_bytes` bytes.
     `ahead` is called beside products, for each vector of their results."""
     p = plan.products
-    require(weights.width == p.width, "weights are packed for another tile")
     if scratch is None:
         raise InternalError("Winograd's convolution needs scratch")
-    at = scratch.offset
+    at = address(scratch.offset) + plan.before if plan.before else scratch.offset
+    if isinstance(weights, PlainWeights):
+        require(plan.plain, "weights have to be transformed")
+        panels = Panels(scratch.buffer, DTYPE, p.width, offset=scratch.offset, spare=p.lanes)
+        if not plan.chunk:
+            _transform_all(plan, weights, panels)
+    else:
+        panels = weights
+    require(panels.width == p.width, "weights are packed for another tile")
 
     def body(task: Expr, tasks: int) -> None:
         place = local(p.count * p.lanes, DTYPE)
@@ -168,16 +234,23 @@ def emit_winograd(
                 _see(run, T.bind(first + t), t)
             units = T.bind(i64(ceil_div(count, p.rows)))
             if p.panels > 1:
-                emit_by_product(p, registers, scratch.buffer, seen, made, weights, (0, units),
+                emit_by_product(p, registers, scratch.buffer, seen, made, panels, (0, units),
                                 Shared(plan.way.weights))  # fmt: skip
                 with loop(0, p.panels) as panel, loop(0, count) as t:
                     _make(run, panel, T.bind(first + t), t)
+                return
+            if isinstance(weights, PlainWeights) and plan.chunk:
+                place = T.bind(patch + plan.side * plan.side * p.pitch)
+                with loop(0, plan.panels) as panel:
+                    _add_by_chunks(run, registers, weights, place, panel, units)
+                    with loop(0, count) as t:
+                        _make(run, panel, T.bind(first + t), t)
                 return
             with loop(0, plan.panels) as panel:
                 ask = (
                     _asking(plan, first, panel, ahead) if ahead is not None and plan.deep else None
                 )
-                emit_products(p, registers, scratch.buffer, seen, made, weights, panel, (0, units),
+                emit_products(p, registers, scratch.buffer, seen, made, panels, panel, (0, units),
                               Shared(plan.way.weights), ask)  # fmt: skip
                 with loop(0, count) as t:
                     _make(run, panel, T.bind(first + t), t)
@@ -229,6 +302,44 @@ def _asking(
         ahead((image, T.bind(i64(row)), T.bind(i64(column)), T.bind(i64(channel))))
 
     return ask
+
+
+# --- weights that change with each call -----------------------------------------------------------
+
+
+def _transform_all(plan: WinogradPlan, weights: PlainWeights, panels: Panels) -> None:
+    """All weights, a vector of channels of a panel after the other; the last ends with the last
+    channel."""
+    p, channels = plan.products, plan.shape.channels
+    each = min(p.lanes, channels)
+    extents = (plan.panels, -(-channels // each))
+
+    def body(task: Expr, tasks: int) -> None:
+        with loop(*share(extents[0] * extents[1], task, tasks)) as item:
+            panel, block = (T.bind(i64(at)) for at in unflatten(item, extents))
+            first = T.bind(i64(smaller(block * each, channels - each)))
+            start = address(panels.offset, (panel, plan.places * plan.place_stride))
+            start = T.bind(start + first * p.width)
+            target = Target(panels.buffer, start, plan.place_stride, p.width, p.lanes)
+            emit_transform(weights, plan.way, panel, first, each, target)
+
+    run_tasks(plan.tasks, plan.shape.work, body)
+
+
+def _add_by_chunks(
+    run: _Run, registers: Registers, weights: PlainWeights, place: Expr, panel: Expr, units: Expr
+) -> None:
+    """All products of a panel, over some channels after the other."""
+    plan, p = run.plan, run.plan.products
+    target = Target(run.scratch, place, plan.place_stride, p.width, p.lanes)
+    made = Panels(run.scratch, DTYPE, p.width, offset=place)
+    clear_products(p, run.scratch, run.made, units)
+    with loop(0, plan.shape.channels // plan.chunk) as chunk:
+        first = T.bind(chunk * plan.chunk)
+        emit_transform(weights, plan.way, panel, first, plan.chunk, target)
+        seen = T.bind(run.seen + first)
+        add_products(p, registers, run.scratch, seen, run.made, made, plan.chunk,
+                     plan.place_stride, units, Shared(plan.way.weights))  # fmt: skip
 
 
 # --- pixels to frequencies ------------------------------------------------------------------------

@@ -125,7 +125,8 @@ class Panels:
     For a matmul [batch.., ceil(N/width), K, width]; for a convolution
     [groups * ceil(O/groups/width), KH, KW, C/groups, width]; for a depthwise one
     [ceil(C/width), KH, KW, width]. `strides` are those of the batch dims, in elements. `pieces`: a
-    panel of a matmul lies in so many, one behind the other, each [K, width / pieces].
+    panel of a matmul lies in so many, one behind the other, each [K, width / pieces]. `spare`: so
+    many elements lie between those of Winograd's frequencies.
     """
 
     buffer: Any
@@ -134,6 +135,7 @@ class Panels:
     strides: tuple[Size, ...] = ()
     offset: Size = 0
     pieces: int = 1
+    spare: int = 0
 
 
 def panel_width(columns: Size, dtype: str, machine: Machine) -> int:

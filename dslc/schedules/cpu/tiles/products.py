@@ -40,13 +40,16 @@ from dslc.schedules.cpu.tiles.contract import (
     rem,
     share,
     smaller,
+    store_vector,
     vector_at,
+    zeros,
 )
 from dslc.schedules.cpu.tiles.register_tile import (
     UNROLL,
     Registers,
     Tile,
     clear,
+    load,
     reduce_segment,
     save,
 )
@@ -218,12 +221,43 @@ def emit_products(
     """All products of a panel, of those `tiles`; `seen` and `made`: where they lie. `beside`: what
     is done at each of a tile's `p.steps`, given the tile and the number of the step."""
     # From these weights to those of what comes next.
-    next_ = p.depth * p.width * (p.count if p.apart else 1)
+    next_ = (p.depth * p.width + weights.spare) * (p.count if p.apart else 1)
     with loop(0, p.count) as f:
         start = _start(p, weights, panel, f, shared)
         source, target = T.bind(seen + f * p.seen_stride), T.bind(made + f * p.made_stride)
         _product(p, registers, scratch, source, target, weights, start, start + next_, tiles, f,
                  beside)  # fmt: skip
+
+
+def add_products(
+    p: Products, registers: Registers, scratch: Any, seen: Expr, made: Expr, weights: Panels,
+    channels: int, apart: int, tiles: Size, shared: Shared,
+) -> None:  # fmt: skip
+    """To the sums of a panel in `made`, those over `channels` of the depth, which `seen` begins
+    with; of them `weights` hold [channels][width] for each place, which are `apart`."""
+    with loop(0, p.count) as f:
+        place = T.bind(i64(shared.place(f)))
+        start = T.bind(address(weights.offset) + place * apart)
+        source, target = T.bind(seen + f * p.seen_stride), T.bind(made + f * p.made_stride)
+        with loop(0, tiles) as unit:
+            row = T.bind(source + unit * (p.rows * p.pitch))
+            to = T.bind(target + unit * (p.rows * p.width))
+            load(p.tile, registers, scratch, to, p.width)
+            reduce_segment(
+                p.tile, registers, channels,
+                lambda i, k: scratch[row + i * p.pitch + k],
+                lambda j, k: vector_at(weights.buffer, start + k * p.width + j * p.lanes, p.lanes),
+            )  # fmt: skip
+            save(p.tile, registers, scratch, to, p.width)
+
+
+def clear_products(p: Products, scratch: Any, made: Expr, tiles: Size) -> None:
+    """The sums of a panel in `made` to nothing."""
+    with loop(0, p.count) as f:
+        target = T.bind(made + f * p.made_stride)
+        with loop(0, tiles) as unit, loop(0, p.rows * p.width // p.lanes) as vector:
+            at = target + unit * (p.rows * p.width) + vector * p.lanes
+            store_vector(scratch, zeros(DTYPE, p.lanes), at, p.lanes)
 
 
 def emit_by_product(
@@ -249,7 +283,8 @@ def _start(p: Products, weights: Panels, panel: Expr, f: Expr, shared: Shared | 
     """Where a product's weights for a panel begin."""
     each = p.count if shared is None else shared.weights
     place = f if shared is None else T.bind(i64(shared.place(f)))
-    return T.bind(address(weights.offset) + (panel * each + place) * (p.depth * p.width))
+    size = p.depth * p.width + weights.spare
+    return T.bind(address(weights.offset) + (panel * each + place) * size)
 
 
 def _product(
