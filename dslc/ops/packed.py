@@ -63,13 +63,13 @@ class PackedConvAttrs(Attrs):
     depthwise: bool = False
 
 
-# Positions of a kernel that the depthwise templates keep in registers, an accumulator for each.
-LARGEST_DEPTHWISE = 25
+# Rows and columns of a kernel that the depthwise templates are written out for.
+LARGEST_DEPTHWISE = 32
 
 
 def is_depthwise(out: int, per_group: int, kernel: tuple[int, int], groups: int) -> bool:
     """Whether weights of such a convolution are packed for the depthwise templates."""
-    small = kernel[0] * kernel[1] <= LARGEST_DEPTHWISE
+    small = max(kernel) <= LARGEST_DEPTHWISE
     return groups == out and per_group == 1 and groups > 1 and small
 
 

@@ -334,6 +334,12 @@ DEPTHWISE = {
         height=3, width=2, channels=16, out_channels=16, groups=16, kernel=(5, 5),
         padding=((2, 2), (2, 2)),
     ),
+    "more positions than registers": shape(
+        channels=20, out_channels=20, groups=20, kernel=(7, 7), padding=((3, 3), (3, 3))
+    ),
+    "long": shape(
+        channels=16, out_channels=16, groups=16, kernel=(1, 31), padding=((0, 0), (15, 15))
+    ),
 }  # fmt: skip
 
 

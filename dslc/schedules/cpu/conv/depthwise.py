@@ -1,9 +1,9 @@
 """Depthwise convolutions over NHWC images: forwards (and to the input), and to the weights.
 
 Every channel has a kernel of its own, so lanes run along channels and nothing is broadcast. The
-forward tile is pixels of one output row x one vector of channels; the weights' tile is the
-positions of the kernel x one vector of channels, reduced over the pixels of a strip. Channels are
-padded to whole vectors when a strip is copied; in place only those are read that exist.
+forward tile is pixels of one output row x one vector of channels; the weights' tile is positions of
+the kernel, as many as registers hold, x one vector of channels, reduced over the pixels of a strip.
+Channels are padded to whole vectors when a strip is copied; in place those are read that exist.
 
 Non-goals: several output channels per input channel (`conv2d.py` with groups does those).
 """
@@ -55,11 +55,14 @@ from dslc.schedules.cpu.tiles.register_tile import (
 )
 from dslc.schedules.cpu.tiles.split import split
 
+BESIDE_SUMS = 4  # registers that the weights' tile leaves for what is multiplied
+
 
 @dataclass(frozen=True, slots=True)
 class DepthwisePlan:
     """How a depthwise convolution or its weights' gradient is run, in blocks of `lanes` channels;
-    forwards in tiles of up to `pixels` pixels. Items (image, strip) are shared out to tasks."""
+    forwards in tiles of up to `pixels` pixels, to the weights of up to `pixels` of their positions.
+    Items (image, strip) are shared out to tasks."""
 
     shape: ConvShape
     dtype: str
@@ -116,23 +119,23 @@ def is_depthwise(shape: ConvShape) -> bool:
 
 def plan_depthwise(shape: ConvShape, dtype: str, machine: Machine) -> DepthwisePlan:
     """The plan forwards; weights are `Panels` of the machine's lanes."""
-    return _plan(shape, dtype, machine, sums=0)
+    return _plan(shape, dtype, machine, 14 if machine.registers == 32 else 8, sums=0)
 
 
 def plan_depthwise_backward_weight(shape: ConvShape, dtype: str, machine: Machine) -> DepthwisePlan:
     """The plan of the weights' gradient."""
     lanes = machine.lanes(dtype)
     kh, kw = shape.kernel
-    return _plan(shape, dtype, machine, -(-shape.channels // lanes) * lanes * kh * kw)
+    sums = -(-shape.channels // lanes) * lanes * kh * kw
+    return _plan(shape, dtype, machine, machine.registers - BESIDE_SUMS, sums)
 
 
-def _plan(shape: ConvShape, dtype: str, machine: Machine, sums: int) -> DepthwisePlan:
+def _plan(shape: ConvShape, dtype: str, machine: Machine, pixels: int, sums: int) -> DepthwisePlan:
     require(dtype in ITEMSIZE and is_depthwise(shape), f"depthwise convolution of {dtype}: {shape}")
     lanes = machine.lanes(dtype)
     tasks = choose_tasks(machine, shape.work)
     pixel = -(-shape.channels // lanes) * lanes
     strips = plan_strips(shape, machine, dtype, tasks, pixel, shape.channels)
-    pixels = 14 if machine.registers == 32 else 8
     return DepthwisePlan(shape, dtype, lanes, pixels, strips, tasks, sums)
 
 
@@ -245,17 +248,21 @@ def emit_depthwise_backward_weight(
     0, kh, kw). `scratch` (rank 1) holds `plan.scratch_bytes` bytes."""
     shape, strips = plan.shape, plan.strips
     kh, kw = shape.kernel
-    tile = Tile(kh * kw, 1, plan.lanes, plan.dtype)
+    tiles = [
+        (group.start + t * group.height, Tile(group.height, 1, plan.lanes, plan.dtype))
+        for group in split(kh * kw, plan.pixels)
+        for t in range(group.count)
+    ]
 
     def body(task: Expr, tasks: int) -> None:
         part = plan.task_elements
         sums = clear_sums(scratch, task, tasks, plan.tasks, plan.sums, part)
-        registers = allocate([tile])
+        registers = allocate([tile for _, tile in tiles])
         start, stop = share(shape.batch * strips.count, task, tasks)
         with loop(start, stop) as item:
             image, strip = unflatten(item, (shape.batch, strips.count))
             view = _view(plan, x, scratch, task if tasks > 1 else 0, image, strip)
-            _add_strip(_Strip(plan, view, dy, scratch, sums, tile, registers, image, strip))
+            _add_strip(_Strip(plan, view, dy, scratch, sums, registers, image, strip), tiles)
 
     run_tasks(plan.tasks, shape.work, body)
     _add_up(plan, epilogue, scratch)
@@ -268,39 +275,42 @@ class _Strip:
     dy: Operand
     scratch: Operand
     sums: Expr
-    tile: Tile
     registers: Registers
     image: Expr
     strip: Expr
 
 
-def _add_strip(run: _Strip) -> None:
-    """Adds a strip's products to the task's sums."""
-    plan, view, dy, tile, registers = run.plan, run.view, run.dy, run.tile, run.registers
-    strips, (sh, sw) = plan.strips, plan.shape.stride
+def _add_strip(run: _Strip, tiles: list[tuple[int, Tile]]) -> None:
+    """Adds a strip's products to the task's sums; a tile stands beside its first position."""
+    plan, view, dy = run.plan, run.view, run.dy
+    strips, (sh, sw), (kh, kw) = plan.strips, plan.shape.stride, plan.shape.kernel
     with loop(0, plan.blocks) as block:
-        at = T.bind(run.sums + block * (tile.rows * plan.lanes))
-        load(tile, registers, run.scratch.buffer, at, plan.lanes)
         channel, exist = T.bind(block * plan.lanes), plan.channels(block)
         channels = _Lanes(plan, block, exist)
         first = T.bind(dy.at(run.image, run.strip * strips.rows, i64(0), channel))
-        with loop(0, strips.output_rows(run.strip)) as row, loop(0, plan.shape.out[1]) as column:
-            origin = T.bind(view.at(row * sh, column * sw, channel))
-            place = address(first, (row, dy.strides[1]), (column, dy.strides[2]))
-            gradient = edge_vector(dy.buffer, plan.dtype, place, plan.lanes, 0, exist, plan.lanes)
-            _multiply(channels, tile, registers, view, origin, T.bind(gradient))
-        save(tile, registers, run.scratch.buffer, at, plan.lanes)
+        for start, tile in tiles:
+            at = T.bind(run.sums + (block * (kh * kw) + start) * plan.lanes)
+            load(tile, run.registers, run.scratch.buffer, at, plan.lanes)
+            rows = strips.output_rows(run.strip)
+            with loop(0, rows) as row, loop(0, plan.shape.out[1]) as column:
+                origin = T.bind(view.at(row * sh, column * sw, channel))
+                place = address(first, (row, dy.strides[1]), (column, dy.strides[2]))
+                of_dy = edge_vector(dy.buffer, plan.dtype, place, plan.lanes, 0, exist, plan.lanes)
+                _multiply(channels, tile, start, run.registers, view, origin, T.bind(of_dy))
+            save(tile, run.registers, run.scratch.buffer, at, plan.lanes)
 
 
 def _multiply(
-    channels: _Lanes, tile: Tile, registers: Registers, view: View, origin: Expr, gradient: Expr
-) -> None:
+    channels: _Lanes, tile: Tile, start: int, registers: Registers, view: View, origin: Expr,
+    gradient: Expr,
+) -> None:  # fmt: skip
     shape = channels.plan.shape
     (_, kw), (dh, dw) = shape.kernel, shape.dilation
 
     def input_at(i: int) -> Expr:
-        terms = ((i // kw * dh, view.row_stride), (i % kw * dw, view.pixel))
-        return channels.of(view.buffer, address(origin, *terms))
+        y, z = divmod(start + i, kw)
+        return channels.of(view.buffer, address(origin, (y * dh, view.row_stride),
+                                                (z * dw, view.pixel)))  # fmt: skip
 
     multiply_add_lanes(tile, registers, input_at, lambda _: gradient)
 
