@@ -32,7 +32,7 @@ def pack(b: np.ndarray, width: int) -> np.ndarray:
     return np.ascontiguousarray(padded.reshape(k, panels, width).transpose(1, 0, 2))
 
 
-def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, most=None):
+def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, most=None, fewest=0):
     """`kind`: how a and b lie in memory: N row-major, T transposed, P packed
     panels, H panels of bf16, I of int8."""
     random = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def check(kind, m, n, k, *, dtype="float32", dynamic=False, machine=MACHINE, mos
             value = tirx.max(value + added_buffer[index[1]], tirx.const(0.0, dtype))
             T.buffer_store(out, value, [index[0] * n + index[1]])
 
-        plan = plan_matmul(a_view, b_view, rows, n, k, machine, most=most)
+        plan = plan_matmul(a_view, b_view, rows, n, k, machine, most=most, fewest=fewest)
         plans.append(plan)
         emit_matmul(plan, a_view, b_view, epilogue, Operand(scratch, dtype, (1,)))
 
@@ -114,6 +114,18 @@ def test_panels_from_memory_are_asked_for_where_it_is_far(m, n, k):
     far = replace(MACHINE, matrices=True, l2_bytes=4096)
     assert check("NP", m, n, k, machine=far).asks(k) is not None
     assert check("NP", m, n, k, machine=replace(far, matrices=False)).asks(k) is None
+    for rows in (m, 3 * m):  # of which there are m at least
+        asks = check("NP", rows, n, k, dynamic=True, machine=far, fewest=m).asks(k)
+        assert asks is not None
+        assert asks.more
+    assert check("NP", m, n, k, dynamic=True, machine=far).asks(k) is None
+
+
+@pytest.mark.parametrize(("matrices", "rows"), [(False, 6), (True, 12)])
+def test_an_l1_cache_of_more_ways_keeps_rows_that_fall_into_one_set(matrices, rows):
+    machine = Machine(512, matrices=matrices)
+    left, panels = Operand(None, "float32", (1024, 1)), Panels(None, "float32", 32)
+    assert plan_matmul(left, panels, 50, 70, 1024, machine).rows == rows
 
 
 @pytest.mark.skipif(MACHINE.vector_bits < 512, reason="of CPUs with AVX-512")

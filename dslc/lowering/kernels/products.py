@@ -7,6 +7,7 @@ Input: a product, its sizes and the machine. Output: a `Planned`. Non-goals: til
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import cast
 
 from dslc.ir.core import Eqn, Value
@@ -102,7 +103,8 @@ def plan_panels(
     each row has a line, ask ahead for where their results go."""
     if machine.matrices and left.dtype == PAIRS:
         return _by_matrices(left, panels, product(rows), columns, inner, machine, rows=rows)
-    plan = plan_matmul(left, panels, product(rows), columns, inner, machine)
+    fewest = prod(size for size in rows if isinstance(size, int))  # of at least one image
+    plan = plan_matmul(left, panels, product(rows), columns, inner, machine, fewest=fewest)
     plan = chosen(plan, machine)
     low = size.task is not None and (machine.registers < 32 or machine.matrices)
     ask = ahead_of(cast(Task, size.task), BEHIND_L2) if low else None

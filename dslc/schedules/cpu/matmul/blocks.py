@@ -110,9 +110,12 @@ def _is_far(plan: MatmulPlan, along: str | None, machine: Machine) -> bool:
     """Whether panels come from so far that asking for the next one hides more than it takes. A row
     by a matrix waits for memory whatever is asked for; in a loop caches hold what the step before
     left. Of many rows, what is packed isn't waited for long."""
-    m, n, k = plan.m, plan.n, plan.k
-    known = isinstance(m, int) and isinstance(n, int) and isinstance(k, int)
+    counted = isinstance(plan.m, int)
+    m, n, k = plan.m if counted else plan.fewest, plan.n, plan.k
+    known = isinstance(n, int) and isinstance(k, int)
     if not known or plan.rows_outside or machine.repeated:
+        return False
+    if not counted and (plan.source != "panels" or m < ASKING):
         return False
     bytes_ = n * k * ITEMSIZE[plan.dtype]
     if plan.source == "pack":

@@ -44,11 +44,11 @@ PACKING = 4  # rows of the product that take as long as packing b
 
 def plan_matmul(
     a: Operand, b: Operand | Panels, m: Size, n: Size, k: Size, machine: Machine,
-    batch: Sequence[Size] = (), most: int | None = None,
+    batch: Sequence[Size] = (), most: int | None = None, fewest: int = 0,
 ) -> MatmulPlan:  # fmt: skip
     """The plan for a [batch.., M, K] and b [batch.., K, N]; strides are all that is looked at.
-    `most`: what M never exceeds, where that is known."""
-    plan = _planned(a, b, m, n, k, machine, batch, most)
+    `most`: what M never exceeds, where that is known; `fewest`: what it is at least."""
+    plan = replace(_planned(a, b, m, n, k, machine, batch, most), fewest=fewest)
     return in_blocks(plan, machine, along=along_axis(b))
 
 
@@ -176,7 +176,9 @@ def _tile_shape(
     wide = machine.registers == 32
     if source in ALONG_K:
         return _dots_shape(height, n, wide)
-    aliased = isinstance(k, int) and k > 0 and k * ITEMSIZE[dtype] % 4096 == 0
+    # An L1 cache of 12 ways, as CPUs with matrices have, keeps 12 rows that fall into one set.
+    few_ways = not machine.matrices
+    aliased = few_ways and isinstance(k, int) and k > 0 and k * ITEMSIZE[dtype] % 4096 == 0
     available = ceil_div(n, lanes) if isinstance(n, int) and n else 8
     step = b.width // lanes if isinstance(b, Panels) else 1
     short = isinstance(k, int) and k <= SHORT

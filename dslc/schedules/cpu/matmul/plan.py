@@ -46,7 +46,8 @@ class MatmulPlan:
     before. `depth`: steps of K that all tiles of a block of rows go before the next ones, with
     their sums in scratch (0: all). `abreast`: panels that a tile's rows meet before the next rows
     do, for results beside each other. `far`: whether b comes from behind the L2 cache, and next
-    panels are asked for. `repeated`: in each step of a loop, where tasks have the same columns."""
+    panels are asked for, of an unknown M as if it was `fewest`. `repeated`: in each step of a loop,
+    where tasks have the same columns."""
 
     m: Size
     n: Size
@@ -72,6 +73,7 @@ class MatmulPlan:
     far: bool = False
     along: str | None = field(default=None, repr=False)
     repeated: bool = field(default=False, repr=False)
+    fewest: int = field(default=0, repr=False)
 
     @property
     def work(self) -> Size:
@@ -188,7 +190,9 @@ class MatmulPlan:
             line, tiles = LINE_BYTES // ITEMSIZE[self.dtype], self.tiles // self.blocks
             return AsksInPlace(k, self.width, line, self.along == "n", tiles)
         k = self.depth or self.k
-        return Asks(k // UNROLL, k * self.width, self.tiles // self.blocks)
+        known = isinstance(self.m, int)
+        tiles = self.tiles // self.blocks if known else ceil_div(self.fewest, self.rows)
+        return Asks(k // UNROLL, k * self.width, tiles, more=not known)
 
     @property
     def asks_rows(self) -> bool:

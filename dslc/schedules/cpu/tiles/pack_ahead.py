@@ -97,11 +97,13 @@ class Ahead:
 @dataclass(frozen=True, slots=True)
 class Asks:
     """Of a panel of `elements` in one piece, which `tiles` register tiles of `steps` steps ask for
-    evenly: it comes from memory or the L3 cache, and takes as long as a few of them."""
+    evenly: it comes from memory or the L3 cache, and takes as long as a few of them. `more`: there
+    may be more tiles, which ask for nothing new."""
 
     steps: int
     elements: int
     tiles: int
+    more: bool = False
 
     @property
     def each(self) -> int:
@@ -112,7 +114,8 @@ class Asks:
         """What the tile of that number does beside, given how many steps of UNROLL it has done."""
 
         def act(step: Expr) -> None:
-            first = T.bind(i64(start + (tile * self.steps + step) * self.each))
+            ahead = (tile * self.steps + step) * self.each
+            first = T.bind(i64(start + (smaller(ahead, self.elements) if self.more else ahead)))
             for i in range(0, self.each, LINE):
                 prefetch(buffer[first + i], L2)
 
