@@ -484,6 +484,14 @@ def test_winograd_weights_are_done_run_by_run(tasks, channels, flat):
     close_to_direct(actual, x, dy, conv)
 
 
+def test_all_tiles_are_one_block_where_sums_are_more_than_their_values():
+    """Sums of many channels would be read and written for every few tiles."""
+    conv = shape(batch=2, height=32, width=32, channels=1024, out_channels=512)
+    assert plan_winograd_weight(conv, "float32", MACHINE).whole
+    wide = replace(conv, height=256, width=256, channels=64, out_channels=64)
+    assert not plan_winograd_weight(wide, "float32", MACHINE).whole
+
+
 def test_winograd_is_for_3x3_in_single_precision():
     fits = shape(height=28, width=28, channels=32, out_channels=32)
     assert suits_winograd(fits, "float32", MACHINE)

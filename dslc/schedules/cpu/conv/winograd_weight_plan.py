@@ -151,7 +151,7 @@ def plan_winograd_weight(shape: ConvShape, dtype: str, machine: Machine) -> Wino
         # all tiles wait elsewhere.
         sums = 2 * POINTS * shape.channels * shape.out_channels * ITEMSIZE[dtype]
         blocks = max(1, -(-tiles // block))
-        fits = tiles * tile_bytes <= WHOLE_BYTES
+        fits = tiles * tile_bytes <= max(WHOLE_BYTES, sums // 2)  # else sums are far, too
         moved = (blocks + tasks - 1) * sums
         whole = blocks == 1 or (fits and moved > 2 * tiles * tile_bytes + sums)
         blocks = 1 if whole else -(-blocks // tasks) * tasks
