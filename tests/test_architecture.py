@@ -186,3 +186,10 @@ def test_check_needs_neither_numpy_nor_tvm() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_chooses_kernels_needs_no_tvm() -> None:
+    """It is loaded by the process that builds, which shows it a CUDA driver before."""
+    program = "import sys, dslc.build.driver; assert 'tvm' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -60,16 +60,30 @@ class Recurrent(nn.Module):  # type: ignore[misc,name-defined]
         return steps[:, -1], last
 
 
-def export(module: Any, path: Path, x: Any, dims: dict[int, str]) -> tuple[Imported, list[Any]]:
-    """The imported model, and what PyTorch gives for `x`."""
+class Outputs(nn.Module):  # type: ignore[misc,name-defined]
+    """The first result of a module."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Any) -> Any:
+        return self.module(x)[0]
+
+
+def export(
+    module: Any, path: Path, x: Any, dims: dict[int, str], dynamo: bool = False
+) -> tuple[Imported, list[Any]]:
+    """The imported model, and what PyTorch gives for `x`; `dynamo`: by its newer exporter."""
     module.eval()
     with torch.no_grad():
         wanted = module(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module, (x,), path, dynamo=False, input_names=["x"], dynamic_axes={"x": dims}
-        )
+        given: dict[str, Any] = {"dynamic_axes": {"x": dims}}
+        if dynamo:
+            given = {"dynamic_shapes": {"x": {i: torch.export.Dim(dims[i]) for i in dims}}}
+        torch.onnx.export(module, (x,), path, dynamo=dynamo, input_names=["x"], **given)
     results = wanted if isinstance(wanted, tuple) else (wanted,)
     return import_file(path), [result.numpy() for result in results]
 
@@ -106,5 +120,16 @@ def test_what_pytorch_exports(name: str, tmp_path: Path) -> None:
     assert found.fixed == {}
     for dim in dims.values():
         assert dim.upper() in found.inputs[0]
+    for got, want in zip(evaluated(found.text, found.weights)([x.numpy()]), wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_large_recurrent_layers_by_the_newer_exporter(tmp_path: Path) -> None:
+    """It computes their weights by nodes."""
+    pytest.importorskip("onnxscript", reason="PyTorch's newer exporter needs onnxscript")
+    torch.manual_seed(0)
+    module, x = nn.LSTM(24, 64, batch_first=True, bidirectional=True), torch.randn(3, 5, 24)
+    found, wanted = export(Outputs(module), tmp_path / "net.onnx", x, {0: "batch"}, dynamo=True)
+    assert "lstm[64, bidirectional=true]" in found.text
     for got, want in zip(evaluated(found.text, found.weights)([x.numpy()]), wanted, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

@@ -25,9 +25,8 @@ from dslc.ops.packed import panel_width
 from dslc.ops.shape import concat, reshape
 from dslc.ops.slicing import slice_axis
 from dslc.ops.winograd import WAYS, Matrix, tiles
-from dslc.schedules.cpu.conv.shape import ConvShape
-from dslc.schedules.cpu.conv.winograd import plan_winograd
-from dslc.schedules.cpu.tiles.contract import Machine
+from dslc.schedules.cpu.tiles.machine import Machine
+from dslc.schedules.cpu.tiles.product_blocks import blocks_of, kept_bytes
 
 FEWEST_CHANNELS = 16  # below, transforms cost more than products
 # Cycles of clearing and storing a sum, and what a vector of one tile's frequencies costs each way,
@@ -86,23 +85,23 @@ def costs(conv: Convolution, lanes: int, fixed: bool, rates: Rates = ONE) -> dic
         summed = max(count, FEWEST_TILES) * way.frequencies**2 * each
         seen = positions  # what changes is read as it lies
         if fixed:
-            reads = _reads(conv, batch, m, lanes) if rates.hidden else 1
+            reads = _reads(conv, count, m, lanes) if rates.hidden else 1
             seen = len(way.g) ** 2 * reads
         memory = _memory(conv, seen, lanes, rates, summed)
         found[m] = summed + moved + changing * TRANSFORMED + memory
     return found
 
 
-def _reads(conv: Convolution, batch: int, m: int, lanes: int) -> int:
-    """How often all transformed weights are read, on one thread: by each block of tiles."""
-    machine = Machine(32 * lanes, matrices=True)
-    height, width = ((size - 1) * conv.stride + conv.kernel for size in (conv.height, conv.width))
-    shape = ConvShape(
-        batch, height, width, conv.channels, conv.out_channels, (conv.kernel, conv.kernel),
-        (conv.stride, conv.stride),
+def _reads(conv: Convolution, count: int, m: int, lanes: int) -> int:
+    """How often all transformed weights are read for `count` tiles, on one thread: by each block
+    of them."""
+    machine, width = Machine(32 * lanes, matrices=True), panel_width(conv.out_channels, lanes)
+    frequencies = WAYS[conv.kernel, conv.stride, m].frequencies
+    blocks = blocks_of(
+        frequencies**2, conv.channels, width, count, 1, kept_bytes(machine), machine,
+        panels=-(-conv.out_channels // width),
     )  # fmt: skip
-    plan = plan_winograd(shape, m, panel_width(conv.out_channels, lanes), machine)
-    return int(-(-plan.total // plan.products.block))
+    return -(-count // (blocks.rows * blocks.units))
 
 
 def _memory(conv: Convolution, positions: int, lanes: int, rates: Rates, meanwhile: float) -> float:

@@ -179,18 +179,19 @@ class _Importer:
             argument = self._argument(value)
             values[value.name] = argument
             arguments.append(argument)
-        readers: dict[str, set[str]] = {}
+        readers: dict[str, list[Any]] = {}
         for node in self.graph.node:
             for name in node.input:
-                readers.setdefault(name, set()).add(node.op_type)
+                readers.setdefault(name, []).append(node)
         for tensor in constants.values():
             try:
                 array = model_file.array_of(tensor, self.file)
                 wide = _WIDER.get(str(array.dtype))
-                if wide and readers.get(tensor.name) == {"DequantizeLinear"}:
+                read_by = readers.get(tensor.name, [])
+                if wide and {node.op_type for node in read_by} == {"DequantizeLinear"}:
                     array = array.astype(wide)
                 value = of_array(array, tensor.name)
-                value.shared = uses[tensor.name] > 1
+                value.shared = uses[tensor.name] > 1 and not _in_order(tensor.name, readers, uses)
                 value.initializer = is_float(value.dtype) and array.size > 1
                 values[tensor.name] = value
             except Refused as refused:
@@ -386,6 +387,20 @@ class _Importer:
         given = self.graph.name if self.graph.name not in _NO_NAMES else Path(self.file).stem
         name = naming.camel(given)[:60] or "Model"
         return self.writer.names.new(name, "Model")
+
+
+def _in_order(name: str, readers: dict[str, list[Any]], uses: Counter[str]) -> bool:
+    """Whether all that reads a tensor are slices that one node joins: exporters lay the gates of a
+    recurrent layer so, and leave it to nodes where weights are large."""
+    slices = readers.get(name, [])
+    if len(slices) < uses[name] or any(node.op_type != "Slice" for node in slices):
+        return False
+    joined = [readers.get(node.output[0], []) for node in slices]
+    if any(len(nodes) != 1 or uses[node.output[0]] != 1 for node, nodes in zip(slices, joined)):
+        return False
+    return {nodes[0].op_type for nodes in joined} == {"Concat"} and all(
+        nodes[0] is joined[0][0] for nodes in joined
+    )
 
 
 def _uses(graph: Any) -> Counter[str]:

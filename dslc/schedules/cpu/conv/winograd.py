@@ -64,8 +64,8 @@ from dslc.schedules.cpu.tiles.contract import (
     unflatten,
     vector_at,
 )
+from dslc.schedules.cpu.tiles.product_blocks import DTYPE, kept_bytes
 from dslc.schedules.cpu.tiles.products import (
-    DTYPE,
     Products,
     Shared,
     add_products,
@@ -173,7 +173,7 @@ def plan_winograd(
     each = -(-height // m) * -(-across // m)
     tasks = choose_tasks(machine, shape.work)
     tiles = shape.batch * each if isinstance(shape.batch, int) else None
-    kept, panels = machine.l2_bytes * 3 // 4, -(-shape.out_channels // width)
+    kept, panels = kept_bytes(machine), -(-shape.out_channels // width)
 
     def planned(side_by_side: int) -> WinogradPlan:
         products = plan_products(

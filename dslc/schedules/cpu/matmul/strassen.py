@@ -46,8 +46,8 @@ from dslc.schedules.cpu.tiles.contract import (
     unflatten,
     vector_at,
 )
+from dslc.schedules.cpu.tiles.product_blocks import DTYPE
 from dslc.schedules.cpu.tiles.products import (
-    DTYPE,
     Products,
     emit_products,
     loop_over_blocks,

@@ -15,9 +15,8 @@ the lowering widens them first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import field
 from typing import Any, overload
 
 from tvm import tirx
@@ -26,7 +25,11 @@ from tvm.tirx.script import builder as T
 from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
 from dslc.ops import packed
-from dslc.schedules.cpu.tiles.dots import PAIRS, stored
+from dslc.schedules.cpu.tiles.dots import stored
+from dslc.schedules.cpu.tiles.machine import ITEMSIZE as ITEMSIZE
+from dslc.schedules.cpu.tiles.machine import PARALLEL_WORK as PARALLEL_WORK
+from dslc.schedules.cpu.tiles.machine import Choice as Choice
+from dslc.schedules.cpu.tiles.machine import Machine as Machine
 
 Expr = Any  # a TIR expression
 Size = Any  # a Python int, or an int64 TIR expression
@@ -39,10 +42,6 @@ Epilogue = Callable[..., None]
 # (logical index of an output element) -> None: asks for what its epilogue will read and write.
 Ahead = Callable[[Index], None]
 
-# Fields of a template's plan and what they are instead of what the cost model says.
-Choice = tuple[tuple[str, int], ...]
-
-ITEMSIZE = {"float32": 4, "float64": 8, PAIRS: 4}
 LINE_BYTES = 64  # of a cache
 
 
@@ -65,57 +64,6 @@ class Operand:
     def load(self, *index: Expr) -> Expr:
         """An element."""
         return self.buffer[self.at(*index)]
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the templates need to know of a CPU.
-
-    `vector_bits` 512, 256 or 128; `tasks` is into how many tasks big kernels are cut (the
-    launcher runs them on as many threads as it has); caches are bytes per core; `dots`: whether it
-    multiplies pairs of bf16, `matrices`: also by registers of 16 x 16 of them (`matrix_tile.py`);
-    `arm`: whether it is a 64-bit Arm, which has 32 registers of 128 bits.
-    `most`: dims of the program that are never greater than a number.
-    `repeated`: kernels are called in each step of a loop, which threads go through together.
-    `exact`: convolutions and products are plain sums, none by Winograd's way or Strassen's.
-    `choices` were measured on it for some kernels (`lowering/measured.py`), `choice` for this one.
-    """
-
-    vector_bits: int = 512
-    tasks: int = 1
-    l1_bytes: int = 32 << 10
-    l2_bytes: int = 1 << 20
-    dots: bool = False
-    matrices: bool = False
-    most: tuple[tuple[str, int], ...] = ()
-    repeated: bool = False
-    arm: bool = False
-    exact: bool = False
-    choices: Mapping[str, Choice] = field(default_factory=dict, compare=False)
-    choice: Choice = ()
-
-    @property
-    def registers(self) -> int:
-        return 32 if self.vector_bits == 512 or self.arm else 16
-
-    @property
-    def fuses(self) -> bool:
-        """Whether it rounds a product and a sum once."""
-        return self.vector_bits >= 256 or self.arm
-
-    @property
-    def near_bytes(self) -> int:
-        """Of an operand that stays in the L2 cache. CPUs of few registers have less of it."""
-        return self.l2_bytes // (2 if self.registers == 32 else 4)
-
-    @property
-    def least_work(self) -> int:
-        """Multiply-adds from which a kernel is cut into tasks."""
-        return REPEATED_WORK if self.repeated else PARALLEL_WORK
-
-    def lanes(self, dtype: str) -> int:
-        """Elements of a vector register."""
-        return self.vector_bits // 8 // ITEMSIZE[dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +90,6 @@ def panel_width(columns: Size, dtype: str, machine: Machine) -> int:
     """Columns of a panel for `columns` output features (of a group): two vectors, one if narrow."""
     lanes = machine.lanes(dtype)
     return packed.panel_width(columns, lanes) if isinstance(columns, int) else 2 * lanes
-
-
-# Multiply-adds from which several threads are worth it: 5 µs of work. The launch costs 0.4 µs
-# while workers are awake; while they sleep, the launcher runs small kernels without them (0002).
-PARALLEL_WORK = 250_000
-# The same in a loop of threads that are awake and wait for each other anyway (about 2 µs).
-REPEATED_WORK = 100_000
 
 
 def choose_tasks(machine: Machine, work: Size) -> int:

@@ -15,9 +15,10 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from dslc.schedules.cpu.tiles.machine import PAIRS as PAIRS
+
 Expr = Any  # a TIR expression
 
-PAIRS = "bf16x2"
 # What is widened when it is loaded, beside the float32 that it is multiplied by: one bf16, or an
 # integer.
 HALF = "uint16"

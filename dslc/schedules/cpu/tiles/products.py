@@ -44,6 +44,7 @@ from dslc.schedules.cpu.tiles.contract import (
     vector_at,
     zeros,
 )
+from dslc.schedules.cpu.tiles.product_blocks import DTYPE, blocks_of
 from dslc.schedules.cpu.tiles.register_tile import (
     UNROLL,
     Registers,
@@ -55,12 +56,6 @@ from dslc.schedules.cpu.tiles.register_tile import (
 )
 
 LINE = 16  # float32 of a cache line
-NEAR = 3  # L2 caches that a block fills which is as good as in one, where memory is far
-FAR, FARTHEST = 4, 6  # L2 caches that such a block fills, and where memory is far
-MORE = 8  # times as many rows as there are at least, where their number is not known
-# What a tile costs beside its rows, in rows (measured); weights that are far come slowly to each.
-OF_TILE, OF_TILE_FAR = 1, 2.5
-DTYPE = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,46 +144,12 @@ def plan_products(
 ) -> Products:  # fmt: skip
     """Products of so many `rows` in all, of which a block's `seen` takes at most `kept` bytes; if
     their number is not known, of `least` and more. Rows are shared out to `tasks`. `panels`: so
-    many there are, if they may be side by side in `made`. They are where low tiles would read all
-    weights so often that it takes longer than to write more than the L2 cache holds, and read it
-    once."""
-    lanes = machine.lanes(DTYPE)
-    most = 14 if machine.registers == 32 else 6
-    wanted = max(1, max(least, most // 2 + 1) if rows is None else rows)
-
-    def busiest(height: int, number: int = wanted) -> int:
-        """Tiles of the task that has most."""
-        return -(-number // (height * tasks))
-
-    def cost(height: int) -> float:
-        """Of a row, in time of one. Where more rows may come, as if they came as often."""
-        each = [wanted] if rows is not None else [wanted, MORE * wanted]
-        return sum(busiest(height, number) * (height + more_rows) / number for number in each)
-
-    # A row that is computed for nothing costs as much as any; of a low tile each costs more.
-    more_rows = OF_TILE_FAR if machine.matrices else OF_TILE
-    lowest = min(wanted, most) if wanted <= most and tasks == 1 else min(wanted, most) // 2 + 1
-    heights = range(lowest, min(wanted, most) + 1)
-    height = min(heights, key=lambda h: (cost(h), -h))
-    tiles, of_tile = busiest(height), 4 * count * height
-    seen, made = of_tile * ceil_div(depth, lanes) * lanes, of_tile * width
-    fit = max(1, kept // (seen + made))
-    most_bytes = (FARTHEST if machine.matrices else FAR) * machine.l2_bytes
-    more = max(1, most_bytes // (seen + made * panels))
-    spared = ceil_div(tiles, fit) - ceil_div(tiles, more)  # times that all weights are read
-    spared *= 4 * count * depth * width * panels
-    written = tiles * (seen + made * panels)
-    # Where memory is far, writing what stays no longer near costs as much as reading it twice.
-    near = written <= ceil_div(tiles, more) * NEAR * machine.l2_bytes
-    worth = 2 if machine.registers < 32 or near else 4
-    measured = machine.registers < 32 or machine.matrices
-    if measured and panels > 1 and spared > worth * written:
-        fit = more
-    else:
-        panels = 1
-    fewest = ceil_div(tiles, ceil_div(tiles, fit))
-    units = fit if rows is None else fewest
-    return Products(count, depth, width, lanes, height, units, fewest, apart, panels)
+    many there are, if they may be side by side in `made`."""
+    blocks = blocks_of(count, depth, width, rows, tasks, kept, machine, least, panels)
+    return Products(
+        count, depth, width, machine.lanes(DTYPE), blocks.rows, blocks.units, blocks.fewest, apart,
+        blocks.panels,
+    )  # fmt: skip
 
 
 @contextmanager
