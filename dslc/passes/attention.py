@@ -97,7 +97,8 @@ class _Made:
         b, scores = self.b, self.weights.scores
         product: Any = scores.product
         q = self.turned(self.now(product.inputs[0]), product.attrs.transpose_a)
-        (k, v), group = self.shared(self.now(product.inputs[1]), self.eqn.inputs[1])
+        keys, scale = self.unscaled(product.inputs[1])
+        (k, v), group = self.shared(self.now(keys), self.eqn.inputs[1])
         k = self.turned(k, not product.attrs.transpose_b)
         v = self.turned(v, typed(Any, self.eqn.attrs).transpose_b)
         band, mask, fill, dropped = self.split()
@@ -113,7 +114,7 @@ class _Made:
         }
         given = {name: value for name, value in operands.items() if value is not None}
         attrs = AttentionAttrs(
-            scores.scale, band.low, band.high, group, fill if mask else None,
+            scores.scale * scale, band.low, band.high, group, fill if mask else None,
             **dict.fromkeys(given, True),
         )  # fmt: skip
         out, _ = b.emit(attention_op, (q, k, v, *given.values()), attrs)
@@ -121,6 +122,16 @@ class _Made:
             number = constant(b, value=self.weights.number, type=out.type)
             out = mul(b, out, number)
         return out
+
+    def unscaled(self, keys: Value) -> tuple[Value, float]:
+        """Keys before they were multiplied by a number, and the number: it scales scores."""
+        eqn = self.producers.get(keys)
+        if eqn is not None and eqn.op is mul:
+            for value, other in (eqn.inputs, eqn.inputs[::-1]):
+                number = number_of(other, self.producers)
+                if number is not None:
+                    return value, number
+        return keys, 1.0
 
     def now(self, value: Value) -> Value:
         """What stands for the value by now."""
@@ -139,6 +150,19 @@ class _Made:
         perm = (*range(rank - 2), rank - 1, rank - 2)
         if eqn is not None and eqn.op is transpose and typed(Any, eqn.attrs).perm == perm:
             return self.now(eqn.inputs[0])
+        if eqn is not None and eqn.op is reshape:  # of heads
+            before = eqn.inputs[0]
+            inner = self.producers.get(before)
+            last = before.type.rank - 1
+            if (
+                inner is not None
+                and inner.op is transpose
+                and before.type.dims[-2:] == x.type.dims[-2:]
+                and typed(Any, inner.attrs).perm == (*range(last - 1), last, last - 1)
+            ):
+                *heads, columns, rows = x.type.dims
+                source = self.now(inner.inputs[0])
+                return typed(Value, reshape(self.b, source, dims=(*heads, rows, columns)))
         return typed(Value, transpose(self.b, x, perm=perm))
 
     # --- heads ----------------------------------------------------------------------------------

@@ -67,6 +67,12 @@ CASES = {
     "the plain formula": Case(SELF, "softmax(q @ k.T / sqrt(3)) @ v"),
     "one head": Case("q: f32[T, 3], k: f32[S, 3], v: f32[S, 2]", "softmax(q @ k.T) @ v", scale=1.0),
     "a scaled query": Case(CROSS, "softmax((q * 0.5) @ k.T) @ v", scale=1.0),
+    "scaled keys, whose heads are joined while they are turned": Case(
+        "q: f32[N, 2, T, 3], k: f32[N, 2, S, 3], v: f32[N, 2, S, 4]",
+        """t = reshape[N, 2, 3, S](transpose[0, 2, 1](reshape[N * 2, S, 3](k)))
+        softmax(q @ (t * 0.5)) @ v""",
+        scale=0.5,
+    ),
     "a softmax written out": Case(
         SELF,
         """s = q @ k.T * 0.5
