@@ -27,7 +27,7 @@ from dslc.ir.evaluate import evaluate, initial_variables, numpy_dtype, run_entry
 from dslc.ir.types import DType, TensorType
 from dslc.ops import BY_NAME
 from dslc.passes.precision import Precision, with_precision
-from dslc.schedules.cpu.tiles import contract
+from dslc.schedules.cpu.tiles import contract, machine
 from dslc.source import SourceFile
 
 TARGETS = {"native": cpu_target(threads=1), "v3": cpu_target("x86-64-v3", threads=1)}
@@ -105,7 +105,8 @@ def test_products(dtype: DType, cpu: str, count: int) -> None:
 def test_products_in_parallel() -> None:
     """Cut into tasks, however small they are; and over no elements."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contract, "PARALLEL_WORK", 1)
+        for module in (contract, machine):
+            patch.setattr(module, "PARALLEL_WORK", 1)
         program = program_of(products("bf16", 3))
         check(program, replace(TARGETS["native"], tasks=3), size=0)
 

@@ -18,7 +18,7 @@ import dslc
 from dslc.build import session
 from dslc.ir.evaluate import initial_variables, run_entry
 from dslc.lowering.kernels import tasks
-from dslc.schedules.cpu.tiles import contract
+from dslc.schedules.cpu.tiles import contract, machine
 from dslc.source import SourceFile
 
 MODELS = {model.name: model for model in CORPUS}
@@ -38,7 +38,8 @@ def serial() -> Lockstep:
 def parallel() -> Iterator[Lockstep]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "PARALLEL_OPERATIONS", 1)
-        patch.setattr(contract, "PARALLEL_WORK", 1)
+        for module in (contract, machine):
+            patch.setattr(module, "PARALLEL_WORK", 1)
         patch.setattr(contract, "PART_WORK", 1)
         yield Lockstep([MODELS[name] for name in PARALLEL], tasks=2, level=0)
 

@@ -12,7 +12,7 @@ from build.lockstep import Lockstep
 from dslc.ir.core import body_of
 from dslc.lowering.host import steps
 from dslc.lowering.kernels import tasks
-from dslc.schedules.cpu.tiles import contract
+from dslc.schedules.cpu.tiles import contract, machine
 from dslc_runtime import launcher
 from dslc_runtime._ffi import tvm_ffi
 
@@ -211,10 +211,10 @@ def serial() -> Lockstep:
 @pytest.fixture(scope="module")
 def parallel() -> Iterator[Lockstep]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (contract, steps):
+        for module in (contract, machine, steps):
             patch.setattr(module, "PARALLEL_WORK", 1)
         patch.setattr(tasks, "PARALLEL_OPERATIONS", 1)
-        patch.setattr(contract, "REPEATED_WORK", 1)
+        patch.setattr(machine, "REPEATED_WORK", 1)
         patch.setattr(tasks, "REPEATED_OPERATIONS", 1)
         yield Lockstep([BY_NAME[name] for name in TOGETHER], tasks=2)
 

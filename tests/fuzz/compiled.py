@@ -31,7 +31,7 @@ from dslc.lowering.program import layout_of
 from dslc.lowering.recompute import TooLittleMemory, within
 from dslc.lowering.rewrites import planes, strassen, winograd
 from dslc.passes import stages
-from dslc.schedules.cpu.tiles import contract
+from dslc.schedules.cpu.tiles import contract, machine
 from dslc.schedules.cpu.tiles.contract import Machine
 from dslc.source import SourceFile
 from tests.build.lockstep import TOLERANCE, calls, draw
@@ -53,7 +53,8 @@ WORSE = 30  # times what last bits make: Winograd's way is less precise
 EAGER: Mapping[str, Sequence[tuple[Any, str, Any]]] = {
     "tasks": (
         (tasks, "PARALLEL_OPERATIONS", 1), (tasks, "REPEATED_OPERATIONS", 1),
-        (contract, "PARALLEL_WORK", 1), (contract, "REPEATED_WORK", 1),
+        (machine, "PARALLEL_WORK", 1), (machine, "REPEATED_WORK", 1),
+        (contract, "PARALLEL_WORK", 1),
         (contract, "PART_WORK", 1),
     ),
     "strassen": ((strassen, "WORTH", 1e9), (strassen, "ROWS", 0)),
