@@ -170,6 +170,15 @@ def test_the_kernel_transforms_weights_for_any_batch():
     check(PLAIN["ragged"][0], 4, dynamic=True, plain="turned")
 
 
+@pytest.mark.parametrize("plain", ["as they lie", "turned"])
+def test_all_panels_of_a_product_by_weights_that_change(plain):
+    """They are transformed first, all of them."""
+    conv, machine = shape(2, 12, 12, 64, 124), Machine(512, l2_bytes=256 << 10, matrices=True)
+    plan = plan_winograd(conv, 4, 32, machine, plain=True)
+    assert (plan.products.panels, plan.chunk) == (4, 0)
+    check(conv, 4, machine, plain=plain)
+
+
 def test_other_kernels_are_refused():
     with pytest.raises(InternalError, match="not by Winograd"):
         plan_winograd(shape(stride=(2, 1)), 4, 32, MACHINE)
