@@ -29,6 +29,7 @@ Non-goals: when it pays (`lowering/rewrites/winograd.py`), how it runs
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from dslc._frozen import dataclass
@@ -46,7 +47,7 @@ from dslc.ir.op import (
     Sample,
     TypeRuleError,
 )
-from dslc.ir.types import TensorType
+from dslc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
     import numpy as np
@@ -234,6 +235,20 @@ def _reference(attrs: WinogradAttrs, x: Any, w: Any) -> Any:
     return result[:, :oh, :ow, : attrs.channels]
 
 
+def _entry(k: Kernels, dtype: DType, matrix: Matrix, row: Expr, column: Expr) -> Expr:
+    """An element of a matrix of numbers."""
+    of_row = [k.compare("eq", row, k.dim(i), "index") for i in range(len(matrix))]
+    of_column = [k.compare("eq", column, k.dim(j), "index") for j in range(len(matrix[0]))]
+    found = k.const(0, dtype)
+    for here, numbers in zip(of_row, matrix):
+        in_row = k.const(0, dtype)
+        for there, number in zip(of_column, numbers):
+            if number:
+                in_row = k.select(there, k.const(number, dtype), in_row)
+        found = k.select(here, in_row, found)
+    return found
+
+
 def _compute(
     k: Kernels, attrs: WinogradAttrs, operands: Sequence[Operand], outputs: Sequence[TensorType]
 ) -> Reader:
@@ -242,18 +257,7 @@ def _compute(
     channels, width, taps = x.type.dims[3], w.type.dims[-1], attrs.kernel
     dtype, plain = x.type.dtype, w.type.rank == 4
 
-    def entry(matrix: Matrix, row: Expr, column: Expr) -> Expr:
-        """An element of a matrix of numbers."""
-        of_row = [k.compare("eq", row, k.dim(i), "index") for i in range(len(matrix))]
-        of_column = [k.compare("eq", column, k.dim(j), "index") for j in range(len(matrix[0]))]
-        found = k.const(0, dtype)
-        for here, numbers in zip(of_row, matrix):
-            in_row = k.const(0, dtype)
-            for there, number in zip(of_column, numbers):
-                if number:
-                    in_row = k.select(there, k.const(number, dtype), in_row)
-            found = k.select(here, in_row, found)
-        return found
+    entry = partial(_entry, k, dtype)
 
     def number(frequency: Expr) -> Expr:
         """That of the weights which a frequency is multiplied by."""

@@ -27,7 +27,7 @@ from dslc.schedules.cpu.conv.depthwise import (
 from dslc.schedules.cpu.conv.shape import ConvShape, backward_input_shape
 from dslc.schedules.cpu.conv.spread import emit_spread, plan_spread
 from dslc.schedules.cpu.conv.winograd_weight import emit_winograd_weight
-from dslc.schedules.cpu.conv.winograd_weight_plan import plan_winograd_weight, suits_winograd
+from dslc.schedules.cpu.conv.winograd_weight_plan import plan_winograd_weight
 from dslc.schedules.cpu.tiles.contract import Machine, Operand, Panels, panel_width
 
 
@@ -482,22 +482,3 @@ def test_winograd_weights_are_done_run_by_run(tasks, channels, flat):
     emit = emit_winograd_rows if flat else emit_winograd_weights
     actual = execute(plan_winograd, emit, conv, x, dy, weight_dims, machine, False)
     close_to_direct(actual, x, dy, conv)
-
-
-def test_all_tiles_are_one_block_where_sums_are_more_than_their_values():
-    """Sums of many channels would be read and written for every few tiles."""
-    conv = shape(batch=2, height=32, width=32, channels=1024, out_channels=512)
-    assert plan_winograd_weight(conv, "float32", MACHINE).whole
-    wide = replace(conv, height=256, width=256, channels=64, out_channels=64)
-    assert not plan_winograd_weight(wide, "float32", MACHINE).whole
-
-
-def test_winograd_is_for_3x3_in_single_precision():
-    fits = shape(height=28, width=28, channels=32, out_channels=32)
-    assert suits_winograd(fits, "float32", MACHINE)
-    assert not suits_winograd(fits, "float64", MACHINE)
-    for other in (
-        replace(fits, stride=(2, 2)), replace(fits, groups=2), replace(fits, kernel=(5, 3)),
-        replace(fits, channels=3), replace(fits, height=1, width=1),
-    ):  # fmt: skip
-        assert not suits_winograd(other, "float32", MACHINE)

@@ -32,9 +32,8 @@ from dslc.schedules.cpu.tiles.contract import (
     vector_at,
 )
 from dslc.schedules.cpu.tiles.pack import transpose
+from dslc.schedules.cpu.tiles.product_blocks import DTYPE
 from dslc.schedules.cpu.tiles.transform import transform
-
-DTYPE = "float32"
 
 
 @dataclass(frozen=True, slots=True)
