@@ -170,3 +170,18 @@ def test_a_window_is_no_epilogue(pooled_first: bool) -> None:
     groups = group(b.function("f", [OPS["add"](b, *made)])).groups
     for g in groups:
         assert not {"max_pool2d", "conv2d"} <= {*names(g)}
+
+
+def test_squares_of_what_is_reduced_are_made_where_they_are_added_up() -> None:
+    """The variance of a product, whose mean over few pixels has read it from memory before."""
+    b = Builder()
+    x, w = b.param("x", f32(128, 64)), b.param("w", f32(64, 32))
+    product = OPS["matmul"](b, x, w)
+    image = OPS["relu"](b, product)
+    mean = OPS["reduce_sum"](b, image, axes=(1,))
+    centred = OPS["sub"](b, image, OPS["broadcast"](b, mean, dims=(128, 32), axes=(0,)))
+    squares = OPS["mul"](b, centred, centred)
+    tall = OPS["reduce_sum"](b, squares, axes=(1,))
+    groups = group(b.function("f", [tall])).groups
+    assert names(groups[-1])[-3:] == ["sub", "mul", "reduce_sum"]
+    assert all(squares not in each.outputs for each in groups)

@@ -10,6 +10,7 @@ from dslc.ir.core import Eqn, Function, Value
 from dslc.ir.types import ITEMSIZE
 from dslc.lowering.grouping.cost import CONTRACTIONS, Cost, cost_of
 from dslc.lowering.grouping.operands import epilogues, reads_from_memory
+from dslc.ops.broadcast import ReduceAttrs
 
 
 class Uses:
@@ -39,7 +40,7 @@ class Uses:
 
     def _find_anchored(self) -> set[Value]:
         """Results of anchors and what is computed from them element by element. What starts from
-        a result that is in memory anyway, another anchor reducing it, doesn't count."""
+        a result that is in memory anyway, as it is reduced, doesn't count."""
         anchored: set[Value] = set()
         for eqn in self.function.eqns:
             dims = eqn.outputs[0].type.dims
@@ -54,10 +55,10 @@ class Uses:
         return anchored
 
     def is_reduced(self, value: Value) -> bool:
-        """Whether an anchor takes sums (or the like) over the value, which is in memory for it."""
+        """Whether sums (or the like) are taken over the value, which is in memory for that."""
         return any(
             self.costs[user].reduction is not None
-            and self.costs[user].window is None
+            and (self.costs[user].window is None or isinstance(user.attrs, ReduceAttrs))
             and not user.op.elementwise
             for user in self.users.get(value, ())
         )
