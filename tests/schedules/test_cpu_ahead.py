@@ -11,7 +11,8 @@ from test_cpu_strassen import pointwise
 from tvm.tirx.script import builder as T
 
 from dslc.schedules.cpu.conv.conv2d import emit_conv2d, plan_conv2d
-from dslc.schedules.cpu.conv.winograd import emit_winograd, plan_winograd
+from dslc.schedules.cpu.conv.winograd import emit_winograd
+from dslc.schedules.cpu.conv.winograd_plan import plan_winograd
 from dslc.schedules.cpu.matmul.strassen import emit_strassen, plan_strassen
 from dslc.schedules.cpu.tiles.contract import Operand, Panels
 

@@ -14,7 +14,8 @@ from tvm.tirx.script import builder as T
 
 from dslc.diagnostics import InternalError
 from dslc.ops.winograd import WAYS, tiles
-from dslc.schedules.cpu.conv.winograd import emit_winograd, plan_winograd
+from dslc.schedules.cpu.conv.winograd import emit_winograd
+from dslc.schedules.cpu.conv.winograd_plan import plan_winograd
 from dslc.schedules.cpu.conv.winograd_transform import PlainWeights
 from dslc.schedules.cpu.tiles.contract import Machine, Operand, Panels, panel_width
 
@@ -123,6 +124,27 @@ def test_tasks_share_tiles(dynamic):
     machine = Machine(MACHINE.vector_bits, tasks=3)
     assert plan_winograd(conv, 4, 32, machine).tasks == 3
     check(conv, 4, machine, dynamic)
+
+
+@pytest.mark.parametrize(("tasks", "out"), [(2, 250), (3, 288)])
+def test_tasks_share_panels_of_large_weights(tasks, out):
+    conv, machine = shape(1, 14, 13, 64, out), replace(MACHINE, tasks=tasks)
+    assert plan_winograd(conv, 2, 32, machine).by_panels
+    check(conv, 2, machine)
+
+
+@pytest.mark.parametrize(
+    ("conv", "machine"),
+    [
+        (shape(1, 14, 13, 64, 250), MACHINE),
+        (shape(1, 14, 13, 64, 260), replace(MACHINE, tasks=2)),
+        (shape(1, 14, 13, 64, 128), replace(MACHINE, tasks=2)),
+        (shape(1, 14, 13, 64, 250), replace(MACHINE, tasks=2, l2_bytes=64 << 10)),
+    ],
+    ids=["one task", "panels that can't be shared evenly", "small weights", "several blocks"],
+)
+def test_tiles_are_shared_else(conv, machine):
+    assert not plan_winograd(conv, 2, 32, machine).by_panels
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])

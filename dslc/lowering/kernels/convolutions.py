@@ -48,7 +48,8 @@ from dslc.schedules.cpu.conv.planes import emit_planes
 from dslc.schedules.cpu.conv.shape import ConvShape
 from dslc.schedules.cpu.conv.spread import emit_spread, plan_spread
 from dslc.schedules.cpu.conv.turned import emit_turned, plan_turned
-from dslc.schedules.cpu.conv.winograd import emit_winograd, plan_winograd
+from dslc.schedules.cpu.conv.winograd import emit_winograd
+from dslc.schedules.cpu.conv.winograd_plan import plan_winograd
 from dslc.schedules.cpu.conv.winograd_transform import PlainWeights
 from dslc.schedules.cpu.conv.winograd_weight import emit_winograd_weight
 from dslc.schedules.cpu.conv.winograd_weight_plan import plan_winograd_weight, suits_winograd

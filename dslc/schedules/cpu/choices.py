@@ -19,7 +19,7 @@ from dslc.schedules.cpu.attention.forward import AttentionPlan, attention_tiles
 from dslc.schedules.cpu.attention.lanes_plan import LanesPlan, lanes_plan
 from dslc.schedules.cpu.conv.conv2d import ConvPlan
 from dslc.schedules.cpu.conv.depthwise import DepthwisePlan
-from dslc.schedules.cpu.conv.winograd import WinogradPlan
+from dslc.schedules.cpu.conv.winograd_plan import WinogradPlan
 from dslc.schedules.cpu.matmul.plan import MatmulPlan
 from dslc.schedules.cpu.matmul.strassen import StrassenPlan
 from dslc.schedules.cpu.tiles.contract import Choice, Machine, Size

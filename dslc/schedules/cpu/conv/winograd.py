@@ -11,7 +11,8 @@ time:
         M back to m x m results, handed to the epilogue
 
 A block's V fits the L2 cache. Where that is few tiles, and weights are large, blocks are larger
-instead, and all panels' products of a frequency come before those of the next.
+instead, and all panels' products of a frequency come before those of the next. Tasks share out
+tiles; few tiles of large weights are seen by each task, which makes the results of some panels.
 
 Tiles that see nothing but the image are read in place; those at its edges are copied to a patch
 first, where what is missing is zero. Of channels that are no whole vectors the last vector holds
@@ -27,8 +28,8 @@ Non-goals: other kernels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tvm import tirx
@@ -36,21 +37,19 @@ from tvm.tirx.script import builder as T
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
-from dslc.ops.winograd import WAYS, Way
-from dslc.schedules.cpu.conv.shape import ConvShape
+from dslc.schedules.cpu.conv.winograd_plan import WinogradPlan
 from dslc.schedules.cpu.conv.winograd_transform import PlainWeights, Target, emit_transform
 from dslc.schedules.cpu.tiles.contract import (
     Ahead,
     Epilogue,
     Expr,
-    Machine,
     Operand,
     Panels,
     Size,
     address,
     ceil_div,
-    choose_tasks,
     div,
+    each_item,
     i64,
     local,
     loop,
@@ -64,141 +63,17 @@ from dslc.schedules.cpu.tiles.contract import (
     unflatten,
     vector_at,
 )
-from dslc.schedules.cpu.tiles.product_blocks import DTYPE, kept_bytes
+from dslc.schedules.cpu.tiles.product_blocks import DTYPE
 from dslc.schedules.cpu.tiles.products import (
-    Products,
     Shared,
     add_products,
     clear_products,
     emit_by_product,
     emit_products,
     loop_over_blocks,
-    plan_products,
 )
 from dslc.schedules.cpu.tiles.register_tile import Registers, allocate
 from dslc.schedules.cpu.tiles.transform import transform
-
-MOST_TIMES = 3  # that weights are transformed, if not once: a time takes a third of writing them
-
-
-@dataclass(frozen=True, slots=True)
-class WinogradPlan:
-    """How it is run: tiles of m x m results; those of a block are the rows of `products`. Weights
-    are `plain` if they are not transformed yet: the kernel does that for all first, or for `chunk`
-    channels of a panel at a time."""
-
-    shape: ConvShape
-    m: int
-    products: Products
-    tasks: int
-    plain: bool = False
-    chunk: int = 0
-
-    @property
-    def way(self) -> Way:
-        return WAYS[self.shape.kernel[0], self.shape.stride[0], self.m]
-
-    @property
-    def side(self) -> int:
-        """Pixels that a tile sees along one side."""
-        return self.way.pixels
-
-    @property
-    def tiles(self) -> tuple[int, int]:
-        """Tiles of an image, down and across."""
-        height, width = self.shape.out
-        return -(-height // self.m), -(-width // self.m)
-
-    @property
-    def total(self) -> Size:
-        """Tiles of all images."""
-        down, across = self.tiles
-        return self.shape.batch * (down * across)
-
-    @property
-    def panels(self) -> int:
-        return -(-self.shape.out_channels // self.products.width)
-
-    @property
-    def deep(self) -> bool:
-        """Whether products have a step for each vector of the results."""
-        return self.products.rows * self.result_vectors <= self.products.steps
-
-    @property
-    def result_vectors(self) -> int:
-        """Of a tile and a panel."""
-        return self.m * self.m * (self.products.width // self.products.lanes)
-
-    @property
-    def places(self) -> int:
-        """Frequencies of weights."""
-        return len(self.way.g) ** 2
-
-    @property
-    def place_stride(self) -> int:
-        """Elements from one frequency of weights that are transformed here to the next: no power of
-        two, since a row of all is written at once."""
-        return (self.chunk or self.shape.channels) * self.products.width + self.products.lanes
-
-    @property
-    def before(self) -> int:
-        """Scratch elements before those of tasks: all weights, if they are transformed first."""
-        first = self.plain and not self.chunk
-        return self.panels * self.places * self.place_stride if first else 0
-
-    @property
-    def task_elements(self) -> int:
-        """Scratch elements of a task: V, M, a patch, then weights."""
-        patch = self.side * self.side * self.products.pitch
-        return self.products.elements + patch + self.places * self.place_stride * (self.chunk > 0)
-
-    @property
-    def scratch_bytes(self) -> int:
-        return 4 * (self.before + self.task_elements * self.tasks)
-
-
-def plan_winograd(
-    shape: ConvShape, m: int, width: int, machine: Machine, plain: bool = False
-) -> WinogradPlan:
-    """The plan for transformed weights in panels of `width`, or for `plain` ones; only the batch
-    may be unknown."""
-    lanes, stride = machine.lanes(DTYPE), shape.stride
-    taps = shape.kernel[0]
-    wanted = (taps, (1, 1), 1, (1, 1), stride[0])
-    given = (shape.kernel[1], shape.dilation, shape.groups, shape.input_dilation, stride[1])
-    known = given == wanted and (taps, stride[0], m) in WAYS
-    require(known and width % lanes == 0, f"not by Winograd: {shape}")
-    count = WAYS[taps, stride[0], m].frequencies ** 2
-    height, across = shape.out
-    each = -(-height // m) * -(-across // m)
-    tasks = choose_tasks(machine, shape.work)
-    tiles = shape.batch * each if isinstance(shape.batch, int) else None
-    kept, panels = kept_bytes(machine), -(-shape.out_channels // width)
-
-    def planned(side_by_side: int) -> WinogradPlan:
-        products = plan_products(
-            count, shape.channels, width, tiles, tasks, kept, machine, each, panels=side_by_side
-        )
-        return WinogradPlan(shape, m, products, tasks, plain)
-
-    by_panel = planned(1)
-    if plain and (chunk := _choose_chunk(by_panel, machine)):
-        return replace(by_panel, chunk=chunk)
-    return planned(panels)
-
-
-def _choose_chunk(plan: WinogradPlan, machine: Machine) -> int:
-    """Channels of which the weights for a panel take a quarter of the L2 cache; 0 if that cache
-    holds all weights or blocks of tiles would transform them so often that to write and read all
-    takes less, or if the channels are no multiple of such a number."""
-    lanes, channels = plan.products.lanes, plan.shape.channels
-    if 4 * plan.before <= machine.l2_bytes or not isinstance(plan.total, int):
-        return 0
-    if plan.total > MOST_TIMES * plan.products.block * plan.tasks:
-        return 0
-    most = machine.l2_bytes // 4 // (4 * plan.places * plan.products.width)
-    sizes = range(lanes, min(most, channels) + 1, lanes)
-    return max((size for size in sizes if channels % size == 0), default=0)
 
 
 def emit_winograd(
@@ -229,7 +104,7 @@ def emit_winograd(
         patch = T.bind(made + p.count * p.made_stride)
         run = _Run(plan, x, epilogue, scratch.buffer, place, results, seen, made, patch)
         registers = allocate([p.tile])
-        with loop_over_blocks(p, plan.total, task, tasks) as (first, count):
+        with _each_block(plan, task, tasks) as (first, count):
             with loop(0, count) as t:
                 _see(run, T.bind(first + t), t)
             units = T.bind(i64(ceil_div(count, p.rows)))
@@ -246,7 +121,7 @@ def emit_winograd(
                     with loop(0, count) as t:
                         _make(run, panel, T.bind(first + t), t)
                 return
-            with loop(0, plan.panels) as panel:
+            with _each_panel(plan, task, tasks) as panel:
                 ask = (
                     _asking(plan, first, panel, ahead) if ahead is not None and plan.deep else None
                 )
@@ -256,6 +131,27 @@ def emit_winograd(
                     _make(run, panel, T.bind(first + t), t)
 
     run_tasks(plan.tasks, plan.shape.work, body)
+
+
+@contextmanager
+def _each_block(plan: WinogradPlan, task: Expr, tasks: int) -> Iterator[tuple[Expr, Expr]]:
+    """A loop over a task's blocks of tiles: first tile, and how many there are."""
+    if plan.by_panels:
+        yield i64(0), i64(plan.total)
+        return
+    with loop_over_blocks(plan.products, plan.total, task, tasks) as block:
+        yield block
+
+
+@contextmanager
+def _each_panel(plan: WinogradPlan, task: Expr, tasks: int) -> Iterator[Expr]:
+    """A loop over a task's panels."""
+    if plan.by_panels:
+        with each_item(task, tasks, plan.panels) as panel:
+            yield panel
+        return
+    with loop(0, plan.panels) as panel:
+        yield panel
 
 
 @dataclass(frozen=True, slots=True)

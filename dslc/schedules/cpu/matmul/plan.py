@@ -26,7 +26,7 @@ from dslc.schedules.cpu.tiles.split import split as split_rows
 ALONG_K = ("dots", "turned")  # sources of tiles whose lanes run along K
 NEAR_MEMORY = 6 << 20  # bytes of panels, or rows, that the L3 cache has for a core
 PANELS = 3  # from which on each is packed while the one before it is multiplied
-PART_ROWS = 64  # that take long enough to read a b again that is not in the L2 cache
+PART_ROWS = 128  # that take long enough to read a b again that is not in the L2 cache
 READING = 2  # rows that would be multiplied while b is read from behind the L2 cache
 
 
