@@ -18,6 +18,7 @@ from dslc.commands.source import (
     add_memory,
     add_model,
     add_precision,
+    check_output,
     parse_dims,
     parse_settings,
     read_source,
@@ -59,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or args.file.with_suffix(".dlc")
     if output.resolve() == args.file.resolve():
         raise UserError(f"-o {output} would overwrite the source", EXIT_USAGE)
-    if not output.parent.is_dir():
-        raise UserError(f"there is no folder {output.parent} to write {output.name} to")
+    check_output(output)
     targets = parse_targets(args.target, args.cpu, args.arch, args.threads, args.exact)
     targets = with_memory(targets, args.memory, parse_dims(args.dim))
     dump = Dumper(args.dump_ir) if args.dump_ir else None

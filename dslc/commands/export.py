@@ -7,7 +7,14 @@ from pathlib import Path
 
 from dslc.api import export_onnx
 from dslc.cli import EXIT_USAGE, UserError
-from dslc.commands.source import add_dims, add_model, parse_dims, parse_settings, read_source
+from dslc.commands.source import (
+    add_dims,
+    add_model,
+    check_output,
+    parse_dims,
+    parse_settings,
+    read_source,
+)
 from dslc.commands.weights import add_weights, tell_weights
 
 
@@ -28,8 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     source = read_source(args.file)
     output = args.output or args.file.with_suffix(".onnx")
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {output.parent} to write {output.name} to")
+    check_output(output)
     if output.resolve() == args.file.resolve():
         raise UserError(f"-o {output} would overwrite the source", EXIT_USAGE)
     made = export_onnx(

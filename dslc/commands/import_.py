@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from dslc.cli import EXIT_USAGE, UserError
+from dslc.commands.source import check_output
 from dslc.onnx.reading.importing import Imported, import_file
 from dslc_runtime import safetensors
 from dslc_runtime.atomic import replacing
@@ -52,8 +53,7 @@ def _output(file: Path, given: Path | None) -> Path:
     for path in (output, output.with_suffix(".safetensors")):
         if given is None and path.exists():
             raise UserError(f"{path} exists; -o {output} writes over it", EXIT_USAGE)
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {output.parent} to write {output.name} to")
+    check_output(output)
     return output
 
 

@@ -7,8 +7,7 @@ import argparse
 from pathlib import Path
 
 from dslc.build.merging import merge
-from dslc.cli import UserError
-from dslc.commands.source import add_model, parse_settings, read_source
+from dslc.commands.source import add_model, check_output, parse_settings, read_source
 from dslc_runtime import safetensors
 
 
@@ -26,8 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     source = read_source(args.file)
-    if not args.output.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {args.output.parent} to write {args.output.name} to")
+    check_output(args.output)
     weights, merged = merge(source, args.weights, args.model, parse_settings(args.set))
     safetensors.save(args.output, weights, {})
     if not args.quiet:

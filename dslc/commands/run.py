@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import numpy.typing as npt
 
 import dslc_runtime
 from dslc.cli import EXIT_USAGE, UserError
-from dslc.commands.source import tell_notes
+from dslc.commands.source import check_output, tell_notes
+from dslc_runtime.atomic import replacing
 
 Array = npt.NDArray[Any]
 
@@ -36,6 +36,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.output is not None and args.output.suffix not in (".npy", ".npz"):
         raise UserError(f"results go to an .npy or .npz file, not {args.output}", EXIT_USAGE)
+    if args.output is not None:
+        check_output(args.output)
     model = dslc_runtime.load(args.artifact, threads=args.threads)
     if args.weights is not None:
         tell_notes(model.load_weights(args.weights).notes)
@@ -43,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     named: dict[str, Array] = {}
     for given in args.input:
         name, equals, file = given.partition("=")
+        equals = equals if name.isidentifier() else ""  # else it stands in a path
         read = read_arrays(Path(file if equals else given))
         if isinstance(read, dict):
             named.update(read)
@@ -81,18 +84,13 @@ def read_arrays(path: Path) -> Array | dict[str, Array]:
 
 
 def write_arrays(path: Path, arrays: dict[str, Array]) -> None:
-    """Writes beside the file and renames, so that the old one is whole until the new one is."""
+    """One array to an `.npy` file, any number to an `.npz`."""
     if path.suffix == ".npy" and len(arrays) != 1:
         raise UserError(
             f"{path} can hold one array and there are {len(arrays)}: name an .npz file", EXIT_USAGE
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as stream:
-            if path.suffix == ".npy":
-                np.save(stream, next(iter(arrays.values())))
-            else:
-                np.savez(stream, **arrays)  # type: ignore[arg-type]
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as stream:
+        if path.suffix == ".npy":
+            np.save(stream, next(iter(arrays.values())))
+        else:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]

@@ -35,6 +35,14 @@ def read_source(path: Path, newline: str | None = None) -> SourceFile:
         raise UserError(f"cannot read {path}: {error.strerror}", EXIT_USAGE) from None
 
 
+def check_output(path: Path) -> None:
+    """UserError where no file can be written to `path`: told before the work, not behind it."""
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} to write {path.name} to")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; -o names the file to write", EXIT_USAGE)
+
+
 def add_model(parser: argparse.ArgumentParser, holder: str = "file") -> None:
     """`--model` and `--set`: which model of the source, with what static parameters."""
     parser.add_argument("--model", help=f"which model, where the {holder} holds several")

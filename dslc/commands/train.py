@@ -87,6 +87,8 @@ def sizes(args: argparse.Namespace, program: Program, batch: int) -> dict[str, t
 
 def run(args: argparse.Namespace) -> int:
     plan = planned(args)
+    if args.output.exists() and not args.output.is_dir():
+        raise UserError(f"{args.output} is no folder; -o names one for the results", EXIT_USAGE)
     source = read_source(args.file)
     settings = parse_settings(args.set)
     # What is wrong with the data is told before the model is compiled, which may take long.

@@ -1,7 +1,8 @@
 """Files that are whole or not there: written under a temporary name beside the file, then renamed.
 
 A full disk, a signal or a crash in between leaves the old file as it was; only a crash leaves the
-temporary one behind.
+temporary one behind. What a link names is replaced, not the link; a device or a pipe (`/dev/null`)
+is written to, since a file in its place would break it for all others.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     if not path.parent.exists():  # told of the folder, not of the temporary file
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        with path.open("wb") as stream:
+            yield stream
+        return
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as stream:

@@ -142,3 +142,16 @@ def test_signals_of_a_wrong_length_are_refused(name: str, call: str, message: st
     text = IMPORTS.format(name) + f"model M(x: f32[N, 8]) -> f32 {{ return sum({call}) }}"
     with pytest.raises(CompileError, match=message):
         dslc.compile(text)
+
+
+def test_magnitudes_of_silence_have_a_gradient() -> None:
+    """Of a root at 0 it would be infinite, and NaN behind the product with 0."""
+    x = numbers(2, 64)
+    x[0] = 0
+    check(
+        "spectrogram[16, power=1.0](x)",
+        {"x": x},
+        lambda x: spectrum(x, 16, 8, torch.hann_window).abs(),
+        imports=IMPORTS.format("spectrogram"),
+        atol=2e-5,
+    )

@@ -155,3 +155,10 @@ def test_gamma_functions_compiled() -> None:
     for logs, slopes in both(model(["lgamma", "digamma"], "x: f32[N]", "x"), {"x": x}):
         np.testing.assert_allclose(logs, gammaln(x.astype(np.float64)), rtol=1e-6, atol=3e-6)
         np.testing.assert_allclose(slopes, torch_x.digamma().numpy(), rtol=2e-6, atol=1e-6)
+
+
+def test_angles_of_points_in_f64() -> None:
+    y, x = np.random.default_rng(0).standard_normal((2, 100))
+    y[:4], x[:4] = (1, -1, 0, 0), (0, 0, 1, -1)
+    found = dslc.compile("model M(y: f64[N], x: f64[N]) -> f64[N] { return atan2(y, x) }")(y, x)
+    np.testing.assert_allclose(found, np.arctan2(y, x), rtol=1e-14, atol=0)

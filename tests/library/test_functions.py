@@ -130,6 +130,23 @@ def test_great_numbers_do_not_overflow(function: str) -> None:
     check(f"x |> {function}", {"x": x}, oracles[function])
 
 
+@pytest.mark.parametrize(
+    ("call", "oracle"),
+    [
+        ("normalize(x)", lambda x, _: F.normalize(x, dim=-1)),
+        ("normalize[eps=0.5](x)", lambda x, _: F.normalize(x, dim=-1, eps=0.5)),
+        ("cosine_similarity(x, y)", F.cosine_similarity),
+        ("cosine_similarity(y, x)", lambda x, y: F.cosine_similarity(y, x)),
+    ],
+)
+def test_directions_of_nothing(call: str, oracle: Callable[..., Any]) -> None:
+    """A vector of zeros has a finite gradient, although that of its length is infinite."""
+    x = numbers(3, 8)
+    x[1] = 0
+    x[2] *= 1e-3
+    check(call, {"x": x, "y": numbers(3, 8, seed=1)}, oracle)
+
+
 @pytest.mark.filterwarnings("ignore:(invalid|divide).*:RuntimeWarning")
 def test_logsumexp_of_infinities() -> None:
     """Of nothing but -inf it is -inf, and has no gradient (PyTorch's is NaN)."""
@@ -143,7 +160,7 @@ def test_logsumexp_of_infinities() -> None:
 
 
 def test_erfinv_to_both_ends() -> None:
-    x = np.array([*np.linspace(-1, 1, 41)[1:-1], 0.9999, -0.99999, 0.999999], np.float32)
+    x = np.array([*np.linspace(-1, 1, 41), 0.9999, -0.99999, 0.999999, np.nan, 2], np.float32)
     built = program("model M(x: f32[N]) -> f32[N] { return erfinv(x) }")
     found = run_entry(built, "forward", {}, {"x": x})[0]["output"]
     np.testing.assert_allclose(found, torch.tensor(x).erfinv().numpy(), rtol=5e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,25 @@ def test_an_error_while_writing_leaves_the_old_file_whole(tmp_path: Path) -> Non
         fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_links_are_written_through_and_devices_stay_devices(tmp_path: Path) -> None:
+    path, link, pipe = tmp_path / "w", tmp_path / "link", tmp_path / "pipe"
+    path.write_bytes(b"old")
+    link.symlink_to(path)
+    with replacing(link) as stream:
+        stream.write(b"new")
+    assert link.is_symlink()
+    assert path.read_bytes() == b"new"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with replacing(pipe) as stream:  # as /dev/null
+        stream.write(b"sent")
+    assert os.read(reader, 10) == b"sent"
+    os.close(reader)
+    assert pipe.is_fifo()
+    with pytest.raises(IsADirectoryError), replacing(tmp_path):
+        pass
+    with pytest.raises(IsADirectoryError), replacing(Path(".")):
+        pass
+    assert sorted(tmp_path.iterdir()) == [link, pipe, path]

@@ -163,8 +163,21 @@ def lowest(kind: str, dtype: str) -> Expr:
 
 def extremum(name: str, x: Expr, y: Expr) -> Expr:
     """min or max of numbers that can be compared; a NaN in `x` alone wins."""
-    worse = tirx.LT(x, y) if name == "max" else tirx.GT(x, y)
+    worse = ordered("lt", x, y) if name == "max" else ordered("gt", x, y)
     return tirx.Select(worse, y, x)
+
+
+_ORDERED = {"lt": tirx.LT, "le": tirx.LE, "gt": tirx.GT, "ge": tirx.GE}
+_TURNED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
+
+
+def ordered(name: str, x: Expr, y: Expr) -> Expr:
+    """A comparison, decided where it is of an unsigned number and 0: TVM's analysis fails on it."""
+    if str(y.ty.dtype).startswith("uint"):
+        for other, turned in ((y, name), (x, _TURNED[name])):
+            if constant_of(other) == 0 and turned in ("lt", "ge"):
+                return tirx.const(turned == "ge", "bool")
+    return _ORDERED[name](x, y)
 
 
 def unequal(x: Expr, y: Expr, floats: bool) -> Expr:

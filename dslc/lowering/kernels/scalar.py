@@ -41,6 +41,7 @@ from dslc.lowering.kernels.expressions import (
     logic,
     lowest,
     of_line,
+    ordered,
     unequal,
     weight_of,
 )
@@ -55,10 +56,6 @@ COMPUTED: Mapping[str, str] = {
 }  # fmt: skip
 
 _GREATEST = 3.4028234663852886e38  # of f32
-
-_COMPARE = {
-    "eq": tirx.EQ, "lt": tirx.LT, "le": tirx.LE, "gt": tirx.GT, "ge": tirx.GE,
-}  # fmt: skip
 
 SUMS = 64  # for an addition waits for the one before into the same
 Math = Callable[[str, tuple[Expr, ...], str], Expr]
@@ -268,7 +265,9 @@ class ScalarKernels:
     def unary(self, name: str, x: Expr, dtype: DType) -> Expr:
         match name:
             case "neg":
-                return tirx.const(-0.0, COMPUTED[dtype]) - x if is_float(dtype) else -x
+                return self.binary(
+                    "sub", self.const(-0.0 if is_float(dtype) else 0, dtype), x, dtype
+                )
             case "not":
                 return tirx.Not(x) if dtype == "bool" else tirx.bitwise_not(x)
             case "isnan":
@@ -318,6 +317,9 @@ class ScalarKernels:
             case "add":
                 return x + y
             case "sub":
+                known = (constant_of(x), constant_of(y)) if dtype == "u8" else (None, None)
+                if known[0] is not None and known[1] is not None:
+                    return self.const((known[0] - known[1]) % 256, "u8")  # TVM refuses below 0
                 return x - y
             case "mul":
                 return x * y
@@ -356,6 +358,8 @@ class ScalarKernels:
         on which machines trap."""
         if is_float(dtype):  # type: ignore[arg-type]
             return self._float_divide(name, x, y, COMPUTED[dtype])
+        if dtype == "u8":  # towards 0 is the same, which TVM does not rewrite by numbers below 0
+            return (tirx.truncdiv if name == "floordiv" else tirx.truncmod)(x, y)
         divide = tirx.floordiv if name == "floordiv" else tirx.floormod
         return divide(x, y)
 
@@ -385,7 +389,7 @@ class ScalarKernels:
                 return self.const(known, "bool")
         if name == "ne":
             return unequal(x, y, dtype in FLOATS)
-        return _COMPARE[name](x, y)
+        return tirx.EQ(x, y) if name == "eq" else ordered(name, x, y)
 
     def select(self, condition: Expr, x: Expr, y: Expr) -> Expr:
         """A float that is one of two variables is an interval to TVM's analysis, too, on whose
