@@ -42,11 +42,14 @@ typedef struct {
 } Env;
 typedef int (*Body)(int task, Env *env, void *data);
 
-/* Written by the owner of the pool before a job is published, read by who took a task of it. */
+/* Written by the owner of the pool before a job is published, read by who took a task of it.
+ * `modes`: how the owner's thread rounds, and whether it takes subnormal numbers for 0; its tasks
+ * compute alike on all threads. */
 static struct {
   Body body;
   void *data;
   Env env;
+  uint64_t modes;
 } job;
 
 static _Atomic uint64_t state;  /* epoch << 32 | tasks << 16 | next */
@@ -83,6 +86,25 @@ static void pause_cpu(void) {
 #endif
 }
 
+#if defined(__x86_64__)
+#define SUBNORMALS_ARE_ZERO 0x8040 /* MXCSR: FTZ for results, DAZ for operands */
+#define FLAGS 0x3f                 /* of what happened, which are no modes */
+static uint64_t get_modes(void) { return __builtin_ia32_stmxcsr() & ~(uint64_t)FLAGS; }
+static void set_modes(uint64_t modes) { __builtin_ia32_ldmxcsr((unsigned)modes); }
+#elif defined(__aarch64__)
+#define SUBNORMALS_ARE_ZERO 0x1000000 /* FPCR.FZ */
+static uint64_t get_modes(void) {
+  uint64_t modes;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(modes));
+  return modes;
+}
+static void set_modes(uint64_t modes) { __asm__ volatile("msr fpcr, %0" : : "r"(modes)); }
+#else
+#define SUBNORMALS_ARE_ZERO 0
+static uint64_t get_modes(void) { return 0; }
+static void set_modes(uint64_t modes) { (void)modes; }
+#endif
+
 static int64_t now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -105,6 +127,7 @@ static int tasks_left(uint64_t s) { return (s & 0xffff) < ((s >> 16) & 0xffff); 
 /* Runs a task that was taken of the current job, which can't be replaced before the task is counted
  * as done. */
 static void run_task(int task, uint32_t tasks) {
+  if (get_modes() != job.modes) set_modes(job.modes);
   if (job.body(task, &job.env, job.data) != 0) atomic_store(&failed, 1);
   if (atomic_fetch_add(&done, 1) + 1 == tasks && atomic_load(&owner_waits)) wake_up(&done, 1);
 }
@@ -261,6 +284,7 @@ static int run_together(Body body, void *data, int tasks, int most) {
   job.body = body;
   job.data = data;
   job.env = (Env){0, tasks};
+  job.modes = get_modes();
   atomic_store(&done, 0);
   atomic_store(&failed, 0);
   uint32_t epoch = atomic_load(&wake) + 1;
@@ -347,6 +371,14 @@ int dslc_get_threads(void) { return atomic_load(&threads); }
 
 /* Threads of jobs that this thread launches from now on; 0: as the process. */
 void dslc_limit_threads(int count) { limit = count <= 0 ? 0 : clamp(count); }
+
+/* Whether the calling thread takes subnormal numbers for 0 from now on; whether it did. */
+int dslc_flush_subnormals(int on) {
+  uint64_t modes = get_modes();
+  uint64_t wanted = on ? modes | SUBNORMALS_ARE_ZERO : modes & ~(uint64_t)SUBNORMALS_ARE_ZERO;
+  if (wanted != modes) set_modes(wanted);
+  return (modes & SUBNORMALS_ARE_ZERO) != 0;
+}
 
 int dslc_start(int count, void (*error)(const char *, const char *)) {
   set_error = error;

@@ -106,6 +106,8 @@ class Entry:
         self._outdates = owner.outdates(info)
         self._locked = any(owner.locked(code) for code, _ in codes)
         self._single = len(info.outputs) == 1
+        # An optimiser's averages of gradients that are 0 decay to such numbers (docs/design/0053).
+        self._flushes = info.kind == "train_step" and owner.device is None
 
     def __repr__(self) -> str:
         return f"<entry {self.info.name}{self.signature}>"
@@ -240,7 +242,12 @@ class Entry:
 
     def _invoke(self, plan: Plan, inputs: list[Any], outputs: list[Any], arena: Any) -> None:
         store = self._owner.acquire(plan.code)
-        plan.function(*plan.dims, *inputs, store.table(plan.code), *outputs, arena)
+        arguments = (*plan.dims, *inputs, store.table(plan.code), *outputs, arena)
+        if self._flushes:
+            with launcher.subnormals_flushed():
+                plan.function(*arguments)
+        else:
+            plan.function(*arguments)
         if self._outdates:
             store.stale = True
 

@@ -453,3 +453,20 @@ def test_threads_are_set_before_anything_is_loaded(toy_path: Path) -> None:
         print(dslc_runtime.get_num_threads())
     """
     assert run(program) == "3\n3\n"
+
+
+def test_tasks_take_subnormal_numbers_for_0_where_their_caller_does(launch: Any) -> None:
+    small, quarter = np.array([2e-38], np.float32), np.float32(0.25)
+    both = threading.Barrier(2, timeout=20)
+    found: list[float] = []
+
+    def body(task: int) -> int:
+        both.wait()  # on two threads
+        found.append(float((small * quarter)[0]))
+        return 0
+
+    with launcher.subnormals_flushed():
+        launch(body, 2)
+    launch(body, 2)
+    assert found[:2] == [0, 0]
+    assert all(4e-39 < number < 6e-39 for number in found[2:])
