@@ -39,7 +39,7 @@ TURNED = 8  # vectors of columns from which turning a pays
 LANE_SUM = 8  # multiply-adds that take as long as a sum over lanes
 LONG = 256  # columns from which rows of b are read side by side
 STRIP = 4096  # sums of such a strip of columns
-PACKING = 4  # rows of the product that take as long as packing b
+PACKING = {"n": 4, "k": 24}  # rows of the product that take as long as packing b, or turning it
 
 
 def plan_matmul(
@@ -71,16 +71,19 @@ def _planned(
     rows, vectors = _tile_shape(source, b, height, n, k, machine, a.dtype)
     if source == "stream":
         rows, vectors = m, max(1, min(ceil_div(n, lanes * tasks), STRIP // (m * lanes)))
-    elif source in ("panels", "place") and isinstance(m, int) and isinstance(n, int):
+    again = _again(b, m) if source == "pack" and isinstance(m, int) else 0.0
+    if source in ("panels", "place", "pack") and isinstance(m, int) and isinstance(n, int):
         step = b.width // lanes if isinstance(b, Panels) else 1
-        vectors = _shared_vectors(m, n, batch, vectors, step, lanes, tasks)
+        narrow = _shared_vectors(m, n, batch, vectors, step, lanes, tasks, again)
+        if narrow != vectors:
+            rows, vectors = _tile_rows(narrow, m, machine), narrow
     shared = machine.repeated and isinstance(n, int) and n >= 2 * tasks * vectors * unit
     # In a loop b is the same at each step: a thread keeps its columns in its cache.
-    split = "columns" if shared else _split_axis(m, n, batch, rows, vectors * unit, tasks, source)
+    split = "columns" if shared else _split_axis(m, n, batch, vectors * unit, tasks, again)
     if split == "rows" and isinstance(m, int):
         rows = _shared_rows(m, rows, tasks)
-    again = source in ("panels", "place") or (source in ALONG_K and machine.registers < 32)
-    b_bytes = product([n, k]) if again else None  # of a b that costs nothing to read again
+    ready = source in ("panels", "place") or (source in ALONG_K and machine.registers < 32)
+    b_bytes = product([n, k]) if ready else None  # of a b that costs nothing to read again
     plan = MatmulPlan(
         m, n, k, tuple(batch), a.dtype, source, rows, vectors, lanes, split, tasks,
         least=machine.least_work,
@@ -197,12 +200,17 @@ def _tile_shape(
         vectors = ceil_div(available, step) * step
     elif step == 1:  # tiles of about equal width
         vectors = ceil_div(available, ceil_div(available, vectors))
-    if wide:
+    return _tile_rows(vectors, height, machine), vectors
+
+
+def _tile_rows(vectors: int, height: int | None, machine: Machine) -> int:
+    """As many as registers allow beside that many vectors."""
+    if machine.registers == 32:
         one = height is not None and height <= TALLEST and vectors <= 2
         rows = TALLEST if vectors == 1 or one else 24 // vectors
     else:
         rows = 8 if vectors == 1 else 12 // vectors
-    return min(rows, height) if height else rows, vectors
+    return min(rows, height) if height else rows
 
 
 def _dots_shape(height: int | None, n: Size, wide: bool) -> tuple[int, int]:
@@ -213,16 +221,16 @@ def _dots_shape(height: int | None, n: Size, wide: bool) -> tuple[int, int]:
 
 
 def _split_axis(
-    m: Size, n: Size, batch: Sequence[Size], rows: int, columns: int, tasks: int, source: str
+    m: Size, n: Size, batch: Sequence[Size], columns: int, tasks: int, again: float
 ) -> str:
-    """The axis whose tiles the tasks share out best: so that the busiest has the least to do."""
+    """The axis whose tiles the tasks share out best: so that the busiest has the least to do.
+    `again`: the share of the work that is packing b, which each task does that has rows."""
     if tasks == 1 or any(not isinstance(extent, int) for extent in batch):
         return "batch" if batch else "rows"
     if not isinstance(n, int):
         return "rows"
     if not isinstance(m, int):
         return "rows" if ceil_div(n, columns) < tasks else "columns"
-    again = PACKING / (m + PACKING) if source == "pack" else 0.0  # by each task all of b
     shares = {
         "batch": largest_share(product(batch), tasks),
         "rows": largest_share(m, tasks) * (1 - again) + again,
@@ -231,17 +239,25 @@ def _split_axis(
     return min(shares, key=lambda axis: shares[axis])
 
 
+def _again(b: Operand | Panels, m: int) -> float:
+    """The share of the work that packing b takes."""
+    rows = PACKING[along_axis(b) or "n"]
+    return rows / (m + rows)
+
+
 def _shared_vectors(
-    m: int, n: int, batch: Sequence[Size], vectors: int, step: int, lanes: int, tasks: int
-) -> int:
+    m: int, n: int, batch: Sequence[Size], vectors: int, step: int, lanes: int, tasks: int,
+    again: float,
+) -> int:  # fmt: skip
     """The width of tiles of which each task has as many, where sharing out rows or matrices leaves
-    one of them more to do."""
+    one of them more to do, or all of them what was done `again`."""
     tiles = ceil_div(n, vectors * lanes)
     if not n or tiles >= 4 * tasks or any(not isinstance(extent, int) for extent in batch):
         return vectors
     narrow = ceil_div(ceil_div(n, lanes), ceil_div(tiles, tasks) * tasks)
     narrow = ceil_div(narrow, step) * step
-    others = min(largest_share(product(batch), tasks), largest_share(m, tasks))
+    rows = largest_share(m, tasks) * (1 - again) + again
+    others = min(largest_share(product(batch), tasks), rows)
     shares = [largest_share(ceil_div(n, width * lanes), tasks) for width in (narrow, vectors)]
     return narrow if shares[0] < 0.9 * min(others, shares[1]) else vectors
 
