@@ -1,10 +1,13 @@
 """Functions that are compiled on their own, each once: found in the cache, or made in children.
 
 Input: TIR functions of one target, as they are made. Output: for each a symbol that depends on its
-content alone, and at the end object files. This process is forked to compile what is not known, so
-that children start at once with what has been lowered; this one goes on lowering. There are as many
-as CPUs; each compiles several functions. A child that crashes takes nothing with it: what it was
-compiling is named. Non-goals: linking.
+content alone, and at the end object files. Small ones are compiled several together: LLVM and TVM
+take longer to begin and end than for such a function itself. Which those are follows from what they
+are, one by one, so that a function more or less leaves the others together.
+
+This process is forked to compile what is not known, so that children start at once with what has
+been lowered; this one goes on lowering. There are as many as CPUs; each compiles several functions.
+A child that crashes takes nothing with it: what it was compiling is named. Non-goals: linking.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import hashlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,10 @@ from dslc.diagnostics import InternalError
 
 # Bytes of a function's JSON that are worth a child: forking takes some 10 ms.
 WORTH = 400_000
+# Bytes of JSON up to which functions are compiled together, of each and of all.
+SMALL, TOGETHER = 64_000, 200_000
+FELLOWS = 16  # so many are together on average, if they are smaller than that
+PREFIX = "dslc_"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +46,26 @@ class _Unit:
     path: Path
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Function:
+    """A function under its symbol, `told` as JSON."""
+
+    name: str
+    symbol: str
+    told: str
+    function: Any
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is compiled with others; what calls any isn't, so that it stays a call."""
+        return len(self.told) <= SMALL and f'"{PREFIX}' not in self.told
+
+    @property
+    def is_last(self) -> bool:
+        """Whether those before are compiled with it, and those behind without it."""
+        return int(self.symbol[-4:], 16) % FELLOWS == 0
+
+
 @dataclass(slots=True, eq=False)
 class Units:
     """The functions of one library. `target` is TVM's."""
@@ -46,6 +73,7 @@ class Units:
     target: Any
     folder: Path
     most: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    _small: list[_Function] = field(default_factory=list)
     _paths: dict[str, Path] = field(default_factory=dict)
     _waiting: list[_Unit] = field(default_factory=list)
     _running: dict[int, tuple[list[_Unit], int]] = field(default_factory=dict)
@@ -53,33 +81,58 @@ class Units:
     def add(self, name: str, function: Any) -> str:
         """The symbol of a private function, which others call."""
         told = tvm.ir.save_json(function)
-        symbol = f"dslc_{hashlib.sha256(told.encode()).hexdigest()[:24]}"
+        symbol = f"{PREFIX}{hashlib.sha256(told.encode()).hexdigest()[:24]}"
         if symbol not in self._paths:
-            self._add(
-                name, symbol, told, lambda: tvm.IRModule({symbol: exported(function, symbol)})
-            )
+            made = _Function(name, symbol, told, function)
+            self._paths[symbol] = self.folder / f"{symbol}.o"  # unless it is small
+            if made.is_small:
+                self._add_small(made)
+            else:
+                self._add_functions([made])
         return symbol
 
     def add_entry(self, name: str, module: Any) -> None:
         """An entry, which is called from outside."""
-        self._add(name, name, tvm.ir.save_json(module), lambda: module)
+        self._paths[name] = self.folder / f"{name}.o"
+        self._add(name, [name, tvm.ir.save_json(module)], self._paths[name], lambda: module)
 
     def finish(self) -> list[Path]:
         """The objects, when all are compiled."""
+        self._add_functions(self._small)
+        self._small = []
         while self._waiting or self._running:
             self._start(everything=True)
             self._collect(os.WNOHANG if self._waiting and len(self._running) < self.most else 0)
-        return list(self._paths.values())
+        return list(dict.fromkeys(self._paths.values()))
 
-    def _add(self, name: str, symbol: str, told: str, module: Any) -> None:
-        path = self.folder / f"{symbol}.o"
-        self._paths[symbol] = path
-        key = cache.key_of([told, str(self.target), symbol, cache.back_end_identity()])
+    def _add_small(self, function: _Function) -> None:
+        """Compiles it with the small ones before it, if they are enough."""
+        self._small.append(function)
+        if function.is_last or sum(len(each.told) for each in self._small) > TOGETHER:
+            self._add_functions(self._small)
+            self._small = []
+
+    def _add_functions(self, functions: Sequence[_Function]) -> None:
+        """Functions that are one object."""
+        if not functions:
+            return
+        path = self.folder / f"{functions[0].symbol}.o"
+        self._paths.update((each.symbol, path) for each in functions)
+        told = [text for each in functions for text in (each.symbol, each.told)]
+        names = ", ".join(each.name for each in functions)
+
+        def module() -> Any:
+            return tvm.IRModule({f.symbol: exported(f.function, f.symbol) for f in functions})
+
+        self._add(names, told, path, module)
+
+    def _add(self, name: str, told: Sequence[str], path: Path, module: Callable[[], Any]) -> None:
+        key = cache.key_of([*told, str(self.target), cache.back_end_identity()])
         content = cache.find(key)
         if content is not None:
             path.write_bytes(content)
             return
-        self._waiting.append(_Unit(name, key, module(), len(told), path))
+        self._waiting.append(_Unit(name, key, module(), sum(map(len, told)), path))
         self._start()
         self._collect(os.WNOHANG)
 

@@ -25,6 +25,7 @@ from dslc.ops.shape import concat, reshape, transpose
 from dslc.ops.slicing import pad, slice_
 from dslc.passes.match import producer_of
 
+ROW = 16  # elements that a transpose moves together: of fewer, turning blocks of them is quicker
 REDUCTIONS = (reduce_sum, reduce_max, reduce_min, reduce_prod, reduce_any, reduce_all)
 
 
@@ -41,8 +42,9 @@ def unmoved(eqn: Eqn, b: Builder, context: Context) -> Value | None:
         return x
     if eqn.op is pad and not any((*attrs.low, *attrs.high, *attrs.interior)):
         return x
-    if eqn.op is slice_ and set(attrs.steps) <= {1} and not any(attrs.starts):
-        return x
+    if eqn.op is slice_:
+        moved = zip(x.type.dims, attrs.starts, attrs.steps)
+        return x if all(dim == 1 or (start, step) == (0, 1) for dim, start, step in moved) else None
     return None
 
 
@@ -79,9 +81,14 @@ def transpose_of_ones(eqn: Eqn, b: Builder, context: Context) -> Value | None:
     return _made(reshape(b, eqn.inputs[0], dims=eqn.outputs[0].type.dims))
 
 
-def transposed_back(eqn: Eqn, b: Builder, context: Context) -> Value | None:
-    """A transpose of a reshape of a transpose that puts what it moves back: (N, L, C) as an image
-    (N, C, 1, L) and as (N, L, 1, C) is a reshape."""
+def transposed_again(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A transpose of a reshape of a transpose, where the reshape takes dims apart or together:
+
+    - that puts back what was moved is a reshape: (N, L, C) as an image (N, C, 1, L) and as
+      (N, L, 1, C);
+    - that leaves rows of the first operand whole is one transpose: a matrix turned, then packed in
+      panels of its former columns.
+    """
     if eqn.op is not transpose:
         return None
     between = producer_of(eqn.inputs[0], reshape, context)
@@ -92,13 +99,41 @@ def transposed_back(eqn: Eqn, b: Builder, context: Context) -> Value | None:
     blocks = same_elements(y, z)
     if blocks is None:
         return None
-    perm: tuple[int, ...] = _attrs(inner).perm
-    source = [perm.index(axis) for axis in range(len(perm))]
-    before = _order([run for run, _ in blocks], [axis for axis in source if y[axis] != 1])
-    after = _order([run for _, run in blocks], [axis for axis in _attrs(eqn).perm if z[axis] != 1])
-    if before is None or before != after:
+    (x,), (out,) = inner.inputs, eqn.outputs
+    pieces, olds, news = _pieces(blocks, y, z)
+    first: tuple[int, ...] = _attrs(inner).perm
+    source = [piece for axis in range(x.type.rank) for piece in olds.get(first.index(axis), ())]
+    wanted = [piece for axis in _attrs(eqn).perm for piece in news.get(axis, ())]
+    if wanted == source:
+        return _made(reshape(b, x, dims=out.type.dims))
+    row = pieces[source[-1]]
+    alone = context.uses(eqn.inputs[0]) <= 1 and context.uses(between.inputs[0]) <= 1
+    if wanted[-1] != source[-1] or not isinstance(row, int) or row < ROW or not alone:
         return None
-    return _made(reshape(b, inner.inputs[0], dims=eqn.outputs[0].type.dims))
+    apart = reshape(b, x, dims=tuple(pieces[piece] for piece in source))
+    moved = transpose(b, apart, perm=tuple(map(source.index, wanted)))
+    return _made(reshape(b, moved, dims=out.type.dims))
+
+
+Pieces = dict[int, list[int]]
+
+
+def _pieces(
+    blocks: Sequence[tuple[list[int], list[int]]], before: Sequence[Dim], after: Sequence[Dim]
+) -> tuple[list[Dim], Pieces, Pieces]:
+    """The sizes of the smallest pieces that a reshape moves as one, and which of them, by their
+    numbers, each axis of its operand and of its result holds."""
+    sizes: list[Dim] = []
+    olds: Pieces = {}
+    news: Pieces = {}
+    for old, new in blocks:
+        fine, whole, dims = (old, new, before) if len(old) > 1 else (new, old, after)
+        numbers = list(range(len(sizes), len(sizes) + len(fine)))
+        sizes += [dims[axis] for axis in fine]
+        apart, together = (olds, news) if fine is old else (news, olds)
+        apart.update((axis, [number]) for axis, number in zip(fine, numbers))
+        together[whole[0]] = numbers
+    return sizes, olds, news
 
 
 def same_elements(
@@ -130,19 +165,6 @@ def _run(whole: Dim, parts: Sequence[Dim]) -> int:
         if product(parts[:count]) == whole:
             return count
     return 0
-
-
-def _order(blocks: Sequence[Sequence[int]], axes: Sequence[int]) -> list[int] | None:
-    """The order in which the axes go through the blocks, if each stays together."""
-    found: list[int] = []
-    at = 0
-    while at < len(axes):
-        block = next((i for i, block in enumerate(blocks) if block[0] == axes[at]), None)
-        if block is None or list(axes[at : at + len(blocks[block])]) != list(blocks[block]):
-            return None
-        found.append(block)
-        at += len(blocks[block])
-    return found
 
 
 def transpose_of_broadcast(eqn: Eqn, b: Builder, context: Context) -> Value | None:
@@ -268,7 +290,7 @@ RULES: tuple[Rule, ...] = (
     reshape_chain,
     transpose_chain,
     transpose_of_ones,
-    transposed_back,
+    transposed_again,
     transpose_of_broadcast,
     broadcast_chain,
     broadcast_of_ones,
