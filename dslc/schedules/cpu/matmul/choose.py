@@ -39,7 +39,7 @@ TURNED = 8  # vectors of columns from which turning a pays
 LANE_SUM = 8  # multiply-adds that take as long as a sum over lanes
 LONG = 256  # columns from which rows of b are read side by side
 STRIP = 4096  # sums of such a strip of columns
-PACKING = {"n": 4, "k": 24}  # rows of the product that take as long as packing b, or turning it
+PACKING, TURNING = 4, 24  # rows of the product that take as long as packing b; along K
 
 
 def plan_matmul(
@@ -241,7 +241,7 @@ def _split_axis(
 
 def _again(b: Operand | Panels, m: int) -> float:
     """The share of the work that packing b takes."""
-    rows = PACKING[along_axis(b) or "n"]
+    rows = TURNING if along_axis(b) == "k" else PACKING
     return rows / (m + rows)
 
 
