@@ -35,7 +35,6 @@ LEAST_HIGH = 40  # rows that have to stay in the L2 cache, or they come from beh
 LEAST_ABREAST = 4  # panels: shorter runs of results cost as much as single ones
 KEPT_BYTES = 4 << 20  # of all panels, if they are packed once for several blocks of rows
 SOME_K = 4096  # stands for a K that isn't known
-FULL = 2  # L2 caches that rows fill before panels are read again for those below
 
 
 def in_blocks(
@@ -65,8 +64,9 @@ def in_blocks(
         kept = plan.source == "pack" and isinstance(bytes_, int) and bytes_ <= KEPT_BYTES
         near = replace(plan, high=rows, keeps=kept, along=None if kept else plan.along)
         several = near.blocks > (plan.tasks if plan.split == "rows" else 1)
-        # Where memory is far, panels aren't read again for rows that the L2 cache has room for.
-        full = machine.registers < 32 or m * row > FULL * machine.l2_bytes
+        # Where memory is far, panels aren't read again for rows that the L2 cache has room for,
+        # beside what comes and goes for the results.
+        full = machine.registers < 32 or m * row > machine.l2_bytes
         again = plan.source == "panels" and full
         if several and (kept or again or depth):
             return near
