@@ -27,6 +27,7 @@ FUNCTIONS = {
     "batched": turned((3, 16, 5, 32), (2, 3, 0, 1)),
     "unknown": turned((N, 2, N), (2, 1, 0)),
     "kernels": turned((2, 32, 7, 3, 3), (0, 3, 4, 2, 1)),  # 63 rows, whose order changes too
+    "unknown rows": turned((1, N, N, 6), (0, 3, 2, 1)),  # N and 6 are rows of the result
     "single": turned((48, 21, 1, 1), (2, 3, 1, 0)),
     "unknown kernels": turned((N, 17, N, 2), (3, 2, 0, 1)),
     "integers": turned((17, 64), (1, 0), "i32"),
@@ -66,7 +67,7 @@ def test_which_are_turned():
     assert not is_in_blocks(turned((40, 40), (1, 0), "f64"))
 
 
-@pytest.mark.parametrize(("bits", "tasks"), [(256, 1), (128, 2)])
+@pytest.mark.parametrize(("bits", "tasks"), [(256, 1), (128, 2), (512, 2)])
 def test_they_are_transposes(bits, tasks):
     entries = [entry_of(function, name) for name, function in FUNCTIONS.items()]
     compiled = compile_all(entries, tasks, bits, level=0)

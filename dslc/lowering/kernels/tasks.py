@@ -163,8 +163,16 @@ def _parallel(
 
 
 def unflatten(k: ScalarKernels, item: Expr, dims: Sequence[Dim]) -> Index:
+    """The place of an item, counted row by row. By sizes that are known at a call it is divided
+    towards 0: of divisors that may be negative TVM makes choices of two with names of their own,
+    and fails where what is bound to them is copied into other expressions."""
     index: list[Expr] = []
     for dim in reversed(dims[1:]):
-        index.append(k.binary("mod", item, k.dim(dim), "index"))
-        item = k.binary("floordiv", item, k.dim(dim), "index")
+        size = k.dim(dim)
+        if isinstance(dim, int):
+            index.append(k.binary("mod", item, size, "index"))
+            item = k.binary("floordiv", item, size, "index")
+        else:
+            index.append(k.intern(tirx.truncmod(item, size)))
+            item = k.intern(tirx.truncdiv(item, size))
     return (item, *reversed(index))
