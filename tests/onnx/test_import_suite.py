@@ -44,6 +44,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "expand": (),
     "gather": (),
     "gatherelements": (),
+    "gathernd": (),
     "gelu": (),
     "gemm": (),
     "gridsample": ("volumetric",),

@@ -478,3 +478,18 @@ def test_what_is_put_may_be_indexed_by_integers_of_32_bits_and_be_of_truth_value
         model_of(text), normal(3, 4), places, normal(3, 2), truth, np.array([[0], [-2]]),
         np.array([False, True]),
     )  # fmt: skip
+
+
+def test_places_in_each_of_a_batch() -> None:
+    """PyTorch's older exporter writes `x.diagonal(dim1=1, dim2=2)` so."""
+    text = """
+    find (float[batch, 3, 4, 5] x, int64[batch, 2, 1] i, int64[batch, 3, 2] j)
+        => (float[batch, 2, 4, 5] y, float[batch, 3] z)
+    {
+      y = GatherND<batch_dims = 1>(x, i)
+      z = GatherND<batch_dims = 2>(x, j)
+    }
+    """
+    i = np.array([[[2], [-1]], [[0], [1]]])
+    j = np.array([[[0, 4], [-1, 2], [3, -5]], [[1, 1], [2, 0], [0, 3]]])
+    compare(model_of(text), normal(2, 3, 4, 5), i, j)

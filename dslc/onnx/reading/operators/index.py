@@ -69,28 +69,34 @@ def gather_elements(g: Writer, node: Node) -> Value:
 
 def gather_nd(g: Writer, node: Node) -> Value:
     x, places = node.need(0), node.need(1)
-    if node.attr("batch_dims", 0):
-        raise Refused("batch_dims other than 0")
+    batch = int(node.attr("batch_dims", 0))
     depth = places.dims[-1] if places.dims else 0
-    if not isinstance(depth, int) or not 1 <= depth <= x.rank:
+    if not 0 <= batch < places.rank or not isinstance(depth, int):
         raise Refused(f"its indices are {places.type}", "E0501")
-    rest = x.dims[depth:]
-    rows = g.reshape(x, (product(x.dims[:depth]), *rest))
-    index = place_of_all(g, places, x.dims[:depth])
+    if not 1 <= depth <= x.rank - batch:
+        raise Refused(f"its indices are {places.type}", "E0501")
+    found, rest = x.dims[batch : batch + depth], x.dims[batch + depth :]
+    rows = g.reshape(x, (product(x.dims[: batch + depth]), *rest))
+    first = ""
+    if batch:  # the rows of each of the batch begin behind those of the one before
+        ones = (1,) * (places.rank - 1 - batch)
+        shape = ", ".join(map(str, (*x.dims[:batch], *ones)))
+        first = f"reshape[{shape}](arange[{product(x.dims[:batch])}]())"
+    index = place_of_all(g, places, found, first)
     type = TensorType(x.dtype, (*places.dims[:-1], *rest))
     return g.call("take", [rows, index], type, "axis=0")
 
 
-def place_of_all(g: Writer, places: Value, dims: Sequence[Dim]) -> Value:
+def place_of_all(g: Writer, places: Value, dims: Sequence[Dim], first: str = "") -> Value:
     """One place among all that `dims` have, of the places in each (the last dim), of which negative
-    ones count from its end."""
+    ones count from its end; with `first`, of the places in a dim before these."""
     places = g.atom(places)
-    flat = ""
+    flat = first
     for i, dim in enumerate(dims):
         one = f"{places.text}[..., {i}] % {factor_text(dim)}"
         flat = f"({flat}) * {factor_text(dim)} + {one}" if flat else one
     type = TensorType(places.dtype, places.dims[:-1])
-    return Value(type, flat, SUM if len(dims) > 1 else PRODUCT)
+    return Value(type, flat, SUM if first or len(dims) > 1 else PRODUCT)
 
 
 def factor_text(dim: Dim) -> str:
