@@ -44,6 +44,7 @@ bench: $(VENV)/.installed ## speed beside PyTorch, torch.compile, ONNX Runtime, 
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.bf16
 	$(BIN)/python -m benchmarks.start
+	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.general
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.check --record

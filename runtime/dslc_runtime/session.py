@@ -29,6 +29,7 @@ from dslc_runtime.dtypes import ITEMSIZE, Array, MissingDType, Tensor
 from dslc_runtime.entry import Entry
 from dslc_runtime.errors import ArgumentError, ArtifactError, DeviceError
 from dslc_runtime.manifest import AVERAGE, EntryCode, EntryInfo, Manifest, TargetInfo
+from dslc_runtime.mapping import let_go
 from dslc_runtime.numbers import whole
 from dslc_runtime.processes import Turns, hold, state, wait_for_calls
 from dslc_runtime.report import LoadReport
@@ -107,6 +108,7 @@ class Model:
         self._prepare_function = module[prepare.symbol] if prepare else None
         self.store = variables.make(infos, weights, device)
         self._prepare(self.store)
+        self._let_go_of_sources()
         self.entries: dict[str, Entry] = {}
         for e in manifest.entries:
             codes = [code for code in target.codes if code.entry == e.name]
@@ -353,6 +355,14 @@ class Model:
                 arena = self.device.empty((size,), np.dtype(np.uint8))
             self._prepare_function(store.table(prepare), arena)
         store.stale = False
+
+    def _let_go_of_sources(self) -> None:
+        """Of the weights as they were mapped, takes no memory for those that only `prepare` reads,
+        which has just made what calls read instead."""
+        if self.device is None:
+            read = {name for code in self.target.codes for name in code.variables}
+            for name in self._sources - read:
+                let_go(self.store.arrays[name])
 
 
 def load(
