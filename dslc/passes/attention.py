@@ -98,8 +98,11 @@ class _Made:
         product: Any = scores.product
         q = self.turned(self.now(product.inputs[0]), product.attrs.transpose_a)
         keys, scale = self.unscaled(product.inputs[1])
+        across = not product.attrs.transpose_b
+        if across and (rows := self.untransposed(keys)) is not None:
+            keys, across = rows, False
         (k, v), group = self.shared(self.now(keys), self.eqn.inputs[1])
-        k = self.turned(k, not product.attrs.transpose_b)
+        k = self.turned(k, across)
         v = self.turned(v, typed(Any, self.eqn.attrs).transpose_b)
         band, mask, fill, dropped = self.split()
         if not mask:
@@ -145,25 +148,19 @@ class _Made:
         """The matrices of `x`, transposed if they lie across."""
         if not across:
             return x
-        eqn = self.producers.get(x)
+        rows = self.untransposed(x)
+        if rows is not None:
+            return self.now(rows)
         rank = x.type.rank
-        perm = (*range(rank - 2), rank - 1, rank - 2)
-        if eqn is not None and eqn.op is transpose and typed(Any, eqn.attrs).perm == perm:
-            return self.now(eqn.inputs[0])
-        if eqn is not None and eqn.op is reshape:  # of heads
-            before = eqn.inputs[0]
-            inner = self.producers.get(before)
-            last = before.type.rank - 1
-            if (
-                inner is not None
-                and inner.op is transpose
-                and before.type.dims[-2:] == x.type.dims[-2:]
-                and typed(Any, inner.attrs).perm == (*range(last - 1), last, last - 1)
-            ):
-                *heads, columns, rows = x.type.dims
-                source = self.now(inner.inputs[0])
-                return typed(Value, reshape(self.b, source, dims=(*heads, rows, columns)))
-        return typed(Value, transpose(self.b, x, perm=perm))
+        return typed(Value, transpose(self.b, x, perm=(*range(rank - 2), rank - 1, rank - 2)))
+
+    def untransposed(self, x: Value) -> Value | None:
+        """The matrices of which those of `x` are the transposes, if it is made so."""
+        eqn, last = self.producers.get(x), x.type.rank - 1
+        if eqn is None or eqn.op is not transpose:
+            return None
+        swapped = typed(Any, eqn.attrs).perm == (*range(last - 1), last, last - 1)
+        return eqn.inputs[0] if swapped else None
 
     # --- heads ----------------------------------------------------------------------------------
 

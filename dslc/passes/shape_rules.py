@@ -115,6 +115,24 @@ def transposed_again(eqn: Eqn, b: Builder, context: Context) -> Value | None:
     return _made(reshape(b, moved, dims=out.type.dims))
 
 
+def transposed_batch(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A batch of transposed matrices with the dims before them taken apart or together: matrices
+    are transposed last, where a product does it."""
+    if eqn.op is not reshape:
+        return None
+    (x,), (out,) = eqn.inputs, eqn.outputs
+    matrices = _untransposed(x, context)
+    if matrices is None or context.uses(x) > 1 or min(x.type.rank, out.type.rank) < 3:
+        return None
+    rows, columns = x.type.dims[-2:]
+    if out.type.dims[-2:] != (rows, columns) or 0 in (rows, columns):
+        return None
+    before = out.type.dims[:-2]
+    made = reshape(b, matrices, dims=(*before, columns, rows))
+    order = (*range(len(before)), len(before) + 1, len(before))
+    return _made(transpose(b, made, perm=order))
+
+
 Pieces = dict[int, list[int]]
 
 
@@ -291,6 +309,7 @@ RULES: tuple[Rule, ...] = (
     transpose_chain,
     transpose_of_ones,
     transposed_again,
+    transposed_batch,
     transpose_of_broadcast,
     broadcast_chain,
     broadcast_of_ones,

@@ -215,6 +215,19 @@ CASES = {
         "scaled_dot_product_attention(q, repeat_heads[4](k), repeat_heads[4](v))",
         {"group": 4},
     ),
+    "shared heads, scaled and joined while they are turned": Case(
+        GROUPED,
+        """keys = transpose[0, 2, 1](reshape[4 * N, T, 3](repeat_heads[2](k)))
+        softmax(q * 0.5 @ (reshape[N, 4, 3, T](keys) * 0.5)) @ repeat_heads[2](v)""",
+        {"group": 2},
+        0.5,
+    ),
+    "shared heads that lie across": Case(
+        GROUPED,
+        "softmax(q @ repeat_heads[2](k).T) @ repeat_heads[2](v)",
+        {"group": 2},
+        1.0,
+    ),
     "keys that lie across": Case(
         "q: f32[N, 2, T, 3], k: f32[N, 2, 3, S], v: f32[N, 2, S, 4]",
         "softmax(q @ k) @ v",
