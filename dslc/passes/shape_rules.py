@@ -58,6 +58,26 @@ def reshape_chain(eqn: Eqn, b: Builder, context: Context) -> Value | None:
     return _made(eqn.op(b, inner.inputs[0], dims=eqn.outputs[0].type.dims))
 
 
+def slice_joined(eqn: Eqn, b: Builder, context: Context) -> Value | None:
+    """A reshape of a slice along the first dim that puts it together with the second: x[1] of many
+    caches in one tensor. The reshape comes first, where it is another view of memory, and what
+    reads the slice does so where it lies."""
+    inner = producer_of(eqn.inputs[0], slice_, context) if eqn.op is reshape else None
+    if inner is None or context.uses(eqn.inputs[0]) > 1:
+        return None
+    (x,), attrs, out = inner.inputs, _attrs(inner), eqn.outputs[0].type
+    if x.type.rank < 2 or set(attrs.steps) != {1}:
+        return None
+    count, second, *rest = x.type.dims
+    cut, *whole = inner.outputs[0].type.dims
+    if cut == count or whole != [second, *rest] or out.dims != (cut * second, *rest):
+        return None
+    joined = reshape(b, x, dims=(count * second, *rest))
+    starts = (attrs.starts[0] * second, *(0 for _ in rest))
+    stops = (attrs.stops[0] * second, *rest)
+    return _made(slice_(b, joined, starts=starts, stops=stops, steps=(1,) * out.rank))
+
+
 def transpose_chain(eqn: Eqn, b: Builder, context: Context) -> Value | None:
     """A transpose of a transpose."""
     if eqn.op is not transpose:
@@ -306,6 +326,7 @@ def _made(value: Value) -> Value:
 RULES: tuple[Rule, ...] = (
     unmoved,
     reshape_chain,
+    slice_joined,
     transpose_chain,
     transpose_of_ones,
     transposed_again,
