@@ -326,7 +326,10 @@ def _trainable(
         flowing = with_gradient(function.eqns, function.results[0])
         pairs = zip(loss.arguments, function.params)
         reached = {argument.name for argument, param in pairs if param in flowing}
-        left = [v for v in left if v.name in reached]
+        depended = [v for v in left if v.name in reached]
+        if left and not depended and items.loss is not None:
+            ctx.report(errors.loss_of_no_weight(items.loss.value.span))
+        left = depended
     trained = {v.name for v in left}
     for v in weights:
         ctx.variables.found[v.name] = replace(v, trainable=v.name in trained)

@@ -17,7 +17,8 @@ from tests.fuzz.mutated import ROOT, corpus
 START = int(os.environ.get("DSLC_FUZZ_START", "0"))
 COUNTS = {"grammar": 70, "typed": 40, "mutated": 100, "networks": 3}
 PARSE = {"grammar": 0.5, "typed": 1.0, "mutated": 0.15, "networks": 1.0}
-CHECK = {"grammar": 0.03, "typed": 0.85, "mutated": 0.02, "networks": 0.85}
+# Of typed programs a tenth return what no weight made, and may not train.
+CHECK = {"grammar": 0.03, "typed": 0.75, "mutated": 0.02, "networks": 0.85}
 
 
 @pytest.mark.parametrize("kind", KINDS)

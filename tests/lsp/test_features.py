@@ -40,7 +40,7 @@ train Main {
     input label: i64[N]
     loss cross_entropy(output, label)
     optimizer sgd[lr=0.1]
-    freeze head.*
+    freeze first.*
 }
 """
 
@@ -173,7 +173,7 @@ def test_signature_help(typed: str, active: int) -> None:
         ("float[N, width] {", "flaot[N, width] {", "float[N, width] {"),
         ("    net = ", "    unused = x\n    net = ", "    _unused = x\n    net = "),
         ("= 8", "= True", "= true"),
-        ("freeze head.*", "freeze haed.*", "freeze head.*"),
+        ("freeze first.*", "freeze frist.*", "freeze first.*"),
         (
             "return act(y * scale)",
             "state s: float[width] = 0\n    s = s + 1\n    return act(y * scale * s)",

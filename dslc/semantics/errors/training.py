@@ -65,6 +65,16 @@ def all_frozen(span: Span, count: int) -> Diagnostic:
     )
 
 
+def loss_of_no_weight(span: Span) -> Diagnostic:
+    return make(
+        "E0114",
+        "no weight is left to train",
+        span,
+        "this depends on no weight that may be trained",
+        help="compare `output` with what it should be: loss cross_entropy(output, label)",
+    )
+
+
 def bad_training_number(what: str, wanted: str, found: str, span: Span) -> Diagnostic:
     return make("E0411", f"{what} must be {wanted}, not {found}", span)
 
