@@ -205,3 +205,11 @@ def test_clamp_of_integers_and_by_dims() -> None:
     np.testing.assert_array_equal(rows, x[i.clip(0, 2)])
     assert cut.tolist() == [3, 3, 200, 200]
     np.testing.assert_allclose(edge, x.clip(None, 3) + x[[1, 2, 2]])
+
+
+def test_a_direction_of_nothing_in_f16() -> None:
+    """The square of eps may be too small for the dtype."""
+    built = program("model M(x: f16[N, 4]) -> f16[N, 4] { return normalize[eps=1e-4](x) }")
+    x = np.array([[0, 0, 0, 0], [3, 0, 4, 0]], np.float16)
+    found = run_entry(built, "forward", {}, {"x": x})[0]["output"]
+    np.testing.assert_allclose(found, [[0, 0, 0, 0], [0.6, 0, 0.8, 0]], rtol=1e-3)
