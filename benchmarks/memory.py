@@ -1,13 +1,12 @@
-"""The most memory that a process takes for a model: ours beside PyTorch eager's and ONNX Runtime's.
+"""The memory that a process takes for a model: ours beside PyTorch eager's and ONNX Runtime's.
 
     python -m benchmarks.memory [--only ResNet,CNN] [--output memory]
 
 Each model is loaded and called by a process of its own, with one thread: what was in memory after
 the imports, what is after some calls, and the most that ever was (of the resident set, which counts
-files that are mapped).
-Ours is built, and ONNX Runtime's exported, by other processes before. Of ours it is told what was
-planned: weights, what is packed of them, and the arena between kernels. With `--only`, the other
-rows of the results stay as they were.
+files that are mapped). Ours is built, and ONNX Runtime's exported, by other processes before. Of
+ours it is told what was planned: weights, what is packed of them, and the arena between kernels.
+With `--only`, the other rows of the results stay as they were.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ Dims = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model of `examples/`, or text, and a network that does the same. `inputs`: dims by name, of
-    f32, or of i64 below a number. `make(networks)` makes the network. With a `loss`, what is called
-    is a training step: the last input is its target."""
+    """A model, a file of `examples/` or the races' "encoder", and a network that does the same.
+    `inputs`: dims by name, of f32, or of i64 below a number. `make(networks)` makes the network.
+    With a `loss`, what is called is a training step: the last input is its target."""
 
     name: str
     source: str
@@ -251,8 +250,9 @@ def runtime(case: Case, path: str) -> Row:
 
 
 def built(case: Case, path: Path) -> None:
+    """Our artifact of a model, by `dslc build`."""
     source = EXAMPLES / case.source
-    if not source.suffix:
+    if case.source == "encoder":
         from benchmarks.workloads import ENCODER
 
         source = path.with_suffix(".dl")

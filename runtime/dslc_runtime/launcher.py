@@ -109,8 +109,8 @@ def limit_threads(count: int) -> None:
 @contextlib.contextmanager
 def subnormals_flushed() -> Iterator[None]:
     """The calling thread, and those that share its loops, take numbers below the smallest normal
-    one (1.2e-38 of f32) for 0 meanwhile: CPUs take up to a hundred times as long for them. Does
-    nothing without a native launcher."""
+    one (1.2e-38 of f32) for 0 meanwhile: CPUs take many times as long for them. Does nothing
+    without a native launcher."""
     if _pool is None or _pool.native is None:
         yield
         return

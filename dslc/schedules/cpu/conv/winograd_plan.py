@@ -120,21 +120,18 @@ def plan_winograd(
     tiles = shape.batch * each if isinstance(shape.batch, int) else None
     kept, panels = kept_bytes(machine), -(-shape.out_channels // width)
 
-    def planned(side_by_side: int) -> WinogradPlan:
+    def planned(side_by_side: int = 1, sharing: int = tasks, room: int = kept) -> WinogradPlan:
         products = plan_products(
-            count, shape.channels, width, tiles, tasks, kept, machine, each, panels=side_by_side
+            count, shape.channels, width, tiles, sharing, room, machine, each, panels=side_by_side
         )
         return WinogradPlan(shape, m, products, tasks, plain)
 
-    by_panel = planned(1)
-    if plain and (chunk := _choose_chunk(by_panel, machine)):
-        return replace(by_panel, chunk=chunk)
+    if plain and (chunk := _choose_chunk(planned(), machine)):
+        return replace(planned(), chunk=chunk)
     if tasks > 1 and panels % tasks == 0 and tiles is not None and not plain:
-        room = NEAR * machine.l2_bytes
-        all_tiles = plan_products(count, shape.channels, width, tiles, 1, room, machine, each)
-        plan = WinogradPlan(shape, m, all_tiles, tasks, by_panels=True)
-        if _is_for_panels(plan):
-            return plan
+        all_tiles = planned(sharing=1, room=NEAR * machine.l2_bytes)
+        if _is_for_panels(all_tiles):
+            return replace(all_tiles, by_panels=True)
     return planned(panels)
 
 

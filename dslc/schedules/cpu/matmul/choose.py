@@ -71,7 +71,8 @@ def _planned(
     rows, vectors = _tile_shape(source, b, height, n, k, machine, a.dtype)
     if source == "stream":
         rows, vectors = m, max(1, min(ceil_div(n, lanes * tasks), STRIP // (m * lanes)))
-    again = _again(b, m) if source == "pack" and isinstance(m, int) else 0.0
+    packing = TURNING if along_axis(b) == "k" else PACKING
+    again = packing_share(m, packing) if source == "pack" and isinstance(m, int) else 0.0
     if source in ("panels", "place", "pack") and isinstance(m, int) and isinstance(n, int):
         step = b.width // lanes if isinstance(b, Panels) else 1
         narrow = _shared_vectors(m, n, batch, vectors, step, lanes, tasks, again)
@@ -239,9 +240,8 @@ def _split_axis(
     return min(shares, key=lambda axis: shares[axis])
 
 
-def _again(b: Operand | Panels, m: int) -> float:
-    """The share of the work that packing b takes."""
-    rows = TURNING if along_axis(b) == "k" else PACKING
+def packing_share(m: int, rows: int) -> float:
+    """The share of the work that packing b takes, which takes as long as so many rows."""
     return rows / (m + rows)
 
 

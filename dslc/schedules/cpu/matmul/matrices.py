@@ -23,7 +23,7 @@ from tvm.tirx.script import builder as T
 
 from dslc._frozen import dataclass
 from dslc.diagnostics import InternalError
-from dslc.schedules.cpu.matmul.choose import PACKING
+from dslc.schedules.cpu.matmul.choose import PACKING, packing_share
 from dslc.schedules.cpu.matmul.plan import READING
 from dslc.schedules.cpu.matmul.shares import dealt, largest_share
 from dslc.schedules.cpu.tiles import matrix_tile
@@ -161,7 +161,8 @@ def _split(plan: MatricesPlan, tasks: int) -> str:
         return "batch"
     if not isinstance(plan.n, int):
         return "rows"
-    again = PACKING / (plan.m + PACKING) if plan.packs and isinstance(plan.m, int) else 0.0
+    packs = plan.packs and isinstance(plan.m, int)
+    again = packing_share(plan.m, PACKING) if packs else 0.0
     shares = {
         "columns": largest_share(plan.panels, tasks),
         "batch": largest_share(product(plan.batch), tasks),
